@@ -16,8 +16,7 @@ from d3pm_jax.posteriors import p_logits, p_sample
 from d3pm_jax.processes.base import Process
 from d3pm_jax.processes.masked import Masked
 from d3pm_jax.processes.mixing import Mixing
-from d3pm_jax.processes.respace import require_spec
-from d3pm_jax.processes.tables import gather
+from d3pm_jax.processes.tables import gather, is_category
 from d3pm_jax.sampling import laws
 from d3pm_jax.sampling.chain import Row, plan_levels
 from d3pm_jax.sampling.noise import DRAW, PHASE
@@ -262,17 +261,22 @@ class RemaskLoop(Remask):
 
     schedule: Sigma = WhileHeld()
     rows: int = 100
-    """in all: 45% before the level, 50% at it, 5% after it"""
+    """in all, at least 3: 45% before the level, 50% at it, 5% after it, and at least 1 each"""
     alpha: float = 0.9
     """the level that is held: the step whose alpha is nearest"""
 
     def plan(self, process: Process) -> tuple[Row, ...]:
-        spec = require_spec(laws.require_absorbing(process, "masking again").spec)
-        alpha_bar = np.concatenate([[1.0], np.cumprod(1 - spec.beta)])  # float64 [T + 1]
-        held = int(np.argmin(np.abs(alpha_bar[1:] - self.alpha))) + 1
-        before = round(0.45 * self.rows)
-        after = round(0.05 * self.rows)
-        if min(before, after) < 1 or before > process.T - held or after > held:
+        spec = laws.require_absorbing(process, "masking again").spec
+        if spec is None:
+            raise ValueError(
+                "the process came out of a JAX transformation such as jit, which keeps only its rounded "
+                "tables: pass plan = make_plan(sampler, process, shape), made outside of it"
+            )
+        alpha_bar = np.cumprod(1 - spec.beta)  # float64 [T], of t = 1..T
+        held = int(np.argmin(np.abs(alpha_bar - self.alpha))) + 1
+        before = max(round(0.45 * self.rows), 1)
+        after = max(round(0.05 * self.rows), 1)
+        if before + after >= self.rows or before > process.T - held or after > held:
             raise ValueError(
                 f"rows = {self.rows}: 45% of them go down from {process.T} to step {held}, whose alpha is "
                 f"nearest to {self.alpha}, and 5% from there to 0, by at least a step each: change rows, or "
@@ -340,7 +344,7 @@ class Stratified(Transition):
     # Given the phases all is certain but where x_t goes.
     def law(self, view: View) -> Array:
         log_p, is_due, _ = self._hazard(view)
-        stays = jnp.where(jnp.arange(log_p.shape[-1]) == view.x[..., None], 0.0, -jnp.inf)
+        stays = jnp.where(is_category(view.x, log_p.shape[-1]), 0.0, -jnp.inf)
         return jnp.where(is_due[..., None], laws.leaving_logits(log_p, view.x), stays)
 
     def draw(self, view: View) -> tuple[Array, Memory]:

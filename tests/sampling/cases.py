@@ -1,0 +1,123 @@
+"""One row for each named sampler: its slots, the processes that it is for, and its rule from `rules`."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from d3pm_jax import processes
+from d3pm_jax.processes import Process
+from d3pm_jax.sampling import named
+from d3pm_jax.sampling.sampler import Sampler
+from tests.sampling import rules
+from tests.sampling.rules import MASK, K, World
+
+ALL = ("uniform", "marginal", "absorbing", "masked", "gaussian")
+MIXING = ("uniform", "marginal", "absorbing")
+ABSORBING = ("absorbing",)
+
+
+def make_process(name: str) -> Process:
+    """Makes the process of the library whose matrices `rules.make_world` writes out."""
+    if name == "masked":
+        return processes.masked(processes.marginal(rules.BETA, rules.INNER_PI), rules.GAMMA)
+    if name == "gaussian":
+        return processes.gaussian(rules.GAUSSIAN_BETA, K)
+    if name == "absorbing":
+        return processes.absorbing(rules.BETA, K, MASK)
+    return processes.marginal(rules.BETA, rules.make_world(name).pi)
+
+
+class Case(NamedTuple):
+    """Holds a sampler, the processes that it is for, and its rule."""
+
+    sampler: Sampler
+    names: tuple[str, ...]  # of the processes
+    # (world, leave_one_out [B, L, K], x [B, L], t, s, memory) -> the law of a row [B, L, K]
+    law: Callable[..., np.ndarray] | None = None
+    # of a sampler that reveals: (candidates of one example) -> the places that are revealed
+    choose: Callable[[rules.Candidates], list[int]] | None = None
+    # by the step t that a row begins at, where it may go
+    reaches: Callable[[int], list[int]] = lambda t: [t - 1]
+    # (world, leave_one_out, x, t) -> the law of all places in a move of the corrector, [B, L, K]
+    move: Callable[..., np.ndarray] | None = None
+
+
+def _remask(sigma: Callable[..., float | np.ndarray]) -> Callable[..., np.ndarray]:
+    def law(world: World, belief: np.ndarray, x: np.ndarray, t: int, s: int, memory: dict) -> np.ndarray:
+        return rules.remask(world, belief, x, t, s, sigma(world, x, t, s, memory))
+
+    return law
+
+
+def _bayes(world: World, belief: np.ndarray, x: np.ndarray, t: int, s: int, memory: dict) -> np.ndarray:
+    return rules.bayes(world, belief, x, t)
+
+
+def _leap(rule: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+    return lambda world, belief, x, t, s, memory: rules.leap(world, belief, x, t, rule)
+
+
+def _up_to(t: int) -> list[int]:
+    return list(range(t + 1))
+
+
+# Numbers are others than the defaults, so that a row which ignores its number is noticed.
+CASES: dict[str, Case] = {
+    "ancestral": Case(named.ancestral(), ALL, _bayes),
+    "ddim": Case(
+        named.ddim(0.7), MIXING, lambda w, p, x, t, s, m: rules.keep(w, p, x, t, s, 0.7), reaches=_up_to
+    ),
+    "psi": Case(named.psi(0.6), ALL, lambda w, p, x, t, s, m: rules.psi(w, p, x, t, 0.6)),
+    "remdm_cap": Case(
+        named.remdm_cap(0.3),
+        ABSORBING,
+        _remask(lambda w, x, t, s, m: min(0.3, rules.most_sigma(w, t, s))),
+        reaches=_up_to,
+    ),
+    "remdm_rescale": Case(
+        named.remdm_rescale(0.4),
+        ABSORBING,
+        _remask(lambda w, x, t, s, m: 0.4 * rules.most_sigma(w, t, s)),
+        reaches=_up_to,
+    ),
+    "remdm_confidence": Case(
+        named.remdm_confidence(),
+        ABSORBING,
+        _remask(lambda w, x, t, s, m: rules.sigma_of_confidence(w, x, t, s, m["confidence"])),
+        reaches=_up_to,
+    ),
+    "remdm_loop": Case(
+        named.remdm_loop(rows=4, alpha=0.55),
+        ABSORBING,
+        _remask(lambda w, x, t, s, m: 0.02 if s == t else 0.0),
+        reaches=_up_to,
+    ),
+    "first_hitting": Case(
+        named.first_hitting(), ABSORBING, choose=lambda c: rules.first_of(c.u, c.masked)[:1]
+    ),
+    "random_order": Case(named.random_order(), ABSORBING, choose=lambda c: rules.first_of(c.u, c.masked)[:1]),
+    "maskgit": Case(
+        named.maskgit(rows=2, choice_temperature=1.5), ABSORBING, choose=lambda c: rules.maskgit(c, 1.5)
+    ),
+    "fast_dllm_threshold": Case(
+        named.fast_dllm_threshold(0.5), ABSORBING, choose=lambda c: rules.fast_dllm_threshold(c, 0.5)
+    ),
+    "fast_dllm_factor": Case(
+        named.fast_dllm_factor(1.5), ABSORBING, choose=lambda c: rules.fast_dllm_factor(c, 1.5)
+    ),
+    "entropy_bound": Case(named.entropy_bound(0.6), ABSORBING, choose=lambda c: rules.entropy_bound(c, 0.6)),
+    "blocks": Case(named.blocks(1), ABSORBING, _bayes),
+    "tau_leaping": Case(named.tau_leaping(), (*MIXING, "masked"), _leap(rules.poisson)),
+    "euler": Case(named.euler(), (*MIXING, "masked"), _leap(rules.euler)),
+    "predictor_corrector": Case(
+        named.predictor_corrector(moves=2, h=0.3),
+        MIXING,
+        _leap(rules.poisson),
+        move=lambda w, p, x, t: rules.poisson(rules.corrector_rates(w, p, x, t, 0.3), x),
+    ),
+    "stratified": Case(
+        named.stratified(), ALL, lambda w, p, x, t, s, m: rules.stratified(w, p, x, t, m["clock"])[0]
+    ),
+    "gibbs": Case(named.gibbs(moves=2), ALL, _bayes, move=lambda w, p, x, t: rules.gibbs(w, p, t)),
+}

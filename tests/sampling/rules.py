@@ -1,0 +1,325 @@
+"""The rules of samplers a second time: from their papers, by sums over x_0 and dense matrices, in NumPy.
+
+Nothing here calls the library. x is [B, L], a belief [B, L, K] of probabilities; a law is [B, L, K], and the
+places of an example are drawn each on its own from it.
+"""
+
+import itertools
+from typing import NamedTuple
+
+import numpy as np
+
+T = 4
+K = 3
+MASK = K - 1
+BETA = np.array([0.15, 0.3, 0.5, 1.0])
+GAMMA = np.array([0.6, 0.3, 0.18, 0.09])
+PI = np.array([0.5, 0.2, 0.3])
+INNER_PI = np.array([0.7, 0.3])
+
+
+class World(NamedTuple):
+    """A process as its matrices, and a law of the data over all states."""
+
+    name: str
+    Q: np.ndarray  # [T + 1, K, K], the identity first
+    prior: np.ndarray  # [K]
+    alpha: np.ndarray  # [T + 1], alpha_bar; of a mask on top that of the process below
+    pi: np.ndarray  # [K]
+    keep_bar: np.ndarray | None  # [T + 1], the probability of no mask, of a mask on top
+    data: tuple[int, ...]  # categories of the data
+
+    @property
+    def Qbar(self) -> np.ndarray:
+        """[T + 1, K, K]"""
+        return np.array(list(itertools.accumulate(self.Q, np.matmul)))
+
+    @property
+    def has_mask(self) -> bool:
+        return self.name in ("absorbing", "masked")
+
+
+def make_world(name: str) -> World:
+    """K = 3 and T = 4: "uniform", "marginal", "absorbing", "masked", "gaussian" or "dense"."""
+    alpha = np.concatenate([[1.0], np.cumprod(1 - BETA)])
+    pi = {"uniform": np.full(K, 1 / K), "marginal": PI, "absorbing": np.eye(K)[MASK]}.get(name)
+    if pi is not None:
+        data = (0, 1) if name == "absorbing" else (0, 1, 2)
+        return World(name, _mix(BETA, pi), pi, alpha, pi, None, data)
+    if name == "masked":
+        Q = np.zeros((T + 1, K, K))
+        Q[:, :2, :2] = _mix(BETA, INNER_PI)
+        Q[:, MASK, MASK] = 1.0
+        for t in range(T):
+            Q[t + 1, :2, :2] *= 1 - GAMMA[t]
+            Q[t + 1, :2, MASK] = GAMMA[t]
+        keep_bar = np.concatenate([[1.0], np.cumprod(1 - GAMMA)])
+        prior = np.append(keep_bar[-1] * INNER_PI, 1 - keep_bar[-1])
+        return World(name, Q, prior, alpha, np.append(INNER_PI, 0.0), keep_bar, (0, 1))
+    assert name == "gaussian"
+    Q = [np.eye(K)]
+    for beta in GAUSSIAN_BETA:
+        weights = np.exp(-4 * np.arange(-K + 1, K) ** 2 / ((K - 1) ** 2 * beta))
+        row = weights / weights.sum()
+        q = np.array([[row[K - 1 + j - i] if i != j else 0.0 for j in range(K)] for i in range(K)])
+        Q.append(q + np.diag(1 - q.sum(1)))
+    return World(name, np.array(Q), np.full(K, 1 / K), alpha, np.full(K, 1 / K), None, (0, 1, 2))
+
+
+GAUSSIAN_BETA = np.array([0.8, 0.85, 0.9, 1.0])
+
+
+def _mix(beta: np.ndarray, pi: np.ndarray) -> np.ndarray:
+    """[T + 1, k, k]: (1 - beta) I + beta 1 pi^T, the identity first."""
+    k = len(pi)
+    return np.stack([np.eye(k)] + [(1 - b) * np.eye(k) + b * np.tile(pi, (k, 1)) for b in beta])
+
+
+# ---- Beliefs ----
+
+
+def all_states(L: int) -> np.ndarray:
+    """[K^L, L], the last place fastest."""
+    return np.array(list(itertools.product(range(K), repeat=L)))
+
+
+def number_of(x: np.ndarray) -> np.ndarray:
+    """The number of each state [B] among `all_states`."""
+    return x @ K ** np.arange(x.shape[-1])[::-1]
+
+
+def data_law(world: World, L: int, seed: int = 0) -> np.ndarray:
+    """Random probabilities of all states, [K^L]; 0 where one is not of the data."""
+    states = all_states(L)
+    p = np.random.default_rng(seed).dirichlet(np.ones(len(states))) + 0.01
+    p *= np.isin(states, world.data).all(-1)
+    return p / p.sum()
+
+
+def exact_beliefs(world: World, p0: np.ndarray, L: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns the denoiser and the leave-one-out belief, [T + 1, K^L, L, K], and p_t [T + 1, K^L].
+
+    A sum over x_0 of p(x_0) q(x_t | x_0), of all places or of the others. Where x_t cannot be, a belief is
+    uniform over the data.
+    """
+    states = all_states(L)
+    steps = len(world.Q)
+    denoiser = np.zeros((steps, len(states), L, K))
+    leave_one_out = np.zeros_like(denoiser)
+    p_t = np.zeros((steps, len(states)))
+    for t, q in enumerate(world.Qbar):
+        evidence = q[states[:, None], states[None]]  # [x_0, x_t, L]
+        for place in range(L):
+            others = np.prod(np.delete(evidence, place, axis=-1), axis=-1)  # [x_0, x_t]
+            for k in range(K):
+                is_k = states[:, place] == k
+                leave_one_out[t, :, place, k] = p0[is_k] @ others[is_k]
+                denoiser[t, :, place, k] = p0[is_k] @ evidence[is_k].prod(-1)
+        p_t[t] = p0 @ evidence.prod(-1)
+    return _normalised(world, denoiser), _normalised(world, leave_one_out), p_t
+
+
+def _normalised(world: World, belief: np.ndarray) -> np.ndarray:
+    uniform = np.isin(np.arange(K), world.data) / len(world.data)
+    total = belief.sum(-1, keepdims=True)
+    return np.where(total > 0, belief / np.where(total > 0, total, 1), uniform)
+
+
+def denoiser_of(world: World, leave_one_out: np.ndarray, x: np.ndarray, t: int) -> np.ndarray:
+    """p(x_0 | x_t) ~ leave_one_out(x_0) q(x_t | x_0); 0 where x_t cannot be."""
+    product = leave_one_out * np.moveaxis(world.Qbar[t][:, x], 0, -1)
+    total = product.sum(-1, keepdims=True)
+    return np.divide(product, total, out=np.zeros_like(product), where=total > 0)
+
+
+# ---- Laws of transitions ----
+
+
+def posterior(world: World, x: np.ndarray, t: int) -> np.ndarray:
+    """q(x_{t-1} = j | x_t, x_0 = k) as [B, L, k, j]; 0 where x_0 cannot become x_t."""
+    before = world.Qbar[t - 1]  # [k, j]
+    step = np.moveaxis(world.Q[t][:, x], 0, -1)  # [B, L, j]
+    product = before * step[..., None, :]
+    total = product.sum(-1, keepdims=True)
+    return np.divide(product, total, out=np.zeros_like(product), where=total > 0)
+
+
+def bayes(world: World, leave_one_out: np.ndarray, x: np.ndarray, t: int) -> np.ndarray:
+    """Sum over x_0 of denoiser(x_0) q(x_{t-1} | x_t, x_0)."""
+    return np.einsum("blk,blkj->blj", denoiser_of(world, leave_one_out, x, t), posterior(world, x, t))
+
+
+def keep(world: World, leave_one_out: np.ndarray, x: np.ndarray, t: int, s: int, c: float) -> np.ndarray:
+    """keep [x_s = x_t] + (alpha_s - keep alpha_t) p(x_0) + (1 - alpha_s - keep (1 - alpha_t)) pi."""
+    alpha_t, alpha_s = world.alpha[t], world.alpha[s]
+    kept = c * (1 - alpha_s) / (1 - alpha_t)
+    law = (alpha_s - kept * alpha_t) * denoiser_of(world, leave_one_out, x, t)
+    law = law + (1 - alpha_s - kept * (1 - alpha_t)) * world.pi
+    return law + kept * np.eye(K)[x]
+
+
+def psi(world: World, leave_one_out: np.ndarray, x: np.ndarray, t: int, kappa: float) -> np.ndarray:
+    """Sum over x_0 of denoiser(x_0) (kappa q(x_{t-1} | x_t, x_0) + (1 - kappa) q(x_{t-1} | x_0))."""
+    by_x0 = kappa * posterior(world, x, t) + (1 - kappa) * world.Qbar[t - 1]
+    return np.einsum("blk,blkj->blj", denoiser_of(world, leave_one_out, x, t), by_x0)
+
+
+def most_sigma(world: World, t: int, s: int) -> float:
+    """min(1, (1 - alpha_s) / alpha_t)."""
+    alpha_t, alpha_s = world.alpha[t], world.alpha[s]
+    if alpha_t <= 1 - alpha_s:
+        return 1.0
+    return (1 - alpha_s) / alpha_t
+
+
+def remask(
+    world: World, leave_one_out: np.ndarray, x: np.ndarray, t: int, s: int, sigma: float | np.ndarray
+) -> np.ndarray:
+    """A mask to x_0 with (alpha_s - (1 - sigma) alpha_t) / (1 - alpha_t), others to the mask with sigma."""
+    alpha_t, alpha_s = world.alpha[t], world.alpha[s]
+    sigma = np.broadcast_to(sigma, x.shape)[..., None]
+    mask = np.eye(K)[MASK]
+    to_x0 = (alpha_s - (1 - sigma) * alpha_t) / (1 - alpha_t)
+    stay = (1 - alpha_s - sigma * alpha_t) / (1 - alpha_t)
+    of_masked = to_x0 * denoiser_of(world, leave_one_out, x, t) + stay * mask
+    of_others = (1 - sigma) * np.eye(K)[x] + sigma * mask
+    return np.where((x == MASK)[..., None], of_masked, of_others)
+
+
+def sigma_of_confidence(world: World, x: np.ndarray, t: int, s: int, confidence: np.ndarray) -> np.ndarray:
+    """The most, times a softmax over unmasked places of minus the probability when unmasked, [B, L]."""
+    weights = np.where(x == MASK, 0.0, np.exp(-confidence))
+    total = weights.sum(-1, keepdims=True)
+    return most_sigma(world, t, s) * np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
+
+
+def ratios(world: World, leave_one_out: np.ndarray, x: np.ndarray, t: int) -> np.ndarray:
+    """p_t(y) / p_t(x_t): sum over x_0 of denoiser(x_0) q_t(y | x_0) / q_t(x_t | x_0)."""
+    denoiser = denoiser_of(world, leave_one_out, x, t)
+    evidence = np.moveaxis(world.Qbar[t][:, x], 0, -1)
+    weights = np.divide(denoiser, evidence, out=np.zeros_like(denoiser), where=denoiser > 0)
+    return weights @ world.Qbar[t]
+
+
+def rates(world: World, leave_one_out: np.ndarray, x: np.ndarray, t: int, s: int) -> np.ndarray:
+    """R_y = log(alpha_s / alpha_t) pi(x_t) p_t(y) / p_t(x_t); keep_bar counts at a mask on top."""
+    scale = np.log(world.alpha[s] / world.alpha[t]) * world.pi[x]
+    if world.keep_bar is not None:
+        scale = np.where(x == MASK, np.log(world.keep_bar[s] / world.keep_bar[t]), scale)
+    rate = scale[..., None] * ratios(world, leave_one_out, x, t)
+    if world.keep_bar is not None:
+        rate[..., MASK] = 0.0
+    return np.where(np.eye(K)[x] > 0, 0.0, rate)
+
+
+def corrector_rates(world: World, leave_one_out: np.ndarray, x: np.ndarray, t: int, h: float) -> np.ndarray:
+    """R_y = h (pi(y) + pi(x_t) p_t(y) / p_t(x_t))."""
+    rate = h * (world.pi + world.pi[x][..., None] * ratios(world, leave_one_out, x, t))
+    return np.where(np.eye(K)[x] > 0, 0.0, rate)
+
+
+def euler(rate: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Moves with probability R_y / max(1, sum R)."""
+    moves = rate / np.maximum(1, rate.sum(-1, keepdims=True))
+    return moves + (1 - moves.sum(-1, keepdims=True)) * np.eye(K)[x]
+
+
+def poisson(rate: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Moves with probability R_y exp(-sum R), that of one event; else stays."""
+    moves = rate * np.exp(-rate.sum(-1, keepdims=True))
+    return moves + (1 - moves.sum(-1, keepdims=True)) * np.eye(K)[x]
+
+
+def leap(world: World, leave_one_out: np.ndarray, x: np.ndarray, t: int, rule) -> np.ndarray:
+    """A leap to t - 1; by Bayes' rule in the last row, and where alpha_t = 0."""
+    if t == 1 or world.alpha[t] == 0:
+        return bayes(world, leave_one_out, x, t)
+    return rule(rates(world, leave_one_out, x, t, t - 1), x)
+
+
+def stratified(
+    world: World, leave_one_out: np.ndarray, x: np.ndarray, t: int, clock: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Leaves x_t where the sum of probabilities of leaving passes a whole number; also the sum after it."""
+    law = bayes(world, leave_one_out, x, t)
+    at_x = np.eye(K)[x] > 0
+    others = np.where(at_x, 0.0, law)
+    leaving = others.sum(-1)
+    after = clock + leaving
+    is_due = np.floor(after) > np.floor(clock)
+    goes = others / np.where(leaving > 0, leaving, 1)[..., None]
+    return np.where(is_due[..., None], goes, np.eye(K)[x]), after
+
+
+def gibbs(world: World, leave_one_out: np.ndarray, t: int) -> np.ndarray:
+    """Sum over x_0 of leave_one_out(x_0) q_t(x_t | x_0)."""
+    return leave_one_out @ world.Qbar[t]
+
+
+# ---- Places ----
+
+
+class Candidates(NamedTuple):
+    """Holds what one example chooses places by, in one row."""
+
+    p: np.ndarray  # [L, K], the denoiser
+    drawn: np.ndarray  # [L], what each place would take
+    masked: np.ndarray  # [L], which places may be revealed
+    u: np.ndarray  # [L], the noise of the order
+    at_start: int  # how many masks there were before the first row
+    i: int  # the number of the row, from 1 on
+    rows: int
+
+    @property
+    def p_drawn(self) -> np.ndarray:
+        return self.p[np.arange(len(self.drawn)), self.drawn]
+
+
+def first_of(score: np.ndarray, candidates: np.ndarray) -> list[int]:
+    """The candidates of one example, the largest score first, and of equal ones the smaller index."""
+    return sorted(np.flatnonzero(candidates).tolist(), key=lambda place: (-score[place], place))
+
+
+def entropy(p: np.ndarray) -> np.ndarray:
+    return -np.sum(np.where(p > 0, p * np.log(np.where(p > 0, p, 1)), 0), axis=-1)
+
+
+def stay_masked(masks: int, i: int, rows: int) -> int:
+    """floor(n cos(pi i / 2N) + 1e-9), at least 0, and 0 after the last row."""
+    if i == rows:
+        return 0
+    return max(int(np.floor(masks * np.cos(np.pi * i / (2 * rows)) + 1e-9)), 0)
+
+
+def maskgit(c: Candidates, temperature: float) -> list[int]:
+    """The largest log p(drawn) + temperature (1 - i / N) Gumbel; as many stay as the cosine says."""
+    score = np.log(c.p_drawn) + temperature * (1 - c.i / c.rows) * -np.log(-np.log(c.u))
+    count = max(c.masked.sum() - stay_masked(c.at_start, c.i, c.rows), 0)
+    return first_of(score, c.masked)[:count]
+
+
+def fast_dllm_threshold(c: Candidates, threshold: float) -> list[int]:
+    """Those whose p(drawn) reaches the threshold, at least one."""
+    order = first_of(c.p_drawn, c.masked)
+    return order[: max(sum(c.p_drawn[order] >= threshold), 1)]
+
+
+def fast_dllm_factor(c: Candidates, factor: float) -> list[int]:
+    """The largest n with (n + 1) (1 - p_(n)) < factor, at least one."""
+    order = first_of(c.p_drawn, c.masked)
+    fits = [n for n in range(1, len(order) + 1) if (n + 1) * (1 - c.p_drawn[order[n - 1]]) < factor]
+    return order[: max([1, *fits])]
+
+
+def entropy_bound(c: Candidates, bound: float) -> list[int]:
+    """The longest prefix, in rising order of entropy, whose sum less its largest is at most the bound."""
+    entropies = entropy(c.p)
+    order = first_of(-entropies, c.masked)
+    prefixes = [entropies[order[:n]] for n in range(1, len(order) + 1)]
+    fits = [len(prefix) for prefix in prefixes if prefix.sum() - prefix.max() <= bound]
+    return order[: max([1, *fits])]
+
+
+def draw(p: np.ndarray, u: np.ndarray) -> np.ndarray:
+    """The category of p [.., K] that u falls into."""
+    return np.minimum((np.cumsum(p, axis=-1) <= u[..., None]).sum(-1), K - 1)

@@ -1,0 +1,105 @@
+"""Runs samplers in NumPy from the same noise: the loop over rows of t, by the rules of `cases`."""
+
+import itertools
+from typing import NamedTuple
+
+import numpy as np
+
+from d3pm_jax.sampling.noise import CORRECTOR, DRAW, ORDER, PHASE
+from tests.sampling import rules
+from tests.sampling.cases import Case
+from tests.sampling.rules import MASK, World
+
+
+class Simulated(NamedTuple):
+    """Holds the states of a chain by the number of rows left, and the calls that each example needs."""
+
+    states: dict[int, np.ndarray]  # [B, L] each
+    calls: np.ndarray  # [B]
+
+
+def simulate(
+    case: Case, world: World, beliefs: np.ndarray, x: np.ndarray, u: np.ndarray, levels: list[int]
+) -> Simulated:
+    """Draws a chain by the rules.
+
+    Args:
+        case: of the sampler.
+        world: the process.
+        beliefs: leave-one-out, by t and x_t: [T + 1, K^L, L, K].
+        x: x_T, [B, L].
+        u: noise [rows + 1, streams, B, L], by the number of rows left and the stream.
+        levels: T, ..., 0 of a transition; of a sampler that reveals, as many and one more than it has rows.
+    """
+    if case.choose is not None:
+        return _reveal(case, world, beliefs, x, u, len(levels) - 1)
+    block = case.sampler.block or x.shape[1]
+    pairs = list(itertools.pairwise(levels))
+    number = len(pairs) * (x.shape[1] // block)
+    states = {number: x}
+    memory = {"clock": u[0, PHASE], "confidence": np.zeros(x.shape)}
+    calls = np.zeros(len(x), int)
+    for start in range(0, x.shape[1], block):
+        in_block = np.isin(np.arange(x.shape[1]), np.arange(start, start + block))
+        for t, s in pairs:
+            x, memory = _move(case, world, beliefs[t], x, t, s, memory, u[number], in_block)
+            calls += 1
+            if case.move is not None and s > 0:
+                x = _correct(case, world, beliefs[s], x, s, u[number])
+                calls += case.sampler.corrector.moves  # pyright: ignore[reportOptionalMemberAccess]
+            number -= 1
+            states[number] = x
+    return Simulated(states, calls)
+
+
+def _move(case, world, belief, x, t, s, memory, u, in_block):
+    leave_one_out = belief[rules.number_of(x)]
+    law = case.law(world, leave_one_out, x, t, s, memory)
+    drawn = np.where(in_block, rules.draw(law, u[DRAW]), x)
+    denoiser = rules.denoiser_of(world, leave_one_out, x, t)
+    p_drawn = np.take_along_axis(denoiser, drawn[..., None], -1)[..., 0]
+    confidence = np.where(x == MASK, p_drawn, memory["confidence"])
+    clock = rules.stratified(world, leave_one_out, x, t, memory["clock"])[1]
+    return drawn, {"clock": clock, "confidence": confidence}
+
+
+def _correct(case, world, belief, x, s, u):
+    moves_one_place = type(case.sampler.corrector).__name__ == "Gibbs"
+    for i in range(case.sampler.corrector.moves):
+        chosen = np.ones(x.shape, bool)
+        if moves_one_place:
+            chosen = np.arange(x.shape[1]) == np.argmax(u[CORRECTOR + 2 * i + 1], axis=1)[:, None]
+            if world.has_mask:
+                x = np.where(chosen, MASK, x)
+        law = case.move(world, belief[rules.number_of(x)], x, s)
+        x = np.where(chosen, rules.draw(law, u[CORRECTOR + 2 * i]), x)
+    return x
+
+
+def _reveal(case, world, beliefs, x, u, rows):
+    x = x.copy()
+    states = {rows: x.copy()}
+    calls = np.zeros(len(x), int)
+    at_start = (x == MASK).sum(1)
+    for number in range(rows, 0, -1):
+        for b, x_b in enumerate(x):
+            masked = x_b == MASK
+            if not masked.any():
+                continue
+            calls[b] += 1
+            t = smallest_step(world, masked.mean())
+            leave_one_out = beliefs[t, rules.number_of(x_b)]
+            p = rules.denoiser_of(world, leave_one_out, x_b, t)
+            drawn = rules.draw(p, u[number, DRAW, b])
+            candidates = rules.Candidates(
+                p, drawn, masked, u[number, ORDER, b], at_start[b], rows + 1 - number, rows
+            )
+            chosen = case.choose(candidates)
+            x[b, chosen] = drawn[chosen]
+        states[number - 1] = x.copy()
+    return Simulated(states, calls)
+
+
+def smallest_step(world: World, share: float) -> int:
+    """The smallest t whose 1 - alpha_t is at least a share of masks."""
+    return next(t for t in range(1, len(world.alpha)) if 1 - world.alpha[t] >= share - 1e-12)

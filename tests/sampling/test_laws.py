@@ -1,0 +1,139 @@
+"""The law that each sampler draws a row from, against the rule of its paper (`rules`), in float64."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from d3pm_jax.sampling.transitions import View
+from tests.sampling import rules
+from tests.sampling.cases import ALL, CASES, Case, make_process
+from tests.sampling.rules import K, T
+
+L = 2
+GRID = 64  # of u
+TOLERANCE = 1e-12
+
+pytestmark = [pytest.mark.usefixtures("x64"), pytest.mark.filterwarnings("ignore:x_T still depends")]
+
+
+class Rows(NamedTuple):
+    """Holds all that rows are taken from: each x that can be at each t, with random beliefs and memories."""
+
+    x: np.ndarray  # [B, L]
+    t: np.ndarray  # [B]
+    leave_one_out: np.ndarray  # [B, L, K]
+    denoiser: np.ndarray  # [B, L, K]
+    memory: dict[str, np.ndarray]  # [B, L] each
+
+
+@functools.cache
+def make_rows(name: str) -> Rows:
+    world = rules.make_world(name)
+    rng = np.random.default_rng(3)
+    states = rules.all_states(L)
+    parts = []
+    for t in range(1, T + 1):
+        can_be = world.Qbar[t][np.array(world.data)].max(0) > 0
+        x = states[can_be[states].all(-1)]
+        belief = rng.dirichlet(np.ones(K), x.shape) * np.isin(np.arange(K), world.data)
+        belief /= belief.sum(-1, keepdims=True)
+        parts.append((x, np.full(len(x), t), belief, rules.denoiser_of(world, belief, x, t)))
+    x, t, leave_one_out, denoiser = (np.concatenate(part) for part in zip(*parts, strict=True))
+    memory = {"clock": 2 * rng.random(x.shape), "confidence": rng.random(x.shape)}
+    return Rows(x, t, leave_one_out, denoiser, memory)
+
+
+LAWS = {key: case for key, case in CASES.items() if case.law is not None}
+
+
+def make_pairs(case: Case, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+    """The number of a row, and the s that it goes to, for each row and s."""
+    pairs = [(b, s) for b, t in enumerate(rows.t) for s in case.reaches(int(t))]
+    number, s = np.array(pairs).T
+    return number, s
+
+
+def expect_laws(name: str, case: Case) -> np.ndarray:
+    """The law of each pair by the rule, [N, L, K]."""
+    world, rows = rules.make_world(name), make_rows(name)
+    assert case.law is not None
+    laws = []
+    for n, s in zip(*make_pairs(case, rows), strict=True):
+        memory = {key: values[n, None] for key, values in rows.memory.items()}
+        law = case.law(world, rows.leave_one_out[n, None], rows.x[n, None], int(rows.t[n]), int(s), memory)
+        laws.append(law[0])
+    return np.array(laws)
+
+
+@functools.partial(jax.jit, static_argnames=("transitions", "belief", "draws"))
+def take_rows(process, transitions, belief, views, draws):
+    """What each transition draws of its rows, or their laws."""
+    results = []
+    for transition, (logits, x, t, s, memory, u) in zip(transitions, views, strict=True):
+        view = View(process, logits, belief, x, t, s, lambda stream, u=u: u, memory)
+        results.append(transition.draw(view)[0] if draws else jnp.exp(transition.law(view)))
+    return results
+
+
+def run_rows(name: str, belief: str, draws: bool) -> dict[str, np.ndarray]:
+    """`take_rows` by sampler, for each pair; with draws once for each u of a grid."""
+    rows = make_rows(name)
+    with np.errstate(divide="ignore"):
+        logits = np.log(rows.leave_one_out if belief == "leave_one_out" else rows.denoiser)
+    views = {}
+    for key, case in LAWS.items():
+        if name not in case.names:
+            continue
+        number, s = make_pairs(case, rows)
+        number, s = (np.repeat(array, GRID if draws else 1) for array in (number, s))
+        u = np.tile((np.arange(GRID) + 0.5) / GRID, len(number) // GRID + 1)[: len(number)]
+        memory = {key: values[number] for key, values in rows.memory.items()}
+        view = (logits[number], rows.x[number], rows.t[number], s, memory, np.tile(u[:, None], L))
+        views[case.sampler.transition] = (key, view)
+    taken = take_rows(
+        make_process(name),
+        tuple(views),
+        belief,
+        [jax.tree.map(jnp.asarray, v) for _, v in views.values()],
+        draws,
+    )
+    of_transition = dict(zip(views, taken, strict=True))
+    return {
+        key: np.asarray(of_transition[case.sampler.transition])
+        for key, case in LAWS.items()
+        if name in case.names
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "belief"),
+    [
+        ("marginal", "denoiser"),
+        ("absorbing", "leave_one_out"),
+        ("masked", "denoiser"),
+        ("gaussian", "leave_one_out"),
+        *(
+            pytest.param("uniform", belief, marks=pytest.mark.slow)
+            for belief in ("denoiser", "leave_one_out")
+        ),
+        pytest.param("marginal", "leave_one_out", marks=pytest.mark.slow),
+        pytest.param("absorbing", "denoiser", marks=pytest.mark.slow),
+        pytest.param("masked", "leave_one_out", marks=pytest.mark.slow),
+        pytest.param("gaussian", "denoiser", marks=pytest.mark.slow),
+    ],
+)
+def test_the_law_of_a_row_is_that_of_the_rule(name, belief):
+    for key, law in run_rows(name, belief, draws=False).items():
+        expected = expect_laws(name, LAWS[key])
+        np.testing.assert_allclose(law, expected, atol=TOLERANCE, rtol=0, err_msg=key)
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) for name in ALL])
+def test_a_grid_of_noise_draws_the_law_to_the_grid(name):
+    for key, x_s in run_rows(name, "leave_one_out", draws=True).items():
+        counts = np.stack([(x_s == k).reshape(-1, GRID, L).sum(1) for k in range(K)], axis=-1)
+        np.testing.assert_array_less(np.abs(counts - GRID * expect_laws(name, LAWS[key])), 1 + 1e-9, key)

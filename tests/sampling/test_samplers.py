@@ -1,0 +1,93 @@
+"""Samplers as a loop: the same integers as the rules in NumPy, from the same noise."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from d3pm_jax.sampling import make_plan, named, run_sampler
+from tests.sampling import rules
+from tests.sampling.cases import CASES, make_process
+from tests.sampling.rules import K, T
+from tests.sampling.simulation import simulate
+
+L = 3
+EXAMPLES = 60
+STREAMS = 8
+
+pytestmark = [pytest.mark.usefixtures("x64"), pytest.mark.filterwarnings("ignore:x_T still depends")]
+
+
+def test_every_sampler_has_its_row_in_the_table_of_tests():
+    assert CASES.keys() == named.SAMPLERS.keys()
+
+
+@functools.cache
+def make_beliefs(name: str) -> np.ndarray:
+    """Random leave-one-out beliefs by t and x_t, [T + 1, K^L, L, K]."""
+    rng = np.random.default_rng(4)
+    beliefs = rng.dirichlet(np.ones(K), (T + 1, K**L, L))
+    beliefs = beliefs * np.isin(np.arange(K), rules.make_world(name).data)
+    return beliefs / beliefs.sum(-1, keepdims=True)
+
+
+@functools.partial(jax.jit, static_argnames=("sampler", "plan", "belief"))
+def run(process, sampler, plan, belief, logits, xT, u):
+    """A chain with all of its states; logits are a table by t and x_t."""
+
+    def denoise(x, t):
+        powers = jnp.asarray(K ** np.arange(L)[::-1])
+        return logits[t, x @ powers]
+
+    record = range(len(u))
+    return run_sampler(
+        sampler, denoise, process, xT, lambda row, stream: u[row, stream], record, belief, plan=plan
+    )
+
+
+# Of 4 rows 45% are 2, and 5% are at least 1. alpha is .85, .595, .2975, 0: at t = 2 it is nearest to .55.
+LOOP = [4, 3, 2, 2, 0]
+
+
+def levels_of(name: str) -> list[int]:
+    """The levels of the plan of a sampler, by what its paper says."""
+    reveal = CASES[name].sampler.reveal
+    if reveal is not None:
+        rows = getattr(reveal.count, "num_rows", L)
+        return list(range(rows, -1, -1))
+    if name == "remdm_loop":
+        return LOOP
+    return list(range(T, -1, -1))
+
+
+FAST = [("absorbing", "remdm_confidence")]
+PAIRS = [(process, name) for name, case in CASES.items() for process in case.names]
+
+
+@pytest.mark.parametrize(
+    ("process_name", "name"),
+    [pytest.param(*pair, marks=[] if pair in FAST else pytest.mark.slow) for pair in PAIRS],
+)
+def test_a_chain_draws_the_integers_of_the_rules(process_name, name):
+    case = CASES[name]
+    world = rules.make_world(process_name)
+    levels = levels_of(name)
+    blocks = L // (case.sampler.block or L)
+    rng = np.random.default_rng(5)
+    u = rng.random((blocks * (len(levels) - 1) + 1, STREAMS, EXAMPLES, L))
+    xT = rules.draw(np.broadcast_to(world.prior, (EXAMPLES, L, K)), u[0, 0])
+    beliefs = make_beliefs(process_name)
+    expected = simulate(case, world, beliefs, xT, u, levels)
+    with np.errstate(divide="ignore"):
+        logits = jnp.asarray(np.log(beliefs))
+    process = make_process(process_name)
+    plan = make_plan(case.sampler, process, (L,))
+    chain = run(process, case.sampler, plan, "leave_one_out", logits, jnp.asarray(xT), jnp.asarray(u))
+    for number, x in expected.states.items():
+        np.testing.assert_array_equal(chain.states[number], x, err_msg=f"{number} rows left")
+    np.testing.assert_array_equal(chain.x0, expected.states[0])
+    np.testing.assert_array_equal(chain.calls, expected.calls)
+    assert chain.failed_at == 0
+    assert chain.program_calls == chain.calls.max()
