@@ -34,8 +34,8 @@ class SampleCommand(arguments.Computation):
     steps: Annotated[Count | None, arguments.name_option(metavar="N")] = None
     """take N steps of the process in place of all"""
     sampler: Annotated[str | None, arguments.name_option(metavar="NAME")] = None
-    """draw by this sampler, and not ancestrally; --sampler.FIELD VALUE sets a field of it,
-    --sampler help lists all samplers and their fields"""
+    """how a sample is drawn (ancestral); --sampler.FIELD VALUE sets a field of it,
+    --sampler help lists all samplers with what they are for, and their fields"""
     num: Annotated[Count, arguments.name_option(metavar="N")] = 256
     """samples to draw"""
     label: Annotated[Natural | None, arguments.name_option(metavar="C")] = None

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from d3pm_jax.errors import UsageError, as_user_error, one_line
 from d3pm_jax.sampling import Sampler
-from d3pm_jax.sampling.named import choose_sampler, parse_fields
+from d3pm_jax.sampling.named import Number, choose_sampler, parse_fields
 
 OPTION = "--sampler"
 TABLE = "help"  # in place of a name
@@ -17,10 +17,10 @@ class Choice(NamedTuple):
 
     sampler: Sampler
     name: str
-    fields: dict[str, float]  # that are not at their defaults
+    fields: dict[str, Number]  # that are not at their defaults
 
     @property
-    def options(self) -> dict[str, str | float]:
+    def options(self) -> dict[str, str | Number]:
         """Returns what tells it apart in names of files, see `record.file_suffix`."""
         return {"sampler": self.name, **self.fields}
 

@@ -1,7 +1,7 @@
 """Builds a diffusion: the process, the network, and what a run asks of them."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -31,6 +31,7 @@ from d3pm_jax.parts.network import Init
 from d3pm_jax.placing import place
 from d3pm_jax.processes import Process, respace
 from d3pm_jax.sampling import even_grid, laws
+from d3pm_jax.sampling.places import FirstHitting
 from d3pm_jax.training.diffusion import DiffusionLoss
 from d3pm_jax.training.step import Predict, TrainPredict
 from d3pm_jax.types import Params
@@ -128,9 +129,12 @@ class Diffusion:
             x0 = jnp.broadcast_to(known_elements.x0, shape)
             known = jnp.broadcast_to(known_elements.known, shape)
         if planned is not None:
+            sampler = self._with_times(planned.sampler)
+            if is_told_times(sampler):
+                denoise = call_at_steps(denoise, process.time[-1])
             return sampling.sample_by(
                 key,
-                planned.sampler,
+                sampler,
                 denoise,
                 process,
                 shape,
@@ -165,7 +169,28 @@ class Diffusion:
                 f"category {int(mask)}: train with an extra mask, K - 1, that head.forbid names; for this "
                 f"run `ancestral`, `psi` and `ddim` work"
             )
+        self._with_times(sampler)
         return PlannedSampler(sampler, plan)
+
+    def _with_times(self, sampler: sampling.Sampler) -> sampling.Sampler:
+        """Returns a sampler with the schedule of the run, where it hits and the network sees time.
+
+        Raises:
+            UserError: that schedule has no form in continuous time.
+        """
+        reveal = sampler.reveal
+        sees_time = getattr(self.config.model, "see_time", True)
+        if not isinstance(reveal, FirstHitting) or reveal.schedule is not None or not sees_time:
+            return sampler
+        schedule = getattr(self.config.process, "beta", None)
+        with as_user_error("first hitting tells a network that sees time when a place is revealed, but "):
+            if schedule is None:
+                raise ValueError("the process has no schedule: `random_order` works for this run")
+            try:
+                continuous = schedule.continuous()
+            except ValueError as error:
+                raise ValueError(f"{error}; `random_order` works for this run") from error
+        return dataclasses.replace(sampler, reveal=dataclasses.replace(reveal, schedule=continuous))
 
     def check_sampling(
         self, recorded_times: Sequence[int], shape: tuple[int, ...] | None, known_elements: Given | None
@@ -224,6 +249,21 @@ class Diffusion:
     def nats_of_means(self, means: dict[str, float | int]) -> float:
         """Returns nats per element of the bound, the sum over T steps of what kl is the mean of."""
         return means["kl"] * self.process.T
+
+
+def is_told_times(sampler: sampling.Sampler) -> bool:
+    """Tells whether a sampler calls the network with times in [0, 1], and not with steps."""
+    return isinstance(sampler.reveal, FirstHitting) and sampler.reveal.schedule is not None
+
+
+def call_at_steps(denoise: Callable[[Array, Array], Array], T: Array) -> Callable[[Array, Array], Array]:
+    """Makes a network of (x, time in [0, 1]): it is told the first of its steps 1..T not before the time."""
+
+    def call(x: Array, time: Array) -> Array:
+        step = jnp.ceil(time * T).astype(jnp.int32)
+        return denoise(x, jnp.clip(step, 1, T))
+
+    return call
 
 
 def make_diffusion(

@@ -158,13 +158,15 @@ SAMPLERS: dict[str, Callable[..., Sampler]] = {
 }
 
 
+Number = int | float
+
 # What every sampler may have besides its own fields: those of `Shaping` that are numbers.
 SHAPING_FIELDS = {"temperature": float, "top_k": int, "top_p": float, "top_p_below": float}
 # "What it does: which processes (paper)."
 DOCSTRING = re.compile(r"(?P<action>.*): (?P<processes>[^:]*) \((?P<paper>[^()]*)\)\.")
 
 
-def choose_sampler(name: str, fields: Mapping[str, str | float] | None = None) -> Sampler:
+def choose_sampler(name: str, fields: Mapping[str, str | Number] | None = None) -> Sampler:
     """Returns the sampler of a name.
 
         choose_sampler("maskgit", {"rows": 8, "temperature": 0.9})
@@ -184,7 +186,7 @@ def choose_sampler(name: str, fields: Mapping[str, str | float] | None = None) -
     return dataclasses.replace(sampler, shaping=Shaping(**shaping))
 
 
-def parse_fields(name: str, fields: Mapping[str, str | float]) -> dict[str, float]:
+def parse_fields(name: str, fields: Mapping[str, str | Number]) -> dict[str, Number]:
     """Returns the fields of a named sampler that are not at their defaults, as numbers.
 
     Args:
@@ -216,7 +218,7 @@ def parse_fields(name: str, fields: Mapping[str, str | float]) -> dict[str, floa
     return changed
 
 
-def _parse_number(name: str, field: str, value: str | float, number_type: type) -> float:
+def _parse_number(name: str, field: str, value: str | Number, number_type: type) -> Number:
     """Returns the number that a value stands for.
 
     Raises:

@@ -126,6 +126,10 @@ def test_arguments_that_cannot_be_used_are_told_with_a_cure(tmp_path, small_netw
             key, 4, known_elements=x0
         ),
         "progress is True, expected a function": lambda: run.sample(key, 4, progress=True),
+        "sampler is 3: pass a sampling.Sampler, as": lambda: run.sample(key, 4, sampler=3),
+        "sampler = 'psy': there is none of this name; did you mean psi": lambda: run.sample(
+            key, 4, sampler="psy"
+        ),
         "label is passed, but the network of this run is told no classes: leave it out": lambda: run.predict(
             x0[None], np.array([1]), label=np.array([1])
         ),

@@ -1,0 +1,178 @@
+"""`d3pm sample --sampler`: what is drawn and written, what it costs, and what is refused in one line."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from d3pm_jax import sampling
+from d3pm_jax.config import Absorbing, Head, Linear, Reciprocal, Uniform
+from d3pm_jax.data import Description
+from d3pm_jax.errors import UserError
+from d3pm_jax.parts import build, network
+from d3pm_jax.runs import run
+from d3pm_jax.runs.run import open_run
+from d3pm_jax.sampling import named
+from tests import tiny
+from tests.cli.commands import error, status
+
+K = 4  # the last category is the mask
+SHAPE = (4,)
+DATA = Description(SHAPE, K - 1, None, "array")
+ABSORBING = Absorbing(K=K, steps=3, beta=Reciprocal(), mask_id=K - 1)
+
+
+def split(config, description, process):
+    """A network from a table of x_t, and of the step that it is told; it never predicts the mask."""
+
+    def predict(params, xt, t, key=None, label=None, weight=None, condition=None):
+        late = t[:, None, None] / process.T * params["late"][None, None]
+        is_forbidden = (jnp.arange(process.K) == config.head.forbid)[None, None]
+        return jnp.where(is_forbidden, -jnp.inf, params["table"][xt] + late)
+
+    def init(key):
+        return {"table": jnp.zeros((process.K, process.K)), "late": jnp.zeros(process.K)}
+
+    return network.Network(predict, init, predict)
+
+
+@pytest.fixture(autouse=True)
+def _small_network(monkeypatch):
+    monkeypatch.setattr(network, "split_network", split)
+    for module in (build, run):
+        monkeypatch.setattr(module, "mesh_of", lambda *_, **__: tiny.one_device_mesh())
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    return write(tmp_path)
+
+
+def write(tmp_path, **fields):
+    fields = {"process": ABSORBING, "head": Head(forbid=K - 1), **fields}
+    config = dataclasses.replace(tiny.get_config(), **fields)
+    tiny.write_run(tmp_path / "w", config, description=DATA)
+    return tmp_path / "w"
+
+
+def test_samples_of_samplers_lie_beside_each_other_with_their_slots(workdir, capsys):
+    options = ("--num", "4", "--batch-size", "4")
+    assert status("sample", workdir, *options) == 0
+    plain = json.loads((workdir / "samples.json").read_text())
+    assert {"sampler", "calls", "program_calls"}.isdisjoint(plain)
+
+    fields = ("--sampler.rows=2", "--sampler.choice-temperature", "4.5", "--sampler.top-k", "2")
+    assert status("sample", *fields, workdir, "--sampler", "maskgit", *options) == 0
+    printed = capsys.readouterr().out
+    path = workdir / "samples_samplermaskgit_rows2_top_k2.npy"
+    assert f"int32 (4, 4): {path}\n" in printed
+    assert "\nby maskgit: 2 calls of the network for each sample\n" in printed
+    assert set(np.unique(np.load(path))) <= {0, 1, 2}
+
+    content = json.loads(path.with_suffix(".json").read_text())
+    slots = content.pop("sampler")
+    assert slots["transition"] == {"class": "Bayes"}
+    assert slots["shaping"]["top_k"] == 2
+    assert slots["reveal"]["order"] == {"class": "DrawnProbability", "temperature": 4.5}
+    assert slots["reveal"]["count"] == {"class": "Cosine", "num_rows": 2}
+    assert (content.pop("calls"), content.pop("program_calls")) == (2, 2)
+    del content["record"], plain["record"]
+    assert content == plain
+    assert len(list(workdir.glob("samples*.npy"))) == 2
+
+
+def test_the_table_needs_no_run(workdir, capsys):
+    assert status("sample", "--sampler", "help") == 0
+    table = capsys.readouterr().out
+    assert status("eval", workdir, "--sampler=help") == 0
+    assert capsys.readouterr().out == table
+    for name, make in named.SAMPLERS.items():
+        assert table.count(f"\n{name} ") + table.startswith(f"{name} ") == 1, make
+    assert "MaskGIT, 2202.04200" in table
+    assert "rows = 12, choice_temperature = 4.5" in table
+
+
+def test_words_that_cannot_be_used_get_one_line(workdir, capsys):
+    def message(*words):
+        return error(capsys, "sample", workdir, *words)
+
+    assert "'maskgti': there is none of this name; did you mean maskgit? `d3pm" in message(
+        "--sampler", "maskgti"
+    )
+    named_sampler = ("--sampler", "maskgit")
+    assert "maskgit has no such field; it has rows, choice_temperature, temperature, top_k" in message(
+        *named_sampler, "--sampler.row", "3"
+    )
+    assert "sampler.rows = '2.5': it must be a whole number" in message(
+        *named_sampler, "--sampler.rows", "2.5"
+    )
+    assert "top_p = 1.5: it must be in (0, 1]" in message(*named_sampler, "--sampler.top-p", "1.5")
+    assert "schedule: it is no number, and set in Python" in message(
+        "--sampler", "first_hitting", "--sampler.schedule", "linear"
+    )
+    bad_usage = {
+        ("--sampler.rows", "3"): "argument --sampler.rows: say of which sampler, as --sampler ancestral",
+        (*named_sampler, "--sampler.rows"): "argument --sampler.rows: expected a value, got nothing",
+        (*named_sampler, "--sampler.rows=1", "--sampler.rows=2"): "argument --sampler.rows: give it once",
+    }
+    for words, expected in bad_usage.items():
+        assert status("sample", workdir, *words) == 2
+        assert capsys.readouterr().err == f"d3pm sample: error: {expected}\n"
+    assert "--sampler maskgit draws samples: say how many" in error(capsys, "eval", workdir, *named_sampler)
+
+
+def test_runs_refuse_samplers_that_are_not_for_them(tmp_path):
+    """Before anything is compiled, so that all of it takes no time."""
+    key = jax.random.key(0)
+    uniform = Uniform(K=3, steps=3, beta=Linear(0.2, 1.0, rescale=False))
+    absorbing = open_run(write(tmp_path / "absorbing"))
+    free_mask = open_run(
+        write(tmp_path / "free", head=Head(), process=dataclasses.replace(ABSORBING, K=3, mask_id=2))
+    )
+    of_uniform = open_run(write(tmp_path / "uniform", head=Head(), process=uniform))
+    sees_time = open_run(
+        write(
+            tmp_path / "timed", process=dataclasses.replace(ABSORBING, beta=Linear(0.2, 1.0, rescale=False))
+        )
+    )
+    refused = [
+        (absorbing, named.blocks(3), "block = 3 does not divide the 4 places"),
+        (absorbing, "psy", "none of this name; did you mean psi"),
+        (absorbing, sampling.Sampler(shaping=sampling.Shaping(forbid=(7,))), r"forbid = \(7,\)"),
+        (free_mask, "random_order", "may predict the mask, category 2: .*`ancestral`, `psi` and `ddim` work"),
+        (free_mask, "remdm_cap", "may predict the mask"),
+        (free_mask, "blocks", "may predict the mask"),
+        (of_uniform, "maskgit", "needs an absorbing process .* for this one"),
+        (of_uniform, "remdm_loop", "needs an absorbing process"),
+        (
+            sees_time,
+            "first_hitting",
+            "Linear.* has no form in continuous time.*; `random_order` works",
+        ),
+    ]
+    for opened, sampler, message in refused:
+        with pytest.raises(UserError, match=message):
+            opened.sample(key, 2, sampler=sampler)
+
+
+def test_ancestral_is_what_there_was_and_a_program_is_compiled_once(workdir, monkeypatch):
+    opened = open_run(workdir)
+    key = jax.random.key(1)
+    x0, states = opened.sample(key, 6, batch_size=4, record=(2,))
+    drawn = opened.draw(key, 6, batch_size=4, record=(2,), sampler="ancestral")
+    np.testing.assert_array_equal(drawn.x0, x0)
+    np.testing.assert_array_equal(drawn.states, states)
+    assert drawn.calls.tolist() == [3] * 6
+    assert drawn.program_calls == 6  # of two batches
+
+    programs = len(opened.parts._compiled)
+    again, _ = opened.sample(key, 6, batch_size=4, record=(2,), sampler=sampling.Sampler())
+    assert len(opened.parts._compiled) == programs == 2
+    np.testing.assert_array_equal(again, x0)
+    known = (np.full(SHAPE, 1), np.array([True, True, True, False]))
+    drawn = opened.draw(key, 6, batch_size=4, sampler="random_order", known_elements=known)
+    assert (drawn.x0[:, :3] == 1).all()
+    assert drawn.calls.tolist() == [1] * 6
