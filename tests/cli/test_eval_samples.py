@@ -9,7 +9,7 @@ import pytest
 import scipy.linalg
 from PIL import Image
 
-from d3pm_jax import kinds, show
+from d3pm_jax import kinds, runs, show
 from d3pm_jax.cli.eval import EvalCommand, measure_samples
 from d3pm_jax.config import Arrays
 from d3pm_jax.data import Description
@@ -18,6 +18,7 @@ from d3pm_jax.evaluation import digit_features
 from d3pm_jax.kinds import features, image
 from d3pm_jax.measure import sample_quality as protocol
 from d3pm_jax.runs.run import open_run
+from d3pm_jax.sampling import named
 from tests import tiny
 
 pytestmark = pytest.mark.usefixtures("small_network")
@@ -88,6 +89,28 @@ def test_samples_are_measured_and_written_with_their_protocol(run, capsys, monke
     np.testing.assert_array_equal(shown[0], show.to_rgb(beside, 17))
     assert rows["samples"]["nearest"] == pytest.approx(np.sqrt(every.min(1)).mean() / 16)
     assert (rows["samples"]["copies"], rows["train"]["copies"]) == (0, 1)
+
+
+@pytest.mark.slow
+def test_the_protocol_says_by_which_sampler_samples_are(run, monkeypatch):
+    sums = features.Features("sums", lambda x: (x.sum((2, 3)).astype(np.float32), x[:, 0, 0, 0] % 10))
+    monkeypatch.setattr(features, "choose_features", lambda *_: sums)
+    command = EvalCommand(run.workdir, seed=3, batch_size=N)
+    measure_samples(command, [run], N)
+    measure_samples(command, [run], N, named.psi(0.5))
+    measure_samples(command, [run], N, named.gibbs(2))
+    rows = {figures.protocol["sampler"]: figures for figures in protocol.read_figures([run.workdir])}
+    assert set(rows) == {"ancestral", "transition = Mixture(kappa=0.5)", "corrector = Gibbs(moves=2)"}
+    assert "calls_per_sample" not in rows["ancestral"].values["samples"]
+    assert rows["transition = Mixture(kappa=0.5)"].values["samples"]["calls_per_sample"].value == 5
+    of_gibbs = rows["corrector = Gibbs(moves=2)"]
+    assert of_gibbs.values["samples"]["calls_per_sample"].value == 5 + 4 * 2
+
+    samples = run.sample(jax.random.key(3), N, batch_size=N, sampler=named.gibbs(2))[0]
+    reference = runs.quality.prepare(run, N)
+    quality = runs.quality.measure(run, reference, N, seed=3, batch_size=N, sampler=named.gibbs(2))
+    np.testing.assert_array_equal(quality.samples, samples)
+    assert quality.figures["samples"]["frechet"] == of_gibbs.values["samples"]["frechet"].value
 
 
 @pytest.mark.slow

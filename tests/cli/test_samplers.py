@@ -7,12 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from d3pm_jax import sampling
 from d3pm_jax.config import Absorbing, Head, Linear, Reciprocal, Uniform
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
 from d3pm_jax.parts import build, network
+from d3pm_jax.parts.diffusion import call_at_steps
 from d3pm_jax.runs import run
 from d3pm_jax.runs.run import open_run
 from d3pm_jax.sampling import named
@@ -29,9 +31,11 @@ def split(config, description, process):
     """A network from a table of x_t, and of the step that it is told; it never predicts the mask."""
 
     def predict(params, xt, t, key=None, label=None, weight=None, condition=None):
-        late = t[:, None, None] / process.T * params["late"][None, None]
-        is_forbidden = (jnp.arange(process.K) == config.head.forbid)[None, None]
-        return jnp.where(is_forbidden, -jnp.inf, params["table"][xt] + late)
+        logits = params["table"][xt]
+        before = (1,) * (logits.ndim - 1)
+        late = t.reshape(-1, *before) / process.T * params["late"].reshape(*before, -1)
+        is_forbidden = jnp.arange(process.K).reshape(*before, -1) == config.head.forbid
+        return jnp.where(is_forbidden, -jnp.inf, logits + late)
 
     def init(key):
         return {"table": jnp.zeros((process.K, process.K)), "late": jnp.zeros(process.K)}
@@ -51,10 +55,13 @@ def workdir(tmp_path):
     return write(tmp_path)
 
 
-def write(tmp_path, **fields):
+def write(tmp_path, shape=None, **fields):
+    description = DATA
+    if shape is not None:
+        description = Description(shape, K - 1, None, "image")
     fields = {"process": ABSORBING, "head": Head(forbid=K - 1), **fields}
     config = dataclasses.replace(tiny.get_config(), **fields)
-    tiny.write_run(tmp_path / "w", config, description=DATA)
+    tiny.write_run(tmp_path / "w", config, description=description)
     return tmp_path / "w"
 
 
@@ -82,6 +89,29 @@ def test_samples_of_samplers_lie_beside_each_other_with_their_slots(workdir, cap
     del content["record"], plain["record"]
     assert content == plain
     assert len(list(workdir.glob("samples*.npy"))) == 2
+
+
+@pytest.mark.slow
+def test_chains_are_shown_of_samplers_that_take_the_steps(tmp_path, capsys):
+    folder = write(tmp_path, shape=(2, 2, 1))
+    options = ("--num", "4", "--batch-size", "4")
+    assert status("sample", folder, "--sampler", "gibbs", *options, "--gif") == 0
+    assert "by gibbs: 5 calls of the network for each sample" in capsys.readouterr().out
+    with Image.open(folder / "chain_samplergibbs.gif") as gif:
+        assert gif.n_frames == 4  # t = 3..0
+
+    assert status("sample", folder, "--sampler", "first_hitting", *options) == 0
+    assert (folder / "samples_samplerfirst_hitting.png").exists()
+    assert len(list(folder.glob("chain*"))) == 1
+    message = "--gif: a GIF shows x_t by t, and the rows of the sampler first_hitting are no steps of the"
+    assert message in error(capsys, "sample", folder, "--sampler", "first_hitting", *options, "--gif")
+
+
+def test_a_network_that_sees_time_is_told_its_steps_when_places_are_hit():
+    times = jnp.array([0.0, 0.05, 0.25, 0.26, 1.0])
+    told = call_at_steps(lambda x, t: t, jnp.asarray(4, jnp.int32))(times, times)
+    assert told.tolist() == [1, 1, 1, 2, 4]
+    assert told.dtype == jnp.int32
 
 
 def test_the_table_needs_no_run(workdir, capsys):
