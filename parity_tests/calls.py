@@ -1,7 +1,7 @@
 """How a kernel of either library is called with the arguments of a case."""
 
+import importlib
 from functools import partial
-from operator import attrgetter
 from types import ModuleType
 from typing import Any
 
@@ -12,11 +12,15 @@ import torch
 
 import torch_ref
 from parity_tests.frameworks import Function
+from parity_tests.samplers import make_sampler
 
 
 def by_name(lib: ModuleType, name: str) -> Function:
-    """The function itself: a flat name, or one behind its sub-packages."""
-    return attrgetter(name)(lib)
+    """The function itself: a flat name, or one behind its sub-packages and modules."""
+    module, _, attribute = name.rpartition(".")
+    if not module:
+        return getattr(lib, name)
+    return getattr(importlib.import_module(f"{lib.__name__}.{module}"), attribute)
 
 
 def method(lib: ModuleType, name: str) -> Function:
@@ -153,6 +157,52 @@ def infill_by_table(lib: ModuleType, name: str) -> Function:
         return lib.sampling.infill(_denoise(logits), process, x0, known > 0, xT, noise, record)
 
     return call
+
+
+def chain_by_sampler(lib: ModuleType, name: str) -> Function:
+    """A sampler by its name, and a network that sees x_t, the place before each, and each place.
+
+    Its logits are the sum of three tables: [T + 1, K, K] by t and x_t, [K, K] by x_t of the place before, and
+    [*S, K] by the place. A time in [0, 1], of a schedule, is the step that it falls in.
+    """
+
+    def call(
+        process: Any, sampler: str, logits: Any, neighbours: Any, places: Any, uniforms: Any, **args: Any
+    ) -> Any:
+        def denoise(xt: Any, time: Any) -> Any:
+            in_line = xt.reshape(len(xt), -1)
+            before = in_line[:, [-1, *range(in_line.shape[1] - 1)]].reshape(xt.shape)
+            return _denoise(logits)(xt, _as_step(lib, time, process.T)) + neighbours[before] + places[None]
+
+        if "known" in args:
+            args["known"] = args["known"] > 0
+        xT = process.draw_prior(uniforms[0, 0])
+        slots = make_sampler(lib, sampler)
+        return lib.sampling.run_sampler(slots, denoise, process, xT, lambda *at: uniforms[at], **args)
+
+    return call
+
+
+def _as_step(lib: ModuleType, time: Any, T: int) -> Any:
+    """The step that a time falls in; a step itself as it is."""
+    if lib is torch_ref:
+        return (time * T).ceil().long() if time.is_floating_point() else time
+    return jnp.ceil(time * T).astype(jnp.int32) if jnp.issubdtype(time.dtype, jnp.floating) else time
+
+
+def plan_by_sampler(lib: ModuleType, name: str) -> Function:
+    """The rows of a sampler, by its name, as an array."""
+    asarray = torch.tensor if lib is torch_ref else np.asarray
+
+    def call(process: Any, sampler: str, shape: tuple[int, ...]) -> Any:
+        return asarray(lib.sampling.make_plan(make_sampler(lib, sampler), process, shape))
+
+    return call
+
+
+def of_booleans(lib: ModuleType, name: str) -> Function:
+    """A function of candidates, bool, whose result becomes whole numbers."""
+    return lambda candidates, **args: by_name(lib, name)(candidates=candidates > 0, **args) * 1
 
 
 def bound_by_table(lib: ModuleType, name: str) -> Function:

@@ -12,7 +12,16 @@ from torch import Tensor
 import d3pm_jax
 import torch_ref
 from d3pm_jax.processes import Process
-from parity_tests import calls, cases, flow_cases, flow_scales, loss_cases, scales
+from parity_tests import (
+    calls,
+    cases,
+    flow_cases,
+    flow_scales,
+    loss_cases,
+    sampling_cases,
+    sampling_scales,
+    scales,
+)
 from parity_tests.cases import Case
 from parity_tests.frameworks import DIFFERENTIABLE, Arguments, Function, flat
 
@@ -270,6 +279,80 @@ PAIRS: dict[str, Pair] = {
     "beliefs.to_leave_one_out": Pair(_renamed("logits_denoiser"), arguments(scales.converted)),
     "sampling.best_grid": Pair(loss_cases.best_grids, call=calls.as_array, dtypes=("float64",), jit=False),
     "sampling.even_grid": Pair(loss_cases.grids, call=calls.as_array, dtypes=("float64",), jit=False),
+    "sampling.make_plan": Pair(
+        sampling_cases.plans, call=calls.plan_by_sampler, dtypes=("float64",), jit=False
+    ),
+    "sampling.run_sampler": Pair(
+        sampling_cases.chains, call=calls.chain_by_sampler, dtypes=("float64",), differentiable=()
+    ),
+    "sampling.laws.mask_of": Pair(sampling_cases.with_mask, dtypes=("float64",)),
+    "sampling.laws.keep_logits": Pair(
+        sampling_cases.steps_back(
+            sampling_cases.MIXING, "process", "log_denoiser", "xt", "t", "s", c=(0.3, 1.0, 0.0)
+        ),
+        arguments(sampling_scales.keep),
+    ),
+    "sampling.laws.mixture_logits": Pair(
+        sampling_cases.steps_back(
+            sampling_cases.ANY, "process", "logits_loo", "log_denoiser", "xt", "t", kappa=(0.3, 1.0, 0.0)
+        ),
+        arguments(sampling_scales.mixture),
+    ),
+    "sampling.laws.remask_logits": Pair(sampling_cases.remasked, arguments(sampling_scales.keep)),
+    "sampling.laws.most_remasked": Pair(
+        sampling_cases.steps_back(("absorbing_extra",), "process", "t", "s", quick="absorbing_extra"),
+        arguments(sampling_scales.levels),
+    ),
+    "sampling.laws.renoise_logits": Pair(sampling_cases.noised_again, arguments(sampling_scales.renoise)),
+    "sampling.laws.log_ratios": Pair(
+        sampling_cases.steps_back(sampling_cases.ANY, "process", "logits_loo", "xt", "t"),
+        arguments(sampling_scales.ratios),
+    ),
+    "sampling.laws.log_rates": Pair(
+        sampling_cases.before(sampling_cases.WITH_RATES, "process", "logits_loo", "xt", "t"),
+        arguments(sampling_scales.rates),
+    ),
+    "sampling.laws.corrector_log_rates": Pair(
+        sampling_cases.steps_back(sampling_cases.MIXING, "process", "logits_loo", "xt", "t", h=(0.2,)),
+        arguments(sampling_scales.corrector),
+    ),
+    "sampling.laws.euler_logits": Pair(sampling_cases.rates, arguments(sampling_scales.leaps)),
+    "sampling.laws.poisson_logits": Pair(sampling_cases.rates, arguments(sampling_scales.leaps)),
+    "sampling.laws.leaving_probability": Pair(
+        sampling_cases.laws_of_leaving, arguments(sampling_scales.leaving), differentiable=()
+    ),
+    "sampling.laws.leaving_logits": Pair(sampling_cases.laws_of_leaving, rows_of("log_p"), differentiable=()),
+    "sampling.laws.gibbs_logits": Pair(
+        sampling_cases.steps_back(sampling_cases.ANY, "process", "logits_loo", "xt", "t"),
+        arguments(sampling_scales.gibbs),
+    ),
+    "sampling.laws.denoiser_of": Pair(
+        sampling_cases.by_belief("marginal", "masked"), arguments(sampling_scales.believed)
+    ),
+    "sampling.laws.leave_one_out_of": Pair(
+        sampling_cases.by_belief("marginal", "masked"), arguments(sampling_scales.believed)
+    ),
+    "sampling.shaping.top_k": Pair(sampling_cases.shaped("k", 2, 1, cases.K), result(scales.ones)),
+    "sampling.shaping.top_p": Pair(sampling_cases.shaped("p", 0.7, 1.0, 0.05), result(scales.ones)),
+    "sampling.shaping.top_p_below": Pair(sampling_cases.shaped("p", 0.7, 1.0, 0.05), result(scales.ones)),
+    "sampling.places.rank": Pair(
+        sampling_cases.scores("score", "candidates"), call=calls.of_booleans, dtypes=("float64",)
+    ),
+    "sampling.places.take_first": Pair(
+        sampling_cases.scores("score", "candidates", "count"), call=calls.of_booleans, dtypes=("float64",)
+    ),
+    "sampling.places.cosine_counts": Pair(
+        sampling_cases.tables_of_counts, dtypes=("float64",), jit=False
+    ),
+    "sampling.places.count_above": Pair(
+        sampling_cases.falling_probabilities("threshold", 0.5, 1.5), dtypes=("float64",)
+    ),
+    "sampling.places.count_by_factor": Pair(
+        sampling_cases.falling_probabilities("factor", 1.0, 0.1, 100.0), dtypes=("float64",)
+    ),
+    "sampling.places.count_by_entropy": Pair(sampling_cases.rising_entropies, dtypes=("float64",)),
+    "sampling.places.next_hitting": Pair(sampling_cases.hitting, result(scales.ones)),
+    "sampling.places.time_of": Pair(sampling_cases.shares_of_time, result(scales.ones), call=calls.scheduled),
     "low_discrepancy": Pair(cases.low_discrepancy, cdf=arguments(scales.low_discrepancy)),
     "flows.softplus_threshold": Pair(
         flow_cases.thresholds, arguments(flow_scales.softplus_threshold), differentiable=("u",)
@@ -385,6 +468,9 @@ KERNEL_MODULES = (
     "losses.continuous",
     "timesteps",
     "sampling",
+    "sampling.laws",
+    "sampling.places",
+    "sampling.shaping",
     "likelihood",
     "flows",
 )
@@ -398,6 +484,10 @@ REASONS: dict[str, str] = {
     "sampling.sample_infill": _A_KEY + "sampling.infill",
     "estimate_bound": _A_KEY + "all_t_bound",
     "stratified_bound": _A_KEY + "strata_bound",
+    "sampling.sample_by": _A_KEY + "sampling.run_sampler",
+    "sampling.watch_sampler": "sampling.run_sampler, and what its network was asked and said",
+    "sampling.laws.require_mixing": _A_CHECK,
+    "sampling.laws.require_absorbing": _A_CHECK,
     "sampling.per_example": "draws from a JAX key: all other kernels take the noise",
     "Process.respaced": "respace is its check and this",
     "Process.positional": "what the library refuses a mask on top of",

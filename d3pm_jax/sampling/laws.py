@@ -233,7 +233,9 @@ def log_rates(
     else:
         process = require_mixing(process, "a rate")
         scale = _log_passed(process.log_alpha_bar, t, s, xt.shape) + gather(process.log_pi, xt)
-    return jnp.where(is_category(xt, process.K), NEG_INF, scale[..., None] + log_ratio)
+    # Where p_t(y) = 0 none goes to y, however fast: inf - inf would be NaN.
+    never = is_category(xt, process.K) | (log_ratio == NEG_INF)
+    return jnp.where(never, NEG_INF, scale[..., None] + log_ratio)
 
 
 @declared(xt=CATEGORIES, t=steps(1))
@@ -367,7 +369,7 @@ def _log_passed(log_left: Array, t: Array, s: Array, shape: tuple[int, ...]) -> 
     """Returns log log(left_s / left_t), [*S]: +inf where nothing is left at t."""
     (log_t,) = gather_steps((log_left,), t, shape)
     (log_s,) = gather_steps((log_left,), s, shape)
-    return jnp.log(log_s - log_t)
+    return jnp.log(jnp.where(log_t == NEG_INF, jnp.inf, log_s - log_t))
 
 
 def _log_complement(log_p: Array) -> Array:

@@ -175,7 +175,9 @@ class DrawnProbability(Order):
         if self.temperature == 0:
             return log_p
         gumbel = -jnp.log(-jnp.log(candidates.uniforms()))
-        cooled = self.temperature * (1 - candidates.i / candidates.rows)
+        # JAX divides two int32 in float32, also where all else is float64.
+        done = jnp.asarray(candidates.i, log_p.dtype) / candidates.rows
+        cooled = self.temperature * (1 - done)
         # In the last row the noise counts nothing, whatever it is.
         return log_p + jnp.where(cooled > 0, cooled * gumbel, 0.0)
 
@@ -336,7 +338,9 @@ class FirstHitting(Reveal):
 
 def next_hitting(masked_share: Float[Array, " B"], left: Int[Array, " B"], u: Float[Array, " B"]) -> Array:
     """Returns 1 - alpha at the next time that one of `left` masks is revealed at: times u^(1 / left)."""
-    return masked_share * u ** (1 / jnp.maximum(left, 1))
+    # JAX would divide int32 in float32, also where all else is float64.
+    left = jnp.maximum(left, 1).astype(masked_share.dtype)
+    return masked_share * u ** (1 / left)
 
 
 def time_of(schedule: Schedule, masked_share: Float[Array, " B"]) -> Float[Array, " B"]:

@@ -27,7 +27,7 @@ class Process:
     Q64: Tensor  # [T + 1, K, K]  Q in float64
     pi64: Tensor  # [K]
     own_last: bool = False  # how draw_q orders the categories
-    masked: bool = False  # whether the last category is a mask on top
+    inner: "Process | None" = None  # what the last category is a mask on top of
 
     @property
     def K(self) -> int:
@@ -42,7 +42,9 @@ class Process:
         """Returns [T + 1] where rows of Qbar[t] are equal but for alpha_bar[t] more on the diagonal."""
         Qbar = torch.stack(list(accumulate(self.Q64, torch.matmul)))
         # A mask on top is left out.
-        n = self.K - self.masked
+        n = self.K
+        if self.inner is not None:
+            n -= 1
         unmasked = Qbar[:, :n, :n]
         diagonal = torch.eye(n, dtype=torch.bool)
 
@@ -91,12 +93,12 @@ class Process:
             return inverse_cdf.categorical(self.log_q_probs(x0, t), u, u_low)
         p = self.Q_cum[expand_trailing(t, x0.shape), x0].double()  # [*S, K]
         others = ~torch.nn.functional.one_hot(x0, self.K).bool()
-        if self.masked:
+        if self.inner is not None:
             others[..., -1] = False
         noise = inverse_cdf.noise_from_words(u, u_low)
         hit = (noise[..., None] < torch.where(others, p, 0.0).cumsum(dim=-1)) & others
         unmoved = x0
-        if self.masked:
+        if self.inner is not None:
             unmoved = torch.where(noise < 1 - p[..., -1], x0, self.K - 1)
         return torch.where(hit.any(dim=-1), hit.int().argmax(dim=-1), unmoved)
 

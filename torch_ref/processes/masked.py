@@ -16,4 +16,4 @@ def masked(inner: Process, gamma: Numbers) -> Process:
     Q[:, -1, -1] = 1
     hidden = 1 - torch.prod(1 - gamma)
     prior = torch.cat([(1 - hidden) * inner.pi64, hidden[None]])
-    return dataclasses.replace(from_matrices(Q, prior), own_last=inner.own_last, masked=True)
+    return dataclasses.replace(from_matrices(Q, prior), own_last=inner.own_last, inner=inner)

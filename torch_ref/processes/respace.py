@@ -15,4 +15,7 @@ def respace(process: Process, grid: Sequence[int]) -> Process:
     shorter = from_matrices(torch.stack(Q), process.pi64)
     time = process.time[torch.tensor([0, *grid])]
     tables = {"Q_step": shorter.Q_step, "Q_cum": shorter.Q_cum, "Q64": shorter.Q64}
-    return dataclasses.replace(process, **tables, time=time)
+    inner = process.inner
+    if inner is not None:
+        inner = respace(inner, grid)
+    return dataclasses.replace(process, **tables, time=time, inner=inner)

@@ -1,7 +1,27 @@
-"""Runs reverse chains: ancestral sampling, infilling, and grids of fewer steps."""
+"""Runs reverse chains: the loop, samplers put together from slots, grids of fewer steps."""
 
-from torch_ref.sampling.ancestral import Chain, Denoise, Noise, Reverse, ancestral
+from torch_ref.sampling.ancestral import Reverse, ancestral
+from torch_ref.sampling.chain import Chain, Row
+from torch_ref.sampling.denoise import Denoise
 from torch_ref.sampling.grids import best_grid, even_grid
 from torch_ref.sampling.infilling import infill
+from torch_ref.sampling.noise import Noise, Streams
+from torch_ref.sampling.sampler import Sampler, make_plan, run_sampler
+from torch_ref.sampling.shaping import Shaping
 
-__all__ = ["Chain", "Denoise", "Noise", "Reverse", "ancestral", "best_grid", "even_grid", "infill"]
+__all__ = [
+    "Chain",
+    "Denoise",
+    "Noise",
+    "Reverse",
+    "Row",
+    "Sampler",
+    "Shaping",
+    "Streams",
+    "ancestral",
+    "best_grid",
+    "even_grid",
+    "infill",
+    "make_plan",
+    "run_sampler",
+]

@@ -1,16 +1,17 @@
-"""Runs whole reverse chains in which some elements are known."""
+"""Samples the unknown elements of examples: known ones stay as they are in every step of the chain."""
 
 from collections.abc import Sequence
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from torch_ref import beliefs
 from torch_ref.beliefs import Belief
-from torch_ref.posteriors import p_logits
 from torch_ref.processes.base import Process
-from torch_ref.sampling.ancestral import Chain, Denoise, Noise, Reverse, ancestral
+from torch_ref.sampling.ancestral import Reverse
+from torch_ref.sampling.chain import Chain
+from torch_ref.sampling.denoise import Denoise
+from torch_ref.sampling.noise import Noise
+from torch_ref.sampling.sampler import Sampler, run_sampler
+from torch_ref.sampling.transitions import Bayes, OwnReverse
 
 
 def infill(
@@ -21,14 +22,19 @@ def infill(
     xT: Tensor,
     noise: Noise,
     record: Sequence[int] = (),
-    reverse: Reverse = p_logits,
+    reverse: Reverse | None = None,
     belief: Belief = "d3pm",
 ) -> Chain:
     """Runs `ancestral` with known elements those of x_0 at every t."""
-    reverse = beliefs.with_belief(belief, reverse)
-
-    def reverse_with_known(process: Process, logits: Tensor, xt: Tensor, t: Tensor) -> Tensor:
-        certain = F.one_hot(x0, process.K).to(logits.dtype).log()  # [B, *S, K]
-        return torch.where(known[..., None], certain, reverse(process, logits, xt, t))
-
-    return ancestral(denoise, process, torch.where(known, x0, xT), noise, record, reverse_with_known)
+    transition = Bayes() if reverse is None else OwnReverse(reverse)
+    return run_sampler(
+        Sampler(transition),
+        denoise,
+        process,
+        xT,
+        lambda row, stream: noise(row),
+        record,
+        belief,
+        x0=x0,
+        known=known,
+    )

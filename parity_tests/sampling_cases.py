@@ -1,0 +1,327 @@
+"""Arguments of the laws, the shaping and the places of samplers, and whole chains by each of them."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+import torch_ref
+from parity_tests.cases import KINDS, B, Case, K, S, T, logits, normalised, uniforms
+from parity_tests.families import Family, build, random
+from parity_tests.frameworks import precision
+from parity_tests.samplers import make_sampler
+
+INF = np.inf
+# Each kind of process that a law knows apart, and schedules that end early or begin slowly.
+MIXING = ("marginal", "uniform", "absorbing_extra", "marginal_slow", "marginal_reset")
+WITH_RATES = (*MIXING, "masked")
+ANY = ("marginal", "uniform", "absorbing_extra", "masked", "gaussian")
+HAS_MASK = ("absorbing_extra", "masked")  # the category K - 1, which x_0 never is
+
+
+def steps_back(
+    families: tuple[str, ...], *names: str, quick: str = "marginal", **options: Any
+) -> Callable[[str], Iterator[Case]]:
+    """Steps from x_t that some x_0 leads to, which the network believes in too: no law is empty.
+
+    Args:
+        families: of processes.
+        names: of the arguments.
+        quick: the family that is in the quick cases.
+        options: names of other arguments, and the values that they take in turn.
+    """
+
+    def cases(dtype: str) -> Iterator[Case]:
+        for family in families:
+            for i, kind in enumerate(KINDS):
+                args = _step_back(family, kind, dtype)
+                args = {name: args[name] for name in names}
+                values = {name: some[i % len(some)] for name, some in options.items()}
+                is_first = family == quick and i == 0
+                name = f"{family}, {kind}" + "".join(f", {k} = {x}" for k, x in values.items())
+                yield Case(name, args | values, eager=is_first, quick=family == quick)
+
+    return cases
+
+
+def _step_back(name: str, kind: str, dtype: str) -> dict[str, Any]:
+    family = Family(name, K, T)
+    shape = (B, *S)
+    seed = KINDS.index(kind)
+    t = random(50, seed).integers(1, T + 1, shape)
+    t[0, 0] = (1, T)
+    s = random(51, seed).integers(0, t)
+    s[1, 0] = t[1, 0]
+    has_mask = name in HAS_MASK
+    x0 = random(52, seed).integers(0, K - has_mask, shape)
+    logits_loo = logits(kind, (*shape, K), dtype, 53, seed)
+    if has_mask:
+        logits_loo[..., K - 1] = -INF
+    at_x0 = np.take_along_axis(logits_loo, x0[..., None], -1)
+    np.put_along_axis(logits_loo, x0[..., None], np.where(at_x0 == -INF, 1.0, at_x0), -1)
+
+    with precision("float64"):
+        process = build("torch", family, "float64")
+        steps = torch.as_tensor(t)
+        xt = process.draw_q(torch.as_tensor(x0), steps, torch.as_tensor(uniforms("float64", shape, seed)))
+        evidence = process.log_q_x0(xt, steps)
+    log_denoiser = torch_ref.log_normalize(torch.as_tensor(logits_loo) + evidence)
+    share = random(54, seed).random(shape)
+    share[0] = 0.0
+    return {
+        "process": family,
+        "log_denoiser": log_denoiser.numpy(),
+        "logits_loo": logits_loo,
+        "logits": logits_loo,
+        "xt": xt.numpy(),
+        "t": t,
+        "s": s,
+        "before": np.minimum(s, t - 1),
+        "share": share,
+    }
+
+
+def before(families: tuple[str, ...], *names: str) -> Callable[[str], Iterator[Case]]:
+    """Steps with s below t."""
+
+    def cases(dtype: str) -> Iterator[Case]:
+        for case in steps_back(families, *names, "before")(dtype):
+            args = dict(case.args)
+            args["s"] = args.pop("before")
+            yield case._replace(args=args)
+
+    return cases
+
+
+def remasked(dtype: str) -> Iterator[Case]:
+    """None, and parts of the largest probability of masking again."""
+    for case in steps_back(
+        ("absorbing_extra",), "process", "log_denoiser", "xt", "t", "s", "share", quick="absorbing_extra"
+    )(dtype):
+        args = dict(case.args)
+        with precision("float64"):
+            process = build("torch", args["process"], "float64")
+            most = torch_ref.sampling.laws.most_remasked(
+                process, torch.as_tensor(args["t"]), torch.as_tensor(args["s"])
+            )
+        args["sigma"] = args.pop("share") * most.numpy()
+        yield case._replace(args=args)
+
+
+def noised_again(dtype: str) -> Iterator[Case]:
+    """Steps from s up to t."""
+    for case in steps_back(MIXING, "process", "xt", "t", "s")(dtype):
+        args = case.args
+        yield case._replace(args=args | {"t": np.maximum(args["s"], 1), "s": args["t"]})
+
+
+def with_mask(dtype: str) -> Iterator[Case]:
+    for name in ("absorbing", "absorbing_extra", "masked"):
+        yield Case(name, {"process": Family(name, K, T)}, quick=name == "absorbing")
+
+
+def rates(dtype: str) -> Iterator[Case]:
+    """Logs of rates, -inf at x_t and elsewhere, whose sum is above 1 in some rows."""
+    xt = random(55).integers(0, K, (4, 3))
+    log_rate = random(56).normal(size=(4, 3, K)) * 2 - 3 * random(57).random((4, 3, 1))
+    log_rate[random(58).random(log_rate.shape) < 0.3] = -INF
+    log_rate[0, 0] = -INF
+    log_rate[0, 1] = -INF
+    log_rate[0, 1, (xt[0, 1] + 1) % K] = -1e-3
+    np.put_along_axis(log_rate, xt[..., None], -INF, -1)
+    yield Case("rates", {"log_rate": log_rate, "xt": xt})
+
+
+def laws_of_leaving(dtype: str) -> Iterator[Case]:
+    """Laws that stay for certain, never, and now and then."""
+    xt = random(55).integers(0, K, (4, 3))
+    for kind in KINDS:
+        yield Case(kind, {"log_p": normalised(kind, (4, 3, K), dtype, 59), "xt": xt}, eager=kind == "holes")
+
+
+def by_belief(*families: str) -> Callable[[str], Iterator[Case]]:
+    return steps_back(families, "process", "logits", "xt", "t", belief=("d3pm", "denoiser", "official"))
+
+
+# ---- Shaping ----
+
+
+def shaped(name: str, *values: float) -> Callable[[str], Iterator[Case]]:
+    """Rows of each kind, among them equal logits."""
+
+    def cases(dtype: str) -> Iterator[Case]:
+        for kind in KINDS:
+            x = logits(kind, (4, 3, K), dtype, 60)
+            x[2] = np.round(x[2])
+            x[3, 0] = 0.0
+            for value in values:
+                is_first = kind == "holes" and value == values[0]
+                yield Case(f"{kind}, {name} = {value}", {"logits": x, name: value}, is_first, is_first)
+
+    return cases
+
+
+# ---- Places ----
+
+NUM_PLACES = 6
+
+
+def scores(*names: str) -> Callable[[str], Iterator[Case]]:
+    """Scores of which some are equal and some infinite; examples with all places, some and none."""
+
+    def cases(dtype: str) -> Iterator[Case]:
+        score = random(61).normal(size=(B, NUM_PLACES))
+        score[1] = np.round(score[1])
+        score[2, :2] = (-INF, INF)
+        candidates = random(62).random((B, NUM_PLACES)) < 0.6
+        candidates[0] = True
+        for i in range(2):
+            args = {"score": score, "candidates": candidates, "count": np.array([2, 0, NUM_PLACES])}
+            yield Case(f"scores {i}", {name: args[name] for name in names}, eager=i == 0)
+            candidates = candidates & (np.arange(B) > 0)[:, None]
+
+    return cases
+
+
+def tables_of_counts(dtype: str) -> Iterator[Case]:
+    """Every number of rows up to 200, and one of a long run."""
+    for rows in (*range(1, 200, 7), 1000):
+        yield Case(f"{rows} rows", {"n": 66, "rows": rows}, quick=rows < 30)
+
+
+def falling_probabilities(name: str, *values: float) -> Callable[[str], Iterator[Case]]:
+    """Probabilities in falling order, 1 and 0 among them, and 0 behind the candidates."""
+
+    def cases(dtype: str) -> Iterator[Case]:
+        probability = -np.sort(-random(63).random((5, NUM_PLACES)), axis=-1)
+        probability[0, :2] = 1.0
+        probability[1, 3:] = 0.0
+        probability[2] = 0.0
+        probability[3] = 0.5
+        for value in values:
+            yield Case(
+                f"{name} = {value}", {"probability": probability, name: value}, quick=value == values[0]
+            )
+
+    return cases
+
+
+def rising_entropies(dtype: str) -> Iterator[Case]:
+    """Entropies in rising order, 0 among them, and +inf behind the candidates."""
+    entropy = np.sort(random(64).random((5, NUM_PLACES)), axis=-1)
+    entropy[0, :2] = 0.0
+    entropy[1, 3:] = INF
+    entropy[2] = 0.0
+    for bound in (0.5, 0.0, INF):
+        yield Case(f"bound = {bound}", {"entropy": entropy, "bound": bound}, quick=bound == 0.5)
+
+
+def hitting(dtype: str) -> Iterator[Case]:
+    """Every number of masks, none too."""
+    args = {"masked_share": random(65).random(9), "left": np.arange(9), "u": uniforms(dtype, (9,), 66)}
+    yield Case("up to eight masks", args)
+
+
+def shares_of_time(dtype: str) -> Iterator[Case]:
+    for schedule in ("linear", "cosine", "polynomial"):
+        share = np.concatenate([random(67).random(6), [0.0, 1.0, 1e-6]])
+        yield Case(schedule, {"schedule": schedule, "masked_share": share}, quick=schedule == "cosine")
+
+
+# ---- Whole chains ----
+
+NUM_STREAMS = 7  # those of a corrector with two moves
+CHAINS: dict[str, tuple[str, ...]] = {
+    "ancestral": ("masked",),
+    "ddim": ("marginal", "uniform", "absorbing_extra"),
+    "psi": ("uniform", "absorbing_extra", "masked", "gaussian"),
+    "remdm_cap": ("absorbing_extra",),
+    "remdm_rescale": ("absorbing_extra",),
+    "remdm_confidence": ("absorbing_extra",),
+    "remdm_loop": ("absorbing_extra",),
+    "first_hitting": ("absorbing_extra",),
+    "random_order": ("absorbing_extra",),
+    "maskgit": ("absorbing_extra",),
+    "fast_dllm_threshold": ("absorbing_extra",),
+    "fast_dllm_factor": ("absorbing_extra",),
+    "entropy_bound": ("absorbing_extra",),
+    "blocks": ("absorbing_extra",),
+    "tau_leaping": ("marginal_reset", "uniform", "absorbing_extra", "masked"),
+    "euler": ("marginal_reset", "uniform", "absorbing_extra", "masked"),
+    "predictor_corrector": ("marginal", "uniform", "absorbing_extra"),
+    "stratified": ("uniform", "absorbing_extra", "masked", "gaussian"),
+    "gibbs": ("uniform", "absorbing_extra", "masked", "gaussian"),
+    "shaped": ("uniform",),
+    "first_hitting by a schedule": ("absorbing_extra",),
+    "likeliest in blocks": ("absorbing_extra",),
+    "keep and correct": ("marginal",),
+}
+QUICK_CHAINS = (
+    ("remdm_confidence", "absorbing_extra"),
+    ("maskgit", "absorbing_extra"),
+    ("tau_leaping", "masked"),
+)
+# What the logits are, where it is not "leave_one_out".
+BELIEFS = {("psi", "uniform"): "denoiser", ("shaped", "uniform"): "denoiser", ("ddim", "marginal"): "d3pm"}
+
+
+def plans(dtype: str) -> Iterator[Case]:
+    """The rows of every sampler."""
+    for sampler, families in CHAINS.items():
+        yield Case(sampler, {"process": Family(families[0], K, T), "sampler": sampler, "shape": S})
+
+
+def chains(dtype: str) -> Iterator[Case]:
+    """Every named sampler, on every kind of process that it is for, and other slots."""
+    for sampler, families in CHAINS.items():
+        for family in families:
+            is_quick = (sampler, family) in QUICK_CHAINS
+            yield Case(f"{sampler}, {family}", _chain(sampler, family, dtype), eager=False, quick=is_quick)
+
+    rng = random(70)
+    clamp = {"x0": rng.integers(0, K - 1, (B, *S)), "known": rng.integers(0, 2, (B, *S))}
+    for sampler, family in (
+        ("maskgit", "absorbing_extra"),
+        ("first_hitting", "absorbing_extra"),
+        ("blocks", "absorbing_extra"),
+        ("gibbs", "uniform"),
+    ):
+        args = _chain(sampler, family, dtype) | clamp
+        yield Case(f"{sampler}, {family}, known places", args, eager=False, quick=False)
+
+    # Up again from 2 to 5, and on from there.
+    levels = (T, 4, 2, 5, 5, 1, 0)
+    plan = torch_ref.sampling.chain.plan_levels(levels)
+    args = _chain("ddim", "marginal", dtype) | {"plan": plan, "record": (0, 3, len(plan))}
+    yield Case("ddim, marginal, up again", args, eager=False, quick=False)
+
+    # The last row has no law: the network says nothing of x_0.
+    args = _chain("psi", "uniform", dtype)
+    args["logits"] = args["logits"].copy()
+    args["logits"][1] = -INF
+    yield Case("psi, uniform, no law", args, eager=False, quick=False)
+
+
+def _chain(sampler: str, name: str, dtype: str) -> dict[str, Any]:
+    """A network that is three tables, see `calls.chain_by_sampler`, and noise by row and stream."""
+    family = Family(name, K, T)
+    table = logits("moderate", (T + 1, K, K), dtype, 71)
+    if name in HAS_MASK:
+        table[..., K - 1] = -INF
+    with precision("float64"):
+        plan = torch_ref.sampling.make_plan(
+            make_sampler(torch_ref, sampler), build("torch", family, "float64"), S
+        )
+    num_rows = len(plan)
+    return {
+        "process": family,
+        "sampler": sampler,
+        "logits": table,
+        "neighbours": logits("moderate", (K, K), dtype, 72),
+        "places": logits("moderate", (*S, K), dtype, 73),
+        "uniforms": random(74).random((num_rows + 1, NUM_STREAMS, B, *S)),
+        "record": (0, num_rows // 2, num_rows),
+        "belief": BELIEFS.get((sampler, name), "leave_one_out"),
+        "plan": plan,
+    }

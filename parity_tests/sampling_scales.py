@@ -1,0 +1,104 @@
+"""The size of the terms that enter the laws of samplers, in float64: see `scales`."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import torch_ref
+from parity_tests.scales import finite, rows
+from torch_ref.processes.base import Process
+from torch_ref.sampling import laws
+
+
+def levels(process: Process, t: Tensor, s: Tensor) -> Tensor:
+    """The logs of alpha and of 1 - alpha at both steps, and how much of them their difference leaves."""
+    alpha = laws.alphas(process).log()
+    mixed = laws.mixed_shares(process).log()
+    left = finite(alpha[s] - alpha[t])
+    lost = torch.where(left > 0, finite(alpha[t]) / left, 0.0)
+    terms = [finite(x) for x in (alpha[t], alpha[s], mixed[t], mixed[s], lost)]
+    return torch.stack(terms).amax(dim=0).clamp(min=1.0)
+
+
+def keep(process: Process, log_denoiser: Tensor, xt: Tensor, t: Tensor, s: Tensor, **args: Any) -> Tensor:
+    """The levels, and the logs of the denoiser."""
+    return torch.maximum(levels(process, t, s), rows(log_denoiser))
+
+
+def most(process: Process, t: Tensor, s: Tensor) -> Tensor:
+    """The logs of both levels."""
+    return levels(process, t, s)
+
+
+def renoise(process: Process, xt: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    """The logs of both levels, of which one is divided by the other."""
+    alpha = laws.alphas(process).log()
+    return torch.maximum(levels(process, s, t), finite(alpha[t])) * 1.0
+
+
+def mixture(
+    process: Process, logits_loo: Tensor, log_denoiser: Tensor, xt: Tensor, t: Tensor, kappa: float
+) -> Tensor:
+    """Both laws, and what they are made of."""
+    bayes = torch_ref.p_logits(process, logits_loo, xt, t, "leave_one_out")
+    return rows(logits_loo, log_denoiser, process.log_q_back(xt, t), bayes, process.log_q_x0(xt, t))
+
+
+def ratios(process: Process, logits_loo: Tensor, xt: Tensor, t: Tensor) -> Tensor:
+    """The logits, what is added to them, and where they lead."""
+    pushed = process.log_push(torch_ref.log_p_x0(process, logits_loo), t)
+    return rows(logits_loo, process.log_q_x0(xt, t), pushed)
+
+
+def rates(process: Process, logits_loo: Tensor, xt: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    """The ratios, and how much of the logs of alpha their difference leaves."""
+    scale = ratios(process, logits_loo, xt, t)
+    if process.inner is None:
+        return torch.maximum(scale, levels(process, t, s))
+    keep = torch.log1p(-laws.gammas(process)).cumsum(dim=0)
+    left = finite(keep[s] - keep[t])
+    lost = torch.where(left > 0, finite(keep[t]) / left, 0.0)
+    return torch.stack([scale, levels(process.inner, t, s), lost]).amax(dim=0)
+
+
+def corrector(process: Process, logits_loo: Tensor, xt: Tensor, t: Tensor, h: float) -> Tensor:
+    """The ratios."""
+    return ratios(process, logits_loo, xt, t)
+
+
+def leaps(log_rate: Tensor, xt: Tensor) -> Tensor:
+    """The logs of the rates, their sum, and what is left of 1."""
+    total = log_rate.exp().sum(dim=-1)
+    left = torch.where(total < 1, 1 / (1 - total), 1.0)
+    return torch.stack([rows(log_rate), total, left]).amax(dim=0)
+
+
+def gibbs(process: Process, logits_loo: Tensor, xt: Tensor, t: Tensor) -> Tensor:
+    """The logits, and where they lead."""
+    return rows(logits_loo, process.log_push(torch_ref.log_p_x0(process, logits_loo), t))
+
+
+def believed(process: Process, logits: Tensor, xt: Tensor, t: Tensor, belief: str) -> Tensor:
+    """The logits, and what is added to them or taken off."""
+    return rows(logits, process.log_q_x0(xt, t))
+
+
+def leaving(log_p: Tensor, xt: Tensor) -> Tensor:
+    """1: a number in [0, 1] that is a difference of such."""
+    return torch.ones(xt.shape)
+
+
+def left_of_law(log_p: Tensor, xt: Tensor) -> Tensor:
+    """The logs."""
+    return rows(log_p)
+
+
+def shaped(logits: Tensor, **args: Any) -> Tensor:
+    """The logits themselves, which are kept or not."""
+    return torch.ones(logits.shape)
+
+
+def time(schedule: str, masked_share: Tensor) -> Tensor:
+    """1 over the rate of the schedule, by which a rounding of the share moves the time."""
+    return torch.ones(masked_share.shape)

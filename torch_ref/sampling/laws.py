@@ -1,0 +1,256 @@
+"""Computes laws of x_s given x_t that samplers draw from, from dense matrices in float64.
+
+alpha is alpha_bar: the probability that x_0 is not drawn anew up to t.
+"""
+
+from functools import reduce
+from itertools import accumulate
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from torch_ref import beliefs, numerics
+from torch_ref.posteriors import log_p_x0, q_posterior
+from torch_ref.processes.base import Process, expand_trailing
+
+
+def mask_of(process: Process) -> Tensor | None:
+    """Returns the category that a process masks with; None of one without a mask."""
+    if process.inner is not None:
+        return torch.tensor(process.K - 1)
+    if is_mixing(process) and process.pi64.max() == 1:
+        return process.pi64.argmax()
+    return None
+
+
+def keep_logits(
+    process: Process, log_denoiser: Tensor, xt: Tensor, t: Tensor, s: Tensor, c: float = 1.0
+) -> Tensor:
+    """keep [x_s = x_t] + (alpha_s - keep alpha_t) p(x_0) + (1 - alpha_s - keep (1 - alpha_t)) pi.
+
+    keep = c (1 - alpha_s) / (1 - alpha_t).
+    """
+    t = expand_trailing(t, xt.shape)
+    s = expand_trailing(s, xt.shape)
+    alpha = alphas(process)
+    mixed = mixed_shares(process)
+    keep = c * mixed[s] / mixed[t]
+    to_x0 = alpha[s] - keep * alpha[t]
+    to_pi = (1 - c) * mixed[s]  # since keep (1 - alpha_t) = c (1 - alpha_s)
+    law = _add_logs(
+        _weighed(keep, _certain(process, xt)),
+        _weighed(to_x0, log_denoiser),
+        _weighed(to_pi, process.pi64.log()),
+    )
+    return law.to(log_denoiser.dtype)
+
+
+def mixture_logits(
+    process: Process, logits_loo: Tensor, log_denoiser: Tensor, xt: Tensor, t: Tensor, kappa: float = 1.0
+) -> Tensor:
+    """kappa q(x_{t-1} | x_t, x_0) + (1 - kappa) q(x_{t-1} | x_0), x_0 from the denoiser."""
+    every_x0 = torch.arange(process.K).expand(*xt.shape, process.K)
+    posterior = q_posterior(process, every_x0, xt[..., None].expand_as(every_x0), t)  # [*S, x_0, x_{t-1}]
+    by_bayes = numerics.log_normalize(_average(log_denoiser, posterior))
+    fresh = _average(log_denoiser, process.log_q_probs(every_x0, t - 1))
+    share = torch.tensor(kappa, dtype=torch.float64)
+    return _add_logs(_weighed(share, by_bayes), _weighed(1 - share, fresh)).to(log_denoiser.dtype)
+
+
+def remask_logits(
+    process: Process, log_denoiser: Tensor, xt: Tensor, t: Tensor, s: Tensor, sigma: Tensor
+) -> Tensor:
+    """From the mask to x_0 with (alpha_s - (1 - sigma) alpha_t) / (1 - alpha_t); to the mask with sigma."""
+    t = expand_trailing(t, xt.shape)
+    s = expand_trailing(s, xt.shape)
+    alpha = alphas(process)
+    mixed = mixed_shares(process)
+    sigma = sigma.double()
+    to_x0 = (alpha[s] - (1 - sigma) * alpha[t]) / mixed[t]
+    stay = (mixed[s] - sigma * alpha[t]) / mixed[t]
+    # The largest sigma leaves 0, or what rounding makes of it.
+    stay = torch.where(stay.abs() < 1e-15, 0.0, stay)
+
+    mask = process.pi64.log()  # all of pi is the mask
+    of_mask = _add_logs(_weighed(to_x0, log_denoiser), _weighed(stay, mask))
+    of_others = _add_logs(_weighed(1 - sigma, _certain(process, xt)), _weighed(sigma, mask))
+    law = torch.where((xt == mask_of(process))[..., None], of_mask, of_others)
+    return law.to(log_denoiser.dtype)
+
+
+def most_remasked(process: Process, t: Tensor, s: Tensor) -> Tensor:
+    """min(1, (1 - alpha_s) / alpha_t)."""
+    most = mixed_shares(process)[s] / alphas(process)[t]
+    return most.clamp(max=1.0).to(process.pi.dtype)
+
+
+def renoise_logits(process: Process, xt: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    """log q(x_s | x_t) for s > t: a row of Q[t + 1] ... Q[s]."""
+    t = expand_trailing(t, xt.shape)
+    s = expand_trailing(s, xt.shape)
+    law = torch.empty(*xt.shape, process.K, dtype=torch.float64)
+    elements = zip(
+        law.view(-1, process.K), *(x.flatten() for x in torch.broadcast_tensors(xt, t, s)), strict=True
+    )
+    for law_of_element, category, before, after in elements:
+        steps = process.Q64[before + 1 : after + 1]
+        law_of_element[:] = reduce(torch.matmul, steps, torch.eye(process.K, dtype=torch.float64))[
+            category
+        ].log()
+    return law.to(process.pi.dtype)
+
+
+def log_ratios(process: Process, logits_loo: Tensor, xt: Tensor, t: Tensor) -> Tensor:
+    """log of p_t(y) / p_t(x_t) = sum over x_0 of denoiser(x_0) q_t(y | x_0) / q_t(x_t | x_0), for each y.
+
+    NaN where no x_0 that the network believes in leads to x_t.
+    """
+    log_denoiser = denoiser_of(process, logits_loo, xt, t, "leave_one_out")
+    log_q = process.Qbar(expand_trailing(t, xt.shape)).log()  # [.., x_0, y]
+    evidence = process.log_q_x0(xt, t)  # [*S, x_0]
+    # What the denoiser rules out has no ratio.
+    ratio = log_q - torch.where(log_denoiser == -torch.inf, 0.0, evidence)[..., None]
+    return torch.where(_is_empty(log_denoiser)[..., None], torch.nan, _average(log_denoiser, ratio))
+
+
+def log_rates(process: Process, logits_loo: Tensor, xt: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    """log of R_y = log(alpha_s / alpha_t) pi(x_t) p_t(y) / p_t(x_t); -inf at y = x_t.
+
+    With a mask on top a masked x_t leaves with R_y = log(keep_bar_s / keep_bar_t) p_t(y) / p_t(mask), others
+    as they do below it, and none goes to the mask.
+    """
+    log_ratio = log_ratios(process, logits_loo, xt, t)
+    t = expand_trailing(t, xt.shape)
+    s = expand_trailing(s, xt.shape)
+    never = F.one_hot(xt, process.K).bool()
+    if process.inner is None:
+        rate = log_passed(betas(process), t, s) * process.pi64[xt]
+    else:
+        inner = process.inner
+        is_masked = xt == process.K - 1
+        below = log_passed(betas(inner), t, s) * inner.pi64[torch.where(is_masked, 0, xt)]
+        rate = torch.where(is_masked, log_passed(gammas(process), t, s), below)
+        never[..., -1] = True
+    log_rate = torch.where(log_ratio == -torch.inf, -torch.inf, rate.log()[..., None] + log_ratio)
+    return torch.where(never, -torch.inf, log_rate).to(log_ratio.dtype)
+
+
+def corrector_log_rates(process: Process, logits_loo: Tensor, xt: Tensor, t: Tensor, h: float) -> Tensor:
+    """log of R_y = h (pi(y) + pi(x_t) p_t(y) / p_t(x_t)); -inf at y = x_t."""
+    log_ratio = log_ratios(process, logits_loo, xt, t)
+    backward = _weighed(process.pi64[xt], log_ratio)
+    rates = _weighed(torch.tensor(h, dtype=torch.float64), _add_logs(process.pi64.log(), backward))
+    return torch.where(F.one_hot(xt, process.K).bool(), -torch.inf, rates).to(log_ratio.dtype)
+
+
+def euler_logits(log_rate: Tensor, xt: Tensor) -> Tensor:
+    """Moves to y with probability R_y / max(1, sum R), and stays with the rest."""
+    log_total = numerics.log_sum(log_rate.double())[..., None]
+    moves = log_rate - log_total.clamp(min=0.0)
+    stay = torch.log1p(-log_total.exp().clamp(max=1.0))
+    return torch.where(F.one_hot(xt, log_rate.shape[-1]).bool(), stay, moves).to(log_rate.dtype)
+
+
+def poisson_logits(log_rate: Tensor, xt: Tensor) -> Tensor:
+    """Moves to y with probability R_y exp(-sum R), and else stays."""
+    total = log_rate.double().exp().sum(dim=-1, keepdim=True)
+    moves = log_rate - total
+    stay = torch.log1p(-total * torch.exp(-total))
+    return torch.where(F.one_hot(xt, log_rate.shape[-1]).bool(), stay, moves).to(log_rate.dtype)
+
+
+def leaving_probability(log_p: Tensor, xt: Tensor) -> Tensor:
+    """1 - p(x_t)."""
+    stay = log_p.gather(-1, xt[..., None])[..., 0]
+    return (1 - stay.double().exp()).to(log_p.dtype)
+
+
+def leaving_logits(log_p: Tensor, xt: Tensor) -> Tensor:
+    """The law of where x_t goes, given that it goes."""
+    is_xt = F.one_hot(xt, log_p.shape[-1]).bool()
+    return numerics.log_normalize(torch.where(is_xt, -torch.inf, log_p))
+
+
+def gibbs_logits(process: Process, logits_loo: Tensor, xt: Tensor, t: Tensor) -> Tensor:
+    """log sum over x_0 of leave_one_out(x_0) q_t(x_t | x_0), for each x_t."""
+    return process.log_push(log_p_x0(process, logits_loo), t)
+
+
+def denoiser_of(process: Process, logits: Tensor, xt: Tensor, t: Tensor, belief: str) -> Tensor:
+    """log p(x_0 | x_t), normalised, of logits with a belief: "d3pm" and "official" are leave-one-out."""
+    if belief != "denoiser":
+        logits = beliefs.to_denoiser(process, logits, xt, t)
+    return log_p_x0(process, logits)
+
+
+def leave_one_out_of(process: Process, logits: Tensor, xt: Tensor, t: Tensor, belief: str) -> Tensor:
+    """Returns leave-one-out logits of logits with a belief."""
+    if belief == "denoiser":
+        return beliefs.to_leave_one_out(process, logits, xt, t)
+    return logits
+
+
+# ---- What the matrices say, in float64 ----
+
+
+def is_mixing(process: Process) -> bool:
+    """Tells whether Q = (1 - beta) I + beta 1 pi^T."""
+    return process.own_last and process.inner is None
+
+
+def betas(process: Process) -> Tensor:
+    """beta, [T + 1], where Q = (1 - beta) I + beta 1 pi^T: off the diagonal Q[t, i, j] = beta_t pi_j."""
+    return _share_of_pi(process, process.Q64)
+
+
+def mixed_shares(process: Process) -> Tensor:
+    """1 - alpha_bar, [T + 1], as `betas` but of Qbar."""
+    return _share_of_pi(process, torch.stack(list(accumulate(process.Q64, torch.matmul))))
+
+
+def alphas(process: Process) -> Tensor:
+    """alpha_bar, [T + 1], the product of all 1 - beta."""
+    return torch.cumprod(1 - betas(process), dim=0)
+
+
+def gammas(process: Process) -> Tensor:
+    """Returns the probability of being masked at each step of a process with a mask on top, [T + 1]."""
+    return process.Q64[:, 0, -1]
+
+
+def log_passed(beta: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    """log(alpha_s / alpha_t) = -(the sum of log(1 - beta) from s + 1 to t); +inf where alpha_t = 0."""
+    log_alpha_bar = torch.log1p(-beta).cumsum(dim=0)
+    return torch.where(log_alpha_bar[t] == -torch.inf, torch.inf, log_alpha_bar[s] - log_alpha_bar[t])
+
+
+def _share_of_pi(process: Process, matrices: Tensor) -> Tensor:
+    j = int(process.pi64.argmax())
+    i = (j + 1) % process.K
+    return matrices[:, i, j] / process.pi64[j]
+
+
+def _certain(process: Process, x: Tensor) -> Tensor:
+    """The log of the law that is x for certain, [*S, K]."""
+    return F.one_hot(x, process.K).double().log()
+
+
+def _weighed(weight: Tensor, log_p: Tensor) -> Tensor:
+    """log(weight p), a weight for each row."""
+    return weight.log()[..., None] + log_p
+
+
+def _add_logs(*logs: Tensor) -> Tensor:
+    """The log of the sum of the exponentials of arrays that broadcast."""
+    return numerics.log_sum(torch.stack(torch.broadcast_tensors(*logs), dim=-1))
+
+
+def _average(log_weights: Tensor, log_p: Tensor) -> Tensor:
+    """log sum over x_0 of weight(x_0) p(x_0, y), from [*S, x_0] and [*S, x_0, y]."""
+    return numerics.log_sum((log_weights[..., None] + log_p).mT)
+
+
+def _is_empty(log_p: Tensor) -> Tensor:
+    """Tells which rows have no distribution."""
+    return (log_p == -torch.inf).all(dim=-1)

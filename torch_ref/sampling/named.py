@@ -1,0 +1,151 @@
+"""Names the samplers of papers, each a line of slots: `sampling.named.SAMPLERS` lists them all."""
+
+from collections.abc import Callable
+
+from torch_ref.sampling.correctors import Gibbs, RateCorrector
+from torch_ref.sampling.places import (
+    Cosine,
+    DrawnProbability,
+    EntropyBound,
+    Factor,
+    FirstHitting,
+    LeastEntropy,
+    RandomOrder,
+    Reveal,
+    Threshold,
+)
+from torch_ref.sampling.sampler import Sampler
+from torch_ref.sampling.transitions import (
+    Cap,
+    Euler,
+    Keep,
+    LeastConfident,
+    Mixture,
+    Poisson,
+    Remask,
+    RemaskLoop,
+    Rescale,
+    Stratified,
+)
+from torch_ref.schedules.continuous import Schedule
+
+
+def ancestral() -> Sampler:
+    """Draws x_{t-1} from p(x_{t-1} | x_t): every process (D3PM, 2107.03006)."""
+    return Sampler()
+
+
+def ddim(c: float = 1.0) -> Sampler:
+    """Keeps x_t as often as the marginals allow: uniform, absorbing, marginal (DDIM, 2010.02502)."""
+    return Sampler(Keep(c))
+
+
+def psi(kappa: float = 0.95) -> Sampler:
+    """Follows Bayes' rule with probability kappa, else noises x_0 afresh: every process (Psi, 2602.21185)."""
+    return Sampler(Mixture(kappa))
+
+
+def remdm_cap(eta: float = 0.04) -> Sampler:
+    """Masks again with probability eta at most: absorbing (ReMDM, 2503.00307)."""
+    return Sampler(Remask(Cap(eta)))
+
+
+def remdm_rescale(eta: float = 0.05) -> Sampler:
+    """Masks again with eta times the largest probability: absorbing (ReMDM, 2503.00307)."""
+    return Sampler(Remask(Rescale(eta)))
+
+
+def remdm_confidence() -> Sampler:
+    """Masks again where it was least sure when unmasking: absorbing (ReMDM, 2503.00307)."""
+    return Sampler(Remask(LeastConfident()))
+
+
+def remdm_loop(rows: int = 100, alpha: float = 0.9) -> Sampler:
+    """Holds a level for half of the rows while masking again: absorbing (ReMDM, 2503.00307)."""
+    return Sampler(RemaskLoop(rows=rows, alpha=alpha))
+
+
+def first_hitting(schedule: Schedule | None = None) -> Sampler:
+    """Reveals a random place at the time that one is revealed at: absorbing (2409.02908)."""
+    return Sampler(reveal=FirstHitting(schedule=schedule))
+
+
+def random_order() -> Sampler:
+    """Reveals one random place a call: absorbing (any-order ARDM, 2110.02037)."""
+    return Sampler(reveal=Reveal(RandomOrder()))
+
+
+def maskgit(rows: int = 12, choice_temperature: float = 4.5) -> Sampler:
+    """Reveals what was drawn most surely, by a cosine over the rows: absorbing (MaskGIT, 2202.04200)."""
+    return Sampler(reveal=Reveal(DrawnProbability(choice_temperature), Cosine(rows)))
+
+
+def fast_dllm_threshold(threshold: float = 0.9) -> Sampler:
+    """Reveals what was drawn with at least this probability: absorbing (Fast-dLLM, 2505.22618)."""
+    return Sampler(reveal=Reveal(DrawnProbability(), Threshold(threshold)))
+
+
+def fast_dllm_factor(factor: float = 1.0) -> Sampler:
+    """Reveals the most places n with (n + 1) (1 - p_n) below a factor: absorbing (Fast-dLLM, 2505.22618)."""
+    return Sampler(reveal=Reveal(DrawnProbability(), Factor(factor)))
+
+
+def entropy_bound(bound: float = 0.1) -> Sampler:
+    """Reveals the places of least entropy up to a bound: absorbing (EB-Sampler, 2505.24857)."""
+    return Sampler(reveal=Reveal(LeastEntropy(), EntropyBound(bound)))
+
+
+def blocks(block: int = 1) -> Sampler:
+    """Draws blocks from left to right, each by ancestral sampling: absorbing (BD3-LM, 2503.09573)."""
+    return Sampler(block=block)
+
+
+def tau_leaping() -> Sampler:
+    """Leaps where rates have one event: uniform, absorbing, marginal, masked (tau-leaping, 2205.14987)."""
+    return Sampler(Poisson())
+
+
+def euler() -> Sampler:
+    """Takes Euler steps along reverse rates: uniform, absorbing, marginal, masked (SEDD, 2310.16834)."""
+    return Sampler(Euler())
+
+
+def predictor_corrector(moves: int = 1, h: float = 0.1) -> Sampler:
+    """Leaps along rates, then moves at the level: uniform, absorbing, marginal (tauLDR, 2205.14987)."""
+    return Sampler(Poisson(), corrector=RateCorrector(moves, h))
+
+
+def stratified() -> Sampler:
+    """Moves when the hazard passes whole numbers from a phase on: every process (2601.02799)."""
+    return Sampler(Stratified())
+
+
+def gibbs(moves: int = 1) -> Sampler:
+    """Draws single places anew at each level: every process of elements each on its own (2605.22765)."""
+    return Sampler(corrector=Gibbs(moves))
+
+
+SAMPLERS: dict[str, Callable[..., Sampler]] = {
+    f.__name__: f
+    for f in (
+        ancestral,
+        ddim,
+        psi,
+        remdm_cap,
+        remdm_rescale,
+        remdm_confidence,
+        remdm_loop,
+        first_hitting,
+        random_order,
+        maskgit,
+        fast_dllm_threshold,
+        fast_dllm_factor,
+        entropy_bound,
+        blocks,
+        tau_leaping,
+        euler,
+        predictor_corrector,
+        stratified,
+        gibbs,
+    )
+}

@@ -1,0 +1,224 @@
+"""Puts samplers together from slots, and runs them: belief, shaping, transition, places, corrector, clamp."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from torch_ref import numerics
+from torch_ref.beliefs import Belief, to_leave_one_out
+from torch_ref.processes.base import Process
+from torch_ref.sampling import laws, places
+from torch_ref.sampling.chain import Chain, Row, State, call_all, run_plan
+from torch_ref.sampling.correctors import Corrector
+from torch_ref.sampling.denoise import Denoise
+from torch_ref.sampling.noise import DRAW, ORDER, PHASE, Streams
+from torch_ref.sampling.places import Candidates, FirstHitting, Reveal
+from torch_ref.sampling.shaping import Shaping
+from torch_ref.sampling.transitions import Bayes, Memory, Transition, View
+
+PRIOR_STEP = 0  # the row whose noise draws x_T: no row of a plan has it
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampler:
+    """Says how a chain is drawn, slot by slot; by default ancestrally."""
+
+    transition: Transition = Bayes()
+    shaping: Shaping = Shaping()
+    reveal: Reveal | None = None
+    block: int | None = None
+    corrector: Corrector | None = None
+
+
+class Problem(NamedTuple):
+    """Holds what a sampler is run on: all that stays the same from row to row."""
+
+    sampler: Sampler
+    denoise: Denoise
+    process: Process
+    noise: Streams
+    belief: Belief
+    unknown: Tensor  # [B, *S]  the places to draw
+    rows: int  # of a block
+
+    def row_noise(self, row: Row) -> Callable[[int], Tensor]:
+        """Returns the noise of a row, by stream."""
+        return lambda stream: self.noise(row.number, stream)
+
+
+def make_plan(sampler: Sampler, process: Process, shape: tuple[int, ...]) -> tuple[Row, ...]:
+    """Returns the rows that a sampler takes."""
+    num_places = math.prod(shape)
+    block = sampler.block or num_places
+    if sampler.reveal is None:
+        of_block = sampler.transition.plan(process)
+    else:
+        rows = sampler.reveal.count.rows(block)
+        of_block = tuple(Row(rows - i, process.T, 0) for i in range(rows))
+    if sampler.block is None:
+        return of_block
+
+    blocks = num_places // block
+    plan = []
+    for b in range(blocks):
+        for row in of_block:
+            plan.append(Row(blocks * len(of_block) - len(plan), row.t, row.s, b))
+    return tuple(plan)
+
+
+def run_sampler(
+    sampler: Sampler,
+    denoise: Denoise,
+    process: Process,
+    xT: Tensor,
+    noise: Streams,
+    record: Sequence[int] = (),
+    belief: Belief = "d3pm",
+    x0: Tensor | None = None,
+    known: Tensor | None = None,
+    plan: Sequence[Row] | None = None,
+) -> Chain:
+    """Runs a sampler from x_T to x_0; known places stay as they are in x0."""
+    if plan is None:
+        plan = make_plan(sampler, process, tuple(xT.shape[1:]))
+    plan = [Row(*row) for row in plan]
+    unknown = torch.ones_like(xT, dtype=torch.bool)
+    if x0 is not None and known is not None:
+        unknown = ~known
+        xT = torch.where(known, x0, xT)
+    blocks = len({row.block for row in plan})
+    problem = Problem(sampler, denoise, process, noise, belief, unknown, len(plan) // blocks)
+
+    def take_row(state: State, row: Row) -> State:
+        if sampler.reveal is not None:
+            return _reveal(problem, state, row)
+        if row.s > row.t:
+            return _noise_again(problem, state, row)
+        return _move(problem, state, row)
+
+    return run_plan(take_row, plan, xT, _start_memory(problem, xT), record)
+
+
+def _start_memory(problem: Problem, x: Tensor) -> Memory:
+    if isinstance(problem.sampler.reveal, FirstHitting):
+        return {"masked_share": torch.ones(len(x))}
+    return problem.sampler.transition.start(x, lambda stream: problem.noise(PRIOR_STEP, stream))
+
+
+def _move(problem: Problem, state: State, row: Row) -> State:
+    """Moves all places of a row's block by the transition, and then by the corrector."""
+    process = problem.process
+    x = state.x
+    t = torch.full(x.shape[:1], row.t)
+    s = torch.full(x.shape[:1], row.s)
+    shaped, belief = _shape(problem, problem.denoise(x, process.time[t]), x, t)
+    view = View(process, shaped, belief, x, t, s, problem.row_noise(row), state.memory)
+    drawn, memory = problem.sampler.transition.draw(view)
+    may_change = _may_change(problem, row)
+    state = call_all(state)._replace(x=torch.where(may_change, drawn, x), memory=memory)
+
+    # At s = 0, where the data is, there is nothing to correct.
+    if problem.sampler.corrector is None or row.s == 0:
+        return state
+    return _correct(problem, problem.sampler.corrector, state, row)
+
+
+def _correct(problem: Problem, corrector: Corrector, state: State, row: Row) -> State:
+    """Moves by the corrector at s."""
+    process = problem.process
+
+    def call(x: Tensor, t: Tensor) -> Tensor:
+        logits, belief = _shape(problem, problem.denoise(x, process.time[t]), x, t)
+        return laws.leave_one_out_of(process, logits, x, t, belief)
+
+    s = torch.full(state.x.shape[:1], row.s)
+    may_change = _may_change(problem, row)
+    x = corrector.correct(call, process, state.x, s, may_change, problem.row_noise(row))
+    return call_all(state, corrector.moves)._replace(x=x)
+
+
+def _reveal(problem: Problem, state: State, row: Row) -> State:
+    """Reveals masked places of a row's block with x_0 of the denoiser; a finished example does nothing."""
+    reveal, process = problem.sampler.reveal, problem.process
+    assert reveal is not None
+    x = state.x
+    may_change = _may_change(problem, row)
+    masked = (x == laws.mask_of(process)) & may_change
+    is_active = masked.flatten(1).any(dim=1)  # [B]
+    if not is_active.any():
+        return state
+
+    # All masks count for the time, those of other blocks too.
+    masked_of_all = (x == laws.mask_of(process)) & problem.unknown
+    left = masked_of_all.flatten(1).sum(dim=1)  # [B]
+    unknown = problem.unknown.flatten(1).sum(dim=1)  # [B]
+    t = smallest_step(process, left / unknown.clamp(min=1))
+    time = process.time[t]
+    memory = state.memory
+    if isinstance(reveal, FirstHitting):
+        # An example has one time: the noise of its first place.
+        u = problem.noise(row.number, PHASE).flatten(1)[:, 0]
+        masked_share = places.next_hitting(memory["masked_share"], left, u)
+        memory = memory | {"masked_share": masked_share}
+        if reveal.schedule is not None:
+            time = places.time_of(reveal.schedule, masked_share)
+
+    shaped, belief = _shape(problem, problem.denoise(x, time), x, t)
+    log_p = laws.denoiser_of(process, shaped, x, t, belief)  # [B, *S, K]
+    drawn = numerics.categorical(log_p, problem.noise(row.number, DRAW))
+    candidates = Candidates(
+        log_p=log_p.flatten(1, -2),
+        drawn=drawn.flatten(1),
+        masked=masked.flatten(1),
+        places=may_change.flatten(1).sum(dim=1),
+        uniforms=lambda: problem.noise(row.number, ORDER).flatten(1),
+        i=problem.rows - (row.number - 1) % problem.rows,
+        rows=problem.rows,
+    )
+    # A place that nothing can be drawn for is revealed at once, as -1, so that the chain says that it failed.
+    is_revealed = reveal.choose(candidates).reshape(x.shape) | (masked & (drawn < 0))
+    x = torch.where(is_revealed, drawn, x)
+    return State(x, memory, state.calls + is_active, state.program_calls + 1)
+
+
+def smallest_step(process: Process, share: Tensor) -> Tensor:
+    """Returns the smallest t in 1..T whose 1 - alpha_t is at least a share of masks, T where none is."""
+    steps = torch.full(share.shape, process.T)
+    for t in range(process.T, 0, -1):
+        steps[laws.mixed_shares(process)[t] >= share] = t
+    return steps
+
+
+def _noise_again(problem: Problem, state: State, row: Row) -> State:
+    """Noises x from t up to s; no network is called."""
+    x = state.x
+    t = torch.full(x.shape[:1], row.t)
+    s = torch.full(x.shape[:1], row.s)
+    law = laws.renoise_logits(problem.process, x, t, s)
+    drawn = numerics.categorical(law, problem.noise(row.number, DRAW))
+    return state._replace(x=torch.where(_may_change(problem, row), drawn, x))
+
+
+def _shape(problem: Problem, logits: Tensor, x: Tensor, t: Tensor) -> tuple[Tensor, Belief]:
+    """Returns shaped logits, and what they are: leave-one-out logits once they are shaped."""
+    shaping, belief = problem.sampler.shaping, problem.belief
+    if shaping.changes_nothing:
+        return logits, belief
+    if belief == "denoiser":
+        logits = to_leave_one_out(problem.process, logits, x, t)
+        belief = "leave_one_out"
+    return shaping.apply(logits), belief
+
+
+def _may_change(problem: Problem, row: Row) -> Tensor:
+    """Tells which places a row may change: unknown ones, of its block, [B, *S]."""
+    block = problem.sampler.block
+    if block is None:
+        return problem.unknown
+    shape = problem.unknown.shape[1:]
+    block_of_place = torch.arange(math.prod(shape)) // block
+    return (block_of_place == row.block).reshape(shape) & problem.unknown
