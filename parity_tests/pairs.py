@@ -341,9 +341,7 @@ PAIRS: dict[str, Pair] = {
     "sampling.places.take_first": Pair(
         sampling_cases.scores("score", "candidates", "count"), call=calls.of_booleans, dtypes=("float64",)
     ),
-    "sampling.places.cosine_counts": Pair(
-        sampling_cases.tables_of_counts, dtypes=("float64",), jit=False
-    ),
+    "sampling.places.cosine_counts": Pair(sampling_cases.tables_of_counts, dtypes=("float64",), jit=False),
     "sampling.places.count_above": Pair(
         sampling_cases.falling_probabilities("threshold", 0.5, 1.5), dtypes=("float64",)
     ),

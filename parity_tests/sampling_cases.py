@@ -29,7 +29,7 @@ def steps_back(
         families: of processes.
         names: of the arguments.
         quick: the family that is in the quick cases.
-        options: names of other arguments, and the values that they take in turn.
+        options: names of other arguments, and the values that they take in turn; numbers are traced.
     """
 
     def cases(dtype: str) -> Iterator[Case]:
@@ -40,6 +40,9 @@ def steps_back(
                 values = {name: some[i % len(some)] for name, some in options.items()}
                 is_first = family == quick and i == 0
                 name = f"{family}, {kind}" + "".join(f", {k} = {x}" for k, x in values.items())
+                for k, x in values.items():
+                    if isinstance(x, float):
+                        values[k] = np.array(x)
                 yield Case(name, args | values, eager=is_first, quick=family == quick)
 
     return cases
@@ -141,7 +144,7 @@ def laws_of_leaving(dtype: str) -> Iterator[Case]:
 
 
 def by_belief(*families: str) -> Callable[[str], Iterator[Case]]:
-    return steps_back(families, "process", "logits", "xt", "t", belief=("d3pm", "denoiser", "official"))
+    return steps_back(families, "process", "logits", "xt", "t", belief=("d3pm", "denoiser", "d3pm"))
 
 
 # ---- Shaping ----
@@ -200,9 +203,8 @@ def falling_probabilities(name: str, *values: float) -> Callable[[str], Iterator
         probability[2] = 0.0
         probability[3] = 0.5
         for value in values:
-            yield Case(
-                f"{name} = {value}", {"probability": probability, name: value}, quick=value == values[0]
-            )
+            args = {"probability": probability, name: np.array(value)}
+            yield Case(f"{name} = {value}", args, eager=value == values[0])
 
     return cases
 
@@ -214,7 +216,7 @@ def rising_entropies(dtype: str) -> Iterator[Case]:
     entropy[1, 3:] = INF
     entropy[2] = 0.0
     for bound in (0.5, 0.0, INF):
-        yield Case(f"bound = {bound}", {"entropy": entropy, "bound": bound}, quick=bound == 0.5)
+        yield Case(f"bound = {bound}", {"entropy": entropy, "bound": np.array(bound)}, eager=bound == 0.5)
 
 
 def hitting(dtype: str) -> Iterator[Case]:
@@ -290,6 +292,11 @@ def chains(dtype: str) -> Iterator[Case]:
         args = _chain(sampler, family, dtype) | clamp
         yield Case(f"{sampler}, {family}, known places", args, eager=False, quick=False)
 
+    # 1 - alpha_t = t / 8 are shares of the masks of four places: rounding does not decide for a t.
+    for sampler in ("random_order", "maskgit"):
+        args = _chain(sampler, "absorbing_extra", dtype, steps=8)
+        yield Case(f"{sampler}, absorbing_extra, T = 8", args, eager=False, quick=False)
+
     # Up again from 2 to 5, and on from there.
     levels = (T, 4, 2, 5, 5, 1, 0)
     plan = torch_ref.sampling.chain.plan_levels(levels)
@@ -303,10 +310,10 @@ def chains(dtype: str) -> Iterator[Case]:
     yield Case("psi, uniform, no law", args, eager=False, quick=False)
 
 
-def _chain(sampler: str, name: str, dtype: str) -> dict[str, Any]:
+def _chain(sampler: str, name: str, dtype: str, steps: int = T) -> dict[str, Any]:
     """A network that is three tables, see `calls.chain_by_sampler`, and noise by row and stream."""
-    family = Family(name, K, T)
-    table = logits("moderate", (T + 1, K, K), dtype, 71)
+    family = Family(name, K, steps)
+    table = logits("moderate", (steps + 1, K, K), dtype, 71)
     if name in HAS_MASK:
         table[..., K - 1] = -INF
     with precision("float64"):

@@ -12,12 +12,10 @@ from torch_ref.sampling import laws
 
 
 def levels(process: Process, t: Tensor, s: Tensor) -> Tensor:
-    """The logs of alpha and of 1 - alpha at both steps, and how much of them their difference leaves."""
+    """The logs of alpha and of 1 - alpha at both steps."""
     alpha = laws.alphas(process).log()
     mixed = laws.mixed_shares(process).log()
-    left = finite(alpha[s] - alpha[t])
-    lost = torch.where(left > 0, finite(alpha[t]) / left, 0.0)
-    terms = [finite(x) for x in (alpha[t], alpha[s], mixed[t], mixed[s], lost)]
+    terms = [finite(x) for x in (alpha[t], alpha[s], mixed[t], mixed[s])]
     return torch.stack(terms).amax(dim=0).clamp(min=1.0)
 
 
@@ -26,15 +24,9 @@ def keep(process: Process, log_denoiser: Tensor, xt: Tensor, t: Tensor, s: Tenso
     return torch.maximum(levels(process, t, s), rows(log_denoiser))
 
 
-def most(process: Process, t: Tensor, s: Tensor) -> Tensor:
+def renoise(process: Process, xt: Tensor, t: Tensor, s: Tensor) -> Tensor:
     """The logs of both levels."""
     return levels(process, t, s)
-
-
-def renoise(process: Process, xt: Tensor, t: Tensor, s: Tensor) -> Tensor:
-    """The logs of both levels, of which one is divided by the other."""
-    alpha = laws.alphas(process).log()
-    return torch.maximum(levels(process, s, t), finite(alpha[t])) * 1.0
 
 
 def mixture(
@@ -52,14 +44,9 @@ def ratios(process: Process, logits_loo: Tensor, xt: Tensor, t: Tensor) -> Tenso
 
 
 def rates(process: Process, logits_loo: Tensor, xt: Tensor, t: Tensor, s: Tensor) -> Tensor:
-    """The ratios, and how much of the logs of alpha their difference leaves."""
-    scale = ratios(process, logits_loo, xt, t)
-    if process.inner is None:
-        return torch.maximum(scale, levels(process, t, s))
-    keep = torch.log1p(-laws.gammas(process)).cumsum(dim=0)
-    left = finite(keep[s] - keep[t])
-    lost = torch.where(left > 0, finite(keep[t]) / left, 0.0)
-    return torch.stack([scale, levels(process.inner, t, s), lost]).amax(dim=0)
+    """The ratios, and the log of each rate."""
+    log_rate = laws.log_rates(process, logits_loo, xt, t, s)
+    return torch.maximum(ratios(process, logits_loo, xt, t), rows(log_rate))
 
 
 def corrector(process: Process, logits_loo: Tensor, xt: Tensor, t: Tensor, h: float) -> Tensor:
@@ -92,13 +79,3 @@ def leaving(log_p: Tensor, xt: Tensor) -> Tensor:
 def left_of_law(log_p: Tensor, xt: Tensor) -> Tensor:
     """The logs."""
     return rows(log_p)
-
-
-def shaped(logits: Tensor, **args: Any) -> Tensor:
-    """The logits themselves, which are kept or not."""
-    return torch.ones(logits.shape)
-
-
-def time(schedule: str, masked_share: Tensor) -> Tensor:
-    """1 over the rate of the schedule, by which a rounding of the share moves the time."""
-    return torch.ones(masked_share.shape)

@@ -12,11 +12,14 @@ import safetensors.torch
 import torch
 
 import torch_ref
+import torch_ref.sampling.named
+from d3pm_jax.sampling.named import SAMPLERS
 from parity_tests import families
 from parity_tests.cases import situations
 from parity_tests.frameworks import precision
 from parity_tests.pairs import PAIRS, REASONS, public_names, twin
 from parity_tests.run import call_torch, rows
+from parity_tests.sampling_cases import CHAINS
 
 
 def test_every_public_name_has_a_pair_or_a_reason() -> None:
@@ -77,6 +80,19 @@ def test_the_twin_has_an_alpha_bar_where_the_rows_of_qbar_are_equal_off_the_diag
     assert with_alpha_bar == mixing | {"absorbing_extra", "marginal_reset", "marginal_slow"}
     with pytest.raises(AttributeError, match="rows of Qbar differ off the diagonal"):
         torch_ref.gaussian(np.full(3, 0.3), 4).alpha_bar  # noqa: B018
+
+
+def test_named_samplers_have_the_same_slots_and_options_as_those_of_the_twin() -> None:
+    theirs = torch_ref.sampling.named.SAMPLERS
+    assert list(theirs) == list(SAMPLERS)
+    for name, make in SAMPLERS.items():
+        assert parameters(make) == parameters(theirs[name])
+        # A dataclass shows its class and all its fields.
+        assert repr(make()) == repr(theirs[name]())
+
+
+def test_each_named_sampler_has_a_chain() -> None:
+    assert set(SAMPLERS) <= set(CHAINS)
 
 
 @pytest.mark.parametrize("name", ["flows.softplus_threshold", "flows.gumbel", "flows.gumbel_threshold"])

@@ -6,6 +6,7 @@ Laws are normalised logs in nats, and drawn from whole: never first a component 
 """
 
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float, Int
 
 from d3pm_jax import numerics
@@ -15,7 +16,7 @@ from d3pm_jax.posteriors import log_p_x0, p_logits
 from d3pm_jax.processes.base import Process
 from d3pm_jax.processes.masked import Masked
 from d3pm_jax.processes.mixing import Mixing
-from d3pm_jax.processes.tables import gather, gather_steps, is_category
+from d3pm_jax.processes.tables import expand_trailing, gather, gather_steps, is_category
 
 NEG_INF = -jnp.inf
 
@@ -58,8 +59,7 @@ def keep_logits(
     alpha_t, mixed_t = _levels(process, t, xt.shape)  # alpha and 1 - alpha, [*S] each
     _, mixed_s = _levels(process, s, xt.shape)
 
-    # alpha_s - keep alpha_t as a sum of terms that are not negative. alpha_s - alpha_t is taken from logs, so
-    # that it keeps its digits.
+    # alpha_s - keep alpha_t as a sum of terms that are not negative.
     gained = _difference(process, t, s, xt.shape)  # alpha_s - alpha_t
     to_x0 = (gained + (1 - c) * alpha_t * mixed_s) / mixed_t
     stay = c * mixed_s / mixed_t
@@ -169,11 +169,7 @@ def renoise_logits(
         ValueError: the process is of another kind.
     """
     process = require_mixing(process, "a row that goes back up, s > t,")
-    log_t, log_s = gather_steps((process.log_alpha_bar,), t, xt.shape) + gather_steps(
-        (process.log_alpha_bar,), s, xt.shape
-    )
-    # Where nothing is left at t there is nothing left at s either.
-    log_ratio = jnp.where(log_t == NEG_INF, 0.0, log_s - jnp.where(log_t == NEG_INF, 0.0, log_t))
+    log_ratio = _log_between(process.log_alpha, t, s, xt.shape)
     log_pi = process.log_pi.reshape((1,) * xt.ndim + (-1,))
     return _add_at(_log_complement(log_ratio)[..., None] + log_pi, xt, log_ratio)
 
@@ -217,7 +213,8 @@ def log_rates(
         s: steps below t.
 
     Returns:
-        Logs [*S, K]; -inf at y = x_t, and at an extra mask, where none goes. +inf where alpha_t = 0.
+        Logs [*S, K]; -inf at y = x_t, and at an extra mask, where none goes. +inf where a step between
+        keeps nothing.
 
     Raises:
         ValueError: the process is of another kind.
@@ -226,13 +223,13 @@ def log_rates(
     if isinstance(process, Masked) and isinstance(process.inner, Mixing):
         is_masked = xt == process.K - 1
         below = process.inner_category(xt)
-        inner = _log_passed(process.inner.log_alpha_bar, t, s, xt.shape) + gather(process.inner.log_pi, below)
-        unmasking = _log_passed(process.log_keep_bar, t, s, xt.shape)
+        inner = _log_passed(process.inner.log_alpha, t, s, xt.shape) + gather(process.inner.log_pi, below)
+        unmasking = _log_passed(process.log_keep, t, s, xt.shape)
         scale = jnp.where(is_masked, unmasking, inner)
         log_ratio = jnp.where(is_category(jnp.full(xt.shape, process.K - 1), process.K), NEG_INF, log_ratio)
     else:
         process = require_mixing(process, "a rate")
-        scale = _log_passed(process.log_alpha_bar, t, s, xt.shape) + gather(process.log_pi, xt)
+        scale = _log_passed(process.log_alpha, t, s, xt.shape) + gather(process.log_pi, xt)
     # Where p_t(y) = 0 none goes to y, however fast: inf - inf would be NaN.
     never = is_category(xt, process.K) | (log_ratio == NEG_INF)
     return jnp.where(never, NEG_INF, scale[..., None] + log_ratio)
@@ -356,20 +353,29 @@ def _levels(process: Mixing, t: Array, shape: tuple[int, ...]) -> tuple[Array, A
     return jnp.exp(log_alpha), jnp.exp(log_mixed)
 
 
+def _log_between(log_steps: Array, s: Array, t: Array, shape: tuple[int, ...]) -> Array:
+    """Returns log(alpha_t / alpha_s) as the sum of the logs of the steps between, s < t, [*S].
+
+    The difference of two entries of log alpha_bar would lose the digits of what is small between them, and
+    has no value where nothing is left at s.
+    """
+    after = expand_trailing(s, shape)[..., None]
+    up_to = expand_trailing(t, shape)[..., None]
+    steps = jnp.arange(len(log_steps), dtype=jnp.int32).reshape((1,) * len(shape) + (-1,))
+    is_between = (steps > after) & (steps <= up_to)  # [.., T + 1], of the axes that s and t have
+    total = jnp.sum(jnp.where(is_between, lax.stop_gradient(log_steps), 0.0), axis=-1)
+    return jnp.broadcast_to(total, shape)
+
+
 def _difference(process: Mixing, t: Array, s: Array, shape: tuple[int, ...]) -> Array:
-    """Returns alpha_s - alpha_t = alpha_s (1 - alpha_t / alpha_s), [*S]: exact where it is small too."""
-    (log_t,) = gather_steps((process.log_alpha_bar,), t, shape)
-    (log_s,) = gather_steps((process.log_alpha_bar,), s, shape)
-    nothing_left = log_s == NEG_INF
-    log_ratio = log_t - jnp.where(nothing_left, 0.0, log_s)
-    return jnp.where(nothing_left, 0.0, jnp.exp(log_s) * -jnp.expm1(jnp.where(nothing_left, 0.0, log_ratio)))
+    """Returns alpha_s - alpha_t = alpha_s (1 - alpha_t / alpha_s), [*S], exact where it is small too."""
+    alpha_s, _ = _levels(process, s, shape)
+    return alpha_s * -jnp.expm1(_log_between(process.log_alpha, s, t, shape))
 
 
-def _log_passed(log_left: Array, t: Array, s: Array, shape: tuple[int, ...]) -> Array:
-    """Returns log log(left_s / left_t), [*S]: +inf where nothing is left at t."""
-    (log_t,) = gather_steps((log_left,), t, shape)
-    (log_s,) = gather_steps((log_left,), s, shape)
-    return jnp.log(jnp.where(log_t == NEG_INF, jnp.inf, log_s - log_t))
+def _log_passed(log_steps: Array, t: Array, s: Array, shape: tuple[int, ...]) -> Array:
+    """Returns log log(alpha_s / alpha_t), [*S]: +inf where a step between keeps nothing."""
+    return jnp.log(-_log_between(log_steps, s, t, shape))
 
 
 def _log_complement(log_p: Array) -> Array:

@@ -103,7 +103,7 @@ def count_by_entropy(entropy: Float[Array, "B L"], bound: float) -> Int[Array, "
 
     Args:
         entropy: in rising order, nats; +inf behind the candidates.
-        bound: nats, at least 0; +inf takes all.
+        bound: nats, at least 0; +inf, as an array, takes all.
     """
     # In rising order the largest entropy of a prefix is its last, so that the sum without it is that of all
     # before. It does not fall, so that counting the places that fit gives the prefix.

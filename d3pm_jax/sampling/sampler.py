@@ -477,8 +477,10 @@ def smallest_step(process: Process, share: Float[Array, " B"]) -> Int[Array, " B
     """Returns the smallest t whose 1 - alpha_t is at least a share of masks; T where none is."""
     process = laws.require_absorbing(process, "revealing places")
     mixed = jnp.exp(process.log_beta_bar)  # [T + 1]
+    # Many a schedule has levels that are shares, such as t / T: rounding must not decide whether they count.
+    rounding = max(8 * float(jnp.finfo(mixed.dtype).eps), 1e-12)
     # It rises with t, so that counting the steps below the share gives the first that is not.
-    below = jnp.sum(mixed[None] < share[:, None], axis=-1, dtype=jnp.int32)
+    below = jnp.sum(mixed[None] < share[:, None] * (1 - rounding), axis=-1, dtype=jnp.int32)
     return jnp.clip(below, 1, process.T)
 
 

@@ -54,7 +54,7 @@ def mixture_logits(
     posterior = q_posterior(process, every_x0, xt[..., None].expand_as(every_x0), t)  # [*S, x_0, x_{t-1}]
     by_bayes = numerics.log_normalize(_average(log_denoiser, posterior))
     fresh = _average(log_denoiser, process.log_q_probs(every_x0, t - 1))
-    share = torch.tensor(kappa, dtype=torch.float64)
+    share = torch.as_tensor(kappa, dtype=torch.float64)
     return _add_logs(_weighed(share, by_bayes), _weighed(1 - share, fresh)).to(log_denoiser.dtype)
 
 
@@ -104,14 +104,16 @@ def renoise_logits(process: Process, xt: Tensor, t: Tensor, s: Tensor) -> Tensor
 def log_ratios(process: Process, logits_loo: Tensor, xt: Tensor, t: Tensor) -> Tensor:
     """log of p_t(y) / p_t(x_t) = sum over x_0 of denoiser(x_0) q_t(y | x_0) / q_t(x_t | x_0), for each y.
 
-    NaN where no x_0 that the network believes in leads to x_t.
+    For an x_0 that does not lead to x_t denoiser(x_0) / q_t(x_t | x_0) is 0 / 0; it is what it is for the
+    others: leave_one_out(x_0) / sum over x_0 of leave_one_out(x_0) q_t(x_t | x_0).
     """
-    log_denoiser = denoiser_of(process, logits_loo, xt, t, "leave_one_out")
+    log_loo = log_p_x0(process, logits_loo)
     log_q = process.Qbar(expand_trailing(t, xt.shape)).log()  # [.., x_0, y]
     evidence = process.log_q_x0(xt, t)  # [*S, x_0]
-    # What the denoiser rules out has no ratio.
-    ratio = log_q - torch.where(log_denoiser == -torch.inf, 0.0, evidence)[..., None]
-    return torch.where(_is_empty(log_denoiser)[..., None], torch.nan, _average(log_denoiser, ratio))
+    log_denoiser = denoiser_of(process, logits_loo, xt, t, "leave_one_out")
+    log_p_xt = numerics.log_sum(log_loo + evidence)[..., None]
+    weights = torch.where(evidence == -torch.inf, log_loo - log_p_xt, log_denoiser - evidence)
+    return _average(weights, log_q)
 
 
 def log_rates(process: Process, logits_loo: Tensor, xt: Tensor, t: Tensor, s: Tensor) -> Tensor:
@@ -140,7 +142,7 @@ def corrector_log_rates(process: Process, logits_loo: Tensor, xt: Tensor, t: Ten
     """log of R_y = h (pi(y) + pi(x_t) p_t(y) / p_t(x_t)); -inf at y = x_t."""
     log_ratio = log_ratios(process, logits_loo, xt, t)
     backward = _weighed(process.pi64[xt], log_ratio)
-    rates = _weighed(torch.tensor(h, dtype=torch.float64), _add_logs(process.pi64.log(), backward))
+    rates = _weighed(torch.as_tensor(h, dtype=torch.float64), _add_logs(process.pi64.log(), backward))
     return torch.where(F.one_hot(xt, process.K).bool(), -torch.inf, rates).to(log_ratio.dtype)
 
 
@@ -220,9 +222,10 @@ def gammas(process: Process) -> Tensor:
 
 
 def log_passed(beta: Tensor, t: Tensor, s: Tensor) -> Tensor:
-    """log(alpha_s / alpha_t) = -(the sum of log(1 - beta) from s + 1 to t); +inf where alpha_t = 0."""
-    log_alpha_bar = torch.log1p(-beta).cumsum(dim=0)
-    return torch.where(log_alpha_bar[t] == -torch.inf, torch.inf, log_alpha_bar[s] - log_alpha_bar[t])
+    """log(alpha_s / alpha_t) = -(the sum of log(1 - beta) from s + 1 to t); +inf where one of them is 1."""
+    steps = torch.arange(len(beta))
+    is_between = (steps > s[..., None]) & (steps <= t[..., None])
+    return -torch.where(is_between, torch.log1p(-beta), 0.0).sum(dim=-1)
 
 
 def _share_of_pi(process: Process, matrices: Tensor) -> Tensor:
@@ -249,8 +252,3 @@ def _add_logs(*logs: Tensor) -> Tensor:
 def _average(log_weights: Tensor, log_p: Tensor) -> Tensor:
     """log sum over x_0 of weight(x_0) p(x_0, y), from [*S, x_0] and [*S, x_0, y]."""
     return numerics.log_sum((log_weights[..., None] + log_p).mT)
-
-
-def _is_empty(log_p: Tensor) -> Tensor:
-    """Tells which rows have no distribution."""
-    return (log_p == -torch.inf).all(dim=-1)

@@ -187,9 +187,10 @@ def _reveal(problem: Problem, state: State, row: Row) -> State:
 
 def smallest_step(process: Process, share: Tensor) -> Tensor:
     """Returns the smallest t in 1..T whose 1 - alpha_t is at least a share of masks, T where none is."""
+    mixed = laws.mixed_shares(process)
     steps = torch.full(share.shape, process.T)
     for t in range(process.T, 0, -1):
-        steps[laws.mixed_shares(process)[t] >= share] = t
+        steps[mixed[t] >= share - 1e-12] = t  # rounding does not decide between equals
     return steps
 
 

@@ -196,11 +196,10 @@ class RemaskLoop(Remask):
     alpha: float = 0.9
 
     def plan(self, process: Process) -> tuple[Row, ...]:
-        # The steps between T and 0, of which the one with alpha nearest is held.
-        inner_steps = laws.alphas(process)[1:-1]
-        held = int((inner_steps - self.alpha).abs().argmin()) + 1
-        before = round(0.45 * self.rows)
-        after = round(0.05 * self.rows)
+        # The step in 1..T whose alpha is nearest is held.
+        held = int((laws.alphas(process)[1:] - self.alpha).abs().argmin()) + 1
+        before = max(round(0.45 * self.rows), 1)
+        after = max(round(0.05 * self.rows), 1)
         down = [process.T - (process.T - held) * i // before for i in range(before)]
         hold = [held] * (self.rows - before - after)
         last = [held - held * i // after for i in range(after + 1)]
