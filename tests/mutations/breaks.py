@@ -21,12 +21,14 @@ ENUMERATION = "tests/test_enumeration.py"
 EVAL_AND_SAMPLE = "tests/cli/test_eval_and_sample.py"
 ROWS = "tests/numerics/test_rows.py"
 FUSED = "tests/losses/test_fused.py"
+LAWS = "tests/sampling/test_laws.py"
 MODULES = "tests/runs/test_modules.py"
 INVERSE_CDF = "tests/numerics/test_inverse_cdf.py"
 OWN_PROCESS = "tests/processes/test_own_process.py"
 PARITY = "parity_tests/test_parity.py"
 PARTS = "tests/training/test_parts.py"
 PRESAMPLED = "tests/loop/test_presampled.py"
+SAMPLERS_FILE = "tests/sampling/test_samplers.py"
 STEP = "tests/training/test_step.py"
 TRAIN = "tests/cli/test_train.py"
 
@@ -276,6 +278,69 @@ SAMPLING = (
         "logits = problem.denoise(x, process.time[t])",
         "logits = problem.denoise(x, t)",
         ("tests/sampling/test_ancestral.py", ENUMERATION, EVAL_AND_SAMPLE),
+    ),
+)
+
+SAMPLERS = (
+    Break(
+        "keep_forgets_what_is_drawn_anew",
+        "d3pm_jax/sampling/laws.py",
+        "to_x0 = (gained + (1 - c) * alpha_t * mixed_s) / mixed_t",
+        "to_x0 = (gained + alpha_t * mixed_s) / mixed_t",
+        (LAWS, SAMPLERS_FILE),
+    ),
+    Break(
+        "remasking_unmasks_no_more_often",
+        "d3pm_jax/sampling/laws.py",
+        "to_x0 = (gained + sigma * alpha_t) / mixed_t",
+        "to_x0 = gained / mixed_t",
+        (LAWS, SAMPLERS_FILE),
+    ),
+    Break(
+        "cosine_is_left_to_rounding",
+        "d3pm_jax/sampling/places.py",
+        "np.arange(rows + 1) / (2 * rows)) + 1e-9)",
+        "np.arange(rows + 1) / (2 * rows)))",
+        ("tests/sampling/test_places.py", LAWS),
+    ),
+    Break(
+        "factor_counts_from_n",
+        "d3pm_jax/sampling/places.py",
+        "below = (n + 1) * (1 - probability) < factor",
+        "below = n * (1 - probability) < factor",
+        ("tests/sampling/test_places.py", SAMPLERS_FILE),
+    ),
+    # A place leaves one row late.
+    Break(
+        "hazard_of_the_row_before",
+        "d3pm_jax/sampling/transitions.py",
+        "(jnp.floor(after) > jnp.floor(before)) | has_no_law, after",
+        "(jnp.floor(after) > jnp.floor(before)) | has_no_law, before",
+        (LAWS, SAMPLERS_FILE),
+    ),
+    # A sampler that adapts would seem to cost as much as one that does not.
+    Break(
+        "finished_examples_call",
+        "d3pm_jax/sampling/sampler.py",
+        "state.calls + is_active",
+        "state.calls + 1",
+        (SAMPLERS_FILE,),
+    ),
+    # All moves of a corrector would draw with one and the same noise.
+    Break(
+        "moves_share_their_noise",
+        "d3pm_jax/sampling/correctors.py",
+        "noise(CORRECTOR + 2 * i + n)",
+        "noise(CORRECTOR + n)",
+        (SAMPLERS_FILE, PARITY),
+    ),
+    # The observed token would be sharpened as well.
+    Break(
+        "denoiser_is_shaped",
+        "d3pm_jax/sampling/sampler.py",
+        'if belief == "denoiser":\n        logits = to_leave_one_out',
+        'if belief == "none":\n        logits = to_leave_one_out',
+        (SAMPLERS_FILE, PARITY),
     ),
 )
 
@@ -564,6 +629,7 @@ BREAKS = (
     *KERNELS,
     *LOSSES,
     *SAMPLING,
+    *SAMPLERS,
     *MODELS,
     *TRAINING,
     *RUNS,
