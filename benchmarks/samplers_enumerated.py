@@ -1,0 +1,404 @@
+"""Computes the law that each sampler draws from, by sums over all states, under an exact belief.
+
+A state is x of all places; a law of states is a row of as many probabilities. The laws of a single place and
+the choices of places are those of `d3pm_jax.sampling`, so that what is summed is what a chain draws from.
+"""
+
+import itertools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from d3pm_jax.posteriors import p_logits
+from d3pm_jax.processes.base import Process
+from d3pm_jax.sampling import Row, Sampler, laws, make_plan, places
+from d3pm_jax.sampling.correctors import Gibbs, RateCorrector
+from d3pm_jax.sampling.places import Candidates, DrawnProbability, RandomOrder, Reveal
+from d3pm_jax.sampling.sampler import smallest_step
+from d3pm_jax.sampling.transitions import LeastConfident, Remask, Stratified, View
+
+CATEGORIES = 3
+LENGTH = 4
+TOO_MANY = 400_000  # states with what they remember
+
+
+class Enumerated(NamedTuple):
+    """Holds the law of what a sampler draws, and what it costs."""
+
+    law: np.ndarray  # [3^L], of x_0, float64
+    calls: float  # of the network, expected of one example alone
+
+
+class TooMany(Exception):
+    """Says that states and what they remember are too many to enumerate."""
+
+
+def make_data_law(seed: int = 0, spread: float = 1.5) -> np.ndarray:
+    """Returns a random law [3, .., 3] of places that depend on each other."""
+    weights = np.exp(spread * np.random.default_rng(seed).normal(size=(CATEGORIES,) * LENGTH))
+    return weights / weights.sum()
+
+
+def total_correlation(data: np.ndarray) -> float:
+    """KL of the law from the product of the laws of its places, nats: what one call can at best leave."""
+    product = np.ones(())
+    for place in range(LENGTH):
+        others = tuple(other for other in range(LENGTH) if other != place)
+        product = np.multiply.outer(product, data.sum(axis=others))
+    return kl(data.ravel(), product.ravel())
+
+
+def kl(p: np.ndarray, q: np.ndarray) -> float:
+    """sum p log(p / q), nats; inf where q is 0 and p is not."""
+    held = p > 0
+    with np.errstate(divide="ignore"):
+        return float(np.sum(p[held] * (np.log(p[held]) - np.log(q[held]))))
+
+
+class World:
+    """Knows a process, a law of x_0, its exact belief, and all states."""
+
+    def __init__(self, process: Process, data: np.ndarray):
+        self.process = process
+        self.data = data
+        self.mask = laws.mask_of(process)
+        self.states = _all_states(process.K)  # [S, L]
+        self.place_values = process.K ** np.arange(LENGTH - 1, -1, -1)
+
+    def number(self, x: np.ndarray) -> np.ndarray:
+        """Returns the number of each state, [N]."""
+        return x @ self.place_values
+
+    def logits(self, x: np.ndarray, t: np.ndarray) -> np.ndarray:
+        """Returns log p(x_0 at a place | x_t at all others) [N, L, K]; all -inf where x_t cannot be."""
+        evidence = self._evidence(x, t)  # [N, L, 3]
+        letters = "abcdefgh"[:LENGTH]
+        beliefs = np.zeros((*x.shape, self.process.K))
+        for place in range(LENGTH):
+            others = [other for other in range(LENGTH) if other != place]
+            factors = ",".join(f"n{letters[other]}" for other in others)
+            belief = np.einsum(
+                f"{letters},{factors}->n{letters[place]}",
+                self.data,
+                *(evidence[:, other] for other in others),
+                optimize="greedy",
+            )
+            beliefs[:, place, :CATEGORIES] = belief
+        with np.errstate(divide="ignore"):
+            return np.log(beliefs)
+
+    def _evidence(self, x: np.ndarray, t: np.ndarray) -> np.ndarray:
+        """Returns q(x_t | x_0) up to a factor of each place, [N, L, 3]; of a mask 1."""
+        is_absorbing = self.mask is not None and not hasattr(self.process, "inner")
+        if is_absorbing:
+            # What was not masked is x_0, at every t.
+            probabilities = np.concatenate([np.eye(CATEGORIES), np.ones((CATEGORIES, 1))], axis=1)
+            return np.moveaxis(probabilities[:, x], 0, -1)
+        of_steps = np.stack([np.asarray(self.process.Qbar(step)) for step in range(self.process.T + 1)])
+        evidence = of_steps[t[:, None, None], np.arange(CATEGORIES), x[..., None]]
+        if self.mask is not None:
+            evidence = np.where((x == int(self.mask))[..., None], 1.0, evidence)
+        return evidence
+
+    def view(self, x: np.ndarray, t: int, s: int, memory: dict[str, np.ndarray]) -> View:
+        """Returns what a transition sees of states in a row."""
+        steps = np.full(len(x), t)
+        return View(
+            process=self.process,
+            logits=jnp.asarray(self.logits(x, steps)),
+            belief="leave_one_out",
+            x=jnp.asarray(x, jnp.int32),
+            t=jnp.asarray(steps, jnp.int32),
+            s=jnp.full(len(x), s, jnp.int32),
+            noise=_no_noise,
+            memory={name: jnp.asarray(value) for name, value in memory.items()},
+        )
+
+    def prior(self) -> np.ndarray:
+        """Returns the law [S] that the chain starts from."""
+        of_place = np.exp(np.asarray(self.process.log_prior(), np.float64))
+        return np.prod(of_place[self.states], axis=-1)
+
+    def of_data(self, law: np.ndarray) -> np.ndarray:
+        """Returns the part [3^L] of a law of states that has no mask."""
+        return law.reshape((self.process.K,) * LENGTH)[(slice(0, CATEGORIES),) * LENGTH].ravel()
+
+
+def enumerate_sampler(sampler: Sampler, process: Process, data: np.ndarray) -> Enumerated:
+    """Returns the law of x_0 that a sampler draws from under the exact belief.
+
+    Raises:
+        TooMany: it remembers too much.
+    """
+    world = World(process, data)
+    if sampler.reveal is not None:
+        return _enumerate_revealing(world, sampler)
+    if isinstance(sampler.transition, Stratified):
+        law = _enumerate_stratified(world, sampler)
+        return Enumerated(law, process.T)
+    plan = make_plan(sampler, process, (LENGTH,))
+    if isinstance(sampler.transition, Remask) and isinstance(sampler.transition.schedule, LeastConfident):
+        return Enumerated(_enumerate_confidence(world, sampler.transition, plan), len(plan))
+    law = world.prior()
+    calls = 0
+    for row in plan:
+        law = _push(law, lambda x, row=row: _row_laws(world, sampler, row, x))
+        calls += 1
+        if sampler.corrector is not None and row.s > 0:
+            for _ in range(sampler.corrector.moves):
+                law = _correct(world, sampler.corrector, row.s, law)
+                calls += 1
+    return Enumerated(world.of_data(law), calls)
+
+
+def _all_states(K: int) -> np.ndarray:
+    return np.array(list(itertools.product(range(K), repeat=LENGTH)))
+
+
+def _no_noise(stream: int) -> jnp.ndarray:
+    return jnp.zeros((1,))
+
+
+# ---- Transitions that remember nothing ----
+
+
+def _row_laws(world: World, sampler: Sampler, row: Row, x: np.ndarray) -> np.ndarray:
+    """Returns the law of each place after a row, [N, L, K]."""
+    p = np.exp(np.asarray(sampler.transition.law(world.view(x, row.t, row.s, {}))))
+    if sampler.block is None:
+        return p
+    in_block = np.arange(LENGTH) // sampler.block == row.block
+    return np.where(in_block[:, None], p, np.eye(world.process.K)[x])
+
+
+def _push(law: np.ndarray, place_laws: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Returns the law [S] of states after a step whose places move each on its own, given x."""
+    K = round(len(law) ** (1 / LENGTH))
+    possible = law > 0
+    return _spread(law[possible], place_laws(_all_states(K)[possible]))
+
+
+def _spread(p: np.ndarray, place_laws: np.ndarray) -> np.ndarray:
+    """Returns the law [S] of states that follow on N of probabilities p, each place by its law [N, L, K]."""
+    law = np.zeros(place_laws.shape[-1] ** LENGTH)
+    for block in np.array_split(np.arange(len(p)), 1 + len(p) // 100_000):
+        after = p[block][:, None]
+        for place in range(LENGTH):
+            after = (after[:, :, None] * place_laws[block, place, None, :]).reshape(len(block), -1)
+        law += after.sum(axis=0)
+    return law
+
+
+def _correct(world: World, corrector: object, s: int, law: np.ndarray) -> np.ndarray:
+    """Returns the law [S] after one move of a corrector at s."""
+    if isinstance(corrector, RateCorrector):
+
+        def leap(x: np.ndarray) -> np.ndarray:
+            view = world.view(x, s, s, {})
+            rates = laws.corrector_log_rates(world.process, view.logits, view.x, view.t, corrector.h)
+            return np.exp(np.asarray(corrector.leap.leap(rates, view.x)))
+
+        return _push(law, leap)
+    assert isinstance(corrector, Gibbs)
+    possible = law > 0
+    after = np.zeros_like(law)
+    for place in range(LENGTH):
+        x = world.states[possible].copy()
+        if world.mask is not None:
+            x[:, place] = int(world.mask)
+        view = world.view(x, s, s, {})
+        p = np.exp(np.asarray(laws.gibbs_logits(world.process, view.logits, view.x, view.t)))[:, place]
+        for category in range(world.process.K):
+            x[:, place] = category
+            np.add.at(after, world.number(x), law[possible] * p[:, category] / LENGTH)
+    return after
+
+
+# ---- Confidence: a place remembers the probability that it was unmasked with ----
+
+
+def _enumerate_confidence(world: World, transition: Remask, plan: tuple[Row, ...]) -> np.ndarray:
+    mask = int(world.mask)
+    x = np.full((1, LENGTH), mask)
+    confidence = np.zeros((1, LENGTH))
+    p = np.ones(1)
+    for row in plan:
+        view = world.view(x, row.t, row.s, {"confidence": confidence})
+        place_laws = np.exp(np.asarray(transition.law(view)))  # [N, L, K]
+        if row.s == 0:
+            break
+        denoiser = np.exp(np.asarray(view.log_denoiser))
+        parent, after, chance = _children(place_laws, p)
+        seen = np.take_along_axis(denoiser[parent], after[..., None], axis=-1)[..., 0]
+        confidence = np.where(x[parent] == mask, seen, confidence[parent])
+        # What a masked place remembers counts nothing.
+        confidence = np.where(after == mask, 0.0, confidence)
+        x, confidence, p = _merge(after, confidence, chance)
+    return world.of_data(_spread(p, place_laws))
+
+
+def _children(place_laws: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns the parents, the states and the probabilities of all that may follow, place by place."""
+    K = place_laws.shape[-1]
+    parent = np.arange(len(p))
+    after = np.zeros((len(p), 0), np.int64)
+    for place in range(LENGTH):
+        chance = p[:, None] * place_laws[parent, place]  # [N, K]
+        which, category = np.nonzero(chance > 0)
+        p = chance[which, category]
+        parent = parent[which]
+        after = np.concatenate([after[which], category[:, None]], axis=1)
+        if len(p) > 30 * TOO_MANY:
+            raise TooMany
+    assert after.max() < K
+    return parent, after, p
+
+
+def _merge(x: np.ndarray, memory: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Adds up the probabilities of equal states that remember the same."""
+    key = np.concatenate([x, np.round(memory, 13)], axis=1)
+    code = np.zeros(len(x), np.int64)
+    for column in key.T:
+        _, value = np.unique(column, return_inverse=True)
+        _, code = np.unique(code * (value.max() + 1) + value, return_inverse=True)
+    _, first = np.unique(code, return_index=True)
+    if len(first) > TOO_MANY:
+        raise TooMany
+    return x[first], memory[first], np.bincount(code, weights=p)
+
+
+# ---- Stratified: given its path a place's clock is uniform on an interval ----
+
+
+def _enumerate_stratified(world: World, sampler: Sampler) -> np.ndarray:
+    """Returns the law of x_0 where a place moves when its clock passes a whole number."""
+    process = world.process
+    never_leaves_again = world.mask is not None and not hasattr(process, "inner")
+    start = world.prior()
+    x = world.states[start > 0]
+    p = start[start > 0]
+    low = np.zeros(x.shape)
+    high = np.ones(x.shape)
+    for t in range(process.T, 0, -1):
+        view = world.view(x, t, t - 1, {})
+        log_p = p_logits(process, view.logits, view.x, view.t, "leave_one_out")
+        hazard = np.asarray(laws.leaving_probability(log_p, view.x))  # [N, L]
+        where_to = np.nan_to_num(np.exp(np.asarray(laws.leaving_logits(log_p, view.x))))
+
+        # A clock in [low, high) passes 1 from 1 - hazard on.
+        turn = np.clip(1 - hazard, low, high)
+        leaves = (high - turn) / (high - low)
+        stays = np.eye(process.K)[x]  # [N, L, K]
+        place_laws = (1 - leaves)[..., None] * stays + leaves[..., None] * where_to
+        if t == 1:
+            break
+        parent, after, p = _children(place_laws, p)
+        has_left = after != x[parent]
+        turn, hazard, low, high = turn[parent], hazard[parent], low[parent], high[parent]
+        low, high = (
+            np.where(has_left, turn + hazard - 1, low + hazard),
+            np.where(has_left, high + hazard - 1, turn + hazard),
+        )
+        x = after
+        if never_leaves_again:
+            unmasked = x != int(world.mask)
+            low = np.where(unmasked, 0.0, low)
+            high = np.where(unmasked, 1.0, high)
+        x, clocks, p = _merge(x, np.concatenate([low, high], axis=1), p)
+        low, high = clocks[:, :LENGTH], clocks[:, LENGTH:]
+    return world.of_data(_spread(p, place_laws))
+
+
+# ---- Revealing ----
+
+
+def _enumerate_revealing(world: World, sampler: Sampler) -> Enumerated:
+    reveal = sampler.reveal
+    assert reveal is not None
+    assert sampler.block is None
+    rows = reveal.count.rows(LENGTH)
+    has_masks = (world.states == int(world.mask)).any(axis=1)
+    law = world.prior()
+    calls = 0.0
+    for i in range(1, rows + 1):
+        calls += law[has_masks].sum()
+        law = _reveal(world, reveal, i, rows, law)
+    return Enumerated(world.of_data(law), float(calls))
+
+
+def _reveal(world: World, reveal: Reveal, i: int, rows: int, law: np.ndarray) -> np.ndarray:
+    """Returns the law [S] after row i of revealing."""
+    x = world.states[law > 0]
+    masked = x == int(world.mask)
+    steps = smallest_step(world.process, jnp.asarray(masked.mean(axis=1)))
+    logits = world.logits(x, np.asarray(steps))
+    log_p = np.asarray(
+        laws.denoiser_of(world.process, jnp.asarray(logits), jnp.asarray(x), steps, "leave_one_out")
+    )  # [N, L, K]
+
+    # All that may be drawn at masked places; at the others, where it counts nothing, x itself.
+    drawn_laws = np.where(masked[..., None], np.exp(log_p), np.eye(world.process.K)[x])
+    parent, drawn, p = _children(drawn_laws, law[law > 0])
+    orders, weights = _orders(reveal, log_p[parent], drawn, masked[parent], i, rows)  # [M, n, L], [M, n]
+    after = np.zeros_like(law)
+    for n in range(weights.shape[1]):
+        candidates = Candidates(
+            log_p=jnp.asarray(log_p[parent]),
+            drawn=jnp.asarray(drawn, jnp.int32),
+            masked=jnp.asarray(masked[parent]),
+            places=jnp.full(len(drawn), LENGTH, jnp.int32),
+            uniforms=lambda n=n: jnp.asarray(orders[:, n]),
+            i=jnp.asarray(i),
+            rows=rows,
+        )
+        if _is_noisy(reveal):
+            count = reveal.count.count(candidates, candidates.uniforms())
+            is_revealed = places.take_first(candidates.uniforms(), candidates.masked, count)
+        else:
+            is_revealed = reveal.choose(candidates)
+        np.add.at(after, world.number(np.where(np.asarray(is_revealed), drawn, x[parent])), p * weights[:, n])
+    return after
+
+
+def _is_noisy(reveal: Reveal) -> bool:
+    return isinstance(reveal.order, DrawnProbability) and reveal.order.temperature > 0
+
+
+def _orders(
+    reveal: Reveal, log_p: np.ndarray, drawn: np.ndarray, masked: np.ndarray, i: int, rows: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns scores of places [M, n, L] for each order that noise may give, and its probability [M, n].
+
+    Sorting by log p + c Gumbel draws an order by Plackett and Luce: each place next with a probability in
+    proportion to p^(1/c), of those that are left.
+    """
+    if isinstance(reveal.order, RandomOrder):
+        cooled = np.inf
+    elif _is_noisy(reveal):
+        cooled = reveal.order.temperature * (1 - i / rows)
+    else:
+        return np.zeros((len(drawn), 1, LENGTH)), np.ones((len(drawn), 1))
+    score = np.take_along_axis(log_p, drawn[..., None], axis=-1)[..., 0]
+    if cooled == 0:
+        return score[:, None], np.ones((len(drawn), 1))
+    with np.errstate(invalid="ignore"):
+        log_weight = np.where(masked, score / cooled, -np.inf)
+    weight = np.where(masked, np.exp(log_weight - log_weight.max(axis=1, keepdims=True)), 0.0)
+    weight = np.where(masked.any(axis=1, keepdims=True), weight, 1.0)
+    scores = []
+    probabilities = []
+    for order in itertools.permutations(range(LENGTH)):
+        probability = np.ones(len(drawn))
+        for position, place in enumerate(order):
+            left = list(order[position:])
+            total = weight[:, left].sum(axis=1)
+            # Places that are not masked come last, from left to right: there is one way.
+            if_none = float(place == min(left))
+            share = weight[:, place] / np.where(total > 0, total, 1.0)
+            probability = probability * np.where(total > 0, share, if_none)
+        scores.append(LENGTH - np.argsort(order))
+        probabilities.append(probability)
+    repeated = np.broadcast_to(np.array(scores, float)[None], (len(drawn), len(scores), LENGTH))
+    return repeated, np.stack(probabilities, axis=1)
