@@ -13,9 +13,8 @@ the first samples of images, and samplers_trained.png of all figures.
 import argparse
 import json
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -23,16 +22,12 @@ from digits_quality import Judge
 from scipy.special import entr
 
 from d3pm_jax import runs, show
-from d3pm_jax.config.objective import logits_keywords
-from d3pm_jax.config.process import build_process
 from d3pm_jax.evaluation import frechet, texts
 from d3pm_jax.evaluation.neighbours import K as NEIGHBOURS, precision_recall
 from d3pm_jax.kinds.features import choose_features
 from d3pm_jax.kinds.text import CONTEXT
-from d3pm_jax.parts.diffusion import with_steps
 from d3pm_jax.runs.run import Run
-from d3pm_jax.sampling import Chain, Sampler, make_plan, named, sample_by
-from d3pm_jax.sampling.noise import SAMPLING
+from d3pm_jax.sampling import Sampler, named
 from d3pm_jax.sampling.places import Cosine, RandomOrder, Reveal
 from d3pm_jax.show.curves import save_figure
 
@@ -80,6 +75,7 @@ def make_cases(run: Run, calls: list[int]) -> Iterator[Case]:
     for bound in BOUNDS:
         yield Case("entropy_bound", f"bound {bound:g}", named.entropy_bound(bound), None)
     yield Case("random_order", "1 a call", named.random_order(), None)
+    yield Case("first_hitting", "1 a call", named.first_hitting(), None)
 
 
 def uniform_cases(n: int) -> Iterator[Case]:
@@ -131,25 +127,9 @@ def draw_missing(run: Run, cases: list[Case], out: Path) -> None:
 
 def draw_samples(run: Run, case: Case) -> tuple[np.ndarray, np.ndarray]:
     """Draws NUM samples, and returns them with the calls that each would need alone."""
-    shape = run.parts.description.shape
-    # A plan may ask for what a process that went to a device has lost.
-    process = with_steps(build_process(run.config.process), case.steps)
-    plan = make_plan(case.sampler, process, shape)
-    keywords = logits_keywords(run.config.loss)
-
-    @jax.jit
-    def draw_batch(params: Any, process: Any, key: jax.Array, start: jax.Array) -> Chain:
-        denoise = partial(run.parts.network, params)
-        return sample_by(key, case.sampler, denoise, process, (BATCH, *shape), start, plan=plan, **keywords)
-
-    key = jax.random.fold_in(jax.random.key(SEED), SAMPLING)
-    chains = []
-    for start in range(0, NUM, BATCH):
-        chain = jax.device_get(draw_batch(run.params, process, key, np.int32(start)))
-        if chain.failed_at != 0:
-            raise RuntimeError(f"{case.name} {case.setting}: nothing to draw from in row {chain.failed_at}")
-        chains.append(chain)
-    return np.concatenate([chain.x0 for chain in chains]), np.concatenate([chain.calls for chain in chains])
+    respaced = run.respaced(case.steps or run.process.T)
+    drawn = respaced.draw(jax.random.key(SEED), NUM, batch_size=BATCH, sampler=case.sampler)
+    return drawn.x0, drawn.calls
 
 
 # ---- Measuring ----
