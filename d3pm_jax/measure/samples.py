@@ -431,12 +431,17 @@ def describe_drawing(sampler: Sampler, drawn: Drawn) -> dict[str, Any]:
 
 
 def _slots_to_json(slot: Any) -> Any:
-    """Returns a slot of a sampler as nested dicts, each with the name of its class; a function as a name."""
+    """Returns a slot of a sampler as nested dicts, each with the name of its class.
+
+    A function is its name, and infinity a word: JSON has no number for it.
+    """
     if dataclasses.is_dataclass(slot):
         fields = {field.name: _slots_to_json(getattr(slot, field.name)) for field in dataclasses.fields(slot)}
         return {"class": type(slot).__name__, **fields}
     if isinstance(slot, tuple):
         return [_slots_to_json(item) for item in slot]
+    if isinstance(slot, float) and not np.isfinite(slot):
+        return str(slot)
     if callable(slot):
         return getattr(slot, "__qualname__", type(slot).__name__)
     return slot

@@ -265,6 +265,10 @@ class RemaskLoop(Remask):
     alpha: float = 0.9
     """the level that is held: the step whose alpha is nearest"""
 
+    def __post_init__(self) -> None:
+        """Raises ValueError unless alpha is in [0, 1]."""
+        _check_share("alpha", self.alpha)
+
     def plan(self, process: Process) -> tuple[Row, ...]:
         spec = laws.require_absorbing(process, "masking again").spec
         if spec is None:

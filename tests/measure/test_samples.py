@@ -15,8 +15,10 @@ from d3pm_jax import kinds, runs
 from d3pm_jax.errors import UserError
 from d3pm_jax.kinds import Given
 from d3pm_jax.loop.metrics import read_metrics
-from d3pm_jax.measure.samples import draw_forward, evenly_spaced
+from d3pm_jax.measure.samples import Drawn, describe_drawing, draw_forward, evenly_spaced
 from d3pm_jax.runs.run import open_run
+from d3pm_jax.sampling import named
+from d3pm_jax.schedules import continuous
 from d3pm_jax.storage.run_folder import read_config
 from tests import tiny
 from tests.families import BETA
@@ -155,6 +157,17 @@ def test_arguments_that_cannot_be_used_are_told_with_a_cure(tmp_path, small_netw
     for message, call in calls.items():
         with pytest.raises(UserError, match=message):
             call()
+
+
+def test_slots_are_written_as_numbers_and_names():
+    x = np.zeros((2, 3), np.int32)
+    drawn = Drawn(x, x[None], np.array([3, 4]), 5)
+    content = describe_drawing(named.first_hitting(continuous.cosine), drawn)
+    assert (content["calls"], content["program_calls"]) == (3.5, 5)
+    assert content["sampler"]["reveal"]["schedule"] == "cosine"
+    slots = describe_drawing(named.entropy_bound(np.inf), drawn)["sampler"]
+    assert slots["reveal"]["count"] == {"class": "EntropyBound", "bound": "inf"}
+    assert slots["shaping"]["forbid"] == []
 
 
 @pytest.mark.parametrize("T", [1, 5, 10, 45, 100, 256, 1000, 4000])
