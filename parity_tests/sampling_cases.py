@@ -43,7 +43,8 @@ def steps_back(
                 for k, x in values.items():
                     if isinstance(x, float):
                         values[k] = np.array(x)
-                yield Case(name, args | values, eager=is_first, quick=family == quick)
+                is_quick = family == quick and "denoiser" not in values.values()
+                yield Case(name, args | values, eager=is_first, quick=is_quick)
 
     return cases
 
@@ -260,9 +261,9 @@ CHAINS: dict[str, tuple[str, ...]] = {
     "keep and correct": ("marginal",),
 }
 QUICK_CHAINS = (
-    ("remdm_confidence", "absorbing_extra"),
     ("maskgit", "absorbing_extra"),
-    ("tau_leaping", "masked"),
+    ("predictor_corrector", "marginal"),
+    ("shaped", "uniform"),
 )
 # What the logits are, where it is not "leave_one_out".
 BELIEFS = {("psi", "uniform"): "denoiser", ("shaped", "uniform"): "denoiser", ("ddim", "marginal"): "d3pm"}
