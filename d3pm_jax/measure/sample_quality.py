@@ -28,6 +28,7 @@ from d3pm_jax.storage import names
 COMPARED = ("N", "split", "reference", "features")  # entries that comparable figures have in common
 FILES = f"{names.QUALITY}_*.json"
 NO_CONDITIONS = "none"
+CALLS = "calls_per_sample"  # the figure of samples of a sampler
 KIND = "kind"  # the entry in the protocol of a Record that names the kind of the data
 
 
@@ -149,7 +150,7 @@ def measure_quality(
     sampler_name = parts.method.sampler
     if sampler is not None:
         sampler_name = describe_sampler(sampler)
-        figures = {**figures, "calls_per_sample": float(np.mean(drawn.calls))}
+        figures = {**figures, CALLS: float(np.mean(drawn.calls))}
     classes = "none"
     if "label" in inputs:
         classes = "those of the conditions"
@@ -312,6 +313,9 @@ def format_table(results: Sequence[Record], user_table: QualityTable | None = No
     references: list[Record] = []  # the first result of each reference
     for result in results:
         line = _format_line(f"{result.path.parent.name}/{result.path.stem}", result, "samples", columns)
+        calls = result.values["samples"].get(CALLS)
+        if calls is not None:
+            line += f"  {calls.value:.4g} calls, {result.protocol['sampler']}"
         differences = record.list_incomparable(results[0], result)
         if differences:
             line += f"  NOT COMPARABLE with the first line: other {', '.join(differences)}"

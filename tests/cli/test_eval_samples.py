@@ -103,6 +103,9 @@ def test_the_protocol_says_by_which_sampler_samples_are(run, monkeypatch):
     assert set(rows) == {"ancestral", "transition = Mixture(kappa=0.5)", "corrector = Gibbs(moves=2)"}
     assert "calls_per_sample" not in rows["ancestral"].values["samples"]
     assert rows["transition = Mixture(kappa=0.5)"].values["samples"]["calls_per_sample"].value == 5
+    table = "\n".join(protocol.format_table(list(rows.values())))
+    assert table.count(" calls, ") == 2
+    assert "  13 calls, corrector = Gibbs(moves=2)\n" in f"{table}\n"
     of_gibbs = rows["corrector = Gibbs(moves=2)"]
     assert of_gibbs.values["samples"]["calls_per_sample"].value == 5 + 4 * 2
 
