@@ -98,7 +98,7 @@ def count_by_factor(probability: Float[Array, "B L"], factor: float) -> Int[Arra
 
 
 @declared()
-def count_by_entropy(entropy: Float[Array, "B L"], bound: float) -> Int[Array, " B"]:
+def count_by_entropy(entropy: Float[Array, "B L"], bound: float | Float[Array, ""]) -> Int[Array, " B"]:
     """Returns the longest prefix whose sum of entropies less the largest is at most a bound (EB-Sampler).
 
     Args:
@@ -300,7 +300,8 @@ class EntropyBound(Count):
 
     def count(self, candidates: Candidates, score: Array) -> Array:
         entropy = jnp.sort(jnp.where(candidates.masked, -score, jnp.inf), axis=-1)
-        return count_by_entropy(entropy, self.bound)
+        # As an array it may be infinite.
+        return count_by_entropy(entropy, jnp.asarray(self.bound, entropy.dtype))
 
 
 @dataclasses.dataclass(frozen=True)

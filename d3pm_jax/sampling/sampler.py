@@ -501,9 +501,12 @@ def _shape(problem: Problem, logits: Array, x: Array, t: Array) -> tuple[Array, 
     if shaping.changes_nothing:
         return logits, belief
     if belief == "denoiser":
-        logits = to_leave_one_out(problem.process, logits, x, t)
-        belief = "leave_one_out"
-    return shaping.apply(logits), belief
+        return shaping.apply(to_leave_one_out(problem.process, logits, x, t)), "leave_one_out"
+
+    # What x_t rules out takes no part. Else top-k and top-p might keep nothing but that: of a place that is
+    # no longer masked the others may think little, and it must stay what it is.
+    is_possible = problem.process.log_q_x0(x, t) > -jnp.inf  # [B, *S, K]
+    return shaping.apply(jnp.where(is_possible, logits, -jnp.inf)), belief
 
 
 def _may_change(problem: Problem, x: Array, row: Row) -> Array | None:

@@ -210,9 +210,10 @@ def _shape(problem: Problem, logits: Tensor, x: Tensor, t: Tensor) -> tuple[Tens
     if shaping.changes_nothing:
         return logits, belief
     if belief == "denoiser":
-        logits = to_leave_one_out(problem.process, logits, x, t)
-        belief = "leave_one_out"
-    return shaping.apply(logits), belief
+        return shaping.apply(to_leave_one_out(problem.process, logits, x, t)), "leave_one_out"
+    # What x_t rules out takes no part, however likely the others may think it.
+    is_possible = problem.process.log_q_x0(x, t) > -torch.inf
+    return shaping.apply(torch.where(is_possible, logits, -torch.inf)), belief
 
 
 def _may_change(problem: Problem, row: Row) -> Tensor:
