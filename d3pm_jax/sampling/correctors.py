@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import math
 from collections.abc import Callable
 
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.processes.base import Process, check_elementwise
 from d3pm_jax.sampling import laws
+from d3pm_jax.sampling.fields import check_fields
 from d3pm_jax.sampling.noise import CORRECTOR
 from d3pm_jax.sampling.transitions import Euler, Poisson
 
@@ -84,6 +86,7 @@ class Gibbs(Corrector):
 
     def __post_init__(self) -> None:
         """Raises ValueError for less than one move."""
+        check_fields(self)
         _check_moves(self.moves)
 
     def check(self, process: Process) -> None:
@@ -99,8 +102,11 @@ class Gibbs(Corrector):
         noise: Callable[[int], Array],
     ) -> Array:
         # A uniform choice is where one of uniforms is largest.
-        order = jnp.where(may_change, noise(1), -1.0).reshape(len(x), -1)
-        places = jnp.arange(order.shape[-1]).reshape(1, -1)
+        num_places = math.prod(x.shape[1:])
+        if num_places == 0:
+            return x
+        order = jnp.where(may_change, noise(1), -1.0).reshape(len(x), num_places)
+        places = jnp.arange(num_places).reshape(1, num_places)
         is_chosen = (places == jnp.argmax(order, axis=-1)[:, None]).reshape(x.shape) & may_change
         mask = laws.mask_of(process)
         if mask is not None:
@@ -122,6 +128,7 @@ class RateCorrector(Corrector):
 
     def __post_init__(self) -> None:
         """Raises ValueError for less than one move, or a time that is not above 0."""
+        check_fields(self)
         _check_moves(self.moves)
         if not 0 < self.h < float("inf"):
             raise ValueError(f"h = {self.h}: it must be finite, and above 0")

@@ -68,7 +68,7 @@ def keep_logits(
     moved = numerics.log_add(
         *jnp.broadcast_arrays(jnp.log(to_x0)[..., None] + log_denoiser, jnp.log(to_pi)[..., None] + log_pi)
     )
-    return _add_at(moved, xt, jnp.log(stay))
+    return _unless_ruled_out(log_denoiser, _add_at(moved, xt, jnp.log(stay)))
 
 
 @declared(xt=CATEGORIES, t=steps(1), kappa=SHARE)
@@ -141,7 +141,8 @@ def remask_logits(
     other = jnp.where(is_masked[..., None], jnp.log(to_x0)[..., None] + log_denoiser, NEG_INF)
     unmasked = _add_at(other, xt, jnp.where(is_masked, jnp.log(stay), jnp.log1p(-sigma)))
     to_mask = jnp.where(is_masked, NEG_INF, jnp.log(sigma))
-    return _add_at(unmasked, jnp.broadcast_to(mask, xt.shape), to_mask)
+    law = _add_at(unmasked, jnp.broadcast_to(mask, xt.shape), to_mask)
+    return jnp.where(is_masked[..., None], _unless_ruled_out(log_denoiser, law), law)
 
 
 @declared(t=steps(1), s=steps(0))
@@ -376,6 +377,12 @@ def _difference(process: Mixing, t: Array, s: Array, shape: tuple[int, ...]) -> 
 def _log_passed(log_steps: Array, t: Array, s: Array, shape: tuple[int, ...]) -> Array:
     """Returns log log(alpha_s / alpha_t), [*S]: +inf where a step between keeps nothing."""
     return jnp.log(-_log_between(log_steps, s, t, shape))
+
+
+def _unless_ruled_out(log_denoiser: Array, law: Array) -> Array:
+    """Returns a law, or all -inf where the denoiser rules out every x_0, so that nothing is drawn."""
+    nothing_left = jnp.max(log_denoiser, axis=-1, keepdims=True) == NEG_INF
+    return jnp.where(nothing_left, NEG_INF, law)
 
 
 def _log_complement(log_p: Array) -> Array:

@@ -16,6 +16,7 @@ from jax.scipy.special import entr
 from jaxtyping import Array, Bool, Float, Int
 
 from d3pm_jax.checks import declared
+from d3pm_jax.sampling.fields import check_fields
 from d3pm_jax.schedules.continuous import Schedule
 
 
@@ -167,6 +168,7 @@ class DrawnProbability(Order):
 
     def __post_init__(self) -> None:
         """Raises ValueError unless the temperature is finite, and not below 0."""
+        check_fields(self)
         if not 0 <= self.temperature < float("inf"):
             raise ValueError(f"temperature = {self.temperature}: it must be finite, and at least 0")
 
@@ -221,6 +223,7 @@ class Cosine(Count):
 
     def __post_init__(self) -> None:
         """Raises ValueError for less than one row."""
+        check_fields(self)
         if self.num_rows < 1:
             raise ValueError(f"rows = {self.num_rows}: there must be at least 1")
 
@@ -258,6 +261,7 @@ class Threshold(_CountOfProbabilities):
 
     def __post_init__(self) -> None:
         """Raises ValueError unless the threshold is above 0."""
+        check_fields(self)
         if not self.threshold > 0:
             raise ValueError(f"threshold = {self.threshold}: it must be above 0")
 
@@ -273,6 +277,7 @@ class Factor(_CountOfProbabilities):
 
     def __post_init__(self) -> None:
         """Raises ValueError unless the factor is above 0."""
+        check_fields(self)
         if not self.factor > 0:
             raise ValueError(f"factor = {self.factor}: it must be above 0")
 
@@ -289,6 +294,7 @@ class EntropyBound(Count):
 
     def __post_init__(self) -> None:
         """Raises ValueError unless the bound is at least 0."""
+        check_fields(self)
         if not self.bound >= 0:
             raise ValueError(f"bound = {self.bound}: it must be at least 0")
 
@@ -313,6 +319,7 @@ class Reveal:
 
     def __post_init__(self) -> None:
         """Raises ValueError for a count that needs another order."""
+        check_fields(self)
         self.count.check(self.order)
 
     def choose(self, candidates: Candidates) -> Bool[Array, "B L"]:
@@ -333,6 +340,7 @@ class FirstHitting(Reveal):
 
     def __post_init__(self) -> None:
         """Raises ValueError for another order or count: they are what the name says."""
+        check_fields(self)
         if (self.order, self.count) != (RandomOrder(), One()):
             raise ValueError("first hitting reveals one random place a row: leave out order and count")
 

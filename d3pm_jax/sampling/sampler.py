@@ -25,9 +25,10 @@ from d3pm_jax.checks.arrays import describe
 from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.processes.base import Process
 from d3pm_jax.sampling import laws, places
-from d3pm_jax.sampling.chain import Chain, Row, State, call_all, run_plan
+from d3pm_jax.sampling.chain import EVERY_BLOCK, Chain, Row, State, call_all, run_plan
 from d3pm_jax.sampling.correctors import Corrector
 from d3pm_jax.sampling.denoise import Denoise
+from d3pm_jax.sampling.fields import check_fields
 from d3pm_jax.sampling.noise import DRAW, ORDER, PHASE, Streams, per_example
 from d3pm_jax.sampling.places import Candidates, FirstHitting, Reveal
 from d3pm_jax.sampling.shaping import Shaping
@@ -56,6 +57,7 @@ class Sampler:
 
     def __post_init__(self) -> None:
         """Raises ValueError for slots that do not go together."""
+        check_fields(self)
         if self.reveal is not None and self.transition != Bayes():
             raise ValueError(
                 f"places are revealed with x_0, and no {type(self.transition).__name__} has a say: leave out "
@@ -101,6 +103,7 @@ class Problem(NamedTuple):
     belief: Belief
     x0: Int[Array, " B *S"] | None  # what known places hold
     unknown: Bool[Array, " B *S"] | None  # the places to draw; None: all
+    masked_at_start: Bool[Array, " B *S"] | None  # of a sampler that reveals
     rows: int  # of a block
     is_watched: bool  # whether rows hand out what they saw
 
@@ -118,12 +121,7 @@ def make_plan(sampler: Sampler, process: Process, shape: tuple[int, ...]) -> tup
         ValueError: a slot is not for this process, or a block does not divide the places.
     """
     sampler.check(process)
-    num_places = math.prod(shape)
-    block = sampler.block or max(1, num_places)
-    if num_places % block:
-        raise ValueError(
-            f"block = {block} does not divide the {num_places} places of an example: pass a divisor"
-        )
+    block = _length_of_block(sampler, shape)
     if sampler.reveal is None:
         of_block = sampler.transition.plan(process)
     else:
@@ -131,9 +129,26 @@ def make_plan(sampler: Sampler, process: Process, shape: tuple[int, ...]) -> tup
         of_block = tuple(Row(rows - i, process.T, 0) for i in range(rows))
     if sampler.block is None:
         return of_block
-    blocks = num_places // block
+    blocks = math.prod(shape) // block
     numbers = iter(range(blocks * len(of_block), 0, -1))
     return tuple(row._replace(number=next(numbers), block=b) for b in range(blocks) for row in of_block)
+
+
+def _length_of_block(sampler: Sampler, shape: tuple[int, ...]) -> int:
+    """Returns how many places a block has, all of an example of shape *S where it is not cut into blocks.
+
+    Raises:
+        ValueError: the sampler goes by places and there is none, or a block does not divide them.
+    """
+    num_places = math.prod(shape)
+    if num_places == 0 and (sampler.reveal is not None or sampler.block is not None):
+        raise ValueError(f"an example of shape {shape} has no places to reveal: pass sizes from 1 on")
+    block = sampler.block or max(1, num_places)
+    if num_places % block:
+        raise ValueError(
+            f"block = {block} does not divide the {num_places} places of an example: pass a divisor"
+        )
+    return block
 
 
 def read_plan(plan: Plan) -> tuple[Row, ...]:
@@ -151,15 +166,24 @@ def read_plan(plan: Plan) -> tuple[Row, ...]:
         ) from error
 
 
-def check_plan(plan: Sequence[Row], sampler: Sampler, process: Process) -> None:
-    """Raises ValueError for a plan that a sampler cannot take."""
+def check_plan(plan: Sequence[Row], sampler: Sampler, process: Process, shape: tuple[int, ...]) -> None:
+    """Raises ValueError for a plan that a sampler cannot take of examples of shape *S."""
     if not plan or plan[-1].s != 0:
         end = "has no rows" if not plan else f"ends at s = {plan[-1].s}"
         raise ValueError(f"the plan {end}: its last row must go to 0, as Row(1, t, 0)")
     if [row.number for row in plan] != list(range(len(plan), 0, -1)):
         raise ValueError(f"the rows of the plan must be numbered {len(plan)}, .., 1, by how many are left")
+    _check_blocks(plan, sampler, shape)
+    if sampler.reveal is not None:
+        rows = make_plan(sampler, process, shape)
+        if tuple(plan) != rows:
+            raise ValueError(
+                f"the plan has {len(plan)} rows that are not those of make_plan, which are {len(rows)}, each "
+                f"from {process.T} to 0: places are revealed by these alone, so leave out plan"
+            )
+        return
     for before, row in itertools.pairwise(plan):
-        if sampler.reveal is None and row.block == before.block and row.t != before.s:
+        if row.block == before.block and row.t != before.s:
             raise ValueError(
                 f"row {row.number} begins at {row.t}, but row {before.number} ended at {before.s}: begin it "
                 f"there"
@@ -169,14 +193,30 @@ def check_plan(plan: Sequence[Row], sampler: Sampler, process: Process) -> None:
             raise ValueError(
                 f"row {row.number} goes from {row.t} to {row.s}: steps are 1..{process.T}, and 0"
             )
-        if sampler.reveal is not None:
-            continue
         if row.s > row.t:
             laws.require_mixing(process, f"row {row.number}, which goes back up from {row.t} to {row.s},")
         elif not sampler.transition.goes_further and row.s != row.t - 1:
             raise ValueError(
                 f"row {row.number} goes from {row.t} to {row.s}, but {type(sampler.transition).__name__} "
                 f"takes one step at a time: respace the process, or take Keep or Remask"
+            )
+
+
+def _check_blocks(plan: Sequence[Row], sampler: Sampler, shape: tuple[int, ...]) -> None:
+    """Raises ValueError unless a plan goes through all blocks in their order, each of them to 0."""
+    blocks = [EVERY_BLOCK]
+    if sampler.block is not None:
+        blocks = list(range(math.prod(shape) // _length_of_block(sampler, shape)))
+    planned = [block for block, _ in itertools.groupby(row.block for row in plan)]
+    if planned != blocks:
+        raise ValueError(
+            f"the plan goes through the blocks {planned}, and the sampler through {blocks}: give each row "
+            f"its block, as make_plan does"
+        )
+    for row, after in itertools.pairwise(plan):
+        if row.block != after.block and row.s != 0:
+            raise ValueError(
+                f"block {row.block} ends at s = {row.s}, in row {row.number}: its last row must go to 0"
             )
 
 
@@ -299,7 +339,7 @@ def _run(
         plan = make_plan(sampler, process, xT.shape[1:])
     else:
         plan = read_plan(plan)
-        check_plan(plan, sampler, process)
+        check_plan(plan, sampler, process, xT.shape[1:])
 
     @marked
     def call_network(x: Array, time: Array) -> Float[Array, " B *S K"]:
@@ -313,9 +353,12 @@ def _run(
     if x0 is not None and known is not None:
         unknown = ~known
         xT = jnp.where(known, x0, xT)
-    blocks = len({row.block for row in plan})
+    masked_at_start = None
+    if sampler.reveal is not None:
+        masked_at_start = _is_masked(process, xT, unknown)
+    rows = len(plan) // len({row.block for row in plan})
     problem = Problem(
-        sampler, call_network, process, draw_noise, belief, x0, unknown, len(plan) // blocks, is_watched
+        sampler, call_network, process, draw_noise, belief, x0, unknown, masked_at_start, rows, is_watched
     )
     goes_up = any(row.s > row.t for row in plan) and sampler.reveal is None
 
@@ -394,12 +437,9 @@ def _correct(problem: Problem, state: State, row: Row, may_change: Array | None)
 
 def _reveal(problem: Problem, state: State, row: Row) -> tuple[State, Seen | None]:
     """Reveals masked places of a row's block with x_0 of the denoiser; a finished example does nothing."""
-    mask = laws.mask_of(problem.process)
-    masked = state.x == mask
     may_change = _may_change(problem, state.x, row)
-    if may_change is not None:
-        masked &= may_change
-    is_active = jnp.any(masked.reshape(len(masked), -1), axis=-1)  # [B]
+    masked = _is_masked(problem.process, state.x, may_change)
+    is_active = jnp.any(_in_line(masked), axis=-1)  # [B]
 
     def reveal() -> tuple[State, Seen | None]:
         x, memory, logits = _reveal_some(problem, state, row, masked, may_change)
@@ -416,8 +456,7 @@ def _reveal_some(
     reveal, process = problem.sampler.reveal, problem.process
     assert reveal is not None
     x = state.x
-    flat = (len(x), -1)
-    in_line = masked.reshape(flat)  # [B, L]
+    in_line = _in_line(masked)  # [B, L]
 
     def noise(stream: int) -> Array:
         return problem.noise(row.number, stream)
@@ -425,8 +464,8 @@ def _reveal_some(
     memory = state.memory
     if isinstance(reveal, FirstHitting):
         # An example has one time: the noise of its first place serves, and that of the others is left.
-        u = noise(PHASE).reshape(flat)[:, 0]
-        left = jnp.sum(masked_of_all(problem, x), axis=-1, dtype=jnp.int32)
+        u = _in_line(noise(PHASE))[:, 0]
+        left = jnp.sum(_in_line(_is_masked(process, x, problem.unknown)), axis=-1, dtype=jnp.int32)
         masked_share = places.next_hitting(memory["masked_share"], left, u)
         memory = memory | {"masked_share": masked_share}
     t = smallest_step(process, share_of_masks(problem, x))
@@ -438,15 +477,16 @@ def _reveal_some(
     log_p = laws.denoiser_of(process, shaped, x, t, belief)  # [B, *S, K]
     drawn = inverse_cdf.categorical(log_p, noise(DRAW))
 
-    num_places = jnp.full(len(x), in_line.shape[-1], jnp.int32)
+    masked_at_start = problem.masked_at_start
+    assert masked_at_start is not None
     if may_change is not None:
-        num_places = jnp.sum(may_change.reshape(flat), axis=-1, dtype=jnp.int32)
+        masked_at_start &= may_change
     candidates = Candidates(
-        log_p=log_p.reshape(*in_line.shape, -1),
-        drawn=drawn.reshape(flat),
+        log_p=log_p.reshape(*in_line.shape, process.K),
+        drawn=_in_line(drawn),
         masked=in_line,
-        places=num_places,
-        uniforms=lambda: noise(ORDER).reshape(flat),
+        places=jnp.sum(_in_line(masked_at_start), axis=-1, dtype=jnp.int32),
+        uniforms=lambda: _in_line(noise(ORDER)),
         i=problem.rows - (row.number - 1) % problem.rows,
         rows=problem.rows,
     )
@@ -455,20 +495,25 @@ def _reveal_some(
     return jnp.where(is_revealed, drawn, x), memory, logits
 
 
-def masked_of_all(problem: Problem, x: Array) -> Array:
-    """Tells which unknown places are masked, in one line, [B, L]."""
-    masked = x == laws.mask_of(problem.process)
-    if problem.unknown is not None:
-        masked &= problem.unknown
-    return masked.reshape(len(x), -1)
+def _is_masked(process: Process, x: Array, counts: Array | None) -> Array:
+    """Tells which places are masked, of those that count, [B, *S]; None: all count."""
+    masked = x == laws.mask_of(process)
+    if counts is None:
+        return masked
+    return masked & counts
+
+
+def _in_line(x: Array) -> Array:
+    """Returns the places of each example in one line, [B, L]."""
+    return x.reshape(len(x), math.prod(x.shape[1:]))
 
 
 def share_of_masks(problem: Problem, x: Array) -> Array:
     """Returns the share of masks among the unknown places of each example, [B]."""
-    masked = jnp.sum(masked_of_all(problem, x), axis=-1, dtype=jnp.int32)
+    masked = jnp.sum(_in_line(_is_masked(problem.process, x, problem.unknown)), axis=-1, dtype=jnp.int32)
     total = jnp.asarray(math.prod(x.shape[1:]), jnp.int32)
     if problem.unknown is not None:
-        total = jnp.sum(problem.unknown.reshape(len(x), -1), axis=-1, dtype=jnp.int32)
+        total = jnp.sum(_in_line(problem.unknown), axis=-1, dtype=jnp.int32)
     dtype = problem.process.log_prior().dtype
     return masked.astype(dtype) / jnp.maximum(total, 1).astype(dtype)
 
@@ -498,7 +543,7 @@ def _noise_again(problem: Problem, state: State, row: Row) -> tuple[State, Seen 
 def _shape(problem: Problem, logits: Array, x: Array, t: Array) -> tuple[Array, Belief]:
     """Returns shaped logits, and what they are: leave-one-out logits once they are shaped."""
     shaping, belief = problem.sampler.shaping, problem.belief
-    if shaping.changes_nothing:
+    if shaping.changes_nothing(logits.shape[-1]):
         return logits, belief
     if belief == "denoiser":
         return shaping.apply(to_leave_one_out(problem.process, logits, x, t)), "leave_one_out"

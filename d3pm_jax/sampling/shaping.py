@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from d3pm_jax import numerics
 from d3pm_jax.checks import declared
+from d3pm_jax.sampling.fields import check_fields
 
 
 @declared()
@@ -109,6 +110,7 @@ class Shaping:
 
     def __post_init__(self) -> None:
         """Raises ValueError where a number cannot be used."""
+        check_fields(self)
         if not 0 < self.temperature < float("inf"):
             raise ValueError(f"temperature = {self.temperature}: it must be finite, and above 0")
         if self.top_k is not None and self.top_k < 1:
@@ -118,10 +120,10 @@ class Shaping:
             if not 0 < p <= 1:
                 raise ValueError(f"{name} = {p}: it must be in (0, 1]; 1 keeps all categories")
 
-    @property
-    def changes_nothing(self) -> bool:
-        """Tells whether all fields are at their defaults."""
-        return self == Shaping()
+    def changes_nothing(self, K: int) -> bool:
+        """Tells whether it leaves logits of K categories as they are."""
+        keeps_all = self.top_k is None or self.top_k >= K
+        return keeps_all and dataclasses.replace(self, top_k=None) == Shaping()
 
     def check(self, K: int) -> None:
         """Raises ValueError where a forbidden category is none of K, or all are forbidden."""

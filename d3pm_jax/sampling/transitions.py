@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ from d3pm_jax.processes.mixing import Mixing
 from d3pm_jax.processes.tables import gather, is_category
 from d3pm_jax.sampling import laws
 from d3pm_jax.sampling.chain import Row, plan_levels
+from d3pm_jax.sampling.fields import check_fields
 from d3pm_jax.sampling.noise import DRAW, PHASE
 
 Memory = dict[str, Array]
@@ -111,6 +113,7 @@ class Keep(Transition):
 
     def __post_init__(self) -> None:
         """Raises ValueError unless c is in [0, 1]."""
+        check_fields(self)
         _check_share("c", self.c)
 
     def check(self, process: Process) -> None:
@@ -129,6 +132,7 @@ class Mixture(Transition):
 
     def __post_init__(self) -> None:
         """Raises ValueError unless kappa is in [0, 1]."""
+        check_fields(self)
         _check_share("kappa", self.kappa)
 
     def law(self, view: View) -> Array:
@@ -161,6 +165,7 @@ class Cap(Sigma):
 
     def __post_init__(self) -> None:
         """Raises ValueError unless eta is in [0, 1]."""
+        check_fields(self)
         _check_share("eta", self.eta)
 
     def sigma(self, view: View, most: Array) -> Array:
@@ -175,6 +180,7 @@ class Rescale(Sigma):
 
     def __post_init__(self) -> None:
         """Raises ValueError unless eta is in [0, 1]."""
+        check_fields(self)
         _check_share("eta", self.eta)
 
     def sigma(self, view: View, most: Array) -> Array:
@@ -200,6 +206,7 @@ class WhileHeld(Sigma):
 
     def __post_init__(self) -> None:
         """Raises ValueError unless it is in [0, 1]."""
+        check_fields(self)
         _check_share("held", self.held)
 
     def sigma(self, view: View, most: Array) -> Array:
@@ -213,8 +220,8 @@ def _of_places(x: Array, places: Array) -> Array:
 
 def _softmax_over_places(x: Array) -> Array:
     """Returns the softmax over all places of an example; 0 where all are -inf."""
-    flat = x.reshape(len(x), -1)
-    top = jnp.max(flat, axis=-1, keepdims=True)
+    flat = x.reshape(len(x), math.prod(x.shape[1:]))
+    top = jnp.max(flat, axis=-1, keepdims=True, initial=-jnp.inf)
     weights = jnp.exp(flat - jnp.where(top == -jnp.inf, 0.0, top))
     total = jnp.sum(weights, axis=-1, keepdims=True)
     return (weights / jnp.where(total == 0, 1.0, total)).reshape(x.shape)
@@ -226,6 +233,10 @@ class Remask(Transition):
 
     schedule: Sigma = Cap()
     goes_further = True
+
+    def __post_init__(self) -> None:
+        """Raises TypeError for another schedule."""
+        check_fields(self)
 
     def check(self, process: Process) -> None:
         laws.require_absorbing(process, "masking again")
@@ -266,7 +277,10 @@ class RemaskLoop(Remask):
     """the level that is held: the step whose alpha is nearest"""
 
     def __post_init__(self) -> None:
-        """Raises ValueError unless alpha is in [0, 1]."""
+        """Raises ValueError for less than 3 rows, or an alpha outside [0, 1]."""
+        super().__post_init__()
+        if self.rows < 3:
+            raise ValueError(f"rows = {self.rows}: a loop goes down, holds and ends, with at least 3")
         _check_share("alpha", self.alpha)
 
     def plan(self, process: Process) -> tuple[Row, ...]:
@@ -315,7 +329,7 @@ class Euler(Transition):
         # The last row, and one from where nothing is left of x_0, takes no rates: they have no end there.
         bayes = p_logits(view.process, view.logits, view.x, view.t, view.belief)
         takes_bayes = (view.s == 0) | _nothing_left(view.process, view.t)
-        return jnp.where(takes_bayes.reshape(-1, *(1,) * view.x.ndim), bayes, leap)
+        return jnp.where(takes_bayes.reshape(len(view.x), *(1,) * view.x.ndim), bayes, leap)
 
 
 @dataclasses.dataclass(frozen=True)

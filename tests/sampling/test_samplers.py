@@ -1,13 +1,15 @@
 """Samplers as a loop: the same integers as the rules in NumPy, from the same noise."""
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from d3pm_jax.sampling import make_plan, named, run_sampler
+from d3pm_jax.processes import Process
+from d3pm_jax.sampling import Chain, Row, make_plan, named, run_sampler
 from tests.sampling import rules
 from tests.sampling.cases import CASES, make_process
 from tests.sampling.rules import K, T
@@ -66,28 +68,69 @@ FAST = [("absorbing", "remdm_confidence")]
 PAIRS = [(process, name) for name, case in CASES.items() for process in case.names]
 
 
-@pytest.mark.parametrize(
+class Problem(NamedTuple):
+    """Holds what a chain is drawn from."""
+
+    process: Process
+    plan: tuple[Row, ...]
+    beliefs: np.ndarray  # [T + 1, K^L, L, K]
+    xT: np.ndarray  # [B, L]
+    u: np.ndarray  # [rows + 1, streams, B, L]
+
+
+def make_problem(process_name: str, name: str) -> Problem:
+    case = CASES[name]
+    process = make_process(process_name)
+    plan = make_plan(case.sampler, process, (L,))
+    rng = np.random.default_rng(5)
+    u = rng.random((len(plan) + 1, STREAMS, EXAMPLES, L))
+    xT = rules.draw(np.broadcast_to(rules.make_world(process_name).prior, (EXAMPLES, L, K)), u[0, 0])
+    if case.choose is not None:
+        # Places that are not masked at the start are none to reveal, and none to count.
+        xT = np.where(rng.random(xT.shape) < 0.7, xT, rng.integers(0, 2, xT.shape))
+    return Problem(process, plan, make_beliefs(process_name), xT, u)
+
+
+def run_problem(name: str, problem: Problem, logits: np.ndarray) -> Chain:
+    return run(
+        problem.process,
+        CASES[name].sampler,
+        problem.plan,
+        "leave_one_out",
+        *map(jnp.asarray, (logits, problem.xT, problem.u)),
+    )
+
+
+EVERY_PAIR = pytest.mark.parametrize(
     ("process_name", "name"),
     [pytest.param(*pair, marks=[] if pair in FAST else pytest.mark.slow) for pair in PAIRS],
 )
+
+
+@EVERY_PAIR
 def test_a_chain_draws_the_integers_of_the_rules(process_name, name):
-    case = CASES[name]
-    world = rules.make_world(process_name)
-    levels = levels_of(name)
-    blocks = L // (case.sampler.block or L)
-    rng = np.random.default_rng(5)
-    u = rng.random((blocks * (len(levels) - 1) + 1, STREAMS, EXAMPLES, L))
-    xT = rules.draw(np.broadcast_to(world.prior, (EXAMPLES, L, K)), u[0, 0])
-    beliefs = make_beliefs(process_name)
-    expected = simulate(case, world, beliefs, xT, u, levels)
+    problem = make_problem(process_name, name)
+    expected = simulate(
+        CASES[name],
+        rules.make_world(process_name),
+        problem.beliefs,
+        problem.xT,
+        problem.u,
+        levels_of(name),
+    )
     with np.errstate(divide="ignore"):
-        logits = jnp.asarray(np.log(beliefs))
-    process = make_process(process_name)
-    plan = make_plan(case.sampler, process, (L,))
-    chain = run(process, case.sampler, plan, "leave_one_out", logits, jnp.asarray(xT), jnp.asarray(u))
+        chain = run_problem(name, problem, np.log(problem.beliefs))
     for number, x in expected.states.items():
         np.testing.assert_array_equal(chain.states[number], x, err_msg=f"{number} rows left")
     np.testing.assert_array_equal(chain.x0, expected.states[0])
     np.testing.assert_array_equal(chain.calls, expected.calls)
     assert chain.failed_at == 0
     assert chain.program_calls == chain.calls.max()
+
+
+@EVERY_PAIR
+def test_a_network_that_breaks_down_or_rules_out_everything_fails_at_once(process_name, name):
+    problem = make_problem(process_name, name)
+    for broken in (np.nan, -np.inf):
+        chain = run_problem(name, problem, np.full(problem.beliefs.shape, broken))
+        assert chain.failed_at == len(problem.plan), broken

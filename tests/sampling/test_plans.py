@@ -1,0 +1,211 @@
+"""What samplers, their slots and their plans refuse: one line that names the value and what would work."""
+
+import dataclasses
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import d3pm_jax as d3pm
+from d3pm_jax.processes import Process
+from d3pm_jax.sampling import (
+    Row,
+    Sampler,
+    Shaping,
+    correctors as c,
+    make_plan,
+    named,
+    places,
+    run_sampler,
+    sample_by,
+    transitions as tr,
+)
+
+K = 4
+T = 6
+L = 4
+ABSORBING = d3pm.absorbing(d3pm.reciprocal(T), K, K - 1)
+UNIFORM = d3pm.uniform(d3pm.reciprocal(T), K)
+DENSE = d3pm.dense(np.full((T, K, K), 1 / K))
+MASKED = d3pm.masked(d3pm.uniform(d3pm.reciprocal(T), K - 1), d3pm.reciprocal(T))
+DOWN = tuple(Row(t, t, t - 1) for t in range(T, 0, -1))
+
+# What makes a slot that cannot be, and what the message says.
+SLOTS = {
+    "c = 1.5: it must be in [0, 1]": lambda: named.ddim(1.5),
+    "kappa = -0.1: it must be in [0, 1]": lambda: named.psi(-0.1),
+    "kappa = nan: it must be in [0, 1]": lambda: named.psi(float("nan")),
+    "eta = 2.0: it must be in [0, 1]": lambda: named.remdm_cap(2.0),
+    "eta = -1.0: it must be in [0, 1]": lambda: named.remdm_rescale(-1.0),
+    "rows = 2: a loop goes down, holds and ends": lambda: named.remdm_loop(rows=2),
+    "alpha = 1.2: it must be in [0, 1]": lambda: named.remdm_loop(alpha=1.2),
+    "held = 1.5: it must be in [0, 1]": lambda: tr.WhileHeld(1.5),
+    "rows = 0: there must be at least 1": lambda: named.maskgit(0),
+    "temperature = -1.0: it must be finite, and at least 0": lambda: named.maskgit(4, -1.0),
+    "threshold = 0.0: it must be above 0": lambda: named.fast_dllm_threshold(0.0),
+    "threshold = nan: it must be above 0": lambda: named.fast_dllm_threshold(float("nan")),
+    "factor = -1.0: it must be above 0": lambda: named.fast_dllm_factor(-1.0),
+    "bound = -0.1: it must be at least 0": lambda: named.entropy_bound(-0.1),
+    "bound = nan: it must be at least 0": lambda: named.entropy_bound(float("nan")),
+    "block = 0: a block has at least 1 place": lambda: named.blocks(0),
+    "moves = 0: a corrector makes at least 1": lambda: named.gibbs(0),
+    "moves = -1: a corrector makes at least 1": lambda: named.predictor_corrector(-1),
+    "h = 0.0: it must be finite, and above 0": lambda: named.predictor_corrector(1, 0.0),
+    "top_p = 0.0: it must be in (0, 1]": lambda: Shaping(top_p=0.0),
+    "top_p = 1.1: it must be in (0, 1]": lambda: Shaping(top_p=1.1),
+    "top_p_below = nan: it must be in (0, 1]": lambda: Shaping(top_p_below=float("nan")),
+    "temperature = 0.0: it must be finite, and above 0": lambda: Shaping(temperature=0.0),
+    "top_k = 0: it must be at least 1": lambda: Shaping(top_k=0),
+    "Threshold counts probabilities, but the order is RandomOrder()": lambda: places.Reveal(
+        count=places.Threshold()
+    ),
+    "Factor counts probabilities, but the order is DrawnProbability(temperature=1.0)": lambda: places.Reveal(
+        places.DrawnProbability(1.0), places.Factor()
+    ),
+    "EntropyBound counts entropies, but the order is LargestProbability()": lambda: places.Reveal(
+        places.LargestProbability(), places.EntropyBound()
+    ),
+    "first hitting reveals one random place a row": lambda: places.FirstHitting(places.LeastEntropy()),
+    "no Keep has a say: leave out transition, or reveal": lambda: Sampler(tr.Keep(), reveal=places.Reveal()),
+    "places are revealed at none: leave out one": lambda: Sampler(
+        reveal=places.Reveal(), corrector=c.Gibbs()
+    ),
+}
+
+
+@pytest.mark.parametrize("message", SLOTS)
+def test_a_slot_says_in_one_line_what_it_cannot_be(message):
+    with pytest.raises((TypeError, ValueError)) as caught:
+        SLOTS[message]()
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+# As a user makes them, without the checks of types that tests have: a class, its fields, and the message.
+TYPES = [
+    (tr.Keep, {"c": True}, "c is True, expected a number: pass a float"),
+    (tr.Mixture, {"kappa": "half"}, "kappa is 'half', expected a number: pass a float"),
+    (tr.Remask, {"schedule": 0.1}, "schedule is 0.1, expected a Sigma"),
+    (tr.RemaskLoop, {"rows": 12.5}, "rows is 12.5, expected a whole number: pass an int"),
+    (places.Cosine, {"num_rows": True}, "num_rows is True, expected a whole number: pass an int"),
+    (places.FirstHitting, {"schedule": "linear"}, "schedule is 'linear', expected a function"),
+    (c.Gibbs, {"moves": np.float64(1)}, "expected a whole number: pass an int"),
+    (Shaping, {"top_k": 2.0}, "top_k is 2.0, expected a whole number: pass an int"),
+    (Shaping, {"forbid": 3}, "forbid is 3, expected whole numbers: pass a tuple of ints"),
+    (Sampler, {"block": 1.5}, "block is 1.5, expected a whole number: pass an int"),
+    (Sampler, {"transition": "bayes"}, "transition is 'bayes', expected a Transition"),
+]
+
+
+def make_unchecked(slot_type, **fields):
+    """A slot as its dataclass makes it, from fields of any type."""
+    slot = object.__new__(slot_type)
+    for field in dataclasses.fields(slot_type):
+        object.__setattr__(slot, field.name, fields.get(field.name, field.default))
+    slot.__post_init__()
+    return slot
+
+
+@pytest.mark.parametrize(("slot_type", "fields", "message"), TYPES)
+def test_a_field_of_another_type_is_refused(slot_type, fields, message):
+    with pytest.raises(TypeError) as caught:
+        make_unchecked(slot_type, **fields)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_numbers_of_numpy_are_numbers():
+    assert make_unchecked(tr.Keep, c=np.float32(0.5)) == tr.Keep(0.5)
+    assert make_unchecked(c.Gibbs, moves=np.int64(2)) == c.Gibbs(2)
+    assert make_unchecked(places.EntropyBound, bound=np.inf) == places.EntropyBound(float("inf"))
+    assert make_unchecked(Shaping, forbid=[np.int32(3)]) == Shaping(forbid=(3,))
+    assert hash(make_unchecked(Sampler, block=np.int16(2))) == hash(named.blocks(2))
+
+
+FOR_MIXING = "needs a process that keeps x_0 or draws from pi (uniform, absorbing, marginal), not"
+FOR_MASKS = "needs an absorbing process with an extra mask:"
+REVEALING = (
+    "first_hitting",
+    "random_order",
+    "maskgit",
+    "fast_dllm_threshold",
+    "fast_dllm_factor",
+    "entropy_bound",
+)
+REFUSED = [
+    *((name, p, FOR_MASKS) for name in REVEALING for p in (UNIFORM, DENSE, MASKED)),
+    *((f"remdm_{x}", p, FOR_MASKS) for x in ("cap", "rescale", "confidence") for p in (UNIFORM, MASKED)),
+    ("remdm_loop", UNIFORM, FOR_MASKS),
+    ("blocks", UNIFORM, FOR_MASKS),
+    *((name, DENSE, FOR_MIXING) for name in ("ddim", "tau_leaping", "euler", "predictor_corrector")),
+    *((name, MASKED, FOR_MIXING) for name in ("ddim", "predictor_corrector")),
+    *((name, d3pm.autoregressive(L, K, K - 1), "elements each on its own") for name in ("gibbs",)),
+]
+
+
+@pytest.mark.parametrize(("name", "process", "message"), REFUSED)
+def test_a_process_that_a_sampler_is_not_for_is_refused(name, process, message):
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
+        make_plan(named.SAMPLERS[name](), process, (L,))
+    assert "\n" not in str(caught.value)
+
+
+def run(sampler: Sampler, process: Process = ABSORBING, shape=(2, L), **arguments):
+    def denoise(x, t):
+        return d3pm.forbid(jnp.zeros((*x.shape, K)), K - 1)
+
+    xT = jnp.full(shape, K - 1)
+    return run_sampler(sampler, denoise, process, xT, lambda row, stream: jnp.full(shape, 0.5), **arguments)
+
+
+HELD = (Row(2, T, 2), Row(1, 2, 2))
+UP = (Row(3, T, 2), Row(2, 2, 3), Row(1, 3, 0))
+CALLS = {
+    "the plan has no rows: its last row must go to 0": lambda: run(Sampler(), plan=()),
+    "the plan ends at s = 1: its last row must go to 0": lambda: run(Sampler(), plan=[Row(1, 2, 1)]),
+    "the plan ends at s = 2: its last row must go to 0": lambda: run(named.ddim(), plan=HELD),
+    "row 1 begins at 1, but row 2 ended at 5": lambda: run(named.ddim(), plan=[Row(2, T, 5), Row(1, 1, 0)]),
+    "must be numbered 2, .., 1": lambda: run(named.ddim(), plan=[Row(1, T, 5), Row(2, 5, 0)]),
+    "row 2 goes from 7 to 5: steps are 1..6": lambda: run(named.ddim(), plan=[Row(2, 7, 5), Row(1, 5, 0)]),
+    "but Bayes takes one step at a time: respace": lambda: run(Sampler(), plan=[Row(1, T, 0)]),
+    "but Mixture takes one step at a time: respace": lambda: run(named.psi(), plan=[Row(1, T, 0)]),
+    "but Poisson takes one step at a time: respace": lambda: run(named.tau_leaping(), plan=[Row(1, T, 0)]),
+    "row 2, which goes back up from 2 to 3, needs": lambda: run(
+        Sampler(), DENSE, plan=[*DOWN[:-2], Row(2, 2, 3), Row(1, 3, 0)]
+    ),
+    "block = 3 does not divide the 4 places": lambda: run(named.blocks(3)),
+    "block = 8 does not divide the 4 places of an example": lambda: run(named.blocks(8), plan=DOWN),
+    "the plan goes through the blocks [-1], and the sampler through [0, 1]": lambda: run(
+        named.blocks(2), plan=DOWN
+    ),
+    "block 0 ends at s = 5, in row 2": lambda: run(
+        Sampler(tr.Keep(), block=2), plan=[Row(2, T, 5, 0), Row(1, T, 0, 1)]
+    ),
+    "the plan has 2 rows that are not those of make_plan, which are 4": lambda: run(
+        named.random_order(), plan=[Row(2, T, 0), Row(1, T, 0)]
+    ),
+    "plan is 3, expected rows of whole numbers": lambda: run(Sampler(), plan=3),
+    "x0 and known belong together": lambda: run(Sampler(), known=jnp.zeros((2, L), bool)),
+    "belief = 'posterior': it must be 'd3pm' or": lambda: run(Sampler(), belief="posterior"),
+    "record = [7]": lambda: run(Sampler(), record=[7]),
+    "forbid = (4,): pass some categories of 0..3": lambda: run(Sampler(shaping=Shaping(forbid=(4,)))),
+    "forbid = (0, 1, 2, 3): pass some categories": lambda: run(Sampler(shaping=Shaping(forbid=(0, 1, 2, 3)))),
+    "rows = 30: 45% of them go down from 6 to step 1": lambda: run(named.remdm_loop(rows=30)),
+    "pass plan = make_plan(sampler, process, shape)": lambda: jax.jit(
+        lambda process: run(named.remdm_loop(rows=4), process)
+    )(ABSORBING),
+    "an example of shape (0,) has no places": lambda: run(named.random_order(), shape=(2, 0)),
+    "shape = (): it must be (B, *S)": lambda: sample_by(
+        jax.random.key(0), Sampler(), lambda x, t: jnp.zeros((*x.shape, K)), UNIFORM, ()
+    ),
+}
+
+
+@pytest.mark.parametrize("message", CALLS)
+def test_a_call_says_in_one_line_what_is_wrong(message):
+    with pytest.raises((TypeError, ValueError)) as caught:
+        CALLS[message]()
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
