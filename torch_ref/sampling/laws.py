@@ -43,7 +43,7 @@ def keep_logits(
         _weighed(to_x0, log_denoiser),
         _weighed(to_pi, process.pi64.log()),
     )
-    return law.to(log_denoiser.dtype)
+    return _unless_ruled_out(log_denoiser, law).to(log_denoiser.dtype)
 
 
 def mixture_logits(
@@ -73,7 +73,7 @@ def remask_logits(
     stay = torch.where(stay.abs() < 1e-15, 0.0, stay)
 
     mask = process.pi64.log()  # all of pi is the mask
-    of_mask = _add_logs(_weighed(to_x0, log_denoiser), _weighed(stay, mask))
+    of_mask = _unless_ruled_out(log_denoiser, _add_logs(_weighed(to_x0, log_denoiser), _weighed(stay, mask)))
     of_others = _add_logs(_weighed(1 - sigma, _certain(process, xt)), _weighed(sigma, mask))
     law = torch.where((xt == mask_of(process))[..., None], of_mask, of_others)
     return law.to(log_denoiser.dtype)
@@ -247,6 +247,12 @@ def _weighed(weight: Tensor, log_p: Tensor) -> Tensor:
 def _add_logs(*logs: Tensor) -> Tensor:
     """The log of the sum of the exponentials of arrays that broadcast."""
     return numerics.log_sum(torch.stack(torch.broadcast_tensors(*logs), dim=-1))
+
+
+def _unless_ruled_out(log_denoiser: Tensor, law: Tensor) -> Tensor:
+    """Returns a law, or all -inf where the denoiser rules out every x_0."""
+    nothing_left = (log_denoiser == -torch.inf).all(dim=-1, keepdim=True)
+    return torch.where(nothing_left, -torch.inf, law)
 
 
 def _average(log_weights: Tensor, log_p: Tensor) -> Tensor:

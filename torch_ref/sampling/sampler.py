@@ -43,6 +43,7 @@ class Problem(NamedTuple):
     noise: Streams
     belief: Belief
     unknown: Tensor  # [B, *S]  the places to draw
+    masked_at_start: Tensor  # [B, *S]
     rows: int  # of a block
 
     def row_noise(self, row: Row) -> Callable[[int], Tensor]:
@@ -90,8 +91,12 @@ def run_sampler(
     if x0 is not None and known is not None:
         unknown = ~known
         xT = torch.where(known, x0, xT)
-    blocks = len({row.block for row in plan})
-    problem = Problem(sampler, denoise, process, noise, belief, unknown, len(plan) // blocks)
+    masked_at_start = torch.zeros_like(unknown)
+    mask = laws.mask_of(process)
+    if mask is not None:
+        masked_at_start = (xT == mask) & unknown
+    rows = len(plan) // len({row.block for row in plan})
+    problem = Problem(sampler, denoise, process, noise, belief, unknown, masked_at_start, rows)
 
     def take_row(state: State, row: Row) -> State:
         if sampler.reveal is not None:
@@ -174,7 +179,7 @@ def _reveal(problem: Problem, state: State, row: Row) -> State:
         log_p=log_p.flatten(1, -2),
         drawn=drawn.flatten(1),
         masked=masked.flatten(1),
-        places=may_change.flatten(1).sum(dim=1),
+        places=(problem.masked_at_start & may_change).flatten(1).sum(dim=1),
         uniforms=lambda: problem.noise(row.number, ORDER).flatten(1),
         i=problem.rows - (row.number - 1) % problem.rows,
         rows=problem.rows,
@@ -207,7 +212,7 @@ def _noise_again(problem: Problem, state: State, row: Row) -> State:
 def _shape(problem: Problem, logits: Tensor, x: Tensor, t: Tensor) -> tuple[Tensor, Belief]:
     """Returns shaped logits, and what they are: leave-one-out logits once they are shaped."""
     shaping, belief = problem.sampler.shaping, problem.belief
-    if shaping.changes_nothing:
+    if shaping.changes_nothing(logits.shape[-1]):
         return logits, belief
     if belief == "denoiser":
         return shaping.apply(to_leave_one_out(problem.process, logits, x, t)), "leave_one_out"

@@ -72,10 +72,10 @@ class Shaping:
     top_p: float = 1.0
     top_p_below: float = 1.0
 
-    @property
-    def changes_nothing(self) -> bool:
-        """Tells whether all fields are at their defaults."""
-        return self == Shaping()
+    def changes_nothing(self, K: int) -> bool:
+        """Tells whether it leaves logits of K categories as they are."""
+        keeps_all = self.top_k is None or self.top_k >= K
+        return keeps_all and dataclasses.replace(self, top_k=None) == Shaping()
 
     def apply(self, logits: Tensor) -> Tensor:
         """Returns the shaped logits."""
