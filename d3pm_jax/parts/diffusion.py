@@ -130,7 +130,7 @@ class Diffusion:
             known = jnp.broadcast_to(known_elements.known, shape)
         if planned is not None:
             sampler = self._with_times(planned.sampler)
-            if is_told_times(sampler):
+            if calls_with_times(sampler):
                 denoise = call_at_steps(denoise, process.time[-1])
             return sampling.sample_by(
                 key,
@@ -251,7 +251,7 @@ class Diffusion:
         return means["kl"] * self.process.T
 
 
-def is_told_times(sampler: sampling.Sampler) -> bool:
+def calls_with_times(sampler: sampling.Sampler) -> bool:
     """Tells whether a sampler calls the network with times in [0, 1], and not with steps."""
     return isinstance(sampler.reveal, FirstHitting) and sampler.reveal.schedule is not None
 

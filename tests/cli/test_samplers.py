@@ -109,9 +109,9 @@ def test_chains_are_shown_of_samplers_that_take_the_steps(tmp_path, capsys):
 
 def test_a_network_that_sees_time_is_told_its_steps_when_places_are_hit():
     times = jnp.array([0.0, 0.05, 0.25, 0.26, 1.0])
-    told = call_at_steps(lambda x, t: t, jnp.asarray(4, jnp.int32))(times, times)
-    assert told.tolist() == [1, 1, 1, 2, 4]
-    assert told.dtype == jnp.int32
+    steps = call_at_steps(lambda x, t: t, jnp.asarray(4, jnp.int32))(times, times)
+    assert steps.tolist() == [1, 1, 1, 2, 4]
+    assert steps.dtype == jnp.int32
 
 
 def test_the_table_needs_no_run(workdir, capsys):
