@@ -37,16 +37,20 @@ def _likeliest_in_blocks(lib: ModuleType, module: Callable[[str], ModuleType]) -
     return lib.sampling.Sampler(reveal=places.Reveal(places.LargestProbability(), places.One()), block=2)
 
 
+def _euler_and_correct(lib: ModuleType, module: Callable[[str], ModuleType]) -> Any:
+    corrector = module("correctors").RateCorrector(h=0.2)
+    return lib.sampling.Sampler(module("transitions").Euler(), corrector=corrector)
+
+
 def _keep_and_correct(lib: ModuleType, module: Callable[[str], ModuleType]) -> Any:
-    transitions = module("transitions")
-    corrector = module("correctors").RateCorrector(h=0.2, leap=transitions.Euler())
-    return lib.sampling.Sampler(transitions.Keep(0.7), corrector=corrector)
+    return lib.sampling.Sampler(module("transitions").Keep(0.7), corrector=module("correctors").Gibbs())
 
 
 SLOTS: dict[str, Callable[[ModuleType, Callable[[str], ModuleType]], Any]] = {
     "shaped": _shaped,
     "first_hitting by a schedule": _by_schedule,
     "likeliest in blocks": _likeliest_in_blocks,
+    "euler and correct": _euler_and_correct,
     "keep and correct": _keep_and_correct,
 }
 

@@ -259,6 +259,7 @@ CHAINS: dict[str, tuple[str, ...]] = {
     "first_hitting by a schedule": ("absorbing_extra",),
     "likeliest in blocks": ("absorbing_extra",),
     "keep and correct": ("marginal",),
+    "euler and correct": ("marginal",),
 }
 QUICK_CHAINS = (
     ("maskgit", "absorbing_extra"),

@@ -1,5 +1,6 @@
 """Runs reverse chains: noise by example, the loop, samplers put together from slots, grids of fewer steps."""
 
+from d3pm_jax.sampling import correctors, laws, named, places, transitions
 from d3pm_jax.sampling.ancestral import Reverse, ancestral, sample
 from d3pm_jax.sampling.chain import Chain, Row
 from d3pm_jax.sampling.denoise import Denoise
@@ -21,13 +22,18 @@ __all__ = [
     "Streams",
     "ancestral",
     "best_grid",
+    "correctors",
     "even_grid",
     "infill",
+    "laws",
     "make_plan",
+    "named",
     "per_example",
+    "places",
     "run_sampler",
     "sample",
     "sample_by",
     "sample_infill",
+    "transitions",
     "watch_sampler",
 ]

@@ -82,7 +82,7 @@ def run_plan(
         ValueError: a recorded number is outside 0..N.
     """
     if any(not 0 <= number <= len(plan) for number in record):
-        raise ValueError(f"record = {list(record)}: every t must be in 0..{len(plan)}")
+        raise ValueError(f"record = {list(record)}: numbers of rows left are 0..{len(plan)}")
     recorded = jnp.asarray(record, jnp.int32).reshape((-1,) + (1,) * x.ndim)  # [R, 1, ..]
 
     # A scan would stack the x of all rows. The carry holds only those that are recorded, and each row writes

@@ -14,7 +14,7 @@ from d3pm_jax.processes.base import Process, check_elementwise
 from d3pm_jax.sampling import laws
 from d3pm_jax.sampling.fields import check_fields
 from d3pm_jax.sampling.noise import CORRECTOR
-from d3pm_jax.sampling.transitions import Euler, Poisson
+from d3pm_jax.sampling.transitions import Leap, Transition
 
 # (x, t [B]) -> leave-one-out logits of x_0 [B, *S, K]: a call of the network
 CallNetwork = Callable[[Array, Array], Array]
@@ -32,14 +32,15 @@ class Corrector(abc.ABC):
 
     moves: int
 
-    def check(self, process: Process) -> None:
-        """Raises ValueError for a process that it is not for."""
+    def check(self, process: Process, transition: Transition) -> None:
+        """Raises ValueError for a process or a transition that it is not for."""
 
     @abc.abstractmethod
     def move(
         self,
         call: CallNetwork,
         process: Process,
+        transition: Transition,
         x: Int[Array, " B *S"],
         t: Int[Array, " B"],
         may_change: Bool[Array, " B *S"],
@@ -50,6 +51,7 @@ class Corrector(abc.ABC):
         Args:
             call: the network, on leave-one-out logits.
             process: the forward process.
+            transition: of the sampler.
             x: where it is.
             t: the level.
             may_change: the places that may move.
@@ -60,6 +62,7 @@ class Corrector(abc.ABC):
         self,
         call: CallNetwork,
         process: Process,
+        transition: Transition,
         x: Array,
         t: Array,
         may_change: Array,
@@ -68,7 +71,9 @@ class Corrector(abc.ABC):
         """Moves `moves` times; noise is by stream."""
 
         def move(i: Array, x: Array) -> Array:
-            moved = self.move(call, process, x, t, may_change, lambda n: noise(CORRECTOR + 2 * i + n))
+            moved = self.move(
+                call, process, transition, x, t, may_change, lambda n: noise(CORRECTOR + 2 * i + n)
+            )
             return jnp.where(x < 0, x, moved)
 
         return lax.fori_loop(0, self.moves, move, x)
@@ -89,13 +94,14 @@ class Gibbs(Corrector):
         check_fields(self)
         _check_moves(self.moves)
 
-    def check(self, process: Process) -> None:
+    def check(self, process: Process, transition: Transition) -> None:
         check_elementwise(process, "a Gibbs move is of")
 
     def move(
         self,
         call: CallNetwork,
         process: Process,
+        transition: Transition,
         x: Array,
         t: Array,
         may_change: Array,
@@ -123,8 +129,6 @@ class RateCorrector(Corrector):
     """how many, one call each"""
     h: float = 0.1
     """how long the rates act in each"""
-    leap: Euler = Poisson()
-    """by which rule"""
 
     def __post_init__(self) -> None:
         """Raises ValueError for less than one move, or a time that is not above 0."""
@@ -133,18 +137,25 @@ class RateCorrector(Corrector):
         if not 0 < self.h < float("inf"):
             raise ValueError(f"h = {self.h}: it must be finite, and above 0")
 
-    def check(self, process: Process) -> None:
+    def check(self, process: Process, transition: Transition) -> None:
         laws.require_mixing(process, "a corrector of rates")
+        if not isinstance(transition, Leap):
+            raise ValueError(
+                f"a corrector of rates leaps as the sampler does, but {type(transition).__name__} does not: "
+                f"take Poisson or Euler as transition, or Gibbs as corrector"
+            )
 
     def move(
         self,
         call: CallNetwork,
         process: Process,
+        transition: Transition,
         x: Array,
         t: Array,
         may_change: Array,
         noise: Callable[[int], Array],
     ) -> Array:
         log_rate = laws.corrector_log_rates(process, call(x, t), x, t, self.h)
-        drawn = inverse_cdf.categorical(self.leap.leap(log_rate, x), noise(0))
+        assert isinstance(transition, Leap)
+        drawn = inverse_cdf.categorical(transition.leap(log_rate, x), noise(0))
         return jnp.where(may_change, drawn, x)

@@ -10,10 +10,10 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from d3pm_jax import numerics
-from d3pm_jax.beliefs import to_leave_one_out
+from d3pm_jax.beliefs import Belief, to_denoiser, to_leave_one_out
 from d3pm_jax.checks import CATEGORIES, SHARE, declared, steps
 from d3pm_jax.posteriors import log_p_x0, p_logits
-from d3pm_jax.processes.base import Process
+from d3pm_jax.processes.base import Process, promote
 from d3pm_jax.processes.masked import Masked
 from d3pm_jax.processes.mixing import Mixing
 from d3pm_jax.processes.tables import expand_trailing, gather, gather_steps, is_category
@@ -232,8 +232,9 @@ def log_rates(
         process = require_mixing(process, "a rate")
         scale = _log_passed(process.log_alpha, t, s, xt.shape) + gather(process.log_pi, xt)
     # Where p_t(y) = 0 none goes to y, however fast: inf - inf would be NaN.
-    never = is_category(xt, process.K) | (log_ratio == NEG_INF)
-    return jnp.where(never, NEG_INF, scale[..., None] + log_ratio)
+    scale = scale[..., None]
+    never = is_category(xt, process.K) | (log_ratio == NEG_INF) | (scale == NEG_INF)
+    return jnp.where(never, NEG_INF, scale + log_ratio)
 
 
 @declared(xt=CATEGORIES, t=steps(1))
@@ -256,7 +257,10 @@ def corrector_log_rates(
         ValueError: the process is of another kind.
     """
     process = require_mixing(process, "a corrector of rates")
-    backward = gather(process.log_pi, xt)[..., None] + log_ratios(process, logits_loo, xt, t)
+    log_pi_xt = gather(process.log_pi, xt)[..., None]
+    # Where pi(x_t) = 0 nothing goes back, whatever the ratio: 0 times infinity is 0 here.
+    log_ratio = log_ratios(process, logits_loo, xt, t)
+    backward = jnp.where(log_pi_xt == NEG_INF, NEG_INF, log_pi_xt + log_ratio)
     forward = jnp.broadcast_to(process.log_pi.reshape((1,) * xt.ndim + (-1,)), backward.shape)
     log_h = jnp.log(jnp.asarray(h, backward.dtype))
     rates = log_h + numerics.log_add(forward, backward)
@@ -396,15 +400,29 @@ def _add_at(log_p: Array, k: Array, log_more: Array) -> Array:
     return jnp.where(is_category(k, log_p.shape[-1]), added, log_p)
 
 
-def denoiser_of(process: Process, logits: Array, xt: Array, t: Array, belief: str) -> Array:
-    """log p(x_0 | x_t), normalised, of logits with a belief: "d3pm" and "official" are leave-one-out."""
+def denoiser_of(process: Process, logits: Array, xt: Array, t: Array, belief: Belief) -> Array:
+    """log p(x_0 | x_t), normalised, of logits with a belief.
+
+    "d3pm" counts as leave-one-out, and so does "official" but at t = 1, where it takes the logits for
+    p(x_0 | x_1) themselves.
+    """
     if belief == "denoiser":
         return log_p_x0(process, logits)
-    return numerics.log_normalize(logits + process.log_q_x0(xt, t))
+    converted = to_denoiser(process, logits, xt, t)
+    if belief == "official":
+        converted = jnp.where(_is_first_step(t, xt.shape), promote(process, logits), converted)
+    return numerics.log_normalize(converted)
 
 
-def leave_one_out_of(process: Process, logits: Array, xt: Array, t: Array, belief: str) -> Array:
-    """Returns leave-one-out logits of logits with a belief."""
+def leave_one_out_of(process: Process, logits: Array, xt: Array, t: Array, belief: Belief) -> Array:
+    """Returns leave-one-out logits of logits with a belief; see `denoiser_of`."""
     if belief == "denoiser":
         return to_leave_one_out(process, logits, xt, t)
+    if belief == "official":
+        at_first = to_leave_one_out(process, logits, xt, t)
+        return jnp.where(_is_first_step(t, xt.shape), at_first, promote(process, logits))
     return logits
+
+
+def _is_first_step(t: Array, shape: tuple[int, ...]) -> Array:
+    return expand_trailing(t, shape)[..., None] == 1

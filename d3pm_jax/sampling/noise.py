@@ -52,7 +52,7 @@ def per_example(key: Key[Array, ""], index: Int[Array, " B"], shape: tuple[int, 
 
     # Stream 0 is the key itself: it has been the noise of chains since there was one stream.
     def choose(stream: int | Array) -> Array:
-        if isinstance(stream, int) and stream == DRAW:
+        if not isinstance(stream, Array) and stream == DRAW:
             return keys
         # As uint32: the number is above the largest int32.
         number = jnp.asarray(stream, jnp.uint32) + jnp.uint32(FIRST_STREAM)

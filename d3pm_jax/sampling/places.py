@@ -143,7 +143,7 @@ class Count(abc.ABC):
     def count(self, candidates: Candidates, score: Float[Array, "B L"]) -> Int[Array, " B"]:
         """Returns the number of places, those with the largest scores."""
 
-    def rows(self, places: int) -> int:
+    def num_rows(self, places: int) -> int:
         """Returns how many rows it takes to reveal so many places: one each, if a row has at least one."""
         return places
 
@@ -211,27 +211,27 @@ class One(Count):
     """Reveals one place a row."""
 
     def count(self, candidates: Candidates, score: Array) -> Array:
-        return jnp.ones_like(candidates.places)
+        return jnp.ones(len(candidates.masked), jnp.int32)
 
 
 @dataclasses.dataclass(frozen=True)
 class Cosine(Count):
     """Leaves floor(n cos(pi i / 2N)) of n masks after row i of N, see `cosine_counts`."""
 
-    num_rows: int = 12
+    rows: int = 12
     """N, how many rows there are"""
 
     def __post_init__(self) -> None:
         """Raises ValueError for less than one row."""
         check_fields(self)
-        if self.num_rows < 1:
-            raise ValueError(f"rows = {self.num_rows}: there must be at least 1")
+        if self.rows < 1:
+            raise ValueError(f"rows = {self.rows}: there must be at least 1")
 
-    def rows(self, places: int) -> int:
-        return self.num_rows
+    def num_rows(self, places: int) -> int:
+        return self.rows
 
     def count(self, candidates: Candidates, score: Array) -> Array:
-        table = jnp.asarray(cosine_counts(candidates.masked.shape[-1], self.num_rows))
+        table = jnp.asarray(cosine_counts(candidates.masked.shape[-1], self.rows))
         stay = table[candidates.places, candidates.i]
         return jnp.maximum(jnp.sum(candidates.masked, axis=-1, dtype=jnp.int32) - stay, 0)
 
@@ -310,9 +310,21 @@ class EntropyBound(Count):
         return count_by_entropy(entropy, jnp.asarray(self.bound, entropy.dtype))
 
 
+class Places(abc.ABC):
+    """Says which masked places take x_0 in a row; the others stay masked."""
+
+    @abc.abstractmethod
+    def num_rows(self, places: int) -> int:
+        """Returns how many rows it takes to reveal so many places."""
+
+    @abc.abstractmethod
+    def choose(self, candidates: Candidates) -> Bool[Array, "B L"]:
+        """Tells which places are revealed."""
+
+
 @dataclasses.dataclass(frozen=True)
-class Reveal:
-    """Reveals masked places: those first in an order, so many as a count says; the others stay masked."""
+class Reveal(Places):
+    """Reveals the masked places that are first in an order, so many as a count says."""
 
     order: Order = RandomOrder()
     count: Count = One()
@@ -322,27 +334,34 @@ class Reveal:
         check_fields(self)
         self.count.check(self.order)
 
-    def choose(self, candidates: Candidates) -> Bool[Array, "B L"]:
-        """Tells which places are revealed."""
+    def num_rows(self, places: int) -> int:
+        return self.count.num_rows(places)
+
+    def choose(self, candidates: Candidates) -> Array:
         score = self.order.score(candidates)
         return take_first(score, candidates.masked, self.count.count(candidates, score))
 
 
 @dataclasses.dataclass(frozen=True)
-class FirstHitting(Reveal):
+class FirstHitting(Places):
     """Reveals a random place at each time that one is revealed at: 1 - alpha falls to (1 - alpha) u^(1/n).
 
-    n is how many masks are left (Zheng et al. 2024, 2409.02908). A network that sees no time needs no times.
+    n is how many masks are left (Zheng et al. 2024, 2409.02908). A network that sees no time needs no times:
+    for it this is a random order.
     """
 
     schedule: Schedule | None = None
     """of `schedules.continuous`, for a network that sees them: it is called with times in [0, 1]"""
 
     def __post_init__(self) -> None:
-        """Raises ValueError for another order or count: they are what the name says."""
+        """Raises TypeError for a schedule that is none."""
         check_fields(self)
-        if (self.order, self.count) != (RandomOrder(), One()):
-            raise ValueError("first hitting reveals one random place a row: leave out order and count")
+
+    def num_rows(self, places: int) -> int:
+        return places
+
+    def choose(self, candidates: Candidates) -> Array:
+        return Reveal(RandomOrder(), One()).choose(candidates)
 
 
 def next_hitting(masked_share: Float[Array, " B"], left: Int[Array, " B"], u: Float[Array, " B"]) -> Array:

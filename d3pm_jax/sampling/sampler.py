@@ -24,15 +24,16 @@ from d3pm_jax.checks import CATEGORIES, INDEX, NOISE, at_least, declared, marked
 from d3pm_jax.checks.arrays import describe
 from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.processes.base import Process
+from d3pm_jax.processes.tables import is_category
 from d3pm_jax.sampling import laws, places
 from d3pm_jax.sampling.chain import EVERY_BLOCK, Chain, Row, State, call_all, run_plan
 from d3pm_jax.sampling.correctors import Corrector
 from d3pm_jax.sampling.denoise import Denoise
 from d3pm_jax.sampling.fields import check_fields
 from d3pm_jax.sampling.noise import DRAW, ORDER, PHASE, Streams, per_example
-from d3pm_jax.sampling.places import Candidates, FirstHitting, Reveal
+from d3pm_jax.sampling.places import Candidates, FirstHitting, Places
 from d3pm_jax.sampling.shaping import Shaping
-from d3pm_jax.sampling.transitions import Bayes, Remask, Transition, View
+from d3pm_jax.sampling.transitions import Bayes, Transition, View
 
 # A sequence of rows: `read_plan` checks it, and says what it should be.
 Plan = Any
@@ -48,7 +49,7 @@ class Sampler:
     """by which law x_s is drawn from x_t"""
     shaping: Shaping = Shaping()
     """what is done to the logits before"""
-    reveal: Reveal | None = None
+    reveal: Places | None = None
     """which masked places take x_0 in a row, in the place of a transition; None: all places move by it"""
     block: int | None = None
     """the length of blocks of places that are drawn one after the other, in the order of the places"""
@@ -71,7 +72,7 @@ class Sampler:
     @property
     def needs_extra_mask(self) -> bool:
         """Tells whether it takes every mask for a place that is unknown, so that no x_0 may be one."""
-        return self.reveal is not None or self.block is not None or isinstance(self.transition, Remask)
+        return self.reveal is not None or self.block is not None or self.transition.needs_extra_mask
 
     def check(self, process: Process) -> None:
         """Raises ValueError for a process that a slot is not for."""
@@ -82,7 +83,7 @@ class Sampler:
         if self.block is not None:
             laws.require_absorbing(process, "a block")
         if self.corrector is not None:
-            self.corrector.check(process)
+            self.corrector.check(process, self.transition)
 
 
 class Seen(NamedTuple):
@@ -125,7 +126,7 @@ def make_plan(sampler: Sampler, process: Process, shape: tuple[int, ...]) -> tup
     if sampler.reveal is None:
         of_block = sampler.transition.plan(process)
     else:
-        rows = sampler.reveal.count.rows(block)
+        rows = sampler.reveal.num_rows(block)
         of_block = tuple(Row(rows - i, process.T, 0) for i in range(rows))
     if sampler.block is None:
         return of_block
@@ -195,7 +196,7 @@ def check_plan(plan: Sequence[Row], sampler: Sampler, process: Process, shape: t
             )
         if row.s > row.t:
             laws.require_mixing(process, f"row {row.number}, which goes back up from {row.t} to {row.s},")
-        elif not sampler.transition.goes_further and row.s != row.t - 1:
+        elif not sampler.transition.takes_long_steps and row.s != row.t - 1:
             raise ValueError(
                 f"row {row.number} goes from {row.t} to {row.s}, but {type(sampler.transition).__name__} "
                 f"takes one step at a time: respace the process, or take Keep or Remask"
@@ -313,6 +314,13 @@ def sample_by(
     """
     if not shape:
         raise ValueError("shape = (): it must be (B, *S), the number of examples and the shape of each")
+    if plan is not None:
+        plan = read_plan(plan)
+        if plan and plan[0].t != process.T:
+            raise ValueError(
+                f"the plan begins at t = {plan[0].t}, but x_T is of {process.T}: begin there, or pass x_t "
+                f"to run_sampler"
+            )
     noise = per_example(key, start + jnp.arange(shape[0], dtype=jnp.int32), shape[1:])
     xT = process.draw_prior(noise(jnp.asarray(PRIOR_STEP, jnp.int32)))
     return run_sampler(sampler, denoise, process, xT, noise, record, belief, x0, known, plan)
@@ -377,12 +385,15 @@ def _run(
 
 
 def _start_memory(problem: Problem, x: Array) -> dict[str, Array]:
+    """Returns what the slots remember before the first row."""
+    dtype = problem.process.log_prior().dtype
+
     def noise(stream: int) -> Array:
         return problem.noise(jnp.asarray(PRIOR_STEP, jnp.int32), stream)
 
     if isinstance(problem.sampler.reveal, FirstHitting):
-        return {"masked_share": jnp.ones(x.shape[:1], noise(DRAW).dtype)}
-    return problem.sampler.transition.start(x, noise)
+        return {"masked_share": jnp.ones(x.shape[:1], dtype)}
+    return problem.sampler.transition.start(x, noise, dtype)
 
 
 def _move(problem: Problem, state: State, row: Row) -> tuple[State, Seen | None]:
@@ -397,9 +408,9 @@ def _move(problem: Problem, state: State, row: Row) -> tuple[State, Seen | None]
     def noise(stream: int) -> Array:
         return problem.noise(row.number, stream)
 
-    view = View(process, shaped, belief, x, t, s, noise, state.memory)
-    drawn, memory = sampler.transition.draw(view)
     may_change = _may_change(problem, x, row)
+    view = View(process, shaped, belief, x, t, s, noise, state.memory, may_change)
+    drawn, memory = sampler.transition.draw(view)
     state = call_all(state)._replace(x=_where(may_change, drawn, x), memory=memory)
     if sampler.corrector is not None:
         state = _correct(problem, state, row, may_change)
@@ -429,7 +440,15 @@ def _correct(problem: Problem, state: State, row: Row, may_change: Array | None)
 
     def move() -> State:
         s = jnp.broadcast_to(row.s, state.x.shape[:1])
-        x = corrector.correct(call, process, state.x, s, may_change, lambda n: problem.noise(row.number, n))
+        x = corrector.correct(
+            call,
+            process,
+            problem.sampler.transition,
+            state.x,
+            s,
+            may_change,
+            lambda stream: problem.noise(row.number, stream),
+        )
         return call_all(state, corrector.moves)._replace(x=x)
 
     return lax.cond(row.s > 0, move, lambda: state)
@@ -466,9 +485,11 @@ def _reveal_some(
         # An example has one time: the noise of its first place serves, and that of the others is left.
         u = _in_line(noise(PHASE))[:, 0]
         left = jnp.sum(_in_line(_is_masked(process, x, problem.unknown)), axis=-1, dtype=jnp.int32)
-        masked_share = places.next_hitting(memory["masked_share"], left, u)
-        memory = memory | {"masked_share": masked_share}
-    t = smallest_step(process, share_of_masks(problem, x))
+        before = memory["masked_share"]
+        after = places.next_hitting(before, left, u.astype(before.dtype))
+        # The time of an example that is done with its block stands still, whoever is drawn beside it.
+        memory = memory | {"masked_share": jnp.where(jnp.any(in_line, axis=-1), after, before)}
+    t = _smallest_step(process, _share_of_masks(problem, x))
     time = process.time[t]
     if isinstance(reveal, FirstHitting) and reveal.schedule is not None:
         time = places.time_of(reveal.schedule, memory["masked_share"])
@@ -508,7 +529,7 @@ def _in_line(x: Array) -> Array:
     return x.reshape(len(x), math.prod(x.shape[1:]))
 
 
-def share_of_masks(problem: Problem, x: Array) -> Array:
+def _share_of_masks(problem: Problem, x: Array) -> Array:
     """Returns the share of masks among the unknown places of each example, [B]."""
     masked = jnp.sum(_in_line(_is_masked(problem.process, x, problem.unknown)), axis=-1, dtype=jnp.int32)
     total = jnp.asarray(math.prod(x.shape[1:]), jnp.int32)
@@ -518,7 +539,7 @@ def share_of_masks(problem: Problem, x: Array) -> Array:
     return masked.astype(dtype) / jnp.maximum(total, 1).astype(dtype)
 
 
-def smallest_step(process: Process, share: Float[Array, " B"]) -> Int[Array, " B"]:
+def _smallest_step(process: Process, share: Float[Array, " B"]) -> Int[Array, " B"]:
     """Returns the smallest t whose 1 - alpha_t is at least a share of masks; T where none is."""
     process = laws.require_absorbing(process, "revealing places")
     mixed = jnp.exp(process.log_beta_bar)  # [T + 1]
@@ -542,16 +563,26 @@ def _noise_again(problem: Problem, state: State, row: Row) -> tuple[State, Seen 
 
 def _shape(problem: Problem, logits: Array, x: Array, t: Array) -> tuple[Array, Belief]:
     """Returns shaped logits, and what they are: leave-one-out logits once they are shaped."""
-    shaping, belief = problem.sampler.shaping, problem.belief
-    if shaping.changes_nothing(logits.shape[-1]):
+    sampler, process, belief = problem.sampler, problem.process, problem.belief
+    mask = laws.mask_of(process)
+    if sampler.needs_extra_mask and mask is not None:
+        # No x_0 is the mask, whatever the network says of it: what is revealed must not stay hidden.
+        is_mask = is_category(jnp.broadcast_to(mask, x.shape), process.K)
+        logits = jnp.where(is_mask, -jnp.inf, logits)
+    if sampler.shaping.changes_nothing(process.K):
         return logits, belief
     if belief == "denoiser":
-        return shaping.apply(to_leave_one_out(problem.process, logits, x, t)), "leave_one_out"
+        logits = to_leave_one_out(process, logits, x, t)
+        belief = "leave_one_out"
 
     # What x_t rules out takes no part. Else top-k and top-p might keep nothing but that: of a place that is
     # no longer masked the others may think little, and it must stay what it is.
-    is_possible = problem.process.log_q_x0(x, t) > -jnp.inf  # [B, *S, K]
-    return shaping.apply(jnp.where(is_possible, logits, -jnp.inf)), belief
+    is_possible = process.log_q_x0(x, t) > -jnp.inf  # [B, *S, K]
+    possible = jnp.where(is_possible, logits, -jnp.inf)
+    shaped = sampler.shaping.apply(possible)
+    # For the same reason a place stays what it is that holds a forbidden category.
+    is_empty = jnp.max(shaped, axis=-1, keepdims=True) == -jnp.inf
+    return jnp.where(is_empty, possible, shaped), belief
 
 
 def _may_change(problem: Problem, x: Array, row: Row) -> Array | None:
@@ -566,6 +597,7 @@ def _may_change(problem: Problem, x: Array, row: Row) -> Array | None:
 
 
 def _where(may_change: Array | None, drawn: Array, x: Array) -> Array:
+    """Returns what was drawn where a row may change x."""
     if may_change is None:
         return drawn
     return jnp.where(may_change, drawn, x)

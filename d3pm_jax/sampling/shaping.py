@@ -27,7 +27,7 @@ def top_k(logits: Float[Array, "*S K"], k: int) -> Float[Array, "*S K"]:
     """
     if k < 1:
         raise ValueError(f"k = {k}: top_k keeps at least 1 category; pass a number from 1 on")
-    return jnp.where(_rank(logits) < k, logits, -jnp.inf)
+    return _keep(logits, _rank(logits) < k)
 
 
 @declared()
@@ -47,7 +47,7 @@ def top_p(logits: Float[Array, "*S K"], p: float) -> Float[Array, "*S K"]:
     if _is_one(p):
         return logits
     before = _cumulative(logits, inclusive=False)
-    return jnp.where(before < p, logits, -jnp.inf)
+    return _keep(logits, before < p)
 
 
 @declared()
@@ -66,7 +66,12 @@ def top_p_below(logits: Float[Array, "*S K"], p: float) -> Float[Array, "*S K"]:
     if _is_one(p):
         return logits
     through = _cumulative(logits, inclusive=True)
-    return jnp.where((through <= p) | (_rank(logits) == 0), logits, -jnp.inf)
+    return _keep(logits, (through <= p) | (_rank(logits) == 0))
+
+
+def _keep(logits: Array, is_kept: Array) -> Array:
+    """Makes -inf of the others, but not of NaN: a network that broke down must be seen."""
+    return jnp.where(is_kept | jnp.isnan(logits), logits, -jnp.inf)
 
 
 def _is_one(p: float) -> bool:
@@ -139,7 +144,10 @@ class Shaping:
         K = logits.shape[-1]
         self.check(K)
         if self.temperature != 1:
-            logits = logits / self.temperature
+            # Less the largest, so that none becomes infinite.
+            logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+            top = jnp.max(logits, axis=-1, keepdims=True)
+            logits = (logits - jnp.where(top == -jnp.inf, 0.0, top)) / self.temperature
         for k in self.forbid:
             is_forbidden = jnp.arange(K).reshape((1,) * (logits.ndim - 1) + (K,)) == k
             logits = jnp.where(is_forbidden, -jnp.inf, logits)

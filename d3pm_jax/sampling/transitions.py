@@ -4,11 +4,12 @@ import abc
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Int
 
 from d3pm_jax import beliefs
 from d3pm_jax.beliefs import Belief
@@ -42,6 +43,7 @@ class View(NamedTuple):
     s: Int[Array, " B"]
     noise: Callable[[int], Float[Array, " B *S"]]  # of this row, by stream
     memory: Memory
+    may_change: Bool[Array, " B *S"] | None = None  # the places that a row may change; None: all
 
     @property
     def log_denoiser(self) -> Array:
@@ -57,7 +59,8 @@ class View(NamedTuple):
 class Transition(abc.ABC):
     """Says by which law x_s is drawn, given x_t and what the network believes."""
 
-    goes_further: bool = False  # whether s may be any step up to t; else it is t - 1
+    takes_long_steps: ClassVar[bool] = False  # whether s may be any step up to t; else it is t - 1
+    needs_extra_mask: ClassVar[bool] = False  # whether it takes every mask for a place that is unknown
 
     def check(self, process: Process) -> None:
         """Raises ValueError for a process that it is not for."""
@@ -66,7 +69,7 @@ class Transition(abc.ABC):
         """Returns the rows that it takes by default: T, ..., 0."""
         return plan_levels(range(process.T, -1, -1))
 
-    def start(self, x: Array, noise: Callable[[int], Array]) -> Memory:
+    def start(self, x: Array, noise: Callable[[int], Array], dtype: DTypeLike) -> Memory:
         """Returns what it remembers before the first row."""
         return {}
 
@@ -109,7 +112,7 @@ class Keep(Transition):
 
     c: float = 1.0
     """in [0, 1]; 1 draws the least noise"""
-    goes_further = True
+    takes_long_steps = True
 
     def __post_init__(self) -> None:
         """Raises ValueError unless c is in [0, 1]."""
@@ -146,6 +149,14 @@ class Mixture(Transition):
 
 class Sigma(abc.ABC):
     """Says with which probability a place that is not masked is masked again."""
+
+    def start(self, x: Array, dtype: DTypeLike) -> Memory:
+        """Returns what it remembers before the first row."""
+        return {}
+
+    def remember(self, view: View, x: Array) -> Memory:
+        """Returns what it remembers after a row that drew x."""
+        return view.memory
 
     @abc.abstractmethod
     def sigma(self, view: View, most: Float[Array, " B"]) -> Float[Array, " B *S"]:
@@ -192,10 +203,23 @@ class LeastConfident(Sigma):
     """The most, times a softmax over places of minus the probability that each had when it was unmasked."""
 
     def sigma(self, view: View, most: Array) -> Array:
-        is_masked = view.x == laws.mask_of(view.process)
-        doubt = jnp.where(is_masked, -jnp.inf, -view.memory["confidence"])
+        is_left_out = view.x == laws.mask_of(view.process)
+        if view.may_change is not None:
+            is_left_out |= ~view.may_change
+        doubt = jnp.where(is_left_out, -jnp.inf, -view.memory["confidence"])
         share = _softmax_over_places(doubt)
         return _of_places(most, view.x) * share
+
+    def start(self, x: Array, dtype: DTypeLike) -> Memory:
+        return {"confidence": jnp.zeros(x.shape, dtype)}
+
+    # What counts is the probability of the category that a mask has just become.
+    def remember(self, view: View, x: Array) -> Memory:
+        drawn = jnp.maximum(x, 0)[..., None]
+        p = jnp.exp(jnp.take_along_axis(view.log_denoiser, drawn, axis=-1)[..., 0])
+        before = view.memory["confidence"]
+        was_masked = view.x == laws.mask_of(view.process)
+        return view.memory | {"confidence": jnp.where(was_masked, p.astype(before.dtype), before)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -232,7 +256,8 @@ class Remask(Transition):
     """Unmasks as ancestral sampling does and more often, and masks again with sigma: `laws.remask_logits`."""
 
     schedule: Sigma = Cap()
-    goes_further = True
+    takes_long_steps = True
+    needs_extra_mask = True
 
     def __post_init__(self) -> None:
         """Raises TypeError for another schedule."""
@@ -241,10 +266,8 @@ class Remask(Transition):
     def check(self, process: Process) -> None:
         laws.require_absorbing(process, "masking again")
 
-    def start(self, x: Array, noise: Callable[[int], Array]) -> Memory:
-        if not isinstance(self.schedule, LeastConfident):
-            return {}
-        return {"confidence": jnp.zeros(x.shape, noise(DRAW).dtype)}
+    def start(self, x: Array, noise: Callable[[int], Array], dtype: DTypeLike) -> Memory:
+        return self.schedule.start(x, dtype)
 
     def sigma(self, view: View) -> Array:
         """Returns the probability of masking each place again."""
@@ -255,15 +278,8 @@ class Remask(Transition):
         return laws.remask_logits(view.process, view.log_denoiser, view.x, view.t, view.s, sigma)
 
     def draw(self, view: View) -> tuple[Array, Memory]:
-        x, memory = super().draw(view)
-        if "confidence" not in memory:
-            return x, memory
-        # What counts is the probability of the category that a mask has just become.
-        drawn = jnp.maximum(x, 0)[..., None]
-        p = jnp.exp(jnp.take_along_axis(view.log_denoiser, drawn, axis=-1)[..., 0])
-        was_masked = view.x == laws.mask_of(view.process)
-        confidence = jnp.where(was_masked, p.astype(memory["confidence"].dtype), memory["confidence"])
-        return x, memory | {"confidence": confidence}
+        x, _ = super().draw(view)
+        return x, self.schedule.remember(view, x)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -309,18 +325,17 @@ class RemaskLoop(Remask):
 # ---- Rates ----
 
 
-@dataclasses.dataclass(frozen=True)
-class Euler(Transition):
-    """Moves along reverse rates: to y with probability R_y / max(1, sum R). `laws.euler_logits`."""
+class Leap(Transition):
+    """Moves along reverse rates, by a rule that makes a law of them."""
+
+    @abc.abstractmethod
+    def leap(self, log_rate: Array, x: Array) -> Array:
+        """Returns the law of a leap along these rates."""
 
     def check(self, process: Process) -> None:
         is_on_top = isinstance(process, Masked) and isinstance(process.inner, Mixing)
         if not is_on_top:
             laws.require_mixing(process, "a rate")
-
-    def leap(self, log_rate: Array, x: Array) -> Array:
-        """Returns the law of a leap along these rates."""
-        return laws.euler_logits(log_rate, x)
 
     def law(self, view: View) -> Array:
         log_rate = laws.log_rates(view.process, view.logits_loo, view.x, view.t, view.s)
@@ -333,7 +348,15 @@ class Euler(Transition):
 
 
 @dataclasses.dataclass(frozen=True)
-class Poisson(Euler):
+class Euler(Leap):
+    """Moves along reverse rates: to y with probability R_y / max(1, sum R). `laws.euler_logits`."""
+
+    def leap(self, log_rate: Array, x: Array) -> Array:
+        return laws.euler_logits(log_rate, x)
+
+
+@dataclasses.dataclass(frozen=True)
+class Poisson(Leap):
     """Moves along reverse rates where there is one event in all: `laws.poisson_logits` (tau-leaping)."""
 
     def leap(self, log_rate: Array, x: Array) -> Array:
@@ -356,7 +379,7 @@ class Stratified(Transition):
     So a place moves as often as by Bayes' rule on average, and nearly as often each time (2601.02799).
     """
 
-    def start(self, x: Array, noise: Callable[[int], Array]) -> Memory:
+    def start(self, x: Array, noise: Callable[[int], Array], dtype: DTypeLike) -> Memory:
         return {"clock": noise(PHASE)}
 
     # Given the phases all is certain but where x_t goes.

@@ -57,7 +57,7 @@ def levels_of(name: str) -> list[int]:
     """The levels of the plan of a sampler, by what its paper says."""
     reveal = CASES[name].sampler.reveal
     if reveal is not None:
-        rows = getattr(reveal.count, "num_rows", L)
+        rows = reveal.num_rows(L)
         return list(range(rows, -1, -1))
     if name == "remdm_loop":
         return LOOP

@@ -11,7 +11,7 @@ from torch_ref import numerics
 from torch_ref.processes.base import Process
 from torch_ref.sampling import laws
 from torch_ref.sampling.noise import CORRECTOR
-from torch_ref.sampling.transitions import Euler, Poisson
+from torch_ref.sampling.transitions import Leap, Transition
 
 CallNetwork = Callable[[Tensor, Tensor], Tensor]  # x, t [B] -> leave-one-out logits of x_0 [B, *S, K]
 MoveNoise = Callable[[int], Tensor]  # which of the two streams of a move -> uniforms [B, *S]
@@ -27,6 +27,7 @@ class Corrector(abc.ABC):
         self,
         call: CallNetwork,
         process: Process,
+        transition: Transition,
         x: Tensor,
         t: Tensor,
         may_change: Tensor,
@@ -38,6 +39,7 @@ class Corrector(abc.ABC):
         self,
         call: CallNetwork,
         process: Process,
+        transition: Transition,
         x: Tensor,
         t: Tensor,
         may_change: Tensor,
@@ -46,7 +48,7 @@ class Corrector(abc.ABC):
         """Moves `moves` times; noise is by stream."""
         for i in range(self.moves):
             streams = [noise(CORRECTOR + 2 * i), noise(CORRECTOR + 2 * i + 1)]
-            moved = self.move(call, process, x, t, may_change, streams.__getitem__)
+            moved = self.move(call, process, transition, x, t, may_change, streams.__getitem__)
             x = torch.where(x < 0, x, moved)
         return x
 
@@ -61,6 +63,7 @@ class Gibbs(Corrector):
         self,
         call: CallNetwork,
         process: Process,
+        transition: Transition,
         x: Tensor,
         t: Tensor,
         may_change: Tensor,
@@ -86,17 +89,18 @@ class RateCorrector(Corrector):
 
     moves: int = 1
     h: float = 0.1
-    leap: Euler = Poisson()
 
     def move(
         self,
         call: CallNetwork,
         process: Process,
+        transition: Transition,
         x: Tensor,
         t: Tensor,
         may_change: Tensor,
         noise: MoveNoise,
     ) -> Tensor:
         log_rate = laws.corrector_log_rates(process, call(x, t), x, t, self.h)
-        drawn = numerics.categorical(self.leap.leap(log_rate, x), noise(0))
+        assert isinstance(transition, Leap)
+        drawn = numerics.categorical(transition.leap(log_rate, x), noise(0))
         return torch.where(may_change, drawn, x)

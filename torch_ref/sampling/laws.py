@@ -180,16 +180,22 @@ def gibbs_logits(process: Process, logits_loo: Tensor, xt: Tensor, t: Tensor) ->
 
 
 def denoiser_of(process: Process, logits: Tensor, xt: Tensor, t: Tensor, belief: str) -> Tensor:
-    """log p(x_0 | x_t), normalised, of logits with a belief: "d3pm" and "official" are leave-one-out."""
-    if belief != "denoiser":
-        logits = beliefs.to_denoiser(process, logits, xt, t)
-    return log_p_x0(process, logits)
+    """log p(x_0 | x_t) of logits with a belief: "d3pm" is leave-one-out, "official" but at t = 1."""
+    if belief == "denoiser":
+        return log_p_x0(process, logits)
+    log_p = log_p_x0(process, beliefs.to_denoiser(process, logits, xt, t))
+    if belief == "official":
+        return torch.where(expand_trailing(t, xt.shape)[..., None] == 1, log_p_x0(process, logits), log_p)
+    return log_p
 
 
 def leave_one_out_of(process: Process, logits: Tensor, xt: Tensor, t: Tensor, belief: str) -> Tensor:
     """Returns leave-one-out logits of logits with a belief."""
+    converted = beliefs.to_leave_one_out(process, logits, xt, t)
     if belief == "denoiser":
-        return beliefs.to_leave_one_out(process, logits, xt, t)
+        return converted
+    if belief == "official":
+        return torch.where(expand_trailing(t, xt.shape)[..., None] == 1, converted, logits)
     return logits
 
 

@@ -99,7 +99,7 @@ class Count(abc.ABC):
     def count(self, candidates: Candidates, score: Tensor) -> Tensor:
         """Returns the number of places, [B], those with the largest scores."""
 
-    def rows(self, places: int) -> int:
+    def num_rows(self, places: int) -> int:
         """Returns how many rows it takes to reveal so many places."""
         return places
 
@@ -156,13 +156,13 @@ class One(Count):
 class Cosine(Count):
     """Leaves floor(n cos(pi i / 2N)) of n masks after row i of N, see `cosine_counts`."""
 
-    num_rows: int = 12
+    rows: int = 12
 
-    def rows(self, places: int) -> int:
-        return self.num_rows
+    def num_rows(self, places: int) -> int:
+        return self.rows
 
     def count(self, candidates: Candidates, score: Tensor) -> Tensor:
-        table = cosine_counts(candidates.masked.shape[1], self.num_rows)
+        table = cosine_counts(candidates.masked.shape[1], self.rows)
         stay = table[candidates.places, candidates.i]
         return (candidates.masked.sum(dim=-1) - stay).clamp(min=0)
 
@@ -203,24 +203,44 @@ class EntropyBound(Count):
         return count_by_entropy(rising, self.bound)
 
 
+class Places(abc.ABC):
+    """Says which masked places take x_0 in a row; the others stay masked."""
+
+    @abc.abstractmethod
+    def num_rows(self, places: int) -> int:
+        """Returns how many rows it takes to reveal so many places."""
+
+    @abc.abstractmethod
+    def choose(self, candidates: Candidates) -> Tensor:
+        """Tells which places are revealed."""
+
+
 @dataclasses.dataclass(frozen=True)
-class Reveal:
-    """Reveals masked places: those first in an order, so many as a count says; the others stay masked."""
+class Reveal(Places):
+    """Reveals the masked places that are first in an order, so many as a count says."""
 
     order: Order = RandomOrder()
     count: Count = One()
 
+    def num_rows(self, places: int) -> int:
+        return self.count.num_rows(places)
+
     def choose(self, candidates: Candidates) -> Tensor:
-        """Tells which places are revealed."""
         score = self.order.score(candidates)
         return take_first(score, candidates.masked, self.count.count(candidates, score))
 
 
 @dataclasses.dataclass(frozen=True)
-class FirstHitting(Reveal):
+class FirstHitting(Places):
     """Reveals a random place at each time that one is revealed at: 1 - alpha falls to (1 - alpha) u^(1/n)."""
 
     schedule: Schedule | None = None
+
+    def num_rows(self, places: int) -> int:
+        return places
+
+    def choose(self, candidates: Candidates) -> Tensor:
+        return Reveal(RandomOrder(), One()).choose(candidates)
 
 
 def next_hitting(masked_share: Tensor, left: Tensor, u: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch_ref.sampling.chain import Chain, Row, State, call_all, run_plan
 from torch_ref.sampling.correctors import Corrector
 from torch_ref.sampling.denoise import Denoise
 from torch_ref.sampling.noise import DRAW, ORDER, PHASE, Streams
-from torch_ref.sampling.places import Candidates, FirstHitting, Reveal
+from torch_ref.sampling.places import Candidates, FirstHitting, Places
 from torch_ref.sampling.shaping import Shaping
 from torch_ref.sampling.transitions import Bayes, Memory, Transition, View
 
@@ -29,9 +29,14 @@ class Sampler:
 
     transition: Transition = Bayes()
     shaping: Shaping = Shaping()
-    reveal: Reveal | None = None
+    reveal: Places | None = None
     block: int | None = None
     corrector: Corrector | None = None
+
+    @property
+    def needs_extra_mask(self) -> bool:
+        """Tells whether it takes every mask for a place that is unknown."""
+        return self.reveal is not None or self.block is not None or self.transition.needs_extra_mask
 
 
 class Problem(NamedTuple):
@@ -58,7 +63,7 @@ def make_plan(sampler: Sampler, process: Process, shape: tuple[int, ...]) -> tup
     if sampler.reveal is None:
         of_block = sampler.transition.plan(process)
     else:
-        rows = sampler.reveal.count.rows(block)
+        rows = sampler.reveal.num_rows(block)
         of_block = tuple(Row(rows - i, process.T, 0) for i in range(rows))
     if sampler.block is None:
         return of_block
@@ -121,9 +126,9 @@ def _move(problem: Problem, state: State, row: Row) -> State:
     t = torch.full(x.shape[:1], row.t)
     s = torch.full(x.shape[:1], row.s)
     shaped, belief = _shape(problem, problem.denoise(x, process.time[t]), x, t)
-    view = View(process, shaped, belief, x, t, s, problem.row_noise(row), state.memory)
-    drawn, memory = problem.sampler.transition.draw(view)
     may_change = _may_change(problem, row)
+    view = View(process, shaped, belief, x, t, s, problem.row_noise(row), state.memory, may_change)
+    drawn, memory = problem.sampler.transition.draw(view)
     state = call_all(state)._replace(x=torch.where(may_change, drawn, x), memory=memory)
 
     # At s = 0, where the data is, there is nothing to correct.
@@ -142,7 +147,8 @@ def _correct(problem: Problem, corrector: Corrector, state: State, row: Row) -> 
 
     s = torch.full(state.x.shape[:1], row.s)
     may_change = _may_change(problem, row)
-    x = corrector.correct(call, process, state.x, s, may_change, problem.row_noise(row))
+    transition = problem.sampler.transition
+    x = corrector.correct(call, process, transition, state.x, s, may_change, problem.row_noise(row))
     return call_all(state, corrector.moves)._replace(x=x)
 
 
@@ -168,6 +174,8 @@ def _reveal(problem: Problem, state: State, row: Row) -> State:
         # An example has one time: the noise of its first place.
         u = problem.noise(row.number, PHASE).flatten(1)[:, 0]
         masked_share = places.next_hitting(memory["masked_share"], left, u)
+        # The time of an example that is done with its block stands still.
+        masked_share = torch.where(is_active, masked_share, memory["masked_share"])
         memory = memory | {"masked_share": masked_share}
         if reveal.schedule is not None:
             time = places.time_of(reveal.schedule, masked_share)
@@ -211,14 +219,22 @@ def _noise_again(problem: Problem, state: State, row: Row) -> State:
 
 def _shape(problem: Problem, logits: Tensor, x: Tensor, t: Tensor) -> tuple[Tensor, Belief]:
     """Returns shaped logits, and what they are: leave-one-out logits once they are shaped."""
-    shaping, belief = problem.sampler.shaping, problem.belief
-    if shaping.changes_nothing(logits.shape[-1]):
+    sampler, process, belief = problem.sampler, problem.process, problem.belief
+    if sampler.needs_extra_mask:
+        # No x_0 is the mask, whatever the network says of it.
+        logits = logits.clone()
+        logits[..., laws.mask_of(process)] = -torch.inf
+    if sampler.shaping.changes_nothing(process.K):
         return logits, belief
     if belief == "denoiser":
-        return shaping.apply(to_leave_one_out(problem.process, logits, x, t)), "leave_one_out"
+        logits = to_leave_one_out(process, logits, x, t)
+        belief = "leave_one_out"
     # What x_t rules out takes no part, however likely the others may think it.
-    is_possible = problem.process.log_q_x0(x, t) > -torch.inf
-    return shaping.apply(torch.where(is_possible, logits, -torch.inf)), belief
+    possible = torch.where(process.log_q_x0(x, t) > -torch.inf, logits, -torch.inf)
+    shaped = sampler.shaping.apply(possible)
+    # A place that holds a forbidden category stays what it is.
+    is_empty = (shaped == -torch.inf).all(dim=-1, keepdim=True)
+    return torch.where(is_empty, possible, shaped), belief
 
 
 def _may_change(problem: Problem, row: Row) -> Tensor:

@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,6 +30,7 @@ class View(NamedTuple):
     s: Tensor  # [B]
     noise: Callable[[int], Tensor]  # of this row, by stream
     memory: Memory
+    may_change: Tensor  # [B, *S]  the places that a row may change
 
     @property
     def log_denoiser(self) -> Tensor:
@@ -44,6 +45,8 @@ class View(NamedTuple):
 
 class Transition(abc.ABC):
     """Says by which law x_s is drawn, given x_t and what the network believes."""
+
+    needs_extra_mask: ClassVar[bool] = False
 
     def plan(self, process: Process) -> tuple[Row, ...]:
         """Returns the rows that it takes by default: T, ..., 0."""
@@ -139,10 +142,10 @@ class LeastConfident(Sigma):
     """The most, times a softmax over places of minus the probability that each had when it was unmasked."""
 
     def sigma(self, view: View, most: Tensor) -> Tensor:
-        is_masked = view.x == laws.mask_of(view.process)
+        may_mask = (view.x != laws.mask_of(view.process)) & view.may_change
         share = torch.zeros(view.x.shape)
         for b in range(len(share)):
-            share[b][~is_masked[b]] = (-view.memory["confidence"][b][~is_masked[b]]).softmax(dim=0)
+            share[b][may_mask[b]] = (-view.memory["confidence"][b][may_mask[b]]).softmax(dim=0)
         return _of_places(most, view.x) * share
 
 
@@ -166,6 +169,7 @@ class Remask(Transition):
     """Unmasks as ancestral sampling does and more often, and masks again with sigma."""
 
     schedule: Sigma = Cap()
+    needs_extra_mask = True
 
     def start(self, x: Tensor, noise: Callable[[int], Tensor]) -> Memory:
         if not isinstance(self.schedule, LeastConfident):
@@ -209,13 +213,12 @@ class RemaskLoop(Remask):
 # ---- Rates ----
 
 
-@dataclasses.dataclass(frozen=True)
-class Euler(Transition):
-    """Moves along reverse rates: to y with probability R_y / max(1, sum R)."""
+class Leap(Transition):
+    """Moves along reverse rates, by a rule that makes a law of them."""
 
+    @abc.abstractmethod
     def leap(self, log_rate: Tensor, x: Tensor) -> Tensor:
         """Returns the law of a leap along these rates."""
-        return laws.euler_logits(log_rate, x)
 
     def law(self, view: View) -> Tensor:
         log_rate = laws.log_rates(view.process, view.logits_loo, view.x, view.t, view.s)
@@ -228,7 +231,15 @@ class Euler(Transition):
 
 
 @dataclasses.dataclass(frozen=True)
-class Poisson(Euler):
+class Euler(Leap):
+    """Moves along reverse rates: to y with probability R_y / max(1, sum R)."""
+
+    def leap(self, log_rate: Tensor, x: Tensor) -> Tensor:
+        return laws.euler_logits(log_rate, x)
+
+
+@dataclasses.dataclass(frozen=True)
+class Poisson(Leap):
     """Moves along reverse rates where there is one event in all."""
 
     def leap(self, log_rate: Tensor, x: Tensor) -> Tensor:
