@@ -54,7 +54,7 @@ def test_the_description_of_a_sampler_is_of_its_slots():
     assert named.describe_sampler(named.ancestral()) == "ancestral"
     assert named.describe_sampler(named.blocks(4)) == "block = 4"
     cosine = named.describe_sampler(named.first_hitting(continuous.cosine))
-    assert cosine.endswith("count=One(), schedule=cosine)")
+    assert cosine.endswith("FirstHitting(schedule=cosine)")
     descriptions = {named.describe_sampler(make()) for make in named.SAMPLERS.values()}
     assert len(descriptions) == len(named.SAMPLERS)
     assert named.describe_sampler(named.psi(0.5)) != named.describe_sampler(named.psi(0.25))
