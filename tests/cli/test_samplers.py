@@ -84,7 +84,7 @@ def test_samples_of_samplers_lie_beside_each_other_with_their_slots(workdir, cap
     assert slots["transition"] == {"class": "Bayes"}
     assert slots["shaping"]["top_k"] == 2
     assert slots["reveal"]["order"] == {"class": "DrawnProbability", "temperature": 4.5}
-    assert slots["reveal"]["count"] == {"class": "Cosine", "num_rows": 2}
+    assert slots["reveal"]["count"] == {"class": "Cosine", "rows": 2}
     assert (content.pop("calls"), content.pop("program_calls")) == (2, 2)
     del content["record"], plain["record"]
     assert content == plain

@@ -67,8 +67,10 @@ SLOTS = {
     "EntropyBound counts entropies, but the order is LargestProbability()": lambda: places.Reveal(
         places.LargestProbability(), places.EntropyBound()
     ),
-    "first hitting reveals one random place a row": lambda: places.FirstHitting(places.LeastEntropy()),
     "no Keep has a say: leave out transition, or reveal": lambda: Sampler(tr.Keep(), reveal=places.Reveal()),
+    "a corrector of rates leaps as the sampler does, but Keep does not": lambda: Sampler(
+        tr.Keep(), corrector=c.RateCorrector()
+    ).check(UNIFORM),
     "places are revealed at none: leave out one": lambda: Sampler(
         reveal=places.Reveal(), corrector=c.Gibbs()
     ),
@@ -89,7 +91,7 @@ TYPES = [
     (tr.Mixture, {"kappa": "half"}, "kappa is 'half', expected a number: pass a float"),
     (tr.Remask, {"schedule": 0.1}, "schedule is 0.1, expected a Sigma"),
     (tr.RemaskLoop, {"rows": 12.5}, "rows is 12.5, expected a whole number: pass an int"),
-    (places.Cosine, {"num_rows": True}, "num_rows is True, expected a whole number: pass an int"),
+    (places.Cosine, {"rows": True}, "rows is True, expected a whole number: pass an int"),
     (places.FirstHitting, {"schedule": "linear"}, "schedule is 'linear', expected a function"),
     (c.Gibbs, {"moves": np.float64(1)}, "expected a whole number: pass an int"),
     (Shaping, {"top_k": 2.0}, "top_k is 2.0, expected a whole number: pass an int"),
