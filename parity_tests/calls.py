@@ -200,6 +200,16 @@ def plan_by_sampler(lib: ModuleType, name: str) -> Function:
     return call
 
 
+def of_one_belief(lib: ModuleType, name: str) -> Function:
+    """A law of the leave-one-out logits and of the denoiser that they make."""
+
+    def call(process: Any, logits_loo: Any, xt: Any, t: Any, **args: Any) -> Any:
+        log_denoiser = lib.sampling.laws.denoiser_of(process, logits_loo, xt, t, "leave_one_out")
+        return by_name(lib, name)(process, logits_loo, log_denoiser, xt, t, **args)
+
+    return call
+
+
 def of_booleans(lib: ModuleType, name: str) -> Function:
     """A function of candidates, bool, whose result becomes whole numbers."""
     return lambda candidates, **args: by_name(lib, name)(candidates=candidates > 0, **args) * 1

@@ -294,9 +294,10 @@ PAIRS: dict[str, Pair] = {
     ),
     "sampling.laws.mixture_logits": Pair(
         sampling_cases.steps_back(
-            sampling_cases.ANY, "process", "logits_loo", "log_denoiser", "xt", "t", kappa=(0.3, 1.0, 0.0)
+            sampling_cases.ANY, "process", "logits_loo", "xt", "t", kappa=(0.3, 1.0, 0.0)
         ),
         arguments(sampling_scales.mixture),
+        call=calls.of_one_belief,
     ),
     "sampling.laws.remask_logits": Pair(sampling_cases.remasked, arguments(sampling_scales.keep)),
     "sampling.laws.most_remasked": Pair(
@@ -316,12 +317,14 @@ PAIRS: dict[str, Pair] = {
         sampling_cases.steps_back(sampling_cases.MIXING, "process", "logits_loo", "xt", "t", h=(0.2,)),
         arguments(sampling_scales.corrector),
     ),
-    "sampling.laws.euler_logits": Pair(sampling_cases.rates, arguments(sampling_scales.leaps)),
+    "sampling.laws.euler_logits": Pair(
+        sampling_cases.rates, arguments(sampling_scales.leaps), arguments(sampling_scales.leaps_gradient)
+    ),
     "sampling.laws.poisson_logits": Pair(sampling_cases.rates, arguments(sampling_scales.leaps)),
     "sampling.laws.leaving_probability": Pair(
-        sampling_cases.laws_of_leaving, arguments(sampling_scales.leaving), differentiable=()
+        sampling_cases.laws_of_leaving, arguments(sampling_scales.leaving)
     ),
-    "sampling.laws.leaving_logits": Pair(sampling_cases.laws_of_leaving, rows_of("log_p"), differentiable=()),
+    "sampling.laws.leaving_logits": Pair(sampling_cases.laws_of_leaving, rows_of("log_p")),
     "sampling.laws.gibbs_logits": Pair(
         sampling_cases.steps_back(sampling_cases.ANY, "process", "logits_loo", "xt", "t"),
         arguments(sampling_scales.gibbs),

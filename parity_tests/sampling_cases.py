@@ -29,7 +29,8 @@ def steps_back(
         families: of processes.
         names: of the arguments.
         quick: the family that is in the quick cases.
-        options: names of other arguments, and the values that they take in turn; numbers are traced.
+        options: names of other arguments, and the values that they take in turn, which is a program each: all
+            of them in the first family, only the first in others.
     """
 
     def cases(dtype: str) -> Iterator[Case]:
@@ -37,13 +38,11 @@ def steps_back(
             for i, kind in enumerate(KINDS):
                 args = _step_back(family, kind, dtype)
                 args = {name: args[name] for name in names}
-                values = {name: some[i % len(some)] for name, some in options.items()}
+                turn = i if family == families[0] else 0
+                values = {name: of_name[turn % len(of_name)] for name, of_name in options.items()}
                 is_first = family == quick and i == 0
                 name = f"{family}, {kind}" + "".join(f", {k} = {x}" for k, x in values.items())
-                for k, x in values.items():
-                    if isinstance(x, float):
-                        values[k] = np.array(x)
-                is_quick = family == quick and "denoiser" not in values.values()
+                is_quick = family == quick and (i == 0 or not options)
                 yield Case(name, args | values, eager=is_first, quick=is_quick)
 
     return cases
@@ -204,8 +203,8 @@ def falling_probabilities(name: str, *values: float) -> Callable[[str], Iterator
         probability[2] = 0.0
         probability[3] = 0.5
         for value in values:
-            args = {"probability": probability, name: np.array(value)}
-            yield Case(f"{name} = {value}", args, eager=value == values[0])
+            args = {"probability": probability, name: value}
+            yield Case(f"{name} = {value}", args, quick=value == values[0])
 
     return cases
 
@@ -216,8 +215,9 @@ def rising_entropies(dtype: str) -> Iterator[Case]:
     entropy[0, :2] = 0.0
     entropy[1, 3:] = INF
     entropy[2] = 0.0
-    for bound in (0.5, 0.0, INF):
-        yield Case(f"bound = {bound}", {"entropy": entropy, "bound": np.array(bound)}, eager=bound == 0.5)
+    for bound in (0.5, 0.0):
+        yield Case(f"bound = {bound}", {"entropy": entropy, "bound": bound}, quick=bound == 0.5)
+    yield Case("no bound", {"entropy": entropy, "bound": np.array(INF)}, quick=False)
 
 
 def hitting(dtype: str) -> Iterator[Case]:

@@ -29,12 +29,10 @@ def renoise(process: Process, xt: Tensor, t: Tensor, s: Tensor) -> Tensor:
     return levels(process, t, s)
 
 
-def mixture(
-    process: Process, logits_loo: Tensor, log_denoiser: Tensor, xt: Tensor, t: Tensor, kappa: float
-) -> Tensor:
+def mixture(process: Process, logits_loo: Tensor, xt: Tensor, t: Tensor, kappa: float) -> Tensor:
     """Both laws, and what they are made of."""
     bayes = torch_ref.p_logits(process, logits_loo, xt, t, "leave_one_out")
-    return rows(logits_loo, log_denoiser, process.log_q_back(xt, t), bayes, process.log_q_x0(xt, t))
+    return rows(logits_loo, process.log_q_back(xt, t), bayes, process.log_q_x0(xt, t))
 
 
 def ratios(process: Process, logits_loo: Tensor, xt: Tensor, t: Tensor) -> Tensor:
@@ -55,10 +53,19 @@ def corrector(process: Process, logits_loo: Tensor, xt: Tensor, t: Tensor, h: fl
 
 
 def leaps(log_rate: Tensor, xt: Tensor) -> Tensor:
-    """The logs of the rates, their sum, and what is left of 1."""
+    """The logs of the rates, their sum, and 1 over what it leaves of 1."""
     total = log_rate.exp().sum(dim=-1)
-    left = torch.where(total < 1, 1 / (1 - total), 1.0)
-    return torch.stack([rows(log_rate), total, left]).amax(dim=0)
+    return torch.stack([rows(log_rate), total, _one_over_left(log_rate)]).amax(dim=0)
+
+
+def leaps_gradient(log_rate: Tensor, xt: Tensor) -> Tensor:
+    """The same: the gradient of log(1 - sum R) is as large as 1 over what is left, and rounded as it is."""
+    return leaps(log_rate, xt) * _one_over_left(log_rate)
+
+
+def _one_over_left(log_rate: Tensor) -> Tensor:
+    total = log_rate.exp().sum(dim=-1)
+    return torch.where(total < 1, 1 / (1 - total), 1.0)
 
 
 def gibbs(process: Process, logits_loo: Tensor, xt: Tensor, t: Tensor) -> Tensor:

@@ -82,6 +82,15 @@ def test_the_twin_has_an_alpha_bar_where_the_rows_of_qbar_are_equal_off_the_diag
         torch_ref.gaussian(np.full(3, 0.3), 4).alpha_bar  # noqa: B018
 
 
+def test_the_twin_respaces_what_is_below_a_mask() -> None:
+    beta = np.linspace(0.1, 0.7, 4)
+    process = torch_ref.respace(torch_ref.masked(torch_ref.uniform(beta, 3), beta / 2), [2, 4])
+    assert process.inner is not None
+    no_mask = process.Qbar(torch.arange(3))[:, :1, :-1].sum(-1, keepdim=True)  # [3, 1, 1]
+    below = no_mask * process.inner.Qbar(torch.arange(3))
+    torch.testing.assert_close(process.Qbar(torch.arange(3))[:, :-1, :-1], below)
+
+
 def test_named_samplers_have_the_same_slots_and_options_as_those_of_the_twin() -> None:
     theirs = torch_ref.sampling.named.SAMPLERS
     assert list(theirs) == list(SAMPLERS)

@@ -276,8 +276,11 @@ def euler_logits(log_rate: Float[Array, "*S K"], xt: Int[Array, "*S"]) -> Float[
         xt: categories.
     """
     log_total = numerics.log_sum(log_rate)  # [*S]
-    log_moves = jnp.minimum(log_total, 0.0)
-    return _add_at(log_rate - jnp.maximum(log_total, 0.0)[..., None], xt, _log_complement(log_moves))
+    is_certain = log_total >= 0  # to move
+    # Two `where` with one condition, as in `numerics.logspace`: log(1 - p) has no finite gradient at p = 1.
+    log_stay = jnp.where(is_certain, NEG_INF, _log_complement(jnp.where(is_certain, -1.0, log_total)))
+    moves = log_rate - jnp.where(is_certain, log_total, 0.0)[..., None]
+    return _add_at(moves, xt, log_stay)
 
 
 @declared(xt=CATEGORIES)
@@ -298,7 +301,7 @@ def poisson_logits(log_rate: Float[Array, "*S K"], xt: Int[Array, "*S"]) -> Floa
 def leaving_probability(log_p: Float[Array, "*S K"], xt: Int[Array, "*S"]) -> Float[Array, "*S"]:
     """1 - p(x_t), with its digits where it is small; exactly 1 where the law never stays."""
     at_xt = jnp.take_along_axis(log_p, xt[..., None], axis=-1)[..., 0]
-    return -jnp.expm1(jnp.minimum(at_xt, 0.0))
+    return -jnp.expm1(jnp.where(at_xt > 0, 0.0, at_xt))  # rounding may leave more than log 1
 
 
 @declared(xt=CATEGORIES)
