@@ -293,7 +293,9 @@ def stay_masked(masks: int, i: int, rows: int) -> int:
 
 def maskgit(c: Candidates, temperature: float) -> list[int]:
     """The largest log p(drawn) + temperature (1 - i / N) Gumbel; as many stay as the cosine says."""
-    score = np.log(c.p_drawn) + temperature * (1 - c.i / c.rows) * -np.log(-np.log(c.u))
+    score = np.log(np.where(c.masked, c.p_drawn, 1)) + temperature * (1 - c.i / c.rows) * -np.log(
+        -np.log(c.u)
+    )
     count = max(c.masked.sum() - stay_masked(c.at_start, c.i, c.rows), 0)
     return first_of(score, c.masked)[:count]
 

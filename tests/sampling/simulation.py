@@ -19,7 +19,13 @@ class Simulated(NamedTuple):
 
 
 def simulate(
-    case: Case, world: World, beliefs: np.ndarray, x: np.ndarray, u: np.ndarray, levels: list[int]
+    case: Case,
+    world: World,
+    beliefs: np.ndarray,
+    x: np.ndarray,
+    u: np.ndarray,
+    levels: list[int],
+    unknown: np.ndarray | None = None,
 ) -> Simulated:
     """Draws a chain by the rules.
 
@@ -30,9 +36,12 @@ def simulate(
         x: x_T, [B, L].
         u: noise [rows + 1, streams, B, L], by the number of rows left and the stream.
         levels: T, ..., 0 of a transition; of a sampler that reveals, as many and one more than it has rows.
+        unknown: the places that may change, [B, L]; the others stay as they are in x.
     """
+    if unknown is None:
+        unknown = np.ones(x.shape, bool)
     if case.choose is not None:
-        return _reveal(case, world, beliefs, x, u, len(levels) - 1)
+        return _reveal(case, world, beliefs, x, u, len(levels) - 1, unknown)
     block = case.sampler.block or x.shape[1]
     pairs = list(itertools.pairwise(levels))
     number = len(pairs) * (x.shape[1] // block)
@@ -40,12 +49,12 @@ def simulate(
     memory = {"clock": u[0, PHASE], "confidence": np.zeros(x.shape)}
     calls = np.zeros(len(x), int)
     for start in range(0, x.shape[1], block):
-        in_block = np.isin(np.arange(x.shape[1]), np.arange(start, start + block))
+        in_block = np.isin(np.arange(x.shape[1]), np.arange(start, start + block)) & unknown
         for t, s in pairs:
             x, memory = _move(case, world, beliefs[t], x, t, s, memory, u[number], in_block)
             calls += 1
             if case.move is not None and s > 0:
-                x = _correct(case, world, beliefs[s], x, s, u[number])
+                x = _correct(case, world, beliefs[s], x, s, u[number], in_block)
                 calls += case.sampler.corrector.moves  # pyright: ignore[reportOptionalMemberAccess]
             number -= 1
             states[number] = x
@@ -63,12 +72,13 @@ def _move(case, world, belief, x, t, s, memory, u, in_block):
     return drawn, {"clock": clock, "confidence": confidence}
 
 
-def _correct(case, world, belief, x, s, u):
+def _correct(case, world, belief, x, s, u, may_change):
     moves_one_place = type(case.sampler.corrector).__name__ == "Gibbs"
     for i in range(case.sampler.corrector.moves):
-        chosen = np.ones(x.shape, bool)
+        chosen = may_change
         if moves_one_place:
-            chosen = np.arange(x.shape[1]) == np.argmax(u[CORRECTOR + 2 * i + 1], axis=1)[:, None]
+            order = np.where(may_change, u[CORRECTOR + 2 * i + 1], -1)
+            chosen = may_change & (np.arange(x.shape[1]) == np.argmax(order, axis=1)[:, None])
             if world.has_mask:
                 x = np.where(chosen, MASK, x)
         law = case.move(world, belief[rules.number_of(x)], x, s)
@@ -76,18 +86,18 @@ def _correct(case, world, belief, x, s, u):
     return x
 
 
-def _reveal(case, world, beliefs, x, u, rows):
+def _reveal(case, world, beliefs, x, u, rows, unknown):
     x = x.copy()
     states = {rows: x.copy()}
     calls = np.zeros(len(x), int)
-    at_start = (x == MASK).sum(1)
+    at_start = ((x == MASK) & unknown).sum(1)
     for number in range(rows, 0, -1):
         for b, x_b in enumerate(x):
-            masked = x_b == MASK
+            masked = (x_b == MASK) & unknown[b]
             if not masked.any():
                 continue
             calls[b] += 1
-            t = smallest_step(world, masked.mean())
+            t = smallest_step(world, masked.sum() / unknown[b].sum())
             leave_one_out = beliefs[t, rules.number_of(x_b)]
             p = rules.denoiser_of(world, leave_one_out, x_b, t)
             drawn = rules.draw(p, u[number, DRAW, b])

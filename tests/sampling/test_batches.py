@@ -1,0 +1,129 @@
+"""Samplers in batches of other sizes, on two devices, and with places that are known."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from d3pm_jax.sampling import make_plan, run_sampler, sample_by
+from tests.sampling import rules
+from tests.sampling.cases import CASES, make_process
+from tests.sampling.rules import MASK, K
+from tests.sampling.simulation import simulate
+from tests.sampling.test_samplers import EXAMPLES, STREAMS, L, levels_of, make_beliefs
+
+# Of each kind of memory, of noise and of places; a batch counts for all in the same way.
+SAMPLERS = ("remdm_confidence", "stratified", "first_hitting", "maskgit", "entropy_bound", "blocks", "gibbs")
+FAST = ("maskgit",)
+EACH = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in FAST else pytest.mark.slow) for name in SAMPLERS]
+)
+
+pytestmark = pytest.mark.filterwarnings("ignore:x_T still depends")
+
+
+def denoise_by_table(table, x, t):
+    powers = jnp.asarray(K ** np.arange(L)[::-1])
+    return table[t, x @ powers]
+
+
+@functools.partial(jax.jit, static_argnames=("name", "n"))
+def sample(process, table, name, n, start):
+    def denoise(x, t):
+        return denoise_by_table(table, x, t)
+
+    return sample_by(jax.random.key(0), CASES[name].sampler, denoise, process, (n, L), start)
+
+
+@EACH
+def test_a_sample_is_the_same_in_any_batch(name):
+    process = make_process("absorbing")
+    with np.errstate(divide="ignore"):
+        table = jnp.asarray(np.log(make_beliefs("absorbing")), jnp.float32)
+    together = sample(process, table, name, 6, 0)
+    alone = [sample(process, table, name, 1, start) for start in range(6)]
+    np.testing.assert_array_equal(together.x0, np.concatenate([chain.x0 for chain in alone]))
+    np.testing.assert_array_equal(together.calls, np.concatenate([chain.calls for chain in alone]))
+    assert together.program_calls == max(int(chain.program_calls) for chain in alone)
+    assert together.failed_at == 0
+    assert np.all(np.asarray(together.x0) != MASK)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_two_devices_draw_the_integers_of_one(name):
+    process = make_process("absorbing")
+    plan = make_plan(CASES[name].sampler, process, (L,))
+    rng = np.random.default_rng(6)
+    u = jnp.asarray(rng.random((len(plan) + 1, STREAMS, EXAMPLES, L)), jnp.float32)
+    xT = jnp.full((EXAMPLES, L), MASK)
+    with np.errstate(divide="ignore"):
+        table = jnp.asarray(np.log(make_beliefs("absorbing")), jnp.float32)
+
+    @jax.jit
+    def run(process, table, xT, u):
+        def denoise(x, t):
+            return denoise_by_table(table, x, t)
+
+        return run_sampler(
+            CASES[name].sampler, denoise, process, xT, lambda row, stream: u[row, stream], plan=plan
+        )
+
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
+    spread = run(
+        process,
+        table,
+        jax.device_put(xT, NamedSharding(mesh, PartitionSpec("data"))),
+        jax.device_put(u, NamedSharding(mesh, PartitionSpec(None, None, "data"))),
+    )
+    alone = run(process, table, xT, u)
+    assert len(spread.x0.sharding.device_set) == 2
+    np.testing.assert_array_equal(spread.x0, alone.x0)
+    np.testing.assert_array_equal(spread.calls, alone.calls)
+    assert spread.failed_at == alone.failed_at == 0
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow)
+        for name in ("ddim", "remdm_cap", "first_hitting", "maskgit", "entropy_bound", "blocks", "gibbs")
+    ],
+)
+def test_what_is_known_stays_and_does_not_count(name):
+    case, world, process = CASES[name], rules.make_world("absorbing"), make_process("absorbing")
+    plan = make_plan(case.sampler, process, (L,))
+    rng = np.random.default_rng(7)
+    u = rng.random((len(plan) + 1, STREAMS, EXAMPLES, L))
+    x0 = rng.integers(0, 2, (EXAMPLES, L))
+    known = rng.random(x0.shape) < 0.4
+    beliefs = make_beliefs("absorbing")
+    with np.errstate(divide="ignore"):
+        table = jnp.asarray(np.log(beliefs))
+
+    @jax.jit
+    def run(process, x0, known, u):
+        return run_sampler(
+            case.sampler,
+            lambda x, t: denoise_by_table(table, x, t),
+            process,
+            jnp.full(x0.shape, MASK),
+            lambda row, stream: u[row, stream],
+            record=range(len(plan) + 1),
+            belief="leave_one_out",
+            x0=x0,
+            known=known,
+            plan=plan,
+        )
+
+    chain = run(process, *map(jnp.asarray, (x0, known, u)))
+    start = np.where(known, x0, MASK)
+    expected = simulate(case, world, beliefs, start, u, levels_of(name), ~known)
+    for number, x in expected.states.items():
+        np.testing.assert_array_equal(chain.states[number], x, err_msg=f"{number} rows left")
+    assert np.all(np.where(known, np.asarray(chain.states) == x0, True))
+    np.testing.assert_array_equal(chain.calls, expected.calls)
