@@ -142,9 +142,9 @@ class Figure(NamedTuple):
     error: float | None = None
 
     def __str__(self) -> str:
-        digits = 1 if abs(self.value) >= 10 else 3
         if self.error is None:
-            return f"{self.value:.{digits}f}"
+            return f"{self.value:.2f}"
+        digits = 1 if self.error >= 1 else 2
         return f"{self.value:.{digits}f} ± {self.error:.{digits}f}"
 
 
@@ -290,24 +290,34 @@ def stored(path: Path, compute: Callable[[], dict[str, Figures]]) -> dict[str, F
 
 
 def print_tables(of_run: OfRun) -> None:
-    """Prints the headline by sampler and calls, and all figures of all cases."""
+    """Prints figures by sampler and calls: the headline, then the others, then those of other settings."""
     run, results, real = of_run
-    print(f"\n## {run.workdir.name}, {run.caption}\n")
-    calls = sorted({int(result.case.setting) for result in results if result.case.setting.isdigit()})
-    print(f"| {of_run.headline} | {' | '.join(map(str, calls))} |\n|---|{'---|' * len(calls)}")
-    for name in dict.fromkeys(result.case.name for result in results if result.case.setting.isdigit()):
-        by_setting = {result.case.setting: result for result in results if result.case.name == name}
-        cells = [
-            str(by_setting[str(n)].figures[of_run.headline]) if str(n) in by_setting else "" for n in calls
-        ]
-        print(f"| `{name}` | {' | '.join(cells)} |")
-    columns = list(next(iter(real.values())))
-    print(f"\n| sampler | setting | calls | {' | '.join(columns)} |\n|---|---|---|{'---|' * len(columns)}")
+    headline, *others = next(iter(real.values()))
+    print(f"\n## {run.caption}\n")
+    chosen = [result for result in results if result.case.setting.isdigit()]
+    calls = sorted({int(result.case.setting) for result in chosen})
+    for title, show_figures in (
+        (f"{headline}, by calls", lambda figures: str(figures[headline])),
+        (f"{' / '.join(others)}, by calls", lambda figures: short(figures, others)),
+    ):
+        print(f"| {title} | {' | '.join(map(str, calls))} |\n|---|{'---|' * len(calls)}")
+        for name in dict.fromkeys(result.case.name for result in chosen):
+            by_calls = {int(r.case.setting): r.figures for r in chosen if r.case.name == name}
+            cells = [show_figures(by_calls[n]) if n in by_calls else "" for n in calls]
+            print(f"| `{name}` | {' | '.join(cells)} |")
+        print()
+    print(f"| | setting | calls | {headline} | {' / '.join(others)} |\n|---|---|---|---|---|")
     for result in results:
-        cells = map(str, (result.figures[column] for column in columns))
-        print(f"| `{result.case.name}` | {result.case.setting} | {result.calls:.1f} | {' | '.join(cells)} |")
+        if result not in chosen:
+            cells = (result.case.setting, f"{result.calls:.1f}", str(result.figures[headline]))
+            print(f"| `{result.case.name}` | {' | '.join(cells)} | {short(result.figures, others)} |")
     for name, figures in real.items():
-        print(f"| {name} | | | {' | '.join(str(figures[column]) for column in columns)} |")
+        print(f"| {name} | | | {figures[headline]} | {short(figures, others)} |")
+
+
+def short(figures: Figures, names: list[str]) -> str:
+    """Writes some figures without their errors."""
+    return " / ".join(f"{figures[name].value:.2f}" for name in names)
 
 
 def print_lines(of_run: OfRun) -> None:
@@ -323,27 +333,29 @@ def draw_samplers(of_run: OfRun, path: Path) -> None:
     from matplotlib.figure import Figure as Canvas
 
     names = list(dict.fromkeys(result.case.name for result in of_run.results))
-    by_name = {
-        name: sorted((r for r in of_run.results if r.case.name == name), key=lambda r: r.calls)
-        for name in names
-    }
-    columns = max(map(len, by_name.values()))
-    canvas = Canvas(figsize=(1.2 + 1.62 * columns, 0.98 * len(names)), layout="constrained")
-    axes = canvas.subplots(len(names), columns, squeeze=False)
+    canvas = Canvas(figsize=(1.2 + 1.62 * len(CALLS), 0.98 * len(names)), layout="constrained")
+    axes = canvas.subplots(len(names), len(CALLS), squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
     for row, name in zip(axes, names, strict=True):
         row[0].text(-0.05, 0.5, name, transform=row[0].transAxes, ha="right", va="center", fontsize=8)
-        # The last column is that of the most calls.
-        for axis, result in zip(row[columns - len(by_name[name]) :], by_name[name], strict=True):
-            rgb = show.to_rgb(result.x, of_run.run.parts.categories)
-            rgb = np.pad(rgb, ((0, 0), (0, 1), (0, 1), (0, 0)), constant_values=90)
-            n, h, w, _ = rgb.shape
-            table = rgb.reshape(2, n // 2, h, w, 3).swapaxes(1, 2).reshape(2 * h, n // 2 * w, 3)
-            axis.imshow(table, interpolation="nearest")
+        by_calls = sorted((r for r in of_run.results if r.case.name == name), key=lambda r: r.calls)
+        for i, result in enumerate(by_calls):
+            column = i
+            if result.case.setting.isdigit():
+                column = CALLS.index(int(result.case.setting))
+            axis = row[column]
+            axis.imshow(tile(result.x, of_run.run.parts.categories), interpolation="nearest")
             axis.set_title(f"{result.calls:.0f} calls", fontsize=7, pad=2)
     path.parent.mkdir(parents=True, exist_ok=True)
     save_figure(path, canvas)
+
+
+def tile(x: np.ndarray, categories: int) -> np.ndarray:
+    """Puts images into two rows, with grey lines between them: uint8 [h, w, 3]."""
+    rgb = np.pad(show.to_rgb(x, categories), ((0, 0), (0, 1), (0, 1), (0, 0)), constant_values=90)
+    n, h, w, _ = rgb.shape
+    return rgb.reshape(2, n // 2, h, w, 3).swapaxes(1, 2).reshape(2 * h, n // 2 * w, 3)
 
 
 def draw_figures(all_runs: list[OfRun], path: Path) -> None:
@@ -363,8 +375,8 @@ def draw_figures(all_runs: list[OfRun], path: Path) -> None:
             errors = [figure.error or 0.0 for figure in figures]
             y = [figure.value for figure in figures]
             axis.errorbar(x, y, errors, marker="osv^DPX*<>"[i], markersize=4, linewidth=1, label=name)
-        for figures in list(of_run.real.values())[-1:]:
-            axis.axhline(figures[of_run.headline].value, color="grey", linestyle=":", label="the test split")
+        for (name, figures), style in zip(of_run.real.items(), (":", "--"), strict=False):
+            axis.axhline(figures[of_run.headline].value, color="grey", linestyle=style, label=name)
         axis.set_xscale("log")
         if of_run.run.parts.description.kind == "image":
             axis.set_yscale("log")
