@@ -104,9 +104,13 @@ def run_plan(
     return Chain(state.x, states, failed_at, state.calls, state.program_calls), seen
 
 
-def call_all(state: State, calls: int | Array = 1) -> State:
-    """Counts calls of the network that every example needs."""
-    return state._replace(calls=state.calls + calls, program_calls=state.program_calls + calls)
+def with_calls(chain: Chain, calls: int) -> Chain:
+    """Returns a chain that took so many calls of the network, of all examples alike.
+
+    Where all examples take all calls, these are counted outside of the loop: in it they would cost a kernel.
+    """
+    number = jnp.asarray(calls, jnp.int32)
+    return chain._replace(calls=jnp.full(chain.calls.shape, number), program_calls=number)
 
 
 @declared(T=NUM_STEPS, xT=INT32)
@@ -127,6 +131,7 @@ def run_chain(step: ReverseStep, T: int, xT: Int[Array, " B *S"], record: Sequen
     """
 
     def take_row(state: State, row: Row) -> tuple[State, None]:
-        return call_all(state)._replace(x=step(state.x, row.t)), None
+        return state._replace(x=step(state.x, row.t)), None
 
-    return run_plan(take_row, plan_levels(range(T, -1, -1)), xT, {}, record)[0]
+    chain, _ = run_plan(take_row, plan_levels(range(T, -1, -1)), xT, {}, record)
+    return with_calls(chain, T)

@@ -26,7 +26,7 @@ from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.processes.base import Process
 from d3pm_jax.processes.tables import is_category
 from d3pm_jax.sampling import laws, places
-from d3pm_jax.sampling.chain import EVERY_BLOCK, Chain, Row, State, call_all, run_plan
+from d3pm_jax.sampling.chain import EVERY_BLOCK, Chain, Row, State, run_plan, with_calls
 from d3pm_jax.sampling.correctors import Corrector
 from d3pm_jax.sampling.denoise import Denoise
 from d3pm_jax.sampling.fields import check_fields
@@ -381,7 +381,18 @@ def _run(
             lambda: _move(problem, state, row),
         )
 
-    return run_plan(take_row, plan, xT, _start_memory(problem, xT), record)
+    chain, seen = run_plan(take_row, plan, xT, _start_memory(problem, xT), record)
+    if sampler.reveal is None:
+        chain = with_calls(chain, _count_calls(plan, sampler.corrector))
+    return chain, seen
+
+
+def _count_calls(plan: Sequence[Row], corrector: Corrector | None) -> int:
+    """Returns how many calls of the network rows take that reveal nothing: the same of all examples."""
+    calls = sum(row.s <= row.t for row in plan)
+    if corrector is not None:
+        calls += corrector.moves * sum(0 < row.s <= row.t for row in plan)
+    return calls
 
 
 def _start_memory(problem: Problem, x: Array) -> dict[str, Array]:
@@ -411,7 +422,7 @@ def _move(problem: Problem, state: State, row: Row) -> tuple[State, Seen | None]
     may_change = _may_change(problem, x, row)
     view = View(process, shaped, belief, x, t, s, noise, state.memory, may_change)
     drawn, memory = sampler.transition.draw(view)
-    state = call_all(state)._replace(x=_where(may_change, drawn, x), memory=memory)
+    state = state._replace(x=_where(may_change, drawn, x), memory=memory)
     if sampler.corrector is not None:
         state = _correct(problem, state, row, may_change)
     return state, _see(problem, x, logits, state.x)
@@ -449,7 +460,7 @@ def _correct(problem: Problem, state: State, row: Row, may_change: Array | None)
             may_change,
             lambda stream: problem.noise(row.number, stream),
         )
-        return call_all(state, corrector.moves)._replace(x=x)
+        return state._replace(x=x)
 
     return lax.cond(row.s > 0, move, lambda: state)
 

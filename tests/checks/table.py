@@ -378,7 +378,11 @@ def is_public_function(f: Any, module: Any) -> bool:
 
 NOT_CALLED = {"numerics.band_width", "numerics.smallest_entry"}  # of a dtype, for tables
 NOT_CALLED |= {"beliefs.with_belief"}  # of a function
-NOT_CALLED |= {"sampling.chain.run_plan", "sampling.chain.plan_levels", "sampling.chain.call_all"}  # the loop
+NOT_CALLED |= {
+    "sampling.chain.run_plan",
+    "sampling.chain.plan_levels",
+    "sampling.chain.with_calls",
+}  # the loop
 
 
 def public(process: Process) -> Iterator[Call]:
