@@ -17,10 +17,6 @@ from tests.sampling.test_samplers import EXAMPLES, STREAMS, L, levels_of, make_b
 
 # Of each kind of memory, of noise and of places; a batch counts for all in the same way.
 SAMPLERS = ("remdm_confidence", "stratified", "first_hitting", "maskgit", "entropy_bound", "blocks", "gibbs")
-FAST = ("maskgit",)
-EACH = pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name in FAST else pytest.mark.slow) for name in SAMPLERS]
-)
 
 pytestmark = pytest.mark.filterwarnings("ignore:x_T still depends")
 
@@ -38,7 +34,8 @@ def sample(process, table, name, n, start):
     return sample_by(jax.random.key(0), CASES[name].sampler, denoise, process, (n, L), start)
 
 
-@EACH
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SAMPLERS)
 def test_a_sample_is_the_same_in_any_batch(name):
     process = make_process("absorbing")
     with np.errstate(divide="ignore"):

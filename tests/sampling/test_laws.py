@@ -109,21 +109,21 @@ def run_rows(name: str, belief: str, draws: bool) -> dict[str, np.ndarray]:
     }
 
 
+SLOW = [
+    ("uniform", "leave_one_out"),
+    ("absorbing", "denoiser"),
+    ("masked", "denoiser"),
+    ("masked", "leave_one_out"),
+    ("gaussian", "leave_one_out"),
+]
+
+
 @pytest.mark.parametrize(
     ("name", "belief"),
     [
         ("marginal", "denoiser"),
         ("absorbing", "leave_one_out"),
-        ("masked", "denoiser"),
-        ("gaussian", "leave_one_out"),
-        *(
-            pytest.param("uniform", belief, marks=pytest.mark.slow)
-            for belief in ("denoiser", "leave_one_out")
-        ),
-        pytest.param("marginal", "leave_one_out", marks=pytest.mark.slow),
-        pytest.param("absorbing", "denoiser", marks=pytest.mark.slow),
-        pytest.param("masked", "leave_one_out", marks=pytest.mark.slow),
-        pytest.param("gaussian", "denoiser", marks=pytest.mark.slow),
+        *(pytest.param(*pair, marks=pytest.mark.slow) for pair in SLOW),
     ],
 )
 def test_the_law_of_a_row_is_that_of_the_rule(name, belief):
