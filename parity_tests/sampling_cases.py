@@ -144,7 +144,7 @@ def laws_of_leaving(dtype: str) -> Iterator[Case]:
 
 
 def by_belief(*families: str) -> Callable[[str], Iterator[Case]]:
-    return steps_back(families, "process", "logits", "xt", "t", belief=("d3pm", "denoiser", "d3pm"))
+    return steps_back(families, "process", "logits", "xt", "t", belief=("d3pm", "denoiser", "official"))
 
 
 # ---- Shaping ----
