@@ -73,7 +73,7 @@ def choose_places(reveals, log_p, drawn, masked, u):
     return [reveal.choose(candidates) for reveal in reveals]
 
 
-REVEALS: dict[str, Reveal] = {
+REVEALS: dict[str, p.Places] = {
     "random": Reveal(),
     "first hitting": p.FirstHitting(),
     "entropy": Reveal(p.LeastEntropy()),

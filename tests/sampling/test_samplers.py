@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from d3pm_jax.processes import Process
-from d3pm_jax.sampling import Chain, Row, make_plan, named, run_sampler
+from d3pm_jax.sampling import Chain, Row, Sampler, Shaping, make_plan, named, run_sampler
+from d3pm_jax.sampling.transitions import Cap, Keep, Mixture, Remask
 from tests.sampling import rules
 from tests.sampling.cases import CASES, make_process
 from tests.sampling.rules import K, T
@@ -64,7 +65,7 @@ def levels_of(name: str) -> list[int]:
     return list(range(T, -1, -1))
 
 
-FAST = [("absorbing", "remdm_confidence")]
+FAST = [("absorbing", "remdm_confidence"), ("absorbing", "maskgit")]
 # Laws of rows are compared for every process (test_laws.py): the loop, for one, and correctors for all kinds.
 PAIRS = [(CASES[name].names[-1], name) for name in CASES]
 PAIRS += [
@@ -141,3 +142,36 @@ def test_a_network_that_breaks_down_or_rules_out_everything_fails_at_once(proces
     for broken in (np.nan, -np.inf):
         chain = run_problem(name, problem, np.full(problem.beliefs.shape, broken))
         assert chain.failed_at == len(problem.plan), broken
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("process_name", "plain", "same"),
+    [
+        ("absorbing", Sampler(), named.blocks(L)),
+        ("absorbing", Sampler(Keep(0.6)), Sampler(Keep(0.6), Shaping(1.0, (), K, 1.0, 1.0), block=L)),
+        ("uniform", Sampler(Keep(0.6)), Sampler(Keep(0.6), Shaping(1.0, (), K, 1.0, 1.0))),
+        ("uniform", Sampler(), Sampler(Mixture(1.0))),
+        ("marginal", Sampler(), Sampler(Mixture(1.0))),
+        ("absorbing", Sampler(), Sampler(Keep(1.0))),
+        ("absorbing", Sampler(), Sampler(Remask(Cap(0.0)))),
+        ("absorbing", named.random_order(), named.first_hitting()),
+    ],
+)
+def test_at_the_ends_of_their_numbers_samplers_draw_the_integers_of_others(process_name, plain, same):
+    """A block of all places, temperature 1, top-k of K, top-p of 1; c = 1, kappa = 1, eta = 0."""
+    process = make_process(process_name)
+    rng = np.random.default_rng(8)
+    u = rng.random((T + 1, STREAMS, 500, L))
+    xT = rules.draw(np.broadcast_to(rules.make_world(process_name).prior, (500, L, K)), u[0, 0])
+    beliefs = make_beliefs(process_name)
+    world, every_x = rules.make_world(process_name), rules.all_states(L)
+    denoiser = np.array([rules.denoiser_of(world, beliefs[t], every_x, t) for t in range(T + 1)])
+    with np.errstate(divide="ignore"):
+        logits = jnp.asarray(np.log(denoiser))
+    drawn = []
+    for sampler in (plain, same):
+        plan = make_plan(sampler, process, (L,))
+        arguments = map(jnp.asarray, (xT, u[: len(plan) + 1]))
+        drawn.append(run(process, sampler, plan, "denoiser", logits, *arguments).x0)
+    np.testing.assert_array_equal(*drawn)
