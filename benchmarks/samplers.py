@@ -15,7 +15,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import matplotlib
@@ -24,6 +24,7 @@ import samplers_draws as draws
 import samplers_enumerated as enumerated
 import samplers_language as language
 from matplotlib.figure import Figure
+from PIL import Image
 
 import d3pm_jax as d3pm
 from d3pm_jax.processes.base import Process
@@ -61,14 +62,15 @@ def make_processes() -> dict[str, Process]:
     K = enumerated.CATEGORIES
     beta = d3pm.reciprocal(STEPS)  # alpha_bar falls evenly to 0
     inner = d3pm.uniform(d3pm.schedules.from_alpha_bar(np.linspace(1, 0.5, STEPS + 1)), K)
-    path = np.array([[-1, 1, 0], [1, -2, 1], [0, 1, -1]]) / 4
+    path = np.array([[-1, 1, 0], [1, -2, 1], [0, 1, -1]])
+    slowest = 1 - 0.999 * np.arange(STEPS + 1) / STEPS  # what is left of the slowest mode falls evenly
     return {
         "absorbing": d3pm.absorbing(beta, K + 1, mask_id=K),
         "uniform": d3pm.uniform(beta, K),
         "marginal": d3pm.marginal(beta, np.array([0.5, 0.3, 0.2])),
         "mask on top of uniform": d3pm.masked(inner, beta),
         "Gaussian": d3pm.gaussian(np.linspace(0.02, 0.8, STEPS), K),
-        "nearest neighbours": d3pm.processes.from_rate(path, np.full(STEPS, 1.5)),
+        "nearest neighbours": d3pm.processes.from_rate(path, -np.diff(np.log(slowest))),
     }
 
 
@@ -85,10 +87,11 @@ def list_lines(kind: str) -> Iterator[Line]:
         yield by_steps("tau_leaping")
         yield by_steps("euler")
     if mixes:
-        yield by_steps("predictor_corrector")
+        yield by_steps("predictor_corrector", h=0.1)
+        yield by_steps("predictor_corrector", h=0.01)
     # What a place remembers is too much to enumerate with more steps.
     few = {"absorbing": GRIDS, "mask on top of uniform": (1, 2, 4)}
-    yield by_steps("stratified", few.get(kind, (1, 2, 3)))
+    yield by_steps("stratified", few.get(kind, (1, 2)))
     yield by_steps("gibbs")
     if kind == "absorbing":
         yield by_steps("remdm_cap")
@@ -154,7 +157,7 @@ def run_exact(out: Path, picture: Path | None) -> None:
     most = enumerated.total_correlation(data)
     print(f"total correlation of the law: {most:.4f} nats")
     if picture is not None:
-        draw_exact(lines, most, picture)
+        draw_exact(lines, picture)
 
 
 def exact_tables(kind: str, lines: dict[str, list[Point]]) -> str:
@@ -199,41 +202,43 @@ def format_nats(x: float) -> str:
     return f"{x:.4f}" if x >= 1e-4 else f"{x:.0e}"
 
 
-def draw_exact(lines: dict[str, dict[str, list[Point]]], most: float, path: Path) -> None:
+def draw_exact(lines: dict[str, dict[str, list[Point]]], path: Path) -> None:
     """Draws KL of the sampled law from the data law by calls, a line for each sampler."""
-    is_by_steps = {kind: {} for kind in lines}
-    panels = []
+    names = list(dict.fromkeys(name for of_kind in lines.values() for name in of_kind))
+    panels = {}
     for kind, of_kind in lines.items():
+        moving, revealing = {}, {}
         for name, points in of_kind.items():
-            is_by_steps[kind][name] = points[0].parameter.endswith("steps") or name == "remdm_loop"
-        moving = {name: points for name, points in of_kind.items() if is_by_steps[kind][name]}
-        revealing = {name: points for name, points in of_kind.items() if not is_by_steps[kind][name]}
-        panels.append((kind, moving))
+            is_moving = points[0].parameter.endswith("steps") or name == "remdm_loop"
+            (moving if is_moving else revealing)[name] = points
+        panels[kind] = moving
         if revealing:
-            panels.append((f"{kind}, revealing places", revealing))
-    figure = Figure(figsize=(13, 16), layout="constrained")
+            panels[f"{kind}, revealing places"] = revealing
+    figure = Figure(figsize=(11, 14), layout="constrained")
     grid = figure.subplots(4, 2).ravel()
-    colours = matplotlib.colormaps["tab20"]
-    for axes, (title, of_panel) in zip(grid, panels, strict=False):
-        for i, (name, points) in enumerate(of_panel.items()):
+    for axes, (title, of_panel) in zip(grid, panels.items(), strict=False):
+        for name, points in of_panel.items():
             calls = [p.calls for p in points]
             nats = [max(p.sampled_from_data, SMALLEST_SHOWN) for p in points]
-            axes.plot(calls, nats, marker="osv^Dx"[i % 6], markersize=4, color=colours(i % 20), label=name)
-        axes.axhline(most, color="grey", linewidth=0.8, linestyle=":")
+            axes.plot(calls, nats, label=name, linewidth=1, **line_style(names.index(name)))
         axes.set(title=title, xlabel="network calls", ylabel="KL, nats", yscale="log", xscale="log")
-        axes.set_ylim(SMALLEST_SHOWN, 2)
-        axes.legend(frameon=False, fontsize=7, ncols=2, loc="lower left")
+        ticks = [n for n in GRIDS if n <= max(p.calls for points in of_panel.values() for p in points)]
+        axes.set_xticks(ticks, ticks)
+        axes.minorticks_off()
+        axes.set_ylim(SMALLEST_SHOWN / 2, 2)
+        axes.legend(frameon=False, fontsize=6, ncols=2, loc="lower left")
     for axes in grid[len(panels) :]:
         axes.set_visible(False)
-    save_figure(path, figure)
+    save_small(path, figure)
 
 
 # ---- language ----
 
 LANGUAGE_STEPS = 256
-LANGUAGE_GRIDS = (4, 8, 16, 32, 64)
-HALVES = (2, 4, 8, 16, 32)  # with one move of a corrector after each row but the last
+LANGUAGE_GRIDS = (4, 16, 64)
+HALVES = (2, 8, 32)  # with one move of a corrector after each row but the last
 SAMPLES = 2000
+FIGURES = (("nats", "-log p", 3), ("pairs", "pairs", 4), ("triples", "triples", 4))  # field, title, digits
 
 
 class LanguagePoint(NamedTuple):
@@ -263,13 +268,13 @@ def list_language_lines(kind: str) -> Iterator[Line]:
     yield by_steps("remdm_cap", LANGUAGE_GRIDS)
     yield by_steps("remdm_rescale", LANGUAGE_GRIDS)
     yield by_steps("remdm_confidence", LANGUAGE_GRIDS)
-    yield by_field("remdm_loop", LANGUAGE_STEPS, rows=(4, 8, 16, 32, 64))
+    yield by_field("remdm_loop", LANGUAGE_STEPS, rows=LANGUAGE_GRIDS)
     yield by_steps("blocks", (1,), block=1)
-    yield by_steps("blocks", (2, 4, 8), block=8)
+    yield by_steps("blocks", (2, 8), block=8)
     yield by_field("first_hitting", LANGUAGE_STEPS)
     yield by_field("random_order", LANGUAGE_STEPS)
-    yield by_field("maskgit", LANGUAGE_STEPS, rows=(4, 8, 16, 32, 64))
-    yield by_field("maskgit", LANGUAGE_STEPS, rows=(4, 8, 16, 32, 64), choice_temperature=(0.0,))
+    yield by_field("maskgit", LANGUAGE_STEPS, rows=LANGUAGE_GRIDS)
+    yield by_field("maskgit", LANGUAGE_STEPS, rows=LANGUAGE_GRIDS, choice_temperature=(0.0,))
     yield by_field("fast_dllm_threshold", LANGUAGE_STEPS, threshold=(0.3, 0.5, 0.7, 0.9))
     yield by_field("fast_dllm_factor", LANGUAGE_STEPS, factor=(8.0, 4.0, 2.0, 1.0))
     yield by_field("entropy_bound", LANGUAGE_STEPS, bound=(16.0, 4.0, 1.0, 0.0))
@@ -332,31 +337,62 @@ def draw_language_point(
 def language_tables(
     text: language.Language, truth: language.Figures, lines: dict[str, dict[str, list[LanguagePoint]]]
 ) -> str:
-    """Makes the Markdown tables, a row for each sampler and number of calls."""
-    rows = [f"entropy of a place: {text.entropy / language.LENGTH:.4f} nats"]
+    """Makes the Markdown tables: of each figure by steps, and of samplers by their field."""
+    rows = [
+        f"entropy of a place: {text.entropy / language.LENGTH:.4f} nats; samples of the language itself: "
+        f"-log p, KL of pairs and of triples {', '.join(format_figures(truth))}"
+    ]
+    for kind, of_kind in lines.items():
+        rows += ["", kind, "", language_steps_table(of_kind), "", language_fields_table(of_kind)]
+    return "\n".join(rows)
+
+
+def language_steps_table(lines: dict[str, list[LanguagePoint]]) -> str:
+    """Makes a table with columns of each figure by the number of calls, or one less of a corrector."""
+    columns = [(field, calls) for field, _, _ in FIGURES for calls in LANGUAGE_GRIDS]
+    titles = [f"{title}, {calls}" for _, title, _ in FIGURES for calls in LANGUAGE_GRIDS]
+    rows = [f"| sampler | {' | '.join(titles)} |", "|---" * (len(titles) + 1) + "|"]
+    for name, points in lines.items():
+        cells = {}
+        for point in points:
+            if point.parameter.endswith("steps"):
+                calls = min(LANGUAGE_GRIDS, key=lambda n: abs(n - point.calls))
+                cells |= {
+                    (field, calls): text
+                    for (field, _, _), text in zip(FIGURES, format_figures(point.figures), strict=True)
+                }
+        if cells:
+            rows.append(f"| {name} | {' | '.join(cells.get(column, '') for column in columns)} |")
+    return "\n".join(rows)
+
+
+def language_fields_table(lines: dict[str, list[LanguagePoint]]) -> str:
+    """Makes a table of the samplers whose number of calls follows from a field, a row for each value."""
+    rows = []
+    for name, points in lines.items():
+        for point in points:
+            if not point.parameter.endswith("steps"):
+                label = name if point.parameter == "-" else f"{name}, {point.parameter}"
+                cells = [label, f"{point.calls:.3g}", *format_figures(point.figures)]
+                rows.append(f"| {' | '.join(cells)} |")
+    if not rows:
+        return ""
     header = [
         "| sampler | calls | -log p of a place | KL of pairs | KL of triples |",
         "|---|---|---|---|---|",
     ]
-    for kind, of_kind in lines.items():
-        rows += ["", kind, "", *header, f"| samples of the language itself | | {format_figures(truth)} |"]
-        for name, points in of_kind.items():
-            for point in points:
-                label = name if point.parameter.endswith("steps") else f"{name}, {point.parameter}"
-                rows.append(
-                    f"| {label.removesuffix(', -')} | {point.calls:.3g} | {format_figures(point.figures)} |"
-                )
-    return "\n".join(rows)
+    return "\n".join([*header, *rows])
 
 
-def format_figures(figures: language.Figures) -> str:
-    return " | ".join(
-        (
-            f"{figures.nats:.3f} ± {figures.nats_error:.3f}",
-            f"{figures.pairs:.4f} ± {figures.pairs_error:.4f}",
-            f"{figures.triples:.4f} ± {figures.triples_error:.4f}",
-        )
-    )
+def format_figures(figures: language.Figures) -> list[str]:
+    """Writes the figures with their standard errors."""
+    numbers = figures._asdict()
+    return [format_error(numbers[field], numbers[f"{field}_error"], digits) for field, _, digits in FIGURES]
+
+
+def format_error(x: float, error: float, digits: int) -> str:
+    """Writes a number with its standard error in units of the last digit: 1.582(3)."""
+    return f"{x:.{digits}f}({max(round(error * 10**digits), 1)})"
 
 
 def draw_language(
@@ -366,26 +402,49 @@ def draw_language(
     path: Path,
 ) -> None:
     """Draws -log p and KL of triples by calls, a column for each process."""
-    figure = Figure(figsize=(13, 10), layout="constrained")
-    grid = figure.subplots(2, len(lines), squeeze=False, sharey="row")
-    colours = matplotlib.colormaps["tab20"]
+    figure = Figure(figsize=(11, 10), layout="constrained")
+    grid = figure.subplots(2, len(lines), squeeze=False, sharey="row", sharex=True)
+    names = list(dict.fromkeys(name for of_kind in lines.values() for name in of_kind))
+    handles = {}
     for column, (kind, of_kind) in enumerate(lines.items()):
         nats, triples = grid[:, column]
-        for i, (name, points) in enumerate(of_kind.items()):
+        for name, points in of_kind.items():
             points = sorted(points, key=lambda p: p.calls)
-            style = {"marker": "osv^Dx"[i % 6], "markersize": 4, "linewidth": 1, "color": colours(i % 20)}
             calls = [p.calls for p in points]
             figures = [p.figures for p in points]
-            nats.errorbar(
-                calls, [f.nats for f in figures], [f.nats_error for f in figures], label=name, **style
+            style = {**line_style(names.index(name)), "linewidth": 1}
+            handles[name] = nats.errorbar(
+                calls, [f.nats for f in figures], [f.nats_error for f in figures], **style
             )
             triples.errorbar(calls, [f.triples for f in figures], [f.triples_error for f in figures], **style)
         nats.axhline(text.entropy / language.LENGTH, color="grey", linewidth=0.8, linestyle=":")
         triples.axhline(truth.triples, color="grey", linewidth=0.8, linestyle=":")
-        nats.set(title=kind, xscale="log", ylabel="-log p of a place, nats")
-        triples.set(xscale="log", yscale="log", xlabel="network calls", ylabel="KL of triples, nats")
-        nats.legend(frameon=False, fontsize=7, ncols=2)
+        nats.set(title=kind, xscale="log")
+        triples.set(yscale="log", xlabel="network calls")
+        triples.set_xticks(LANGUAGE_GRIDS, LANGUAGE_GRIDS)
+        triples.minorticks_off()
+    grid[0, 0].set_ylabel("-log p of a place, nats (dotted: the entropy)")
+    grid[1, 0].set_ylabel("KL of triples, nats (dotted: samples of the language)")
+    figure.legend(
+        handles.values(), handles.keys(), loc="outside lower center", frameon=False, fontsize=8, ncols=4
+    )
+    save_small(path, figure)
+
+
+def save_small(path: Path, figure: Figure) -> None:
+    """Writes a picture in 64 colours, which lines need no more of: a third of the bytes."""
     save_figure(path, figure)
+    with Image.open(path) as picture:
+        picture.convert("RGB").quantize(64).save(path, optimize=True)
+
+
+def line_style(i: int) -> dict[str, Any]:
+    """Returns what tells the line of a number from others."""
+    return {
+        "marker": "osv^DxP*"[i % 8],
+        "markersize": 4,
+        "color": matplotlib.colormaps["tab20"](i % 20),
+    }
 
 
 # ---- draws ----

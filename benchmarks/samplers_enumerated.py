@@ -8,19 +8,21 @@ import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
-from d3pm_jax.posteriors import p_logits
 from d3pm_jax.processes.base import Process
+from d3pm_jax.processes.mixing import Mixing
 from d3pm_jax.sampling import Row, Sampler, laws, make_plan, places
-from d3pm_jax.sampling.correctors import Gibbs, RateCorrector
-from d3pm_jax.sampling.places import Candidates, DrawnProbability, RandomOrder, Reveal
-from d3pm_jax.sampling.sampler import smallest_step
-from d3pm_jax.sampling.transitions import LeastConfident, Remask, Stratified, View
+from d3pm_jax.sampling.correctors import Corrector, Gibbs, RateCorrector
+from d3pm_jax.sampling.places import Candidates, DrawnProbability, FirstHitting, RandomOrder, Reveal
+from d3pm_jax.sampling.transitions import Bayes, Leap, LeastConfident, Remask, Stratified, Transition, View
 
 CATEGORIES = 3
 LENGTH = 4
+NO_MASK = -1
 TOO_MANY = 400_000  # states with what they remember
 
 
@@ -29,6 +31,10 @@ class Enumerated(NamedTuple):
 
     law: np.ndarray  # [3^L], of x_0, float64
     calls: float  # of the network, expected of one example alone
+
+
+# (states [N, L], t, s, memory) -> [N, ..]
+Call = Callable[..., np.ndarray]
 
 
 class TooMany(Exception):
@@ -63,7 +69,11 @@ class World:
     def __init__(self, process: Process, data: np.ndarray):
         self.process = process
         self.data = data
-        self.mask = laws.mask_of(process)
+        mask = laws.mask_of(process)
+        self.mask = NO_MASK if mask is None else int(mask)
+        self.is_absorbing = mask is not None and isinstance(process, Mixing)
+        steps = jnp.arange(process.T + 1)
+        self.of_steps = np.asarray(process.Qbar(steps))  # [T + 1, K, K]
         self.states = _all_states(process.K)  # [S, L]
         self.place_values = process.K ** np.arange(LENGTH - 1, -1, -1)
 
@@ -91,30 +101,37 @@ class World:
 
     def _evidence(self, x: np.ndarray, t: np.ndarray) -> np.ndarray:
         """Returns q(x_t | x_0) up to a factor of each place, [N, L, 3]; of a mask 1."""
-        is_absorbing = self.mask is not None and not hasattr(self.process, "inner")
-        if is_absorbing:
+        if self.is_absorbing:
             # What was not masked is x_0, at every t.
             probabilities = np.concatenate([np.eye(CATEGORIES), np.ones((CATEGORIES, 1))], axis=1)
             return np.moveaxis(probabilities[:, x], 0, -1)
-        of_steps = np.stack([np.asarray(self.process.Qbar(step)) for step in range(self.process.T + 1)])
-        evidence = of_steps[t[:, None, None], np.arange(CATEGORIES), x[..., None]]
-        if self.mask is not None:
-            evidence = np.where((x == int(self.mask))[..., None], 1.0, evidence)
-        return evidence
+        evidence = self.of_steps[t[:, None, None], np.arange(CATEGORIES), x[..., None]]
+        return np.where((x == self.mask)[..., None], 1.0, evidence)
 
-    def view(self, x: np.ndarray, t: int, s: int, memory: dict[str, np.ndarray]) -> View:
-        """Returns what a transition sees of states in a row."""
-        steps = np.full(len(x), t)
-        return View(
-            process=self.process,
-            logits=jnp.asarray(self.logits(x, steps)),
-            belief="leave_one_out",
-            x=jnp.asarray(x, jnp.int32),
-            t=jnp.asarray(steps, jnp.int32),
-            s=jnp.full(len(x), s, jnp.int32),
-            noise=_no_noise,
-            memory={name: jnp.asarray(value) for name, value in memory.items()},
-        )
+    def compile(self, function: Callable[[View], jnp.ndarray]) -> Call:
+        """Compiles a function of what a transition sees: (states [N, L], t, s, memory) -> [N, ..]."""
+
+        @jax.jit
+        def run(logits: Array, x: Array, t: Array, s: Array, memory: dict[str, Array]) -> Array:
+            return function(View(self.process, logits, "leave_one_out", x, t, s, _no_noise, memory))
+
+        def call(x: np.ndarray, t: int, s: int, memory: dict[str, np.ndarray] | None = None) -> np.ndarray:
+            # It is compiled anew for each number of states: there are few numbers.
+            size = 4 ** int(np.ceil(np.log(len(x)) / np.log(4)))
+            padding = ((0, size - len(x)), (0, 0))
+            x_padded = np.pad(x, padding, mode="edge")
+            steps = np.full(size, t, np.int32)
+            padded = {name: np.pad(value, padding, mode="edge") for name, value in (memory or {}).items()}
+            result = run(
+                self.logits(x_padded, steps),
+                x_padded.astype(np.int32),
+                steps,
+                np.full(size, s, np.int32),
+                padded,
+            )
+            return np.asarray(result)[: len(x)]
+
+        return call
 
     def prior(self) -> np.ndarray:
         """Returns the law [S] that the chain starts from."""
@@ -143,12 +160,16 @@ def enumerate_sampler(sampler: Sampler, process: Process, data: np.ndarray) -> E
         return Enumerated(_enumerate_confidence(world, sampler.transition, plan), len(plan))
     law = world.prior()
     calls = 0
+    of_row = world.compile(sampler.transition.law)
+    of_move = (
+        None if sampler.corrector is None else world.compile(_move_law(sampler.corrector, sampler.transition))
+    )
     for row in plan:
-        law = _push(law, lambda x, row=row: _row_laws(world, sampler, row, x))
+        law = _push(law, lambda x, row=row: _row_laws(world, sampler, of_row, row, x))
         calls += 1
-        if sampler.corrector is not None and row.s > 0:
+        if sampler.corrector is not None and of_move is not None and row.s > 0:
             for _ in range(sampler.corrector.moves):
-                law = _correct(world, sampler.corrector, row.s, law)
+                law = _correct(world, sampler.corrector, of_move, row.s, law)
                 calls += 1
     return Enumerated(world.of_data(law), calls)
 
@@ -164,9 +185,9 @@ def _no_noise(stream: int) -> jnp.ndarray:
 # ---- Transitions that remember nothing ----
 
 
-def _row_laws(world: World, sampler: Sampler, row: Row, x: np.ndarray) -> np.ndarray:
+def _row_laws(world: World, sampler: Sampler, of_row: Call, row: Row, x: np.ndarray) -> np.ndarray:
     """Returns the law of each place after a row, [N, L, K]."""
-    p = np.exp(np.asarray(sampler.transition.law(world.view(x, row.t, row.s, {}))))
+    p = np.exp(of_row(x, row.t, row.s))
     if sampler.block is None:
         return p
     in_block = np.arange(LENGTH) // sampler.block == row.block
@@ -191,25 +212,33 @@ def _spread(p: np.ndarray, place_laws: np.ndarray) -> np.ndarray:
     return law
 
 
-def _correct(world: World, corrector: object, s: int, law: np.ndarray) -> np.ndarray:
+def _move_law(corrector: Corrector, transition: Transition) -> Callable[[View], jnp.ndarray]:
+    """Returns the function that gives the law of each place in a move."""
+
+    def leap(view: View) -> jnp.ndarray:
+        assert isinstance(corrector, RateCorrector)
+        assert isinstance(transition, Leap)
+        rates = laws.corrector_log_rates(view.process, view.logits, view.x, view.t, corrector.h)
+        return transition.leap(rates, view.x)
+
+    def move(view: View) -> jnp.ndarray:
+        return laws.gibbs_logits(view.process, view.logits, view.x, view.t)
+
+    return leap if isinstance(corrector, RateCorrector) else move
+
+
+def _correct(world: World, corrector: Corrector, of_move: Call, s: int, law: np.ndarray) -> np.ndarray:
     """Returns the law [S] after one move of a corrector at s."""
     if isinstance(corrector, RateCorrector):
-
-        def leap(x: np.ndarray) -> np.ndarray:
-            view = world.view(x, s, s, {})
-            rates = laws.corrector_log_rates(world.process, view.logits, view.x, view.t, corrector.h)
-            return np.exp(np.asarray(corrector.leap.leap(rates, view.x)))
-
-        return _push(law, leap)
+        return _push(law, lambda x: np.exp(of_move(x, s, s)))
     assert isinstance(corrector, Gibbs)
     possible = law > 0
     after = np.zeros_like(law)
     for place in range(LENGTH):
         x = world.states[possible].copy()
-        if world.mask is not None:
-            x[:, place] = int(world.mask)
-        view = world.view(x, s, s, {})
-        p = np.exp(np.asarray(laws.gibbs_logits(world.process, view.logits, view.x, view.t)))[:, place]
+        if world.mask != NO_MASK:
+            x[:, place] = world.mask
+        p = np.exp(of_move(x, s, s))[:, place]
         for category in range(world.process.K):
             x[:, place] = category
             np.add.at(after, world.number(x), law[possible] * p[:, category] / LENGTH)
@@ -220,22 +249,24 @@ def _correct(world: World, corrector: object, s: int, law: np.ndarray) -> np.nda
 
 
 def _enumerate_confidence(world: World, transition: Remask, plan: tuple[Row, ...]) -> np.ndarray:
-    mask = int(world.mask)
+    mask = world.mask
+    of_row = world.compile(transition.law)
+    of_denoiser = world.compile(lambda view: view.log_denoiser)
     x = np.full((1, LENGTH), mask)
     confidence = np.zeros((1, LENGTH))
     p = np.ones(1)
-    for row in plan:
-        view = world.view(x, row.t, row.s, {"confidence": confidence})
-        place_laws = np.exp(np.asarray(transition.law(view)))  # [N, L, K]
-        if row.s == 0:
-            break
-        denoiser = np.exp(np.asarray(view.log_denoiser))
+    for row in plan[:-1]:
+        memory = {"confidence": confidence}
+        place_laws = np.exp(of_row(x, row.t, row.s, memory))  # [N, L, K]
+        denoiser = np.exp(of_denoiser(x, row.t, row.s))
         parent, after, chance = _children(place_laws, p)
         seen = np.take_along_axis(denoiser[parent], after[..., None], axis=-1)[..., 0]
         confidence = np.where(x[parent] == mask, seen, confidence[parent])
         # What a masked place remembers counts nothing.
         confidence = np.where(after == mask, 0.0, confidence)
         x, confidence, p = _merge(after, confidence, chance)
+    last = plan[-1]
+    place_laws = np.exp(of_row(x, last.t, last.s, {"confidence": confidence}))
     return world.of_data(_spread(p, place_laws))
 
 
@@ -275,17 +306,23 @@ def _merge(x: np.ndarray, memory: np.ndarray, p: np.ndarray) -> tuple[np.ndarray
 def _enumerate_stratified(world: World, sampler: Sampler) -> np.ndarray:
     """Returns the law of x_0 where a place moves when its clock passes a whole number."""
     process = world.process
-    never_leaves_again = world.mask is not None and not hasattr(process, "inner")
+
+    def leaving_probability(view: View) -> jnp.ndarray:
+        return laws.leaving_probability(Bayes().law(view), view.x)
+
+    def leaving_logits(view: View) -> jnp.ndarray:
+        return laws.leaving_logits(Bayes().law(view), view.x)
+
+    of_probability = world.compile(leaving_probability)
+    of_logits = world.compile(leaving_logits)
     start = world.prior()
     x = world.states[start > 0]
     p = start[start > 0]
     low = np.zeros(x.shape)
     high = np.ones(x.shape)
     for t in range(process.T, 0, -1):
-        view = world.view(x, t, t - 1, {})
-        log_p = p_logits(process, view.logits, view.x, view.t, "leave_one_out")
-        hazard = np.asarray(laws.leaving_probability(log_p, view.x))  # [N, L]
-        where_to = np.nan_to_num(np.exp(np.asarray(laws.leaving_logits(log_p, view.x))))
+        hazard = of_probability(x, t, t - 1)  # [N, L]
+        where_to = np.nan_to_num(np.exp(of_logits(x, t, t - 1)))
 
         # A clock in [low, high) passes 1 from 1 - hazard on.
         turn = np.clip(1 - hazard, low, high)
@@ -302,8 +339,8 @@ def _enumerate_stratified(world: World, sampler: Sampler) -> np.ndarray:
             np.where(has_left, high + hazard - 1, turn + hazard),
         )
         x = after
-        if never_leaves_again:
-            unmasked = x != int(world.mask)
+        if world.is_absorbing:
+            unmasked = x != world.mask
             low = np.where(unmasked, 0.0, low)
             high = np.where(unmasked, 1.0, high)
         x, clocks, p = _merge(x, np.concatenate([low, high], axis=1), p)
@@ -316,10 +353,12 @@ def _enumerate_stratified(world: World, sampler: Sampler) -> np.ndarray:
 
 def _enumerate_revealing(world: World, sampler: Sampler) -> Enumerated:
     reveal = sampler.reveal
-    assert reveal is not None
+    if isinstance(reveal, FirstHitting):
+        reveal = Reveal(RandomOrder())  # times say nothing to a belief that is the same at each
+    assert isinstance(reveal, Reveal)
     assert sampler.block is None
-    rows = reveal.count.rows(LENGTH)
-    has_masks = (world.states == int(world.mask)).any(axis=1)
+    rows = reveal.num_rows(LENGTH)
+    has_masks = (world.states == world.mask).any(axis=1)
     law = world.prior()
     calls = 0.0
     for i in range(1, rows + 1):
@@ -330,17 +369,20 @@ def _enumerate_revealing(world: World, sampler: Sampler) -> Enumerated:
 
 def _reveal(world: World, reveal: Reveal, i: int, rows: int, law: np.ndarray) -> np.ndarray:
     """Returns the law [S] after row i of revealing."""
-    x = world.states[law > 0]
-    masked = x == int(world.mask)
-    steps = smallest_step(world.process, jnp.asarray(masked.mean(axis=1)))
-    logits = world.logits(x, np.asarray(steps))
+    x = world.states
+    masked = x == world.mask
+    steps = np.ones(len(x), np.int32)  # the belief of masks is the same at each
+    logits = world.logits(x, steps)
     log_p = np.asarray(
-        laws.denoiser_of(world.process, jnp.asarray(logits), jnp.asarray(x), steps, "leave_one_out")
+        laws.denoiser_of(
+            world.process, jnp.asarray(logits), jnp.asarray(x), jnp.asarray(steps), "leave_one_out"
+        )
     )  # [N, L, K]
 
     # All that may be drawn at masked places; at the others, where it counts nothing, x itself.
     drawn_laws = np.where(masked[..., None], np.exp(log_p), np.eye(world.process.K)[x])
-    parent, drawn, p = _children(drawn_laws, law[law > 0])
+    parent, drawn, p = _children(drawn_laws, np.ones(len(x)))
+    p = p * law[parent]
     orders, weights = _orders(reveal, log_p[parent], drawn, masked[parent], i, rows)  # [M, n, L], [M, n]
     after = np.zeros_like(law)
     for n in range(weights.shape[1]):

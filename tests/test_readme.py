@@ -77,6 +77,13 @@ def check_pytorch(names):
         assert names["torch"].equal(a[1], b[1])
 
 
+def check_samplers(names):
+    assert (names["chain"].x0 < 3).all()
+    assert names["chain"].calls.tolist() == [6, 6]
+    assert jnp.isfinite(names["keeps_two"]).tolist() == [True, True, False]
+    assert jnp.isfinite(names["keeps_one"]).tolist() == [True, False, False]
+
+
 CHECKS = {
     "README.md": check_readme,
     "docs/architecture.md": None,
@@ -85,6 +92,7 @@ CHECKS = {
     "docs/own-parts.md": check_own_parts,
     "docs/pictures.md": check_pictures,
     "docs/pytorch.md": check_pytorch,
+    "docs/samplers.md": check_samplers,
     "docs/training.md": check_training,
 }
 OTHERS = [page for page in (f"docs/{path.name}" for path in sorted(ROOT.glob("docs/*.md"))) if blocks(page)]
