@@ -37,6 +37,7 @@ def test_each_fits_on_a_page():
     assert {name: n for name, n in written.items() if n > 80} == {}
 
 
+@pytest.mark.slow
 def test_one_device(capsys):
     assert 1.5 < run("one_device", capsys) < 3  # 4.05 after one step
 

@@ -15,6 +15,7 @@ from d3pm_jax.cli import train
 from d3pm_jax.config import Argmax, ArgmaxCoupling
 from d3pm_jax.errors import UserError
 from d3pm_jax.loop import loop, metrics, sinks as logs
+from d3pm_jax.measure.samples import Drawn
 from d3pm_jax.parts import begin, network
 from d3pm_jax.storage import checkpoint, lock
 from d3pm_jax.storage.run_folder import read_config
@@ -159,7 +160,8 @@ def test_a_run_does_not_begin_from_what_does_not_fit(trained, tmp_path, data_dir
 def test_a_signal_while_samples_are_drawn_loses_nothing(tmp_path, data_dir, monkeypatch, capsys):
     def interrupted(params, n, seed):
         signal.raise_signal(signal.SIGINT)
-        return np.zeros((n, 8, 8, 1), np.int32), np.zeros((0, n, 8, 8, 1), np.int32)
+        x0 = np.zeros((n, 8, 8, 1), np.int32)
+        return Drawn(x0, x0[None, :0], np.ones(n, np.int32), 1)
 
     monkeypatch.setattr(loop, "make_sampler", lambda *_: interrupted)
     workdir = tmp_path / "signalled"

@@ -39,7 +39,7 @@ def make_lstm_or_transformer():
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("build", [coupling, autoregressive])
+@pytest.mark.parametrize("build", [coupling, pytest.param(autoregressive, marks=pytest.mark.slow)])
 def test_density_inverse_and_gradient(build):
     """The Jacobian has the log-determinant that is returned, and is triangular where numbers come in turn."""
     graphdef, params = randomised(lambda: build(3, 5, make_features=make_lstm_or_transformer()))
@@ -79,6 +79,7 @@ def test_density_inverse_and_gradient(build):
         assert np.any(g != 0), jax.tree_util.keystr(path)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_a_flow_of_images_by_a_unet():
     """Squeezed along rows, as two categories have one digit: the inverse, and the determinant of autodiff."""

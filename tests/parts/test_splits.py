@@ -47,6 +47,7 @@ def test_held_out_examples_are_evaluated_on_and_not_trained_on(tmp_path, monkeyp
     assert set(rows) == {3, 4, 6}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_network")
 def test_the_estimate_is_that_of_the_stratified_bound_with_the_average_of_the_weights(tmp_path):
     config = config_of(tmp_path, eval_every=6)

@@ -156,6 +156,7 @@ def test_a_kind_without_conditions_is_refused_before_training():
     assert make_kind(dataclasses.replace(description, condition=None), OfOwnKind()).name == "own"
 
 
+@pytest.mark.slow
 def test_a_run_of_weights_alone_is_reported_without_samples(tmp_path):
     config = tiny.get_config()
     description = dataclasses.replace(tiny.DIGITS, condition=(3,))

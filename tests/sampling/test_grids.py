@@ -40,7 +40,8 @@ def test_costs_that_are_none_are_refused():
             best_grid(costs, steps)
 
 
-@pytest.mark.parametrize("kind", ["uniform", pytest.param("dense", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["uniform", "dense"])
 def test_costs_of_steps_are_the_terms_of_strided_bounds(kind):
     T = 6
     K = 3
