@@ -245,6 +245,7 @@ CHAINS: dict[str, tuple[str, ...]] = {
     "remdm_loop": ("absorbing_extra",),
     "first_hitting": ("absorbing_extra",),
     "random_order": ("absorbing_extra",),
+    "least_entropy": ("absorbing_extra",),
     "maskgit": ("absorbing_extra",),
     "fast_dllm_threshold": ("absorbing_extra",),
     "fast_dllm_factor": ("absorbing_extra",),

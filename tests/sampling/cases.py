@@ -97,6 +97,9 @@ CASES: dict[str, Case] = {
         named.first_hitting(), ABSORBING, choose=lambda c: rules.first_of(c.u, c.masked)[:1]
     ),
     "random_order": Case(named.random_order(), ABSORBING, choose=lambda c: rules.first_of(c.u, c.masked)[:1]),
+    "least_entropy": Case(
+        named.least_entropy(), ABSORBING, choose=lambda c: rules.first_of(-rules.entropy(c.p), c.masked)[:1]
+    ),
     "maskgit": Case(
         named.maskgit(rows=2, choice_temperature=1.5), ABSORBING, choose=lambda c: rules.maskgit(c, 1.5)
     ),

@@ -131,6 +131,7 @@ FOR_MASKS = "needs an absorbing process with an extra mask:"
 REVEALING = (
     "first_hitting",
     "random_order",
+    "least_entropy",
     "maskgit",
     "fast_dllm_threshold",
     "fast_dllm_factor",

@@ -75,6 +75,11 @@ def random_order() -> Sampler:
     return Sampler(reveal=Reveal(RandomOrder()))
 
 
+def least_entropy() -> Sampler:
+    """Reveals the place of least entropy a call: absorbing (Dream, 2508.15487)."""
+    return Sampler(reveal=Reveal(LeastEntropy()))
+
+
 def maskgit(rows: int = 12, choice_temperature: float = 4.5) -> Sampler:
     """Reveals what was drawn most surely, by a cosine over the rows: absorbing (MaskGIT, 2202.04200)."""
     return Sampler(reveal=Reveal(DrawnProbability(choice_temperature), Cosine(rows)))
@@ -137,6 +142,7 @@ SAMPLERS: dict[str, Callable[..., Sampler]] = {
         remdm_loop,
         first_hitting,
         random_order,
+        least_entropy,
         maskgit,
         fast_dllm_threshold,
         fast_dllm_factor,
