@@ -179,19 +179,19 @@ def test_at_the_ends_of_their_numbers_samplers_draw_the_integers_of_others(proce
 
 
 def test_a_clock_goes_on_by_the_probability_of_leaving():
-    """(alpha_3 - alpha_4) / (1 - alpha_4) = 1 / 4 of a mask at t = 4, and nothing of what is unmasked."""
+    """(alpha_3 - alpha_4) / (1 - alpha_4) = 1 / 4 of a mask at t = 4; only the second passes 1."""
     process = d3pm.absorbing(d3pm.reciprocal(4), 3, 2)
     clock = jnp.array([[0.2, 0.9, 0.5]])
     view = View(
         process,
         logits=jnp.broadcast_to(jnp.array([0.0, 0.0, -jnp.inf]), (1, 3, 3)),
         belief="d3pm",
-        x=jnp.array([[2, 2, 0]]),
+        x=jnp.array([[2, 2, 2]]),
         t=jnp.array([4]),
         s=jnp.array([3]),
         noise=lambda stream: jnp.full((1, 3), 0.6),
         memory={"clock": clock},
     )
     x, memory = Stratified().draw(view)
-    np.testing.assert_allclose(memory["clock"], clock + jnp.array([[0.25, 0.25, 0.0]]), rtol=1e-6)
-    assert x.tolist() == [[2, 1, 0]]
+    np.testing.assert_allclose(memory["clock"], clock + 0.25, rtol=1e-6)
+    assert x.tolist() == [[2, 1, 2]]
