@@ -413,7 +413,9 @@ def main() -> None:
     all_runs = []
     for workdir in args.run:
         # With one device the network is called on whole batches.
-        run = runs.open(workdir, batch_size=1, data_dir=args.data_dir)
+        run = runs.open(workdir, batch_size=1)
+        if args.data_dir is not None and "dir" in run.config.data.places:
+            run = runs.open(workdir, batch_size=1, data_dir=args.data_dir)
         wanted = [case for case in make_cases(run, calls) if names is None or case.name in names]
         draw_missing(run, wanted, args.out)
         all_runs.append(measure_all(run, list(make_cases(run, list(CALLS))), args.out))
