@@ -114,7 +114,15 @@ INVERSES = {
     "flows.invert_autoregressive": 3,
 }
 FACTORISED = ("flows.linear", "flows.invert_linear")  # a matrix [D, D] by a library
-STEPS = ("likelihood", "sampling.ancestral", "sampling.infill", "sampling.sample", "sampling.chain")
+STEPS = (
+    "likelihood",
+    "sampling.ancestral",
+    "sampling.infill",
+    "sampling.sample",
+    "sampling.run_sampler",
+    "sampling.watch_sampler",
+    "sampling.chain",
+)
 
 
 @pytest.mark.slow
