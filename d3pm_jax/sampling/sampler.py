@@ -409,7 +409,8 @@ def _start_memory(problem: Problem, x: Array) -> dict[str, Array]:
 
 def _move(problem: Problem, state: State, row: Row) -> tuple[State, Seen | None]:
     """Moves all places of a row's block by the transition, and then by the corrector."""
-    sampler, process = problem.sampler, problem.process
+    sampler = problem.sampler
+    process = problem.process
     x = state.x
     t = jnp.broadcast_to(row.t, x.shape[:1])  # [B]
     s = jnp.broadcast_to(row.s, x.shape[:1])
@@ -440,7 +441,8 @@ def _see(problem: Problem, x: Array, logits: Array | None, after: Array) -> Seen
 
 def _correct(problem: Problem, state: State, row: Row, may_change: Array | None) -> State:
     """Moves by the corrector at s; at s = 0, where the data is, there is nothing to correct."""
-    corrector, process = problem.sampler.corrector, problem.process
+    corrector = problem.sampler.corrector
+    process = problem.process
     assert corrector is not None
     if may_change is None:
         may_change = jnp.ones(state.x.shape, bool)
@@ -483,7 +485,8 @@ def _reveal_some(
     problem: Problem, state: State, row: Row, masked: Array, may_change: Array | None
 ) -> tuple[Array, dict[str, Array], Array]:
     """Returns x after a row, what is remembered then, and what the network said."""
-    reveal, process = problem.sampler.reveal, problem.process
+    reveal = problem.sampler.reveal
+    process = problem.process
     assert reveal is not None
     x = state.x
     in_line = _in_line(masked)  # [B, L]
@@ -574,7 +577,9 @@ def _noise_again(problem: Problem, state: State, row: Row) -> tuple[State, Seen 
 
 def _shape(problem: Problem, logits: Array, x: Array, t: Array) -> tuple[Array, Belief]:
     """Returns shaped logits, and what they are: leave-one-out logits once they are shaped."""
-    sampler, process, belief = problem.sampler, problem.process, problem.belief
+    sampler = problem.sampler
+    process = problem.process
+    belief = problem.belief
     mask = laws.mask_of(process)
     if sampler.needs_extra_mask and mask is not None:
         # No x_0 is the mask, whatever the network says of it: what is revealed must not stay hidden.
