@@ -18,8 +18,6 @@ from d3pm_jax.sampling.transitions import Leap, Transition
 
 # (x, t [B]) -> leave-one-out logits of x_0 [B, *S, K]: a call of the network
 CallNetwork = Callable[[Array, Array], Array]
-# (number of the move, which of its two streams) -> uniforms [B, *S]
-MoveNoise = Callable[[Array, int], Array]
 
 
 def _check_moves(moves: int) -> None:

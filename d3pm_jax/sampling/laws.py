@@ -64,7 +64,7 @@ def keep_logits(
     to_x0 = (gained + (1 - c) * alpha_t * mixed_s) / mixed_t
     stay = c * mixed_s / mixed_t
     to_pi = (1 - c) * mixed_s
-    log_pi = process.log_pi.reshape((1,) * xt.ndim + (-1,))
+    log_pi = _log_pi(process, xt.ndim)
     moved = numerics.log_add(
         *jnp.broadcast_arrays(jnp.log(to_x0)[..., None] + log_denoiser, jnp.log(to_pi)[..., None] + log_pi)
     )
@@ -171,7 +171,7 @@ def renoise_logits(
     """
     process = require_mixing(process, "a row that goes back up, s > t,")
     log_ratio = _log_between(process.log_alpha, t, s, xt.shape)
-    log_pi = process.log_pi.reshape((1,) * xt.ndim + (-1,))
+    log_pi = _log_pi(process, xt.ndim)
     return _add_at(_log_complement(log_ratio)[..., None] + log_pi, xt, log_ratio)
 
 
@@ -261,7 +261,7 @@ def corrector_log_rates(
     # Where pi(x_t) = 0 nothing goes back, whatever the ratio: 0 times infinity is 0 here.
     log_ratio = log_ratios(process, logits_loo, xt, t)
     backward = jnp.where(log_pi_xt == NEG_INF, NEG_INF, log_pi_xt + log_ratio)
-    forward = jnp.broadcast_to(process.log_pi.reshape((1,) * xt.ndim + (-1,)), backward.shape)
+    forward = jnp.broadcast_to(_log_pi(process, xt.ndim), backward.shape)
     log_h = jnp.log(jnp.asarray(h, backward.dtype))
     rates = log_h + numerics.log_add(forward, backward)
     return jnp.where(is_category(xt, process.K), NEG_INF, rates)
@@ -299,14 +299,27 @@ def poisson_logits(log_rate: Float[Array, "*S K"], xt: Int[Array, "*S"]) -> Floa
 
 @declared(xt=CATEGORIES)
 def leaving_probability(log_p: Float[Array, "*S K"], xt: Int[Array, "*S"]) -> Float[Array, "*S"]:
-    """1 - p(x_t), with its digits where it is small; exactly 1 where the law never stays."""
+    """1 - p(x_t), with its digits where it is small; exactly 1 where the law never stays.
+
+    Args:
+        log_p: a normalised law, in nats.
+        xt: categories.
+    """
     at_xt = jnp.take_along_axis(log_p, xt[..., None], axis=-1)[..., 0]
     return -jnp.expm1(jnp.where(at_xt > 0, 0.0, at_xt))  # rounding may leave more than log 1
 
 
 @declared(xt=CATEGORIES)
 def leaving_logits(log_p: Float[Array, "*S K"], xt: Int[Array, "*S"]) -> Float[Array, "*S K"]:
-    """The law of where x_t goes, given that it goes: log_p without x_t, normalised."""
+    """log p(y) / (1 - p(x_t)): where x_t goes, given that it goes.
+
+    Args:
+        log_p: a law, in nats.
+        xt: categories.
+
+    Returns:
+        Normalised logs, -inf at x_t; all -inf where the law never goes.
+    """
     return numerics.log_normalize(jnp.where(is_category(xt, log_p.shape[-1]), NEG_INF, log_p))
 
 
@@ -353,6 +366,11 @@ def require_absorbing(process: Process, what: str) -> Mixing:
         "`ancestral`, `psi` and `ddim` work" if isinstance(process, Mixing) else "`ancestral` and `psi` work"
     )
     raise ValueError(f"{what} needs an absorbing process with an extra mask: {works} for this one")
+
+
+def _log_pi(process: Mixing, ndim: int) -> Array:
+    """log pi, [K] behind so many axes of size 1."""
+    return process.log_pi.reshape((1,) * ndim + (process.K,))
 
 
 def _levels(process: Mixing, t: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:

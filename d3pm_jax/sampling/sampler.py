@@ -102,7 +102,6 @@ class Problem(NamedTuple):
     process: Process
     noise: Callable[[Array, int | Array], Array]
     belief: Belief
-    x0: Int[Array, " B *S"] | None  # what known places hold
     unknown: Bool[Array, " B *S"] | None  # the places to draw; None: all
     masked_at_start: Bool[Array, " B *S"] | None  # of a sampler that reveals
     rows: int  # of a block
@@ -366,7 +365,7 @@ def _run(
         masked_at_start = _is_masked(process, xT, unknown)
     rows = len(plan) // len({row.block for row in plan})
     problem = Problem(
-        sampler, call_network, process, draw_noise, belief, x0, unknown, masked_at_start, rows, is_watched
+        sampler, call_network, process, draw_noise, belief, unknown, masked_at_start, rows, is_watched
     )
     goes_up = any(row.s > row.t for row in plan) and sampler.reveal is None
 

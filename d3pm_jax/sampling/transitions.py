@@ -18,7 +18,7 @@ from d3pm_jax.posteriors import p_logits, p_sample
 from d3pm_jax.processes.base import Process
 from d3pm_jax.processes.masked import Masked
 from d3pm_jax.processes.mixing import Mixing
-from d3pm_jax.processes.tables import gather, is_category
+from d3pm_jax.processes.tables import expand_trailing, gather, is_category
 from d3pm_jax.sampling import laws
 from d3pm_jax.sampling.chain import Row, plan_levels
 from d3pm_jax.sampling.fields import check_fields
@@ -239,7 +239,7 @@ class WhileHeld(Sigma):
 
 def _of_places(x: Array, places: Array) -> Array:
     """Returns one number of each example for all of its places."""
-    return jnp.broadcast_to(x.reshape(x.shape + (1,) * (places.ndim - 1)), places.shape)
+    return jnp.broadcast_to(expand_trailing(x, places.shape), places.shape)
 
 
 def _softmax_over_places(x: Array) -> Array:
