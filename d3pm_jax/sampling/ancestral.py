@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from typing import Annotated
 
-import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from d3pm_jax.beliefs import Belief
@@ -11,9 +10,9 @@ from d3pm_jax.checks import CATEGORIES, INDEX, NOISE, Called, at_least, declared
 from d3pm_jax.processes.base import Process
 from d3pm_jax.sampling.chain import Chain
 from d3pm_jax.sampling.denoise import Denoise
-from d3pm_jax.sampling.noise import Noise, per_example
-from d3pm_jax.sampling.sampler import PRIOR_STEP, Sampler, run_sampler
-from d3pm_jax.sampling.transitions import Bayes, OwnReverse
+from d3pm_jax.sampling.noise import Noise
+from d3pm_jax.sampling.sampler import Sampler, run_sampler, sample_by
+from d3pm_jax.sampling.transitions import OwnReverse
 
 # What the logits make of x_{t-1}: log p(x_{t-1} | x_t).
 Reverse = Annotated[
@@ -51,10 +50,16 @@ def ancestral(
     Raises:
         ValueError: a recorded t is outside 0..T.
     """
-    transition = Bayes() if reverse is None else OwnReverse(reverse)
     return run_sampler(
-        Sampler(transition), denoise, process, xT, lambda row, stream: noise(row), record, belief
+        reverse_by(reverse), denoise, process, xT, lambda row, stream: noise(row), record, belief
     )
+
+
+def reverse_by(reverse: Reverse | None) -> Sampler:
+    """Returns the sampler that draws from a reverse step, by default from `p_logits`."""
+    if reverse is None:
+        return Sampler()
+    return Sampler(OwnReverse(reverse))
 
 
 @declared(shape=at_least(0, 2**31 - 1), start=INDEX)
@@ -92,9 +97,4 @@ def sample(
     Returns:
         A `Chain`. Look at `failed_at` before using it.
     """
-    if not shape:
-        raise ValueError("shape = (): it must be (B, *S), the number of examples and the shape of each")
-    numbers = start + jnp.arange(shape[0], dtype=jnp.int32)  # [B], of the examples
-    noise = per_example(key, numbers, shape[1:])
-    xT = process.draw_prior(noise(jnp.asarray(PRIOR_STEP, jnp.int32)))
-    return ancestral(denoise, process, xT, noise, record, reverse, belief)
+    return sample_by(key, reverse_by(reverse), denoise, process, shape, start, record, belief)

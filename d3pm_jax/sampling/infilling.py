@@ -2,18 +2,16 @@
 
 from collections.abc import Sequence
 
-import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Key
 
 from d3pm_jax.beliefs import Belief
 from d3pm_jax.checks import CATEGORIES, INDEX, NOISE, declared
 from d3pm_jax.processes.base import Process
-from d3pm_jax.sampling.ancestral import Reverse
+from d3pm_jax.sampling.ancestral import Reverse, reverse_by
 from d3pm_jax.sampling.chain import Chain
 from d3pm_jax.sampling.denoise import Denoise
-from d3pm_jax.sampling.noise import Noise, per_example
-from d3pm_jax.sampling.sampler import PRIOR_STEP, Sampler, run_sampler
-from d3pm_jax.sampling.transitions import Bayes, OwnReverse
+from d3pm_jax.sampling.noise import Noise
+from d3pm_jax.sampling.sampler import run_sampler, sample_by
 
 
 @declared(x0=CATEGORIES, xT=CATEGORIES, noise=NOISE)
@@ -48,9 +46,8 @@ def infill(
     Raises:
         ValueError: a recorded t is outside 0..T.
     """
-    transition = Bayes() if reverse is None else OwnReverse(reverse)
     return run_sampler(
-        Sampler(transition),
+        reverse_by(reverse),
         denoise,
         process,
         xT,
@@ -84,6 +81,4 @@ def sample_infill(
     Returns:
         A `Chain`. Look at `failed_at` before using it.
     """
-    noise = per_example(key, start + jnp.arange(len(x0), dtype=jnp.int32), x0.shape[1:])
-    xT = process.draw_prior(noise(jnp.asarray(PRIOR_STEP, jnp.int32)))
-    return infill(denoise, process, x0, known, xT, noise, record, reverse, belief)
+    return sample_by(key, reverse_by(reverse), denoise, process, x0.shape, start, record, belief, x0, known)

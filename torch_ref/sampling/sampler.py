@@ -154,7 +154,8 @@ def _correct(problem: Problem, corrector: Corrector, state: State, row: Row) -> 
 
 def _reveal(problem: Problem, state: State, row: Row) -> State:
     """Reveals masked places of a row's block with x_0 of the denoiser; a finished example does nothing."""
-    reveal, process = problem.sampler.reveal, problem.process
+    reveal = problem.sampler.reveal
+    process = problem.process
     assert reveal is not None
     x = state.x
     may_change = _may_change(problem, row)
@@ -219,7 +220,9 @@ def _noise_again(problem: Problem, state: State, row: Row) -> State:
 
 def _shape(problem: Problem, logits: Tensor, x: Tensor, t: Tensor) -> tuple[Tensor, Belief]:
     """Returns shaped logits, and what they are: leave-one-out logits once they are shaped."""
-    sampler, process, belief = problem.sampler, problem.process, problem.belief
+    sampler = problem.sampler
+    process = problem.process
+    belief = problem.belief
     if sampler.needs_extra_mask:
         # No x_0 is the mask, whatever the network says of it.
         logits = logits.clone()
