@@ -18,7 +18,7 @@ from d3pm_jax.checks.arrays import (
     check_distribution as check_distribution,
     real_array as real_array,
 )
-from d3pm_jax.checks.callbacks import Called as Called, marked as marked
+from d3pm_jax.checks.callbacks import Called as Called, SelfChecked as SelfChecked, marked as marked
 from d3pm_jax.checks.declare import declared as declared, like as like
 from d3pm_jax.checks.depth import (
     bare as bare,

@@ -1,6 +1,6 @@
 """Runs reverse chains: noise by example, the loop, samplers put together from slots, grids of fewer steps."""
 
-from d3pm_jax.sampling import correctors, laws, named, places, transitions
+from d3pm_jax.sampling import correctors, guidance, laws, named, places, transitions
 from d3pm_jax.sampling.ancestral import Reverse, ancestral, sample
 from d3pm_jax.sampling.chain import Chain, Row
 from d3pm_jax.sampling.denoise import Denoise
@@ -24,6 +24,7 @@ __all__ = [
     "best_grid",
     "correctors",
     "even_grid",
+    "guidance",
     "infill",
     "laws",
     "make_plan",

@@ -30,6 +30,7 @@ from d3pm_jax.sampling.chain import EVERY_BLOCK, Chain, Row, State, run_plan, wi
 from d3pm_jax.sampling.correctors import Corrector
 from d3pm_jax.sampling.denoise import Denoise
 from d3pm_jax.sampling.fields import check_fields
+from d3pm_jax.sampling.guidance import Guided
 from d3pm_jax.sampling.noise import DRAW, ORDER, PHASE, Streams, per_example
 from d3pm_jax.sampling.places import Candidates, FirstHitting, Places
 from d3pm_jax.sampling.shaping import Shaping
@@ -85,6 +86,17 @@ class Sampler:
         if self.corrector is not None:
             self.corrector.check(process, self.transition)
 
+    def check_guided(self) -> None:
+        """Raises ValueError where no law of x_s is drawn from that could be guided."""
+        cure = "guide x_0, or leave it out"
+        if self.reveal is not None:
+            raise ValueError(f"guidance changes the law of x_s, and revealed places take x_0: {cure}")
+        if self.corrector is not None:
+            raise ValueError(f"guidance changes the law of x_s, and a corrector moves by another: {cure}")
+        if not self.transition.can_be_guided:
+            name = type(self.transition).__name__
+            raise ValueError(f"guidance changes the law of x_s, and {name} moves by a clock: {cure}")
+
 
 class Seen(NamedTuple):
     """Holds what each of N rows saw, for pictures and for study."""
@@ -98,7 +110,8 @@ class Problem(NamedTuple):
     """Holds what a sampler is run on: all that stays the same from row to row."""
 
     sampler: Sampler
-    denoise: Callable[[Array, Array], Array]
+    beliefs: Callable[[Array, Array], list[Array]]  # what the network says: one, but for guidance
+    guided: Guided | None  # what changes the laws of x_s
     process: Process
     noise: Callable[[Array, int | Array], Array]
     belief: Belief
@@ -342,6 +355,13 @@ def _run(
     if (x0 is None) != (known is None):
         raise ValueError("x0 and known belong together: pass both, or none")
     sampler.check(process)
+    guided = None
+    calls_of_row = 1
+    if isinstance(denoise, Guided):
+        calls_of_row = denoise.calls
+        if denoise.changes_law:
+            sampler.check_guided()
+            guided = denoise
     if plan is None:
         plan = make_plan(sampler, process, xT.shape[1:])
     else:
@@ -351,6 +371,11 @@ def _run(
     @marked
     def call_network(x: Array, time: Array) -> Float[Array, " B *S K"]:
         return denoise(x, time)
+
+    def beliefs(x: Array, time: Array) -> list[Array]:
+        if isinstance(denoise, Guided):
+            return denoise.beliefs(x, time)
+        return [call_network(x, time)]
 
     @marked
     def draw_noise(row: Array, stream: int | Array) -> Float[Array, " B *S"]:
@@ -365,7 +390,7 @@ def _run(
         masked_at_start = _is_masked(process, xT, unknown)
     rows = len(plan) // len({row.block for row in plan})
     problem = Problem(
-        sampler, call_network, process, draw_noise, belief, unknown, masked_at_start, rows, is_watched
+        sampler, beliefs, guided, process, draw_noise, belief, unknown, masked_at_start, rows, is_watched
     )
     goes_up = any(row.s > row.t for row in plan) and sampler.reveal is None
 
@@ -383,7 +408,7 @@ def _run(
     chain, seen = run_plan(take_row, plan, xT, _start_memory(problem, xT), record)
     if sampler.reveal is None:
         chain = with_calls(chain, _count_calls(plan, sampler.corrector))
-    return chain, seen
+    return chain._replace(calls=chain.calls * calls_of_row), seen
 
 
 def _count_calls(plan: Sequence[Row], corrector: Corrector | None) -> int:
@@ -413,19 +438,29 @@ def _move(problem: Problem, state: State, row: Row) -> tuple[State, Seen | None]
     x = state.x
     t = jnp.broadcast_to(row.t, x.shape[:1])  # [B]
     s = jnp.broadcast_to(row.s, x.shape[:1])
-    logits = problem.denoise(x, process.time[t])  # [B, *S, K]
-    shaped, belief = _shape(problem, logits, x, t)
+    beliefs = problem.beliefs(x, process.time[t])  # [B, *S, K] each
 
     def noise(stream: int) -> Array:
         return problem.noise(row.number, stream)
 
     may_change = _may_change(problem, x, row)
-    view = View(process, shaped, belief, x, t, s, noise, state.memory, may_change)
-    drawn, memory = sampler.transition.draw(view)
+
+    def view_of(logits: Array) -> View:
+        shaped, belief = _shape(problem, logits, x, t)
+        return View(process, shaped, belief, x, t, s, noise, state.memory, may_change)
+
+    view = view_of(beliefs[0])
+    if problem.guided is None:
+        drawn, memory = sampler.transition.draw(view)
+    else:
+        log_laws = [sampler.transition.law(view_of(logits)) for logits in beliefs]
+        law = problem.guided.guide(log_laws, process, x, t, s)
+        drawn = inverse_cdf.categorical(law, noise(DRAW))
+        memory = sampler.transition.remember(view, drawn)
     state = state._replace(x=_where(may_change, drawn, x), memory=memory)
     if sampler.corrector is not None:
         state = _correct(problem, state, row, may_change)
-    return state, _see(problem, x, logits, state.x)
+    return state, _see(problem, x, beliefs[0], state.x)
 
 
 def _see(problem: Problem, x: Array, logits: Array | None, after: Array) -> Seen | None:
@@ -433,7 +468,8 @@ def _see(problem: Problem, x: Array, logits: Array | None, after: Array) -> Seen
     if not problem.is_watched:
         return None
     if logits is None:
-        network = jax.eval_shape(problem.denoise, x, problem.process.time[jnp.ones(len(x), jnp.int32)])
+        time = problem.process.time[jnp.ones(len(x), jnp.int32)]
+        network = jax.eval_shape(problem.beliefs, x, time)[0]
         logits = jnp.zeros(network.shape, network.dtype)
     return Seen(x, logits, after != x)
 
@@ -447,7 +483,7 @@ def _correct(problem: Problem, state: State, row: Row, may_change: Array | None)
         may_change = jnp.ones(state.x.shape, bool)
 
     def call(x: Array, t: Array) -> Array:
-        logits, belief = _shape(problem, problem.denoise(x, process.time[t]), x, t)
+        logits, belief = _shape(problem, problem.beliefs(x, process.time[t])[0], x, t)
         return laws.leave_one_out_of(process, logits, x, t, belief)
 
     def move() -> State:
@@ -506,7 +542,7 @@ def _reveal_some(
     time = process.time[t]
     if isinstance(reveal, FirstHitting) and reveal.schedule is not None:
         time = places.time_of(reveal.schedule, memory["masked_share"])
-    logits = problem.denoise(x, time)
+    logits = problem.beliefs(x, time)[0]
     shaped, belief = _shape(problem, logits, x, t)
     log_p = laws.denoiser_of(process, shaped, x, t, belief)  # [B, *S, K]
     drawn = inverse_cdf.categorical(log_p, noise(DRAW))

@@ -61,6 +61,7 @@ class Transition(abc.ABC):
 
     takes_long_steps: ClassVar[bool] = False  # whether s may be any step up to t; else it is t - 1
     needs_extra_mask: ClassVar[bool] = False  # whether it takes every mask for a place that is unknown
+    can_be_guided: ClassVar[bool] = True  # whether x_s may be drawn from its law after that was changed
 
     def check(self, process: Process) -> None:
         """Raises ValueError for a process that it is not for."""
@@ -79,7 +80,12 @@ class Transition(abc.ABC):
 
     def draw(self, view: View) -> tuple[Array, Memory]:
         """Draws x_s, -1 where there is no law, and returns what it remembers then."""
-        return inverse_cdf.categorical(self.law(view), view.noise(DRAW)), view.memory
+        x = inverse_cdf.categorical(self.law(view), view.noise(DRAW))
+        return x, self.remember(view, x)
+
+    def remember(self, view: View, x: Array) -> Memory:
+        """Returns what it remembers after a row that drew x."""
+        return view.memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -277,9 +283,8 @@ class Remask(Transition):
         sigma = self.sigma(view)
         return laws.remask_logits(view.process, view.log_denoiser, view.x, view.t, view.s, sigma)
 
-    def draw(self, view: View) -> tuple[Array, Memory]:
-        x, _ = super().draw(view)
-        return x, self.schedule.remember(view, x)
+    def remember(self, view: View, x: Array) -> Memory:
+        return self.schedule.remember(view, x)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -379,6 +384,8 @@ class Stratified(Transition):
     So a place moves as often as by Bayes' rule on average, and nearly as often each time (2601.02799).
     """
 
+    can_be_guided = False
+
     def start(self, x: Array, noise: Callable[[int], Array], dtype: DTypeLike) -> Memory:
         return {"clock": noise(PHASE)}
 
@@ -388,10 +395,9 @@ class Stratified(Transition):
         stays = jnp.where(is_category(view.x, log_p.shape[-1]), 0.0, -jnp.inf)
         return jnp.where(is_due[..., None], laws.leaving_logits(log_p, view.x), stays)
 
-    def draw(self, view: View) -> tuple[Array, Memory]:
+    def remember(self, view: View, x: Array) -> Memory:
         _, _, clock = self._hazard(view)
-        x, memory = super().draw(view)
-        return x, memory | {"clock": clock}
+        return view.memory | {"clock": clock}
 
     def _hazard(self, view: View) -> tuple[Array, Array, Array]:
         """Returns the law of a step by Bayes' rule, which places are due to leave, and their clocks then."""

@@ -1,0 +1,281 @@
+"""Guides samplers: towards a condition by a network with and without it, or towards a class by a classifier.
+
+    labels = jnp.full(16, 7)
+    denoise = guidance.classifier_free(network, labels, jnp.full(16, null), gamma=2.0)
+    chain = sampling.sample_by(key, Sampler(), denoise, process, shape=(16, 8, 8, 1))
+
+What comes back takes the place of `denoise` wherever a sampler is run.
+"""
+
+import abc
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from d3pm_jax import numerics
+from d3pm_jax.checks import CATEGORIES, FINITE, Called, SelfChecked, declared, marked
+from d3pm_jax.processes.base import Process
+from d3pm_jax.sampling.denoise import CURE_OF_LOGITS, Denoise
+
+# A network that is told more than x_t and the time: labels, conditions, or a tree of these, each [B, ..].
+Conditioned = Annotated[
+    Callable[[Int[Array, " B *S"], Int[Array, " B"], Any], Float[Array, " B *S K"]],
+    Called("xt, time, inputs", CURE_OF_LOGITS),
+]
+# A classifier that sees noise: x_t as one-hots, or anything between them, and the time; 0 is that of data.
+LogProb = Annotated[
+    Callable[[Float[Array, " B *S K"], Int[Array, " B"]], Float[Array, " B"]],
+    Called("one_hots, time", "return log p(y | x) of each example"),
+]
+Place = Literal["x_s", "x_0"]
+
+
+class Guided(SelfChecked, abc.ABC):
+    """Calls a network, and pulls what is drawn towards what is asked for: takes the place of `denoise`."""
+
+    calls: ClassVar[int] = 1
+    """of the network that a row takes"""
+
+    @abc.abstractmethod
+    def beliefs(self, x: Array, time: Array) -> list[Array]:
+        """Returns logits of x_0, [B, *S, K]: one, or as many as `guide` takes laws."""
+
+    def guide(
+        self, log_laws: list[Array], process: Process, x: Array, t: Array, s: Array
+    ) -> Float[Array, " B *S K"]:
+        """Returns the law of x_s from those that come of each belief, given x_t: normalised logs."""
+        (log_law,) = log_laws
+        return log_law
+
+    def __call__(self, x: Array, time: Array) -> Array:
+        """Returns logits of x_0, as a network does."""
+        return self.beliefs(x, time)[0]
+
+    @property
+    def changes_law(self) -> bool:
+        """Tells whether it is the law of x_s that it changes, and not what the network says of x_0."""
+        return type(self).guide is not Guided.guide
+
+
+# ---- Without a classifier ----
+
+
+@declared(gamma=FINITE)
+def classifier_free(
+    network: Conditioned,
+    inputs: Any,
+    null: Any,
+    gamma: float,
+    on: Place = "x_s",
+    late: int | None = None,
+) -> Denoise:
+    """log p = gamma log p(. | inputs) + (1 - gamma) log p(. | null), normalised (2412.10193, eq. 8).
+
+    With gamma above 1 samples are more like the condition, and like each other. p is the law of x_s, for
+    noise that may be revised, or that of x_0, for masks: there the guided law of x_s would unmask earlier.
+    gamma = 1 and 0 are the network with the one or the other, and cost one call a row; any other costs a call
+    of twice the batch.
+
+    Args:
+        network: (x, process.time[t], inputs) -> logits of x_0.
+        inputs: what it is told: labels, a condition, or a tree of such arrays [B, ..].
+        null: what it was told in training where that was dropped, of the same shapes.
+        gamma: any finite number.
+        on: the law that is guided.
+        late: guide at times up to this one; above it gamma is 1. By default at all times.
+
+    Raises:
+        ValueError: gamma is not finite, or inputs and null differ in shape.
+    """
+    _check_inputs(inputs, null)
+    if gamma == 1:
+        return lambda x, time: network(x, time, inputs)
+    if gamma == 0 and late is None:
+        return lambda x, time: network(x, time, null)
+    both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), inputs, null)
+    guided = ClassifierFree if on == "x_s" else ClassifierFreeX0
+    return guided(lambda x, time: network(x, time, both), gamma, late)
+
+
+def _check_inputs(inputs: Any, null: Any) -> None:
+    """Raises ValueError unless null is made as inputs are."""
+    shapes = [jax.tree.map(lambda x: jnp.shape(x), tree) for tree in (inputs, null)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"inputs have shapes {shapes[0]}, but null has {shapes[1]}: they must be the same")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ClassifierFree(Guided):
+    """Guides the law of x_s towards a condition: see `classifier_free`."""
+
+    network: Callable[[Array, Array], Array]
+    """called with two batches, one behind the other: with the condition, and without it"""
+    gamma: float
+    late: int | None
+    calls = 2
+
+    def beliefs(self, x: Array, time: Array) -> list[Array]:
+        @marked
+        def call_both(x: Array, time: Array) -> Float[Array, " B *S K"]:
+            return self.network(x, time)
+
+        return jnp.split(call_both(jnp.concatenate([x, x]), jnp.concatenate([time, time])), 2)
+
+    def guide(self, log_laws: list[Array], process: Process, x: Array, t: Array, s: Array) -> Array:
+        log_p, log_null = log_laws
+        return combine_logits(log_p, log_null, self.gamma_at(process.time[t]))
+
+    def gamma_at(self, time: Array) -> float | Float[Array, " B"]:
+        """Returns gamma at the time of each example."""
+        if self.late is None:
+            return self.gamma
+        return jnp.where(time <= self.late, self.gamma, 1.0)
+
+
+class ClassifierFreeX0(ClassifierFree):
+    """Guides the law of x_0 towards a condition: see `classifier_free`."""
+
+    guide = Guided.guide
+
+    def beliefs(self, x: Array, time: Array) -> list[Array]:
+        logits, null_logits = super().beliefs(x, time)
+        return [combine_logits(logits, null_logits, self.gamma_at(time))]
+
+
+@declared(gamma=FINITE)
+def combine_logits(
+    logits: Float[Array, " B *S K"], null_logits: Float[Array, " B *S K"], gamma: float | Float[Array, " B"]
+) -> Float[Array, " B *S K"]:
+    """gamma logits + (1 - gamma) null_logits, normalised: -inf where either is, but logits where gamma = 1.
+
+    Args:
+        logits: of a law, with the condition.
+        null_logits: of the law without it.
+        gamma: of each example, or of all.
+
+    Returns:
+        Normalised logs; -inf everywhere where no category is possible in both.
+    """
+    gamma = jnp.asarray(gamma, logits.dtype)
+    gamma = gamma.reshape(gamma.shape + (1,) * (logits.ndim - gamma.ndim))  # [B, 1, .., 1]
+    is_possible = (logits > -jnp.inf) & (null_logits > -jnp.inf)
+    # NaN is not above -inf, and must not be taken for what cannot be.
+    is_possible |= jnp.isnan(logits) | jnp.isnan(null_logits)
+    mixed = gamma * jnp.where(is_possible, logits, 0.0) + (1 - gamma) * jnp.where(
+        is_possible, null_logits, 0.0
+    )
+    combined = jnp.where(is_possible, mixed, -jnp.inf)
+    return numerics.log_normalize(jnp.where(gamma == 1, logits, combined))
+
+
+# ---- By a classifier ----
+
+
+@declared(gamma=FINITE)
+def by_classifier(denoise: Denoise, log_prob: LogProb, gamma: float = 1.0, exact: bool = False) -> Denoise:
+    """p(x_s | x_t) p(y | x_s)^gamma, normalised for each element on its own (2412.10193, eq. 11).
+
+    p(y | x_s) is that of x_t with the one element changed. By default its logarithm is taken to first order
+    around x_t, which costs one forward and one backward pass of the classifier a row; `exact` calls it with
+    every change, as many times as x has elements times K: for small examples.
+
+    Args:
+        denoise: the network, (x, process.time[t]) -> logits of x_0.
+        log_prob: (one_hots [B, *S, K], process.time[s]) -> log p(y | x_s), for what is asked for; time 0 is
+            that of data.
+        gamma: any finite number; 0 leaves the network as it is.
+        exact: whether all changes are tried.
+
+    Raises:
+        ValueError: gamma is not finite.
+    """
+    if gamma == 0:
+        return denoise
+    return ByClassifier(denoise, log_prob, gamma, exact)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ByClassifier(Guided):
+    """Guides the law of x_s towards a class: see `by_classifier`."""
+
+    denoise: Callable[[Array, Array], Array]
+    log_prob: Callable[[Array, Array], Array]
+    gamma: float
+    exact: bool
+
+    def beliefs(self, x: Array, time: Array) -> list[Array]:
+        @marked
+        def call_network(x: Array, time: Array) -> Float[Array, " B *S K"]:
+            return self.denoise(x, time)
+
+        return [call_network(x, time)]
+
+    def guide(self, log_laws: list[Array], process: Process, x: Array, t: Array, s: Array) -> Array:
+        (log_p,) = log_laws
+        changes = all_changes if self.exact else first_order_changes
+        return tilt_logits(log_p, changes(self.log_prob, x, process.time[s], process.K), self.gamma)
+
+
+@declared(gamma=FINITE)
+def tilt_logits(
+    log_p: Float[Array, "*S K"], log_likelihood: Float[Array, "*S K"], gamma: float
+) -> Float[Array, "*S K"]:
+    """log_p + gamma log_likelihood, normalised: -inf where either is."""
+    is_possible = (log_p > -jnp.inf) & (log_likelihood > -jnp.inf)
+    is_possible |= jnp.isnan(log_p) | jnp.isnan(log_likelihood)
+    tilted = jnp.where(is_possible, log_p, 0.0) + gamma * jnp.where(is_possible, log_likelihood, 0.0)
+    return numerics.log_normalize(jnp.where(is_possible, tilted, -jnp.inf))
+
+
+@declared(x=CATEGORIES)
+def first_order_changes(
+    log_prob: LogProb, x: Int[Array, " B *S"], time: Int[Array, " B"], K: int
+) -> Float[Array, " B *S K"]:
+    """log p(y | x) + g_k - g_x with g its gradient in the one-hots of x: each element changed to each k.
+
+    Args:
+        log_prob: (one_hots [B, *S, K], time) -> log p(y | x).
+        x: categories.
+        time: that of x.
+        K: number of categories.
+    """
+    one_hots = jax.nn.one_hot(x, K)
+
+    def total(one_hots: Array) -> tuple[Array, Array]:
+        log_p = log_prob(one_hots, time)
+        return jnp.sum(log_p), log_p
+
+    gradient, log_p = jax.grad(total, has_aux=True)(one_hots)
+    at_x = jnp.sum(gradient * one_hots, axis=-1, keepdims=True)
+    return log_p.reshape(-1, *(1,) * x.ndim) + gradient - at_x
+
+
+@declared(x=CATEGORIES)
+def all_changes(
+    log_prob: LogProb, x: Int[Array, " B *S"], time: Int[Array, " B"], K: int
+) -> Float[Array, " B *S K"]:
+    """log p(y | x with an element changed to k), for each element and each k.
+
+    Args:
+        log_prob, x, time, K: as for `first_order_changes`.
+    """
+    num_places = math.prod(x.shape[1:])
+    one_hots = jax.nn.one_hot(x, K).reshape(len(x), num_places, K)
+    every_k = jnp.eye(K, dtype=one_hots.dtype)
+
+    # A place at a time: all of its changes are one call, of K times the batch.
+    def change(place: Array) -> Array:
+        changed = jnp.broadcast_to(one_hots, (K, *one_hots.shape))  # [K, B, L, K]
+        row = jnp.broadcast_to(every_k[:, None], (K, len(x), K))
+        changed = changed.at[:, :, place].set(row)
+        log_p = log_prob(changed.reshape(K * len(x), *x.shape[1:], K), jnp.tile(time, K))
+        return log_p.reshape(K, len(x))
+
+    log_p = lax.map(change, jnp.arange(num_places))  # [L, K, B]
+    return jnp.moveaxis(log_p, -1, 0).reshape(*x.shape, K)
