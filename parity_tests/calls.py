@@ -183,6 +183,73 @@ def chain_by_sampler(lib: ModuleType, name: str) -> Function:
     return call
 
 
+def guided_chain(lib: ModuleType, name: str) -> Function:
+    """A sampler by its name, guided by a network that is told which of two tables it is, as inputs."""
+
+    def call(
+        process: Any, sampler: str, logits: Any, null_logits: Any, neighbours: Any, places: Any,
+        uniforms: Any, gamma: float, on: str, late: int | None, **args: Any,
+    ) -> Any:  # fmt: skip
+        def network(xt: Any, time: Any, is_null: Any) -> Any:
+            with_condition, without = (
+                _denoise(table)(xt, time) + places[None] for table in (logits, null_logits)
+            )
+            shape = (len(xt), *(1,) * xt.ndim)
+            return _where(lib)(is_null.reshape(shape) > 0, without, with_condition)
+
+        is_null = uniforms[0, 0].reshape(uniforms.shape[2], -1)[:, 0] * 0
+        denoise = lib.sampling.guidance.classifier_free(
+            network, is_null, is_null + 1, gamma, on=on, late=late
+        )
+        return _run_guided(lib, process, sampler, denoise, uniforms, args)
+
+    return call
+
+
+def classified_chain(lib: ModuleType, name: str) -> Function:
+    """A sampler by its name, guided by a classifier that is a table: see `by_table_of_weights`."""
+
+    def call(
+        process: Any, sampler: str, logits: Any, neighbours: Any, places: Any, uniforms: Any, weights: Any,
+        gamma: float, exact: bool, **args: Any,
+    ) -> Any:  # fmt: skip
+        def denoise(xt: Any, time: Any) -> Any:
+            return _denoise(logits)(xt, time) + places[None]
+
+        log_prob = _log_prob(lib, weights)
+        guided = lib.sampling.guidance.by_classifier(denoise, log_prob, gamma, exact)
+        return _run_guided(lib, process, sampler, guided, uniforms, args)
+
+    return call
+
+
+def _run_guided(
+    lib: ModuleType, process: Any, sampler: str, denoise: Any, uniforms: Any, args: dict[str, Any]
+) -> Any:
+    xT = process.draw_prior(uniforms[0, 0])
+    slots = make_sampler(lib, sampler)
+    return lib.sampling.run_sampler(slots, denoise, process, xT, lambda *at: uniforms[at], **args)
+
+
+def by_table_of_weights(lib: ModuleType, name: str) -> Function:
+    """A function of a classifier: log sigmoid of the sum of weights [T + 1, *S, K] by time and category."""
+    return lambda weights, **args: by_name(lib, name)(_log_prob(lib, weights), **args)
+
+
+def _log_prob(lib: ModuleType, weights: Any) -> Function:
+    def log_prob(one_hots: Any, time: Any) -> Any:
+        score = (one_hots * weights[time]).reshape(len(one_hots), -1).sum(-1)
+        if lib is torch_ref:
+            return torch.nn.functional.logsigmoid(score)
+        return jax.nn.log_sigmoid(score)
+
+    return log_prob
+
+
+def _where(lib: ModuleType) -> Function:
+    return torch.where if lib is torch_ref else jnp.where
+
+
 def _as_step(lib: ModuleType, time: Any, T: int) -> Any:
     """The step that a time falls in; a step itself as it is."""
     if lib is torch_ref:

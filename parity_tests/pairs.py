@@ -354,6 +354,30 @@ PAIRS: dict[str, Pair] = {
     "sampling.places.count_by_entropy": Pair(sampling_cases.rising_entropies, dtypes=("float64",)),
     "sampling.places.next_hitting": Pair(sampling_cases.hitting, result(scales.ones)),
     "sampling.places.time_of": Pair(sampling_cases.shares_of_time, result(scales.ones), call=calls.scheduled),
+    "sampling.guidance.combine_logits": Pair(
+        sampling_cases.guided_logits, arguments(sampling_scales.combined), differentiable=("logits",)
+    ),
+    "sampling.guidance.tilt_logits": Pair(
+        sampling_cases.tilted_logits, arguments(sampling_scales.tilted), differentiable=("log_p",)
+    ),
+    "sampling.guidance.first_order_changes": Pair(
+        sampling_cases.classified,
+        arguments(sampling_scales.sums_of_weights),
+        call=calls.by_table_of_weights,
+        differentiable=(),
+    ),
+    "sampling.guidance.all_changes": Pair(
+        sampling_cases.classified,
+        arguments(sampling_scales.sums_of_weights),
+        call=calls.by_table_of_weights,
+        differentiable=(),
+    ),
+    "sampling.guidance.classifier_free": Pair(
+        sampling_cases.guided_chains, call=calls.guided_chain, dtypes=("float64",), differentiable=()
+    ),
+    "sampling.guidance.by_classifier": Pair(
+        sampling_cases.classified_chains, call=calls.classified_chain, dtypes=("float64",), differentiable=()
+    ),
     "low_discrepancy": Pair(cases.low_discrepancy, cdf=arguments(scales.low_discrepancy)),
     "flows.softplus_threshold": Pair(
         flow_cases.thresholds, arguments(flow_scales.softplus_threshold), differentiable=("u",)
@@ -469,6 +493,7 @@ KERNEL_MODULES = (
     "losses.continuous",
     "timesteps",
     "sampling",
+    "sampling.guidance",
     "sampling.laws",
     "sampling.places",
     "sampling.shaping",

@@ -335,3 +335,80 @@ def _chain(sampler: str, name: str, dtype: str, steps: int = T) -> dict[str, Any
         "belief": BELIEFS.get((sampler, name), "leave_one_out"),
         "plan": plan,
     }
+
+
+# ---- Guidance ----
+
+
+def guided_logits(dtype: str) -> Iterator[Case]:
+    """Logits with a condition and without it, of each kind, and gamma by example."""
+    for kind in KINDS:
+        args = {
+            "logits": logits(kind, (B, *S, K), dtype, 80),
+            "null_logits": logits(kind, (B, *S, K), dtype, 81),
+        }
+        for name, gamma in (("by example", np.linspace(-1.0, 3.0, B)), ("of all", 2.0)):
+            is_first = kind == "holes" and name == "by example"
+            yield Case(f"{kind}, gamma {name}", args | {"gamma": gamma}, is_first, is_first)
+
+
+def tilted_logits(dtype: str) -> Iterator[Case]:
+    """A law and likelihoods of each kind."""
+    for kind in KINDS:
+        args = {
+            "log_p": normalised(kind, (B, *S, K), dtype, 82),
+            "log_likelihood": logits(kind, (B, *S, K), dtype, 83),
+        }
+        for gamma in (1.5, -0.5):
+            is_first = kind == "holes" and gamma == 1.5
+            yield Case(f"{kind}, gamma = {gamma}", args | {"gamma": gamma}, is_first, is_first)
+
+
+def classified(dtype: str) -> Iterator[Case]:
+    """Categories and times, for a classifier that is a table: see `calls.by_table_of_weights`."""
+    rng = random(84)
+    args = {
+        "weights": logits("moderate", (T + 1, *S, K), dtype, 85),
+        "x": rng.integers(0, K, (B, *S)),
+        "time": rng.integers(0, T + 1, B),
+        "K": K,
+    }
+    yield Case("a sigmoid of a sum", args)
+
+
+def guided_chains(dtype: str) -> Iterator[Case]:
+    """Chains by networks that are tables: see `calls.guided_chain`."""
+    for i, (sampler, family, on, gamma, late) in enumerate(GUIDED_CHAINS):
+        args = _chain(sampler, family, dtype) | {"on": on, "gamma": gamma, "late": late}
+        args["null_logits"] = logits("moderate", (T + 1, K, K), dtype, 86)
+        name = f"{sampler}, {family}, {on}, gamma = {gamma}, late = {late}"
+        yield Case(name, args, eager=False, quick=i == 0)
+
+
+def classified_chains(dtype: str) -> Iterator[Case]:
+    """Chains by a network and a classifier that are tables: see `calls.classified_chain`."""
+    for sampler, family, gamma, exact in (
+        ("ancestral", "uniform", 1.5, False),
+        ("ancestral", "gaussian", 2.0, True),
+        ("ddim", "marginal", -0.5, True),
+        ("remdm_confidence", "absorbing_extra", 1.5, True),
+        ("blocks", "absorbing_extra", 1.5, False),
+    ):
+        args = _chain(sampler, family, dtype) | {"gamma": gamma, "exact": exact}
+        args["weights"] = logits("moderate", (T + 1, *S, K), dtype, 87)
+        name = f"{sampler}, {family}, gamma = {gamma}, exact = {exact}"
+        yield Case(name, args, eager=False, quick=family == "gaussian")
+
+
+GUIDED_CHAINS = (
+    ("ancestral", "uniform", "x_s", 3.0, None),
+    ("ancestral", "gaussian", "x_s", 0.5, 3),
+    ("psi", "masked", "x_s", 2.0, None),
+    ("euler", "marginal", "x_s", -1.0, None),
+    ("remdm_confidence", "absorbing_extra", "x_s", 2.0, None),
+    ("ancestral", "absorbing_extra", "x_0", 3.0, None),
+    ("maskgit", "absorbing_extra", "x_0", 2.0, 4),
+    ("gibbs", "uniform", "x_0", 1.5, None),
+    ("ancestral", "uniform", "x_s", 1.0, None),
+    ("ancestral", "uniform", "x_s", 0.0, None),
+)

@@ -86,3 +86,21 @@ def leaving(log_p: Tensor, xt: Tensor) -> Tensor:
 def left_of_law(log_p: Tensor, xt: Tensor) -> Tensor:
     """The logs."""
     return rows(log_p)
+
+
+def combined(logits: Tensor, null_logits: Tensor, gamma: Tensor | float) -> Tensor:
+    """Both logits, as often as they are taken."""
+    gammas = torch.as_tensor(gamma).abs().expand(len(logits))
+    factor = (1 + gammas).reshape(-1, *(1,) * (logits.ndim - 2))
+    return factor * rows(logits, null_logits)
+
+
+def tilted(log_p: Tensor, log_likelihood: Tensor, gamma: float) -> Tensor:
+    """The law, and what it is multiplied by."""
+    return torch.maximum(rows(log_p), abs(gamma) * rows(log_likelihood))
+
+
+def sums_of_weights(weights: Tensor, x: Tensor, time: Tensor, K: int) -> Tensor:
+    """The sum of absolute weights, which is rounded before the sigmoid."""
+    sums = weights[time].abs().amax(dim=-1).flatten(1).sum(dim=-1)
+    return sums.reshape(-1, *(1,) * (x.ndim - 1)).expand(x.shape).clamp(min=1.0)

@@ -30,7 +30,7 @@ Conditioned = Annotated[
 ]
 # A classifier that sees noise: x_t as one-hots, or anything between them, and the time; 0 is that of data.
 LogProb = Annotated[
-    Callable[[Float[Array, " B *S K"], Int[Array, " B"]], Float[Array, " B"]],
+    Callable[[Float[Array, " N *S K"], Int[Array, " N"]], Float[Array, " N"]],
     Called("one_hots, time", "return log p(y | x) of each example"),
 ]
 Place = Literal["x_s", "x_0"]
@@ -152,7 +152,7 @@ class ClassifierFreeX0(ClassifierFree):
 def combine_logits(
     logits: Float[Array, " B *S K"], null_logits: Float[Array, " B *S K"], gamma: float | Float[Array, " B"]
 ) -> Float[Array, " B *S K"]:
-    """gamma logits + (1 - gamma) null_logits, normalised: -inf where either is, but logits where gamma = 1.
+    """gamma logits + (1 - gamma) null_logits, normalised: -inf where either is; logits where gamma = 1.
 
     Args:
         logits: of a law, with the condition.

@@ -1,5 +1,6 @@
 """Runs reverse chains: the loop, samplers put together from slots, grids of fewer steps."""
 
+from torch_ref.sampling import guidance
 from torch_ref.sampling.ancestral import Reverse, ancestral
 from torch_ref.sampling.chain import Chain, Row
 from torch_ref.sampling.denoise import Denoise
@@ -21,6 +22,7 @@ __all__ = [
     "ancestral",
     "best_grid",
     "even_grid",
+    "guidance",
     "infill",
     "make_plan",
     "run_sampler",

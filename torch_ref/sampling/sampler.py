@@ -15,6 +15,7 @@ from torch_ref.sampling import laws, places
 from torch_ref.sampling.chain import Chain, Row, State, call_all, run_plan
 from torch_ref.sampling.correctors import Corrector
 from torch_ref.sampling.denoise import Denoise
+from torch_ref.sampling.guidance import Guided
 from torch_ref.sampling.noise import DRAW, ORDER, PHASE, Streams
 from torch_ref.sampling.places import Candidates, FirstHitting, Places
 from torch_ref.sampling.shaping import Shaping
@@ -110,7 +111,10 @@ def run_sampler(
             return _noise_again(problem, state, row)
         return _move(problem, state, row)
 
-    return run_plan(take_row, plan, xT, _start_memory(problem, xT), record)
+    chain = run_plan(take_row, plan, xT, _start_memory(problem, xT), record)
+    if isinstance(denoise, Guided):
+        chain = chain._replace(calls=chain.calls * denoise.calls)
+    return chain
 
 
 def _start_memory(problem: Problem, x: Tensor) -> Memory:
@@ -125,10 +129,22 @@ def _move(problem: Problem, state: State, row: Row) -> State:
     x = state.x
     t = torch.full(x.shape[:1], row.t)
     s = torch.full(x.shape[:1], row.s)
-    shaped, belief = _shape(problem, problem.denoise(x, process.time[t]), x, t)
     may_change = _may_change(problem, row)
-    view = View(process, shaped, belief, x, t, s, problem.row_noise(row), state.memory, may_change)
-    drawn, memory = problem.sampler.transition.draw(view)
+    noise = problem.row_noise(row)
+
+    def view_of(logits: Tensor) -> View:
+        shaped, belief = _shape(problem, logits, x, t)
+        return View(process, shaped, belief, x, t, s, noise, state.memory, may_change)
+
+    transition = problem.sampler.transition
+    denoise = problem.denoise
+    if isinstance(denoise, Guided) and denoise.changes_law:
+        views = [view_of(logits) for logits in denoise.beliefs(x, process.time[t])]
+        law = denoise.guide([transition.law(view) for view in views], process, x, t, s)
+        drawn = numerics.categorical(law, noise(DRAW))
+        memory = transition.remember(views[0], drawn)
+    else:
+        drawn, memory = transition.draw(view_of(denoise(x, process.time[t])))
     state = call_all(state)._replace(x=torch.where(may_change, drawn, x), memory=memory)
 
     # At s = 0, where the data is, there is nothing to correct.

@@ -62,7 +62,12 @@ class Transition(abc.ABC):
 
     def draw(self, view: View) -> tuple[Tensor, Memory]:
         """Draws x_s, and returns what it remembers then."""
-        return numerics.categorical(self.law(view), view.noise(DRAW)), view.memory
+        x = numerics.categorical(self.law(view), view.noise(DRAW))
+        return x, self.remember(view, x)
+
+    def remember(self, view: View, x: Tensor) -> Memory:
+        """Returns what it remembers after a row that drew x."""
+        return view.memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,15 +185,14 @@ class Remask(Transition):
         sigma = self.schedule.sigma(view, laws.most_remasked(view.process, view.t, view.s))
         return laws.remask_logits(view.process, view.log_denoiser, view.x, view.t, view.s, sigma)
 
-    def draw(self, view: View) -> tuple[Tensor, Memory]:
-        x, memory = super().draw(view)
-        if "confidence" not in memory:
-            return x, memory
+    def remember(self, view: View, x: Tensor) -> Memory:
+        if "confidence" not in view.memory:
+            return view.memory
         # What counts is the probability of the category that a mask has just become.
         drawn = x.clamp(min=0)[..., None]
         p = view.log_denoiser.gather(-1, drawn)[..., 0].exp()
         was_masked = view.x == laws.mask_of(view.process)
-        return x, memory | {"confidence": torch.where(was_masked, p, memory["confidence"])}
+        return view.memory | {"confidence": torch.where(was_masked, p, view.memory["confidence"])}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -271,9 +275,8 @@ class Stratified(Transition):
         has_no_law = ~(log_p.amax(dim=-1, keepdim=True) > -torch.inf)
         return torch.where(has_no_law, -torch.inf, law)
 
-    def draw(self, view: View) -> tuple[Tensor, Memory]:
-        x, memory = super().draw(view)
-        return x, memory | {"clock": self._clock_after(view)}
+    def remember(self, view: View, x: Tensor) -> Memory:
+        return view.memory | {"clock": self._clock_after(view)}
 
     def _clock_after(self, view: View) -> Tensor:
         return view.memory["clock"] + laws.leaving_probability(self._by_bayes(view), view.x)
