@@ -19,7 +19,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from d3pm_jax import numerics
-from d3pm_jax.checks import CATEGORIES, FINITE, Called, SelfChecked, declared, marked
+from d3pm_jax.checks import CATEGORIES, FINITE, INDEX, NUM_CATEGORIES, Called, SelfChecked, declared, marked
 from d3pm_jax.processes.base import Process
 from d3pm_jax.sampling.denoise import CURE_OF_LOGITS, Denoise
 
@@ -233,7 +233,7 @@ def tilt_logits(
     return numerics.log_normalize(jnp.where(is_possible, tilted, -jnp.inf))
 
 
-@declared(x=CATEGORIES)
+@declared(x=CATEGORIES, time=INDEX, K=NUM_CATEGORIES)
 def first_order_changes(
     log_prob: LogProb, x: Int[Array, " B *S"], time: Int[Array, " B"], K: int
 ) -> Float[Array, " B *S K"]:
@@ -256,7 +256,7 @@ def first_order_changes(
     return log_p.reshape(-1, *(1,) * x.ndim) + gradient - at_x
 
 
-@declared(x=CATEGORIES)
+@declared(x=CATEGORIES, time=INDEX, K=NUM_CATEGORIES)
 def all_changes(
     log_prob: LogProb, x: Int[Array, " B *S"], time: Int[Array, " B"], K: int
 ) -> Float[Array, " B *S K"]:
@@ -277,5 +277,7 @@ def all_changes(
         log_p = log_prob(changed.reshape(K * len(x), *x.shape[1:], K), jnp.tile(time, K))
         return log_p.reshape(K, len(x))
 
+    if num_places == 0:
+        return jnp.zeros((*x.shape, K))
     log_p = lax.map(change, jnp.arange(num_places))  # [L, K, B]
     return jnp.moveaxis(log_p, -1, 0).reshape(*x.shape, K)

@@ -75,6 +75,11 @@ LOGITS = jnp.zeros((*S, K))
 PARAMS = ("floats", jnp.zeros((*S, 5)))
 CATEGORIES = ("categories", i32([0, 1, 2], [2, 1, 0]))
 
+CHANGES = {
+    "x": ("categories of a whole", i32([0, 1, 2], [2, 1, 0])),
+    "time": ("whole numbers from 0", i32(0, 5)),
+}
+
 # What arguments of a name are unless `SPECIAL` says otherwise: a role, and a value that is fine.
 ROLES: dict[str, tuple[str, Any]] = {
     "x0": ("categories", i32([0, 1, 2], [2, 1, 0])),
@@ -101,6 +106,7 @@ ROLES: dict[str, tuple[str, Any]] = {
     "process": ("process", PROCESSES["uniform"]),
     "inner": ("process", PROCESSES["uniform"]),
     "denoise": ("function", logits_of),
+    "log_prob": ("function", lambda one_hots, time: jnp.sum(one_hots, axis=(1, 2))),
     "fill_in": ("function", lambda xt: logits_of(xt, None)),
     "order": ("noise", UNIT),
     "known": ("booleans", UNIT < 0.5),
@@ -169,6 +175,10 @@ SPECIAL: dict[str, dict[str, tuple[str, Any]]] = {
     "heads.residual_logistic": {"output": ("floats", jnp.zeros((*S, 2)))},
     "heads.bounded_logistic": {"output": ("floats", jnp.zeros((*S, 2)))},
     "sampling.chain.run_chain": {"xT": ("whole numbers", i32([0, 1], [1, 2]))},
+    "sampling.guidance.combine_logits": {"gamma": ("number", 2.0)},
+    "sampling.guidance.tilt_logits": {"gamma": ("number", 2.0)},
+    "sampling.guidance.first_order_changes": CHANGES,
+    "sampling.guidance.all_changes": CHANGES,
     "flows.softplus_threshold": {"x": CATEGORIES, "u": ("floats", LOGITS)},
     "flows.gumbel": {"x": CATEGORIES},
     "flows.log_gumbel_posterior": {"x": CATEGORIES},
@@ -240,6 +250,7 @@ def spoilt(role: str, good: Any) -> Iterator[Bad]:
 
 ARRAYS = {
     "categories": "integer",
+    "categories of a whole": "integer",  # where each element has a part in what is said of the others
     "steps": "integer",
     "indices": "integer",
     "whole numbers": "integer",
@@ -258,6 +269,7 @@ ARRAYS = {
 }
 OUT_OF_RANGE = {
     "categories": (-1, K, 2**31 - 1, -(2**31)),
+    "categories of a whole": (-1, K, 2**31 - 1, -(2**31)),
     "steps": (-1, T + 1, 2**31 - 1),
     "indices": (-1,),
     "whole numbers": (),
@@ -364,6 +376,7 @@ def modules() -> dict[str, Any]:
     public_names |= {name: (m, m.__all__) for name, m in listed.items()}
     more = {"losses.continuous": continuous, "schedules.continuous": schedules.continuous}
     more |= {"sampling.chain": sampling.chain, "losses.variational": losses.variational}
+    more |= {"sampling.guidance": sampling.guidance}
     return public_names | {name: (m, functions_of_module(m)) for name, m in more.items()}
 
 
@@ -378,6 +391,7 @@ def is_public_function(f: Any, module: Any) -> bool:
 
 NOT_CALLED = {"numerics.band_width", "numerics.smallest_entry"}  # of a dtype, for tables
 NOT_CALLED |= {"beliefs.with_belief"}  # of a function
+NOT_CALLED |= {"sampling.guidance.classifier_free", "sampling.guidance.by_classifier"}  # return functions
 NOT_CALLED |= {
     "sampling.chain.run_plan",
     "sampling.chain.plan_levels",
@@ -463,9 +477,12 @@ def numbers(result: Any) -> list[np.ndarray]:
     return [np.asarray(x, np.float64) for x in jax.tree.leaves(result) if isinstance(x, jax.Array)]
 
 
+OF_ALL_ELEMENTS = ("probabilities or 0", "matrix", "categories of a whole")
+
+
 def elsewhere_as_before(call: Call, role: str, bad: Bad, result: Any, jit: bool) -> bool:
     """Tells whether only what belongs to the spoilt element is marked, in arrays that have one for each."""
-    if not bad.element or role in ("probabilities or 0", "matrix"):  # of all elements
+    if not bad.element or role in OF_ALL_ELEMENTS:
         return True
     element = bad.element[: len(S)]
     for actual, expected in zip(numbers(result), numbers(call.result(jit)), strict=True):
@@ -517,6 +534,8 @@ FREE = {
     "Process.log_push(log_p)",
     "Process.log_q_x0(xt)",
     "Process.draw_prior(u)",
+    "sampling.guidance.first_order_changes(x)",
+    "sampling.guidance.all_changes(x)",
     "likelihood.strata_bound(u)",
     "numerics.log_add(a)",
     "flows.from_code(code)",
@@ -564,6 +583,9 @@ def legal(call: Call, name: str, bad: Bad, result: Any) -> bool:
         or (name == "s" and case in ("a rank more", "a rank less", "of size 1", "empty", "number", "value 7"))
         or (case == "value inf" and which == "schedules.information_left(s)")  # the end of a chain
         or (case == "value 7" and name in ("durations", "level_rates"))
+        or (
+            name == "gamma" and case in ("-1.0", "array") and role == "number"
+        )  # of each example, of any sign
         or (case == "dtype int32" and which == "likelihood.bits_per_dim(nats)")
         or (case in ("value inf", "value -1", "value 7") and name == "costs")
         or (case == f"{2**40}" and name == "D")

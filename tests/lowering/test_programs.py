@@ -122,6 +122,7 @@ STEPS = (
     "sampling.run_sampler",
     "sampling.watch_sampler",
     "sampling.chain",
+    "sampling.guidance.all_changes",
 )
 
 
