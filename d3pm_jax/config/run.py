@@ -9,6 +9,7 @@ from d3pm_jax.config.checks import (
     Free,
     Natural,
     Positive,
+    Probability,
     Seed,
     Size,
     UnitInterval,
@@ -59,6 +60,8 @@ class Train:
     """compute blocks again in the backward pass: slower, less memory, but for a UNet or ScoreNet on a CPU"""
     max_nonfinite: Annotated[Count, Free] = dataclasses.field(default=5, kw_only=True)
     """after so many steps in a row whose loss, kl, ce or gradient is not finite, and skipped, it stops"""
+    drop_condition: Probability = dataclasses.field(default=0.0, kw_only=True)
+    """share of examples that are trained on without their label and condition, for guidance; 0 for none"""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -106,8 +106,22 @@ class Parts:
 
     @property
     def classes(self) -> int | None:
-        """Returns how many labels the network takes; None where it takes none."""
+        """Returns how many classes labels may name; None where the network takes no labels."""
         return self.method.classes
+
+    def null_inputs(self, B: int) -> dict[str, jax.Array]:
+        """Returns the inputs of `predict`, "label" and "condition", that stand for none, of B examples.
+
+        Raises:
+            UserError: the network was not trained without labels or conditions.
+        """
+        dropping = self.method.dropping
+        if dropping is None:
+            raise UserError(
+                "the network of this run knows no examples without label or condition: train one that does, "
+                "as by d3pm train CONFIG --train.drop-condition 0.1"
+            )
+        return dropping.null_inputs(B)
 
     def once(self, name: Hashable, make: Callable[[], Program]) -> Program:
         """Returns the result of `make`, which is called the first time that this name is asked for.
@@ -324,6 +338,7 @@ def step_arguments(parts: Parts) -> dict[str, Any]:
         "ema_decay": config.train.ema_decay,
         "accumulate": config.train.accumulate,
         "layout": state_shardings(parts),
+        "dropping": parts.method.dropping,
     }
 
 

@@ -33,6 +33,7 @@ from d3pm_jax.processes import Process, respace
 from d3pm_jax.sampling import even_grid, laws
 from d3pm_jax.sampling.places import FirstHitting
 from d3pm_jax.training.diffusion import DiffusionLoss
+from d3pm_jax.training.dropping import Dropping
 from d3pm_jax.training.step import Predict, TrainPredict
 from d3pm_jax.types import Params
 
@@ -49,6 +50,7 @@ class Diffusion:
     network: Predict  # like predict, for batches of any size, which is not spread over the devices
     init: Init
     classes: int | None
+    dropping: Dropping | None  # of labels and conditions in training; it knows the null inputs
     mesh: jax.sharding.Mesh
     sampler: str = "ancestral"
 
@@ -302,6 +304,7 @@ def make_diffusion(
     if functions.train_parameters is not None and takes_parameters and not _is_of_cpus(mesh):
         objective = HybridOfParameters(objective)
         network_of_loss = functions.train_parameters
+    classes = network.network_classes(config, description)
     return Diffusion(
         config=config,
         process=place(process, replicated_sharding(mesh)),
@@ -310,7 +313,8 @@ def make_diffusion(
         loss=DiffusionLoss(objective, config.timesteps, network.spread_over_mesh(network_of_loss, sharding)),
         network=functions.predict,
         init=functions.init,
-        classes=network.network_classes(config, description),
+        classes=classes,
+        dropping=network.make_dropping(config.train.drop_condition, classes, description),
         mesh=mesh,
     )
 

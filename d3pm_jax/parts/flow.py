@@ -43,6 +43,7 @@ class Flow:
     sharding: jax.sharding.NamedSharding  # of a batch
     process: None = None
     classes: None = None
+    dropping: None = None
     sampler: str = "flow"
     calls_of_bound: int = 1
     num_steps: int = 0
@@ -249,6 +250,11 @@ def _check_config(config: Config, description: Description) -> None:
             )
     if config.train.remat:
         raise ValueError("train.remat = True does nothing in a flow: leave it out")
+    if config.train.drop_condition:
+        raise ValueError(
+            f"train.drop_condition = {config.train.drop_condition} drops labels and conditions, and a flow "
+            f"takes neither: leave it out"
+        )
     if config.train.noise is not None:
         raise ValueError(
             f"train.noise = {config.train.noise!r} is of a diffusion: leave it out, a flow draws its noise"

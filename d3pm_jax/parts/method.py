@@ -13,6 +13,7 @@ from d3pm_jax.evaluation.bound import Compiled
 from d3pm_jax.kinds import Given
 from d3pm_jax.parts.network import Init
 from d3pm_jax.sampling import Chain, Row, Sampler
+from d3pm_jax.training.dropping import Dropping
 from d3pm_jax.training.loss import BatchLoss
 from d3pm_jax.types import Params
 
@@ -51,7 +52,12 @@ class Method(Protocol):
 
     @property
     def classes(self) -> int | None:
-        """Returns how many labels the network takes; None where it takes none."""
+        """Returns how many classes labels may name; None where the network takes no labels."""
+        ...
+
+    @property
+    def dropping(self) -> Dropping | None:
+        """Returns what drops labels and conditions in training, and knows the null inputs; None for none."""
         ...
 
     @property

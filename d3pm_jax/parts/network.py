@@ -15,6 +15,7 @@ from d3pm_jax.data import Description
 from d3pm_jax.errors import locate_statement, wrong_return
 from d3pm_jax.models import ArgmaxFlow, variables
 from d3pm_jax.processes import Process
+from d3pm_jax.training.dropping import Dropping
 from d3pm_jax.training.step import Predict, TrainPredict
 from d3pm_jax.types import Params
 
@@ -53,14 +54,16 @@ def split_network(config: Config, description: Description, process: Process) ->
     """
     head = config.head
     classes = network_classes(config, description)
+    dropping = make_dropping(config.train.drop_condition, classes, description)
+    num_labels, condition_shape = sizes_of_inputs(classes, description, dropping)
     spec = Spec(
         description.shape,
         process.K,
         head.outputs,
-        classes,
+        num_labels,
         process.T,
         config.train.remat,
-        description.condition,
+        condition_shape,
     )
 
     def build(key: Array) -> Any:
@@ -94,6 +97,8 @@ def split_network(config: Config, description: Description, process: Process) ->
             inputs["label"] = label
         if takes_weight:
             inputs["weight"] = weight
+        if condition is not None and dropping is not None:
+            condition = dropping.extend_condition(condition)
         if condition is not None:
             inputs["condition"] = condition
         return inputs
@@ -285,6 +290,44 @@ def network_classes(config: Config, description: Description) -> int | None:
             f"model.classes = {classes}, but the data has {classes_of_data}: set it to {description.classes}"
         )
     return classes
+
+
+def make_dropping(rate: float, classes: int | None, description: Description) -> Dropping | None:
+    """Makes what drops labels and conditions at a rate, and knows the null inputs; None for a rate of 0.
+
+    Args:
+        rate: `train.drop_condition`.
+        classes: of the labels that the network takes, as `network_classes` says.
+        description: of the data.
+
+    Raises:
+        ValueError: there is nothing to drop.
+    """
+    if rate == 0:
+        return None
+    if classes is None and description.condition is None:
+        cure = "leave it out"
+        if description.classes is not None:
+            cure = f"set model.classes = {description.classes}, or leave it out"
+        raise ValueError(
+            f"train.drop_condition = {rate} drops labels and conditions, but the network takes "
+            f"neither: {cure}"
+        )
+    if description.condition == ():
+        raise ValueError(
+            f"train.drop_condition = {rate} adds a feature to conditions, and theirs are single numbers: "
+            f"give them an axis, as condition=(1,)"
+        )
+    return Dropping(rate, classes, description.condition, description.condition_type)
+
+
+def sizes_of_inputs(
+    classes: int | None, description: Description, dropping: Dropping | None
+) -> tuple[int | None, tuple[int, ...] | None]:
+    """Returns how many labels a network takes and the shape of its condition, None where it takes none."""
+    if dropping is None:
+        return classes, description.condition
+    return dropping.num_labels, dropping.extended_condition
 
 
 def spread_over_mesh(predict: Callable[..., Any], sharding: jax.sharding.Sharding) -> Callable[..., Any]:

@@ -9,7 +9,7 @@ import json
 import shlex
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,8 +22,10 @@ from d3pm_jax.errors import UserError, as_user_error, one_line
 from d3pm_jax.files import parse_json
 from d3pm_jax.models import ArgmaxFlow
 from d3pm_jax.models.variables import SplitModule, split_module
+from d3pm_jax.parts.network import make_dropping, sizes_of_inputs
 from d3pm_jax.runs.run import Run
 from d3pm_jax.storage import run_folder
+from d3pm_jax.training.dropping import Dropping
 from d3pm_jax.weights import twin
 
 
@@ -121,8 +123,9 @@ def read_description(file: Path) -> Description | None:
 def network(file: str | Path) -> nnx.Module:
     """Builds the network with its weights: xt [B, *S], t [B], label=None [B] -> what the head takes.
 
-    A network of data with conditions takes them too, as `condition` [B, *C]. A flow is a `models.ArgmaxFlow`,
-    f(x, u, normal) -> log weights [B].
+    A network of data with conditions takes them too, as `condition` [B, *C]; one that was trained to do
+    without, by `train.drop_condition`, takes them as `training.dropping.Dropping` extends them. A flow is a
+    `models.ArgmaxFlow`, f(x, u, normal) -> log weights [B].
 
     It computes in JAX's default type of floats: float64 where that is enabled.
 
@@ -130,8 +133,7 @@ def network(file: str | Path) -> nnx.Module:
         ValueError: the file is damaged, or does not describe its network.
         OSError: it cannot be read.
     """
-    module, _, _ = _load_network_and_head(Path(file))
-    return module
+    return _load_network(Path(file)).module
 
 
 def denoiser(file: str | Path) -> Callable[..., Array]:
@@ -142,7 +144,7 @@ def denoiser(file: str | Path) -> Callable[..., Array]:
     Raises:
         ValueError: as `network`, or the file holds a flow.
     """
-    module, head, K = _load_network_and_head(Path(file))
+    module, head, K, dropping = _load_network(Path(file))
     if isinstance(module, ArgmaxFlow):
         raise ValueError(
             f"{file} holds a flow, which has no logits of x_0: take network(file), which builds the flow"
@@ -155,7 +157,10 @@ def denoiser(file: str | Path) -> Callable[..., Array]:
         if weight is not None:
             extra_inputs["weight"] = jnp.asarray(weight)
         if condition is not None:
-            extra_inputs["condition"] = jnp.asarray(condition)
+            condition = jnp.asarray(condition)
+            if dropping is not None:
+                condition = dropping.extend_condition(condition)
+            extra_inputs["condition"] = condition
         output = module(jnp.asarray(xt), jnp.asarray(t), **extra_inputs)  # pyright: ignore[reportCallIssue]
         return head.logits(output, jnp.asarray(xt), K)
 
@@ -182,8 +187,17 @@ def in_default_type(params: Any) -> Any:
     return jax.tree.map(convert, params)
 
 
-def _load_network_and_head(file: Path) -> tuple[nnx.Module, Head, int]:
-    """Returns the network with its weights, the head and K of a file."""
+class _Loaded(NamedTuple):
+    """Holds what a file says of a network."""
+
+    module: nnx.Module  # with its weights
+    head: Head
+    K: int
+    dropping: Dropping | None  # of labels and conditions in its training
+
+
+def _load_network(file: Path) -> _Loaded:
+    """Builds the network of a file, with its weights."""
     if file.is_dir():
         raise ValueError(run_folder.explain_folder(file))
     texts = twin.read_metadata(file)
@@ -194,13 +208,16 @@ def _load_network_and_head(file: Path) -> tuple[nnx.Module, Head, int]:
         head = config_io.part_from_json(config["head"])
         description = run_folder.description_from_json(texts["data"].encode())
         classes = getattr(model, "classes", description.classes)
+        rate = config.get("train", {}).get("drop_condition", 0.0)  # older files, and imported ones, have none
+        dropping = make_dropping(rate, classes, description)
+        num_labels, condition_shape = sizes_of_inputs(classes, description, dropping)
         spec = Spec(
             description.shape,
             process["K"],
             head.outputs,
-            classes,
+            num_labels,
             process["T"],
-            condition=description.condition,
+            condition=condition_shape,
         )
         module, _ = split_model(model, spec)
     except KeyError as error:
@@ -213,4 +230,4 @@ def _load_network_and_head(file: Path) -> tuple[nnx.Module, Head, int]:
     with jax.enable_x64(False):
         _, shapes = split_model(model, spec)
         params = twin.load(file, shapes)
-    return module.merge(in_default_type(params)), head, spec.K
+    return _Loaded(module.merge(in_default_type(params)), head, spec.K, dropping)

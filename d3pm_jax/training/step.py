@@ -23,6 +23,7 @@ from d3pm_jax.training.diffusion import (
     draw_noise as draw_noise,
     without_buffers as without_buffers,
 )
+from d3pm_jax.training.dropping import Dropping
 from d3pm_jax.training.loss import Batch, BatchLoss, Buffers, Metrics as Metrics, Noise, split_keys
 from d3pm_jax.training.state import TrainState
 from d3pm_jax.types import Params
@@ -37,6 +38,7 @@ def make_update(
     ema_decay: float,
     accumulate: int = 1,
     layout: TrainState | None = None,
+    dropping: Dropping | None = None,
 ) -> Any:
     """Makes the compiled part of `make_loss_step`, (state, process, batch, noise, key) -> (state, metrics).
 
@@ -46,6 +48,9 @@ def make_update(
 
     @partial(jax.jit, donate_argnums=0, out_shardings=(layout, None))
     def update(state: TrainState, process: Process | None, batch: Batch, noise: Noise, key: Key[Array, ""]):
+        # Before the batch is taken in parts: which examples are dropped does not depend on the parts.
+        if dropping is not None:
+            batch = dropping.drop(batch, key, state.step)
         key_dropout = split_keys(key, state.step)[2]
         params, buffers = split_variables(state.params)
         grads, metrics, costs, new_buffers = _gradient(
@@ -109,6 +114,7 @@ def make_loss_step(
     sharding: jax.sharding.Sharding | None = None,
     accumulate: int = 1,
     layout: TrainState | None = None,
+    dropping: Dropping | None = None,
 ) -> TrainStep:
     """Makes the training step of a loss, (state, process, batch, key, noise=None) -> (state, metrics).
 
@@ -136,8 +142,9 @@ def make_loss_step(
         sharding: of the batch and the noise, where they are spread over devices.
         accumulate: how many parts a batch is taken in, one after the other; divides B.
         layout: the sharding of each array of the state, where it is spread over devices.
+        dropping: of labels and conditions; None to drop none. Batches are those of the data either way.
     """
-    update = make_update(loss, optimizer, ema_decay, accumulate, layout)
+    update = make_update(loss, optimizer, ema_decay, accumulate, layout, dropping)
 
     def step(
         state: TrainState,
@@ -166,6 +173,7 @@ def make_step(
     accumulate: int = 1,
     layout: TrainState | None = None,
     train_predict: TrainPredict | None = None,
+    dropping: Dropping | None = None,
 ) -> TrainStep:
     """Makes the training step of a diffusion, (state, process, batch, key, noise=None) -> (state, metrics).
 
@@ -177,12 +185,12 @@ def make_step(
         timesteps: which t to train on.
         predict: the network, (params, xt, time, key, label, weight, condition) -> logits of x_0 [B, *S, K],
             with dropout for a key; the last three are passed where a batch has them.
-        optimizer, ema_decay, sharding, accumulate, layout: as for `make_loss_step`.
+        optimizer, ema_decay, sharding, accumulate, layout, dropping: as for `make_loss_step`.
         train_predict: takes the place of predict in training where a network has buffers: called with a key,
             it returns the logits and the buffers after the call.
     """
     loss = DiffusionLoss(objective, timesteps, train_predict or without_buffers(predict))
-    return make_loss_step(loss, optimizer, ema_decay, sharding, accumulate, layout)
+    return make_loss_step(loss, optimizer, ema_decay, sharding, accumulate, layout, dropping)
 
 
 def _gradient(

@@ -98,7 +98,7 @@ def test_the_data_of_older_runs_opens():
 
 def test_a_run_of_before_there_were_meshes_opens():
     tree = config_io.to_json(tiny.get_config())
-    for name in ("accumulate", "remat", "max_nonfinite"):
+    for name in ("accumulate", "remat", "max_nonfinite", "drop_condition"):
         del tree["train"][name]
     del tree["mesh"]
     assert config_io.from_json(tree) == tiny.get_config()

@@ -60,6 +60,25 @@ class Repeat(config.Model):
         return Repeating(spec)
 
 
+class Linear(nnx.Module):
+    """Logits from a table of the label and a linear map of the condition, the same at every place."""
+
+    def __init__(self, spec, rngs):
+        self.K = spec.K
+        self.table = nnx.Param(jax.random.normal(rngs(), (spec.classes, spec.K)))
+        self.linear = nnx.Linear(int(np.prod(spec.condition)), spec.K, rngs=rngs)
+
+    def __call__(self, xt, t, *, label, condition, key=None):
+        rows = self.table[...][label] + self.linear(condition.reshape(len(xt), -1).astype(jax.numpy.float32))
+        return jax.numpy.broadcast_to(rows[:, None], (*xt.shape, self.K))
+
+
+@dataclasses.dataclass(frozen=True)
+class Table(config.Model):
+    def build(self, spec, rngs):
+        return Linear(spec, rngs)
+
+
 def get_config() -> Config:
     return Config(
         data=Patterns(),

@@ -22,6 +22,10 @@ def network(file: str | Path) -> nn.Module:
 
     A U-Net of data with conditions takes them too, as `condition` [B, *C].
 
+    A network that was trained to do without labels or conditions, by `train.drop_condition`, has one label
+    more, the null label. Its conditions have one feature more at the end of the last axis: it is 0, and in a
+    null condition it is 1 and all else is 0.
+
     Raises:
         ValueError: the file is not of `d3pm export`, or the network is one of the user's own.
     """
@@ -34,6 +38,8 @@ def network(file: str | Path) -> nn.Module:
     if name not in models.__all__:
         raise ValueError(f"{name} is none of {models.__all__}: build yours, and load the tensors into it")
     options["num_classes"] = options.pop("classes")
+    if options["num_classes"] is not None and drops_inputs(config):
+        options["num_classes"] += 1
     T = options.pop("max_time", None) or process["T"]
     if name != "Transformer":
         options["channels"] = data["shape"][-1]
@@ -45,7 +51,8 @@ def network(file: str | Path) -> nn.Module:
         # Files of older versions do not say that there is no condition.
         options["condition"] = None
         if data.get("condition") is not None:
-            options["condition"] = tuple(data["condition"])
+            *leading, features = data["condition"]
+            options["condition"] = (*leading, features + drops_inputs(config))
     module = getattr(models, name)(process["K"], max_time=T, **options)
     module.load_state_dict(safetensors.torch.load_file(file))
     return module.eval()
@@ -60,9 +67,10 @@ def denoiser(file: str | Path) -> Callable[..., Tensor]:
         ValueError: as `network`, or the head is one of the user's own.
     """
     module = network(file)
-    config, _, process = metadata(file)
+    config, data, process = metadata(file)
     head = config["head"]
     K = process["K"]
+    extended = drops_inputs(config)
     if head["class"] not in ("Head", "LogisticHead"):
         raise ValueError(f"{head['class']} is a head of your own: call it on what `network` gives")
 
@@ -95,6 +103,8 @@ def denoiser(file: str | Path) -> Callable[..., Tensor]:
         extra_inputs = {}
         if weight is not None:
             extra_inputs["weight"] = weight
+        if condition is not None and extended and tuple(condition.shape[1:]) == tuple(data["condition"]):
+            condition = F.pad(condition, (0, 1))  # no condition is null
         if condition is not None:
             extra_inputs["condition"] = condition
         if xt.is_floating_point():
@@ -112,6 +122,11 @@ def denoiser(file: str | Path) -> Callable[..., Tensor]:
             raise
 
     return logits
+
+
+def drops_inputs(config: dict[str, Any]) -> bool:
+    """Tells whether a run drops labels and conditions of examples, so that its network takes null inputs."""
+    return config.get("train", {}).get("drop_condition", 0.0) > 0
 
 
 def logits_keywords(file: str | Path) -> dict[str, str]:
