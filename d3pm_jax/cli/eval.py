@@ -56,8 +56,8 @@ class EvalCommand(arguments.Computation):
     """draw N samples and measure how far they are from the training split (2000 for a start);
     of text, whether they are of its words and what they copy"""
     sampler: Annotated[str | None, arguments.name_option(metavar="NAME")] = None
-    """how a sample of --samples is drawn (ancestral); --sampler.FIELD VALUE sets a field of it,
-    --sampler help lists all samplers with what they are for, and their fields"""
+    """how a sample of --samples is drawn (as the config says, or ancestrally);
+    --sampler.FIELD VALUE sets a field of it, --sampler help lists all samplers with their fields"""
     inception: Annotated[Path | None, arguments.name_option(metavar="FILE")] = None
     """measure them in features of these weights of Inception, not of a classifier of the data"""
     chain_rule: Annotated[Count | None, arguments.name_option(metavar="N")] = None

@@ -39,7 +39,7 @@ class Command(NamedTuple):
     module: str
     text: str  # of the overview: what the command is for
     takes_config: bool = False  # whether CONFIG and overrides of its fields may follow
-    takes_sampler: bool = False  # whether --sampler.FIELD VALUE may follow
+    takes_sampler: bool = False  # whether --sampler.FIELD VALUE may follow; a config has them anyway
 
 
 COMMANDS = {
@@ -178,6 +178,12 @@ def _execute(name: str, words: list[str]) -> int:
 
     plain_words = [word for word in words if word not in HELP]
     asks_for_help = plain_words != words
+    if entry.takes_config or entry.takes_sampler:
+        from d3pm_jax.cli import samplers
+
+        if samplers.asks_for_table(words):
+            print(samplers.describe_samplers())
+            return 0
     if asks_for_help and not entry.takes_config:
         reading.print_help(command_class, f"d3pm {name}")
     if entry.takes_sampler:
@@ -195,14 +201,9 @@ def _execute(name: str, words: list[str]) -> int:
 
 
 def _execute_with_sampler(module: Any, command_class: type[Any], words: list[str], name: str) -> int:
-    """Executes a command that may name a sampler, or prints the table of them; returns the exit status."""
+    """Executes a command that may name a sampler; returns the exit status."""
     from d3pm_jax.cli import reading, samplers
 
-    if samplers.asks_for_table(words):
-        from d3pm_jax.sampling.named import describe_samplers
-
-        print(describe_samplers())
-        return 0
     plain_words, field_words = samplers.take_fields(words)
     command, unknown = reading.read_command(command_class, plain_words, name)
     reading.refuse_unknown(unknown, name)

@@ -15,12 +15,16 @@ from types import UnionType
 from typing import Annotated, Any, NoReturn, TypeVar, Union, get_args, get_origin
 
 import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec
 
 from d3pm_jax.checks.former import FIRST_STEP_IS_GONE
+from d3pm_jax.cli import samplers
 from d3pm_jax.config import Config, io as config_io
 from d3pm_jax.config.checks import check_fields, describe_hint, hints_of
 from d3pm_jax.config.data import move_data
 from d3pm_jax.errors import UsageError, UserError, one_line
+from d3pm_jax.sampling import Sampler
+from d3pm_jax.sampling.named import choose_sampler, describe_sampler
 
 # The beginnings of what `describe_hint` says of tuples, of which a command line has none.
 LIST = "a tuple, each "
@@ -30,6 +34,23 @@ DATA_FOLDER = "--data.dir"
 OPTIONS = (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)
 # Tyro has no public name for what `arg` returns, which holds the name of an option.
 OPTION_NAME: type[Any] = type(tyro.conf.arg(name="option"))
+
+# A sampler is one word to tyro, and not the fields of its slots.
+SLOTS = ConstructorRegistry()
+
+
+@SLOTS.primitive_rule
+def _name_sampler(type_info: Any) -> PrimitiveConstructorSpec[Any] | None:
+    if type_info.type is not Sampler:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="NAME",
+        instance_from_str=lambda words: choose_sampler(words[0]),
+        is_instance=lambda value: isinstance(value, Sampler),
+        str_from_instance=lambda sampler: [describe_sampler(sampler)],
+    )
+
 
 AnyCommand = TypeVar("AnyCommand")
 
@@ -239,6 +260,7 @@ def apply_overrides(base: Config, words: list[str], usage: str) -> Config:
     base, words = _move_data(base, list(map(rename_alias, words)))
     if "--help" in words:
         _parse_config(base, ["--help"], usage)
+    base, words = _choose_sampler(base, words)
     _check_flags(base, words)
     try:
         config, unknown = _parse_overrides(base, words)
@@ -286,6 +308,20 @@ def _move_data(base: Config, words: list[str]) -> tuple[Config, list[str]]:
     return base, remaining
 
 
+def _choose_sampler(base: Config, words: list[str]) -> tuple[Config, list[str]]:
+    """Returns a config with the sampler that --sampler NAME --sampler.FIELD VALUE names, and the other words.
+
+    Raises:
+        UsageError, UserError: as `samplers.choose`.
+    """
+    words, name = samplers.take_name(words)
+    words, field_words = samplers.take_fields(words)
+    choice = samplers.choose(name, field_words)
+    if choice is not None:
+        base = dataclasses.replace(base, sampler=choice.sampler)
+    return base, words
+
+
 def _check_flags(base: Config, words: list[str]) -> None:
     """Refuses flags that are no fields, those of tyro among them, and values of fields that are switches.
 
@@ -293,7 +329,11 @@ def _check_flags(base: Config, words: list[str]) -> None:
         UserError: naming the flag.
     """
     # A field that is true or false is a switch: --part.name is true, and --part.no-name is false.
-    fields = [f"--{name}" for name in config_io.flatten_config(base) if name.split(".")[-1] != "class"]
+    fields = []
+    for name in config_io.flatten_config(base):
+        # The words of a sampler have been taken.
+        if name.split(".")[-1] != "class" and not name.startswith("sampler."):
+            fields.append(f"--{name}")
     switches = {}
     for field in fields:
         if _hint(base, field) is bool:
@@ -363,6 +403,7 @@ def _parse_config(base: Config, words: list[str], usage: str) -> tuple[Config, l
         prog=usage,
         description="Fields of the config and their values; --data.dir DIR says where data of any kind lies.",
         config=(tyro.conf.AvoidSubcommands,),
+        registry=SLOTS,
         return_unknown_args=True,
     )
 

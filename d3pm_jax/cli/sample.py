@@ -16,8 +16,15 @@ from d3pm_jax.kinds.base import STATES, check_gif
 from d3pm_jax.machine.terminal import Terminal
 from d3pm_jax.measure import record, step_costs
 from d3pm_jax.measure.bounds import find_mask
-from d3pm_jax.measure.samples import chains_to_show, describe_drawing, evenly_spaced, write_samples
-from d3pm_jax.runs.run import Run
+from d3pm_jax.measure.samples import (
+    chains_to_show,
+    choose_sampler_of,
+    describe_drawing,
+    evenly_spaced,
+    plan_sampler,
+    write_samples,
+)
+from d3pm_jax.sampling.named import describe_sampler
 from d3pm_jax.storage import run_folder
 
 GIF_CHAINS = 25  # samples in the GIF
@@ -34,8 +41,8 @@ class SampleCommand(arguments.Computation):
     steps: Annotated[Count | None, arguments.name_option(metavar="N")] = None
     """take N steps of the process in place of all"""
     sampler: Annotated[str | None, arguments.name_option(metavar="NAME")] = None
-    """how a sample is drawn (ancestral); --sampler.FIELD VALUE sets a field of it,
-    --sampler help lists all samplers with what they are for, and their fields"""
+    """how a sample is drawn (as the config says, or ancestrally);
+    --sampler.FIELD VALUE sets a field of it, --sampler help lists all samplers with their fields"""
     num: Annotated[Count, arguments.name_option(metavar="N")] = 256
     """samples to draw"""
     label: Annotated[Natural | None, arguments.name_option(metavar="C")] = None
@@ -82,10 +89,15 @@ def execute(command: SampleCommand, words: list[str]) -> int:
     conditions = None
     if command.condition is not None:
         conditions = _read_condition_file(command.condition)
-    shows_chains = choice is None or _takes_steps(run, choice, shape)
+    sampler = choose_sampler_of(run.parts, None if choice is None else choice.sampler)
+    planned = plan_sampler(run.parts, sampler, shape)
+    shows_chains = planned is None or planned.rows_are_steps
+    sampler_name = command.sampler
+    if sampler_name is None and sampler is not None:
+        sampler_name = describe_sampler(sampler)
     if command.gif and not shows_chains:
         raise UserError(
-            f"--gif: a GIF shows x_t by t, and the rows of the sampler {command.sampler} are no steps of the "
+            f"--gif: a GIF shows x_t by t, and the rows of the sampler {sampler_name} are no steps of the "
             f"process; leave it out"
         )
     times = []
@@ -105,7 +117,7 @@ def execute(command: SampleCommand, words: list[str]) -> int:
             known_elements,
             shape,
             condition=conditions,
-            sampler=None if choice is None else choice.sampler,
+            sampler=sampler,
         )
     samples = drawn.x0
 
@@ -120,8 +132,8 @@ def execute(command: SampleCommand, words: list[str]) -> int:
         length=command.length,
         **({} if choice is None else choice.options),
     )
-    if choice is not None:
-        more_options |= describe_drawing(choice.sampler, drawn)
+    if sampler is not None:
+        more_options |= describe_drawing(sampler, drawn)
     if conditions is not None:
         more_options["condition"] = f"sha256 {hashlib.sha256(conditions.tobytes()).hexdigest()[:12]}"
         suffix += "_condition"
@@ -157,8 +169,8 @@ def execute(command: SampleCommand, words: list[str]) -> int:
     if command.condition is not None:
         classes += f", sample i with row i of {command.condition} modulo its rows"
     print(f"{len(samples)} samples of step {run.step}{classes}, int32 {samples.shape}: {path}{replaced}")
-    if choice is not None:
-        print(f"by {command.sampler}: {np.mean(drawn.calls):.4g} calls of the network for each sample")
+    if sampler is not None:
+        print(f"by {sampler_name}: {np.mean(drawn.calls):.4g} calls of the network for each sample")
     for content, file in files_by_content.items():
         print(f"{content}: {file}")
     has_known_text = command.prompt is not None or command.infill is not None
@@ -167,16 +179,6 @@ def execute(command: SampleCommand, words: list[str]) -> int:
     for line in kind.in_words(samples):
         print(line)
     return 0
-
-
-def _takes_steps(run: Run, choice: samplers.Choice, shape: tuple[int, ...] | None) -> bool:
-    """Tells whether a sampler takes the steps of the process one by one, so that its chain has an x_t.
-
-    Raises:
-        UserError: it is not for this run.
-    """
-    planned = run.parts.method.plan_sampler(choice.sampler, shape or run.parts.description.shape)
-    return planned.rows_are_steps
 
 
 def _read_condition_file(path: Path) -> np.ndarray:

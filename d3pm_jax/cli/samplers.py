@@ -1,4 +1,4 @@
-"""Reads --sampler NAME and --sampler.FIELD VALUE, which commands that draw samples take."""
+"""Reads --sampler NAME and --sampler.FIELD VALUE, which commands that draw samples or read a config take."""
 
 import itertools
 from collections.abc import Mapping
@@ -6,7 +6,12 @@ from typing import NamedTuple
 
 from d3pm_jax.errors import UsageError, as_user_error, one_line
 from d3pm_jax.sampling import Sampler
-from d3pm_jax.sampling.named import Number, choose_sampler, parse_fields
+from d3pm_jax.sampling.named import (
+    Number,
+    choose_sampler,
+    describe_samplers as describe_samplers,
+    parse_fields,
+)
 
 OPTION = "--sampler"
 TABLE = "help"  # in place of a name
@@ -28,6 +33,30 @@ class Choice(NamedTuple):
 def asks_for_table(words: list[str]) -> bool:
     """Tells whether words of a command ask for the table of all samplers."""
     return f"{OPTION}={TABLE}" in words or (OPTION, TABLE) in itertools.pairwise(words)
+
+
+def take_name(words: list[str]) -> tuple[list[str], str | None]:
+    """Returns the other words, and the name that --sampler NAME has among words; None where there is none.
+
+    Raises:
+        UsageError: there is no name after it, or there are two.
+    """
+    others: list[str] = []
+    names: list[str] = []
+    following = iter(words)
+    for word in following:
+        flag, equals, name = word.partition("=")
+        if flag != OPTION:
+            others.append(word)
+            continue
+        if not equals:
+            name = next(following, "--")
+        if not name or name.startswith("--"):
+            raise UsageError(f"argument {OPTION}: expected a name, got nothing; {OPTION} {TABLE} lists them")
+        names.append(name)
+    if len(names) > 1:
+        raise UsageError(f"argument {OPTION}: give it once")
+    return others, names[0] if names else None
 
 
 def take_fields(words: list[str]) -> tuple[list[str], list[str]]:

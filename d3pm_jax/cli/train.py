@@ -18,6 +18,8 @@ from d3pm_jax.machine.devices import make_mesh
 from d3pm_jax.machine.setup import set_up
 from d3pm_jax.parts.begin import weights_of
 from d3pm_jax.runs.run import open_run
+from d3pm_jax.sampling import Sampler
+from d3pm_jax.sampling.named import describe_sampler
 from d3pm_jax.storage import names, run_folder
 
 USAGE = "d3pm train CONFIG --workdir DIR [--resume | --from RUN] [--profile] | --dry-run [--on CARD]"
@@ -187,7 +189,10 @@ def _format_config(config: Config) -> str:
     )
     lines = []
     for field in dataclasses.fields(config):
-        if field.name in config.process.unused_parts:
+        value = getattr(config, field.name)
+        if field.name in config.process.unused_parts or value == Sampler():
             continue
-        lines.append(wrapper.fill(f"{field.name:>10} = {getattr(config, field.name)}"))
+        if isinstance(value, Sampler):
+            value = describe_sampler(value)
+        lines.append(wrapper.fill(f"{field.name:>10} = {value}"))
     return "\n".join(lines)

@@ -1,7 +1,8 @@
 """Reads configs from Python files and JSON, writes them as JSON, and compares them field by field.
 
 A class of the user's own stands in JSON as "own.NAME". It is read back only with the file that defines it,
-which the user names: nothing here runs code that lies in the folder of a run.
+which the user names: nothing here runs code that lies in the folder of a run. A slot of a sampler stands
+there as "sampling.NAME", since one may have the name of a part.
 """
 
 import dataclasses
@@ -22,13 +23,18 @@ from d3pm_jax.config.data import Data, list_data_paths
 from d3pm_jax.config.objective import X0Objective, has_first_step
 from d3pm_jax.config.run import Config
 from d3pm_jax.errors import UserError, as_user_error, locate_statement, one_line
+from d3pm_jax.sampling import correctors, places, sampler, shaping, transitions
 
 MODULE = "d3pm_jax.config"
 OWN = "own."
+SLOT = "sampling."
+SLOT_MODULES = (sampler, shaping, transitions, places, correctors)
 # Classes that had another name in version 0.1.0. There, Data("digits") was what is Digits() now.
 RENAMED = {"Loss": "HybridLoss", "Data": "TfdsImages"}
 # Fields that older versions did not save, with the values that say what those versions did.
 FORMER_DEFAULTS: dict[type, dict[str, Any]] = {X0Objective: {"belief": "d3pm"}}
+# Fields that are saved only where they are not at these values, so that other configs are saved as ever.
+UNSAVED: dict[type, dict[str, Any]] = {Config: {"sampler": sampler.Sampler()}}
 
 
 def read_config_file(path: Path | str) -> Config:
@@ -119,7 +125,12 @@ def load_module(path: Path) -> ModuleType:
 def to_json(node: Any) -> Any:
     """Returns a config, or a part of it, as nested dicts; each holds the name of its class under "class"."""
     if dataclasses.is_dataclass(node):
-        fields = {f.name: to_json(getattr(node, f.name)) for f in dataclasses.fields(node)}
+        unsaved = UNSAVED.get(type(node), {})
+        fields = {}
+        for field in dataclasses.fields(node):
+            value = getattr(node, field.name)
+            if field.name not in unsaved or value != unsaved[field.name]:
+                fields[field.name] = to_json(value)
         return {"class": _class_name(type(node)), **fields}
     if isinstance(node, tuple):
         return [to_json(item) for item in node]
@@ -239,6 +250,12 @@ def check_config(config: Config) -> None:
             )
         _check_methods(cls)
     check_values(config)
+    for name, value in flatten_config(config).items():
+        if callable(value):
+            raise UserError(
+                f"{name} is a function, which cannot be saved: use a class of your own, or pass the sampler "
+                f"to Run.sample"
+            )
     try:
         read_back = from_json(json.loads(dump_config(config)), own_parts(config))
     except TypeError as error:
@@ -257,7 +274,8 @@ def _check_methods(cls: type) -> None:
     Raises:
         UserError: naming the method, and the arguments that it is called with.
     """
-    base = next((base for base in cls.__mro__ if base.__module__.startswith(f"{MODULE}.")), object)
+    of_ours = (f"{MODULE}.", "d3pm_jax.sampling.")
+    base = next((base for base in cls.__mro__ if base.__module__.startswith(of_ours)), object)
     for name, _ in inspect.getmembers(base, lambda member: isinstance(member, property)):
         method = inspect.getattr_static(cls, name)
         if inspect.isfunction(method):
@@ -328,9 +346,10 @@ def _own_classes(config: Config) -> list[type]:
 
 
 def _class_name(cls: type) -> str:
-    """Returns the name of a class in JSON, which is "own.NAME" unless the class is one of this package."""
-    if _parts_of_ours().get(cls.__name__) is cls:
-        return cls.__name__
+    """Returns the name of a class in JSON, which is "own.NAME" unless the class is one of ours."""
+    for name in (cls.__name__, SLOT + cls.__name__):
+        if _parts_of_ours().get(name) is cls:
+            return name
     return OWN + cls.__name__
 
 
@@ -340,10 +359,20 @@ def _dataclasses_among(objects: Mapping[str, Any]) -> list[type]:
 
 @functools.cache
 def _parts_of_ours() -> dict[str, type]:
-    """Returns the classes that a saved config may name: the dataclasses in `__all__` of this package."""
+    """Returns the classes that a saved config may name, by these names.
+
+    They are the dataclasses in `__all__` of this package, and those that samplers are put together from.
+    """
     package = sys.modules[MODULE]
     public = {name: getattr(package, name) for name in package.__all__}
-    return {cls.__name__: cls for cls in _dataclasses_among(public)}
+    parts = {cls.__name__: cls for cls in _dataclasses_among(public)}
+    for module in SLOT_MODULES:
+        parts |= {
+            SLOT + cls.__name__: cls
+            for cls in _dataclasses_among(vars(module))
+            if cls.__module__ == module.__name__
+        }
+    return parts
 
 
 def _decode(node: Any, own_classes: Mapping[str, type]) -> Any:

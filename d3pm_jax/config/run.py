@@ -23,6 +23,7 @@ from d3pm_jax.config.optimizer import Adam, Optimizer
 from d3pm_jax.config.process import Process
 from d3pm_jax.config.timesteps import LowDiscrepancy, Timesteps
 from d3pm_jax.errors import UserError, locate_statement
+from d3pm_jax.sampling import Sampler
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +90,9 @@ class Config:
     timesteps: Timesteps = LowDiscrepancy()
     optimizer: Optimizer = Adam()
     mesh: Mesh = Mesh()
+    sampler: Annotated[Sampler, Free] = Sampler()
+    """the slots that its samples are drawn by, where a command or `Run.sample` names no others;
+    --sampler.FIELD VALUE sets a field of NAME, and --sampler help lists all names"""
 
     def check(self) -> None:
         """Refuses fields that are not of their type, and numbers that would fail later and less clearly.

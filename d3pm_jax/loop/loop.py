@@ -27,7 +27,7 @@ from d3pm_jax.loop.metrics import Window
 from d3pm_jax.machine import cluster
 from d3pm_jax.machine.devices import batch_sharding, check_batch, mesh_of, use_all_cores
 from d3pm_jax.machine.terminal import Terminal
-from d3pm_jax.measure.samples import choose_inputs, make_sampler
+from d3pm_jax.measure.samples import choose_inputs, choose_sampler_of, make_sampler, plan_sampler
 from d3pm_jax.models.variables import name_leaves, split_variables
 from d3pm_jax.parts import begin, build, splits
 from d3pm_jax.placing import place, place_part
@@ -217,6 +217,8 @@ def _build_parts(
         build.check_mask(parts)
     else:
         build.warn_of_free_mask(parts)
+    # What draws no samples of the process would say so after hours, at the first picture.
+    plan_sampler(parts, choose_sampler_of(parts, None))
     params, _ = split_variables(parts.state.params)
     if not jax.tree.leaves(params):
         raise UserError(
@@ -310,7 +312,8 @@ class Outputs:
         self._workdir = workdir
         self._log = log
         self._saver = saver
-        self._sampler = make_sampler(parts, NUM_SAMPLES)
+        planned = plan_sampler(parts, choose_sampler_of(parts, None))
+        self._sampler = make_sampler(parts, NUM_SAMPLES, planned=planned)
         self._sample_inputs = sample_inputs or {}
         params, _ = split_variables(parts.state.params)
         self._window = Window(

@@ -134,7 +134,7 @@ def measure_quality(
     # would be compared as if it were a level of grey or a symbol.
     key = jax.random.key(seed)
     inputs = inputs or {}
-    sampler = samples.find_sampler(sampler)
+    sampler = samples.choose_sampler_of(parts, sampler)
     drawn = samples.draw_samples(
         parts, key, num, batch_size=batch_size, progress=progress, sampler=sampler, **inputs
     )

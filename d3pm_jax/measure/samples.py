@@ -188,10 +188,7 @@ def draw_samples(
     if not callable(progress):
         raise UserError(f"progress is {describe(progress)}, expected a function of how many are done")
     parts.method.check_sampling(recorded_times, shape, known_elements)
-    sampler = find_sampler(sampler)
-    planned = None
-    if sampler is not None:
-        planned = parts.method.plan_sampler(sampler, shape or parts.description.shape)
+    planned = plan_sampler(parts, choose_sampler_of(parts, sampler), shape)
     size = min(batch_size, n)
     with as_user_error():
         recorded_times = check_value("record", recorded_times, tuple[Natural, ...])
@@ -206,12 +203,20 @@ def draw_samples(
     return draw(parts.params, n, key, label, progress, chains, known_elements, condition)
 
 
-def find_sampler(sampler: Sampler | str | None) -> Sampler | None:
-    """Returns a sampler, that of a name if it is one; None for None.
+def choose_sampler_of(parts: Parts, sampler: Sampler | str | None) -> Sampler | None:
+    """Returns the sampler that samples of a run are drawn by: this one, or that of its config.
+
+    None stands for the way of a run whose config names none.
+
+    Args:
+        parts: of the run.
+        sampler: in place of that of the config, or the name of one.
 
     Raises:
         UserError: there is none of this name, or it is something else.
     """
+    if sampler is None and parts.config.sampler != Sampler():
+        return parts.config.sampler
     if isinstance(sampler, str):
         with as_user_error():
             return choose_sampler(sampler)
@@ -221,6 +226,19 @@ def find_sampler(sampler: Sampler | str | None) -> Sampler | None:
             f"a name of sampling.named.SAMPLERS"
         )
     return sampler
+
+
+def plan_sampler(
+    parts: Parts, sampler: Sampler | None, shape: tuple[int, ...] | None = None
+) -> PlannedSampler | None:
+    """Plans the rows of a sampler of `choose_sampler_of` for samples of a shape *S, by default of the data.
+
+    Raises:
+        UserError: it is not for this run.
+    """
+    if sampler is None:
+        return None
+    return parts.method.plan_sampler(sampler, shape or parts.description.shape)
 
 
 def check_key(key: Any) -> None:

@@ -108,8 +108,9 @@ class Run:
             condition: [N, *C] where the network takes one; sample i has row i modulo N.
             given: the old name of `known_elements`.
             sampler: a `sampling.Sampler`, as `sampling.named.maskgit(rows=8)`, or a name of
-                `sampling.named.SAMPLERS`; without it samples are drawn ancestrally. `record` is then of the
-                numbers of rows left, which are t for a sampler that takes the steps one by one.
+                `sampling.named.SAMPLERS`; without it that of the config, which draws ancestrally by default.
+                `record` is of the numbers of rows left, which are t for a sampler that takes the steps one by
+                one.
 
         Returns:
             x_0 int32 [n, *S], and x_t [R, n, *S] at the recorded t, or of the first `chains` samples alone.

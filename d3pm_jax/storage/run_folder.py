@@ -414,7 +414,8 @@ def may_change(config: Config) -> set[str]:
     changeable = {name: free_fields(type(part)) for name, part in parts.items()}
     changeable["data"] = config.data.places
     changeable["optimizer"] = config.optimizer.may_change
-    return {f"{part}.{field}" for part, fields in changeable.items() for field in fields}
+    fields_of_parts = {f"{part}.{field}" for part, fields in changeable.items() for field in fields}
+    return {*fields_of_parts, *free_fields(type(config))}
 
 
 def _hash_files(config: Config) -> dict[str, str]:

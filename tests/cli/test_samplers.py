@@ -154,6 +154,28 @@ def test_words_that_cannot_be_used_get_one_line(workdir, capsys):
     assert "--sampler maskgit draws samples: say how many" in error(capsys, "eval", workdir, *named_sampler)
 
 
+def test_samples_are_drawn_by_the_sampler_of_the_config(tmp_path, workdir, capsys):
+    maskgit = write(tmp_path / "maskgit", sampler=named.maskgit(rows=2))
+    options = ("--num", "4", "--batch-size", "4")
+    assert status("sample", maskgit, *options) == 0
+    assert "\nby reveal = Reveal(order=DrawnProbability(temperature=4.5), count=Cosine(rows=2)): 2 calls" in (
+        capsys.readouterr().out
+    )
+    saved = json.loads((maskgit / "samples.json").read_text())
+    assert saved["sampler"]["reveal"]["count"] == {"class": "Cosine", "rows": 2}
+    assert saved["calls"] == 2
+    opened = open_run(workdir)
+    x0, _ = opened.sample(jax.random.key(0), 4, batch_size=4, sampler=named.maskgit(rows=2))
+    np.testing.assert_array_equal(np.load(maskgit / "samples.npy"), x0)
+
+    # What is named comes before what the config says, also where it is the default of other runs.
+    plain, _ = opened.sample(jax.random.key(0), 4, batch_size=4)
+    of_maskgit = open_run(maskgit)
+    again, _ = of_maskgit.sample(jax.random.key(0), 4, batch_size=4, sampler="ancestral")
+    np.testing.assert_array_equal(again, plain)
+    assert not np.array_equal(plain, x0)
+
+
 def test_runs_refuse_samplers_that_are_not_for_them(tmp_path):
     """Before anything is compiled, so that all of it takes no time."""
     key = jax.random.key(0)
