@@ -16,8 +16,9 @@ from tests import tiny
 from tests.runs.conditioned import CATEGORIES, Patterns, Table, patterns
 
 
-def get_config(rate, **train):
+def get_config(rate, **changes):
     """A config of patterns with labels and conditions."""
+    train = configs.Train(steps=4, batch_size=8, log_every=1, checkpoint_every=2)
     return configs.Config(
         data=Patterns(),
         process=configs.Uniform(K=CATEGORIES, steps=5, beta=configs.Cosine()),
@@ -25,10 +26,7 @@ def get_config(rate, **train):
         head=configs.Head(residual=False),
         loss=configs.HybridLoss(ce_weight=0.01),
         optimizer=configs.Adam(lr=1e-2),
-        train=configs.Train(
-            **{"steps": 4, "batch_size": 8, "log_every": 1, "checkpoint_every": 2} | train,
-            drop_condition=rate,
-        ),
+        train=dataclasses.replace(train, drop_condition=rate, **changes),
     )
 
 
@@ -99,21 +97,24 @@ def test_rate_1_is_training_with_every_input_null_to_the_bit(make_config):
     if parts.description.condition is not None:
         batch["condition"] = jnp.asarray(patterns(B, 1))
     arguments = step_arguments(parts)
+    dropping = arguments.pop("dropping")
     first = initialize_state(parts).state
-    drop_all = make_loss_step(**arguments)
-    drop_none = make_loss_step(**arguments | {"dropping": None})
+    drop_all = make_loss_step(**arguments, dropping=dropping)
+    drop_none = make_loss_step(**arguments)
 
     def train(step, batch):
         state = jax.tree.map(jnp.copy, first)
+        rows = []
         for _ in range(3):
             state, row = step(state, parts.process, batch, parts.key)
-        return bits((state, row))
+            rows.append(row)
+        return bits((state, rows))
 
     dropped = train(drop_all, batch)
     assert dropped == train(drop_none, batch | parts.null_inputs(B))
     if make_config is get_config:
         # Inputs of the data make another training of the same network.
-        extended = arguments["dropping"].extend_condition(batch["condition"])
+        extended = dropping.extend_condition(batch["condition"])
         assert dropped != train(drop_none, batch | {"condition": extended})
 
 

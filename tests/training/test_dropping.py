@@ -40,11 +40,11 @@ class FirstLogit:
         return (logits[..., 0],) * 3
 
 
-def number(params, xt, t, key=None, label=None, condition=None):
+def number(params, xt, t, key=None, *, label, condition):
     """Logits that are the first feature of the condition; NaN where label and condition are not both null."""
-    is_null = condition[:, 1] == 1
-    agree = (label == CLASSES) == is_null
-    value = jnp.where(agree, params * condition[:, 0], jnp.nan)
+    first, is_null = condition.T  # [B], [B]
+    agree = (label == CLASSES) == (is_null == 1)
+    value = jnp.where(agree, params * first, jnp.nan)
     return jnp.broadcast_to(value[:, None, None], (*xt.shape, K))
 
 

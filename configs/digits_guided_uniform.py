@@ -1,0 +1,35 @@
+"""8 x 8 digits, uniform, told which digit, but for a tenth of the examples: a run to guide.
+
+    d3pm train configs/digits_guided_uniform.py --workdir runs/guided
+    d3pm sample runs/guided --label 3 --guidance 2
+
+A network that has seen examples without their class can be asked for more of it than it learnt.
+"""
+
+from d3pm_jax.config import Adam, Config, Cosine, Digits, HybridLoss, Train, UNet, Uniform
+
+
+def get_config() -> Config:
+    return Config(
+        data=Digits(),
+        process=Uniform(K=17, steps=100, beta=Cosine()),
+        model=UNet(
+            ch=32,
+            ch_mult=(1, 2),
+            num_res_blocks=1,
+            attn_resolutions=(4,),
+            groups=8,
+            onehot_input=True,
+            classes=10,
+        ),
+        loss=HybridLoss(ce_weight=0.01),
+        optimizer=Adam(lr=2e-3, warmup_steps=50, decay_steps=2000),
+        train=Train(
+            steps=2000,
+            batch_size=64,
+            ema_decay=0.99,
+            checkpoint_every=400,
+            sample_every=1000,
+            drop_condition=0.1,
+        ),
+    )
