@@ -54,6 +54,7 @@ def by_position(lib: ModuleType, name: str) -> Function:
             process.log_prior(),
             process.draw_prior(u) * 1.0,
             process.draw_q(x0, t, u) * 1.0,
+            process.draw_step(x0, t, u) * 1.0,
             lib.posterior_kl(process, logits_x0, x0, moved, t),
         )
 

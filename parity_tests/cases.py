@@ -254,15 +254,26 @@ def categorical(dtype: str) -> Iterator[Case]:
         yield Case(f"{kind}, u at the boundaries", {"log_p": x, "u": near})
 
 
-def draw_q(dtype: str) -> Iterator[Case]:
-    """Any u, and u at the boundaries; each family has its own rule which category a u yields."""
-    for case in from_clean("process", "x0", "t", "u", quick=tuple(FAMILIES))(dtype):
-        yield case
-        with precision("float64"):
-            args = {k: to_torch(v) for k, v in case.args.items()}
-            args["process"] = build("torch", case.args["process"], "float64")
-            near = at_boundaries(scales.cdf_of_draw_q(**args), dtype)
-        yield case._replace(name=f"{case.name}, u at the boundaries", args=case.args | {"u": near})
+def draws(from_what: str, cdf: Callable[..., torch.Tensor]) -> Callable[[str], Iterator[Case]]:
+    """Any u, and u at the boundaries; each family has its own rule which category a u yields.
+
+    Args:
+        from_what: the name of the argument that holds the categories to begin from.
+        cdf: of the arguments, where along u the result changes.
+    """
+
+    def cases(dtype: str) -> Iterator[Case]:
+        for case in from_clean("process", "x0", "t", "u", quick=tuple(FAMILIES))(dtype):
+            arguments = dict(case.args)
+            arguments[from_what] = arguments.pop("x0")
+            yield case._replace(args=arguments)
+            with precision("float64"):
+                args = {k: to_torch(v) for k, v in arguments.items()}
+                args["process"] = build("torch", arguments["process"], "float64")
+                near = at_boundaries(cdf(**args), dtype)
+            yield case._replace(name=f"{case.name}, u at the boundaries", args=arguments | {"u": near})
+
+    return cases
 
 
 def at_boundaries(cdf: torch.Tensor, dtype: str) -> np.ndarray:

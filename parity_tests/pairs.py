@@ -138,7 +138,15 @@ PAIRS: dict[str, Pair] = {
         cases.from_clean("process", "log_p", "t"), arguments(scales.log_push), call=calls.normalised_push
     ),
     "Process.log_prior": Pair(cases.taking("process"), result(scales.entries), call=calls.method),
-    "Process.draw_q": Pair(cases.draw_q, cdf=arguments(scales.cdf_of_draw_q), call=calls.method),
+    "Process.draw_q": Pair(
+        cases.draws("x0", scales.cdf_of_draw_q), cdf=arguments(scales.cdf_of_draw_q), call=calls.method
+    ),
+    "Process.draw_step": Pair(
+        cases.draws("x", scales.cdf_of_draw_step),
+        cdf=arguments(scales.cdf_of_draw_step),
+        call=calls.method,
+        differentiable=(),
+    ),
     "Process.draw_prior": Pair(
         cases.taking("process", "u", quick=tuple(cases.FAMILIES)),
         cdf=arguments(lambda process, u: scales.cdf(process.log_prior())),

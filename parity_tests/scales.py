@@ -157,7 +157,8 @@ def by_position(process: Process, logits_x0: Tensor, x0: Tensor, xt: Tensor, t: 
     certain = torch.ones(x0.shape)
     moved = torch_ref.q_sample(process, x0, t, u)
     kl = posterior_kl(process, logits_x0, x0, moved, t)
-    return certain, certain, certain, rows(logits_x0), torch.ones(process.K), certain, certain, kl
+    draws = (certain, certain, certain)
+    return certain, certain, certain, rows(logits_x0), torch.ones(process.K), *draws, kl
 
 
 def marginal_kl(process: Process, logits_x0: Tensor, x0: Tensor, t: Tensor) -> Tensor:
@@ -273,11 +274,19 @@ def cdf(log_p: Tensor) -> Tensor:
 
 def cdf_of_draw_q(process: Process, x0: Tensor, t: Tensor, u: Tensor) -> Tensor:
     """The cumulative rows of Qbar; x_0 stands at their end for alpha I + (1 - alpha) 1 pi^T."""
-    log_q = process.log_q_probs(x0, t)
+    return _cdf_of_rows(process, x0, process.log_q_probs(x0, t))
+
+
+def cdf_of_draw_step(process: Process, x: Tensor, t: Tensor, u: Tensor) -> Tensor:
+    """The cumulative rows of Q; x stands at their end for alpha I + (1 - alpha) 1 pi^T."""
+    return _cdf_of_rows(process, x, process.Q_step[expand_trailing(t, x.shape), x].log())
+
+
+def _cdf_of_rows(process: Process, x: Tensor, log_q: Tensor) -> Tensor:
     if not process.own_last:
         return cdf(log_q)
-    is_x0 = torch.nn.functional.one_hot(x0, process.K).bool()
-    return torch.where(is_x0, 0.0, log_q.exp()).cumsum(dim=-1)
+    is_x = torch.nn.functional.one_hot(x, process.K).bool()
+    return torch.where(is_x, 0.0, log_q.exp()).cumsum(dim=-1)
 
 
 def cdf_of_p_sample(u: Tensor, **args: Any) -> Tensor:

@@ -53,8 +53,7 @@ class Autoregressive(Process):
         return self._certain_of(self._move(x0, t))
 
     def log_q_back(self, xt: Int[Array, "*S"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
-        masked_at_t = self._masked(t, xt.shape) & ~self._masked(jnp.maximum(t - 1, 0), xt.shape)
-        return self._column(masked_at_t, xt)
+        return self._column(self._masked_at(t, xt.shape), xt)
 
     def log_q_x0(self, xt: Int[Array, "*S"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
         return self._column(self._masked(t, xt.shape), xt)
@@ -79,6 +78,16 @@ class Autoregressive(Process):
     ) -> Int[Array, "*S"]:
         """Returns x_t, whatever u is."""
         return self._move(x0, t)
+
+    def draw_step(
+        self,
+        x: Int[Array, "*S"],
+        t: Int[Array, "..."],
+        u: Float[Array, "*S"],
+        u_low: Float[Array, "*S"] | None = None,
+    ) -> Int[Array, "*S"]:
+        """Returns x with the position of step t masked, whatever u is."""
+        return jnp.where(self._masked_at(t, x.shape), jnp.asarray(self.mask_id, x.dtype), x)
 
     def draw_prior(self, u: Float[Array, "*S"], u_low: Float[Array, "*S"] | None = None) -> Int[Array, "*S"]:
         """Returns the mask, whatever u is."""
@@ -107,6 +116,10 @@ class Autoregressive(Process):
             )
         positions = jnp.arange(self.L, dtype=jnp.int32).reshape((1,) * (len(shape) - 1) + (self.L,))
         return jnp.broadcast_to(positions >= self.L - expand_trailing(self.time[t], shape), shape)
+
+    def _masked_at(self, t: Array, shape: tuple[int, ...]) -> Array:
+        """Tells which elements of an x of this shape step t itself masks: bool, of that shape."""
+        return self._masked(t, shape) & ~self._masked(jnp.maximum(t - 1, 0), shape)
 
     def _move(self, x0: Array, t: Array) -> Array:
         """Returns x_t: x_0 with its last t positions masked."""

@@ -15,6 +15,7 @@ from contextvars import ContextVar
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float, Int
 
 from d3pm_jax.checks import CATEGORIES, NOISE, declared, like, steps
@@ -111,6 +112,28 @@ class Process(abc.ABC):
         By default that is `numerics.categorical`; `numerics.inverse_cdf` explains the second word of noise.
         """
         return inverse_cdf.categorical(self.log_q_probs(x0, t), u, u_low)
+
+    @declared(x=CATEGORIES, t=steps(0), u=NOISE, u_low=NOISE)
+    def draw_step(
+        self,
+        x: Int[Array, "*S"],
+        t: Int[Array, "..."],
+        u: Float[Array, "*S"],
+        u_low: Float[Array, "*S"] | None = None,
+    ) -> Int[Array, "*S"]:
+        """Draws x_t from q(x_t | x_{t-1} = x), with one uniform in [0, 1) per element; at t = 0 it is x.
+
+        By default that is `numerics.categorical` of a row of Q[t], of which every entry is one of another
+        column, `log_q_back`: K calls of that.
+        """
+
+        # One column at a time needs no matrix for each element, and lets an element go by its position.
+        def log_probability_of(k: Array) -> Array:
+            column = self.log_q_back(jnp.full(x.shape, k), t)  # [*S, K]
+            return jnp.take_along_axis(column, x.astype(jnp.int32)[..., None], axis=-1)[..., 0]
+
+        by_category = lax.map(log_probability_of, jnp.arange(self.K, dtype=jnp.int32))  # [K, *S]
+        return inverse_cdf.categorical(jnp.moveaxis(by_category, 0, -1), u, u_low)
 
     @declared(u=NOISE, u_low=NOISE)
     def draw_prior(self, u: Float[Array, "*S"], u_low: Float[Array, "*S"] | None = None) -> Int[Array, "*S"]:

@@ -123,6 +123,17 @@ class Dense(Process):
         k = inverse_cdf.find_first(ends_at_or_below_u, self.K - 1, x0.shape)
         return jnp.where(in_table, k, -1)
 
+    def draw_step(
+        self,
+        x: Int[Array, "*S"],
+        t: Int[Array, "..."],
+        u: Float[Array, "*S"],
+        u_low: Float[Array, "*S"] | None = None,
+    ) -> Int[Array, "*S"]:
+        """Draws by `numerics.categorical` from the row Q[t, x]: cumulative sums would be one more table."""
+        row = gather(self.Q_transposed, expand_trailing(t, x.shape), slice(None), x)  # [*S, K]
+        return inverse_cdf.categorical(jnp.log(row), u, u_low)
+
     def draw_prior(self, u: Float[Array, "*S"], u_low: Float[Array, "*S"] | None = None) -> Int[Array, "*S"]:
         """Draws the first k with u < the sum of the prior over 0..k."""
         noise = double_float.noise_from_words(u, u_low)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 else:
     Inner = Any  # a pytree is rebuilt with placeholders: see `types`
 NEG_INF = -jnp.inf
-TABLES = ("inner", "log_keep", "log_mask", "log_keep_bar", "log_mask_bar", "keep_bar", "time")
+TABLES = ("inner", "log_keep", "log_mask", "log_keep_bar", "log_mask_bar", "keep", "keep_bar", "time")
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=TABLES, meta_fields=("K", "T"), drop_fields=("gamma",))
@@ -41,6 +41,7 @@ class Masked(Process):
     log_mask: Leaf  # [T + 1]  log gamma
     log_keep_bar: Leaf  # [T + 1]
     log_mask_bar: Leaf  # [T + 1]  log gamma_bar
+    keep: Leaf  # [2, T + 1]  1 - gamma as the sum of two floats
     keep_bar: Leaf  # [2, T + 1]  1 - gamma_bar as the sum of two floats
     time: Leaf  # int32 [T + 1]
     K: int
@@ -131,14 +132,42 @@ class Masked(Process):
         u_low: Float[Array, "*S"] | None = None,
     ) -> Int[Array, "*S"]:
         """Draws as `inner` does at u / (1 - gamma_bar_t) in two words; the mask where that is >= 1."""
-        keep = gather_steps(tuple(self.keep_bar), t, x0.shape)
+        return self._draw_unless_masked(self.keep_bar, self.inner.draw_q, x0, t, u, u_low)
+
+    def draw_step(
+        self,
+        x: Int[Array, "*S"],
+        t: Int[Array, "..."],
+        u: Float[Array, "*S"],
+        u_low: Float[Array, "*S"] | None = None,
+    ) -> Int[Array, "*S"]:
+        """Draws as `inner` does at u / (1 - gamma_t) in two words; the mask where that is >= 1."""
+        return self._draw_unless_masked(self.keep, self.inner.draw_step, x, t, u, u_low)
+
+    def _draw_unless_masked(
+        self,
+        keep_table: Array,
+        inner_draw: Callable[..., Array],
+        x: Array,
+        t: Array,
+        u: Array,
+        u_low: Array | None,
+    ) -> Array:
+        """Draws by a method of the inner process, or the mask; what is masked stays masked.
+
+        Args:
+            keep_table: 1 - gamma or 1 - gamma_bar, as pairs [2, T + 1].
+            inner_draw: (x, t, u, u_low) -> categories of the inner process.
+            x, t, u, u_low: as for `draw_q`.
+        """
+        keep = gather_steps(tuple(keep_table), t, x.shape)
 
         def draw_inner(u: Array, u_low: Array) -> Array:
-            return self.inner.draw_q(self.inner_category(x0), t, u, u_low)
+            return inner_draw(self.inner_category(x), t, u, u_low)
 
         drawn = self._draw(keep, u, u_low, draw_inner)
         # A t outside of 0..T, which only jit lets through, reads NaN.
-        return jnp.where(x0 == self.K - 1, self.K - 1, jnp.where(jnp.isnan(keep[0]), -1, drawn))
+        return jnp.where(x == self.K - 1, self.K - 1, jnp.where(jnp.isnan(keep[0]), -1, drawn))
 
     def draw_prior(self, u: Float[Array, "*S"], u_low: Float[Array, "*S"] | None = None) -> Int[Array, "*S"]:
         """Draws as `draw_q` does, at t = T."""
@@ -159,7 +188,7 @@ class Masked(Process):
         digits below its grid, and with zeros there the inner process would draw too coarsely.
 
         Args:
-            keep: 1 - gamma_bar as pairs [*S].
+            keep: 1 - gamma_bar, or 1 - gamma, as pairs [*S].
             u, u_low: noise, as for `draw_q`.
             draw_inner: (u, u_low) -> categories of the inner process.
         """
@@ -216,6 +245,7 @@ def _masked(inner: Process, gamma: np.ndarray) -> Masked:
         log_mask=jnp.asarray(log_mask),
         log_keep_bar=jnp.asarray(log_keep_bar),
         log_mask_bar=jnp.asarray(log_mask_bar),
+        keep=double_float.split_float64(np.concatenate([[1.0], 1 - gamma])),
         keep_bar=double_float.split_float64(np.exp(log_keep_bar)),
         time=inner.time,
         K=inner.K + 1,

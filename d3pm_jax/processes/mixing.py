@@ -36,6 +36,7 @@ TABLES = (
     "log_beta",
     "log_alpha_bar",
     "log_beta_bar",
+    "beta",
     "beta_bar",
     "log_pi",
     "pi",
@@ -68,6 +69,7 @@ class Mixing(Process):
     log_beta: Leaf  # [T + 1]  log(1 - alpha)
     log_alpha_bar: Leaf  # [T + 1]
     log_beta_bar: Leaf  # [T + 1]  log(1 - alpha_bar)
+    beta: Leaf  # [2, T + 1]  1 - alpha as the sum of two floats
     beta_bar: Leaf  # [2, T + 1]  1 - alpha_bar as the sum of two floats
     log_pi: Leaf  # [K]
     pi: Leaf  # [2, K]  as the sum of two floats
@@ -135,12 +137,27 @@ class Mixing(Process):
         u_low: Float[Array, "*S"] | None = None,
     ) -> Int[Array, "*S"]:
         """Draws the first k with u < (1 - alpha_bar_t) (pi_0 + ... + pi_k, less pi_x0), or else x_0."""
-        # [0, (1 - alpha_bar_t) (1 - pi_x0)) is cut into the shares (1 - alpha_bar_t) pi_k of all categories
-        # but x_0, in their order. What is left of [0, 1) is the share of x_0: to stay, or to be drawn again.
-        # So one noise value says both whether x_0 is resampled and which category comes out, and each kind of
-        # pi has its own way to find the interval without a row of K numbers for each element.
+        return self._draw(self.beta_bar, x0, t, u, u_low)
+
+    def draw_step(
+        self,
+        x: Int[Array, "*S"],
+        t: Int[Array, "..."],
+        u: Float[Array, "*S"],
+        u_low: Float[Array, "*S"] | None = None,
+    ) -> Int[Array, "*S"]:
+        """Draws the first k with u < (1 - alpha_t) (pi_0 + ... + pi_k, less pi_x), or else x."""
+        return self._draw(self.beta, x, t, u, u_low)
+
+    def _draw(self, mix_table: Array, x0: Array, t: Array, u: Array, u_low: Array | None) -> Array:
+        """Draws from pi with the probability that a table [2, T + 1] says of t, else stays at x_0."""
+        # Here mix is the probability of drawing from pi. [0, mix (1 - pi_x0)) is cut into the shares mix pi_k
+        # of all categories but x_0, in their order. What is left of [0, 1) is the share of x_0: to stay, or
+        # to be drawn again. So one noise value says both whether x_0 is resampled and which category comes
+        # out, and each kind of pi has its own way to find the interval without a row of K numbers for each
+        # element.
         noise = double_float.noise_from_words(u, u_low)
-        mix = gather_steps(tuple(self.beta_bar), t, x0.shape)  # 1 - alpha_bar_t as pairs [*S]
+        mix = gather_steps(tuple(mix_table), t, x0.shape)  # as pairs [*S]
         moves = {"point": self._move_to_point, "uniform": self._move_uniform, "general": self._move_general}
         k = moves[self.pi_kind](x0, mix, noise)
         drawn = jnp.where(k == self.K, x0, k)
@@ -153,9 +170,9 @@ class Mixing(Process):
         return jnp.where(double_float.is_less(noise, mix) & (x0 != target), target, self.K)
 
     def _move_uniform(self, x0: Array, mix: DoubleFloat, noise: DoubleFloat) -> Array:
-        """Returns the quotient of u and (1 - alpha_bar_t) / K, x_0 left out; K for x_0."""
-        # All intervals have the length (1 - alpha_bar_t) / K, so the quotient counts them. Where alpha_bar_t
-        # is 1, that would be 0: there it is 1 / K, and `moved` is false.
+        """Returns the quotient of u and mix / K, x_0 left out; K for x_0."""
+        # All intervals have the length mix / K, so the quotient counts them. Where mix is 0, that would be 0:
+        # there it is 1 / K, and `moved` is false.
         mix_high, mix_low = mix
         can_move = mix_high > 0
         positive_mix = (jnp.where(can_move, mix_high, 1.0), jnp.where(can_move, mix_low, 0.0))
@@ -168,11 +185,11 @@ class Mixing(Process):
         return jnp.where(moved, k + (k >= x0), self.K)
 
     def _move_general(self, x0: Array, mix: DoubleFloat, noise: DoubleFloat) -> Array:
-        """Finds the first k whose end of (1 - alpha_bar_t) pi, x_0 left out, is above u; K for x_0."""
+        """Finds the first k whose end of mix pi, x_0 left out, is above u; K for x_0."""
         minus_pi_x0 = tuple(-gather(table, x0) for table in self.pi)  # a pair [*S]
 
-        # The end of category k is (1 - alpha_bar_t) (pi_0 + ... + pi_k), without pi_x0 from x_0 on. It does
-        # not fall with k, so a search by bisection needs log2(K) of these ends, and no row of them.
+        # The end of category k is mix (pi_0 + ... + pi_k), without pi_x0 from x_0 on. It does not fall with
+        # k, so a search by bisection needs log2(K) of these ends, and no row of them.
         def ends_at_or_below_noise(k: Array) -> Array:
             with_x0 = self._cdf(k)
             without_x0 = double_float.add(with_x0, minus_pi_x0)
@@ -259,6 +276,7 @@ def _mixing(beta: np.ndarray, pi: np.ndarray, time: np.ndarray | Array) -> Mixin
         log_beta=jnp.asarray(log_beta),
         log_alpha_bar=jnp.asarray(log_alpha_bar),
         log_beta_bar=jnp.asarray(log_beta_bar),
+        beta=double_float.split_float64(np.concatenate([[0.0], beta])),
         beta_bar=double_float.split_float64(-np.expm1(log_alpha_bar)),
         log_pi=jnp.asarray(log_pi),
         pi=double_float.split_float64(pi / pi.sum()),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import d3pm_jax as d3pm
+from d3pm_jax.processes import Process
 
 BELIEFS = ("d3pm", "leave_one_out", "denoiser")
 # The mask stands in the middle of the categories: the data has 0, 2 and 3.
@@ -60,6 +61,8 @@ def members(process, x, log_p, u):
         "q_x0": process.log_q_x0(each, t),
         "push": process.log_push(jnp.broadcast_to(log_p, (*t.shape, *log_p.shape)), t),
         "draw_q": process.draw_q(each, t, jnp.broadcast_to(u, each.shape)),
+        "draw_step": process.draw_step(each, t, jnp.broadcast_to(u, each.shape)),
+        "draw_step by columns": Process.draw_step(process, each, t, jnp.broadcast_to(u, each.shape)),
         "draw_prior": process.draw_prior(u),
         "prior": process.log_prior(),
     }
@@ -87,6 +90,8 @@ def test_members_are_those_of_the_matrices_of_each_position(grid, x64):
         pushed = np.einsum("nik,ikj->nij", np.exp(log_p), Qbar[t])  # nothing stays nothing, NaN stays NaN
         np.testing.assert_allclose(np.exp(actual["push"][t]), pushed, rtol=1e-14)
         np.testing.assert_array_equal(actual["draw_q"][t], Qbar[t, i, x].argmax(-1))
+        for name in ("draw_step", "draw_step by columns"):
+            np.testing.assert_array_equal(actual[name][t], Q[t, i, x].argmax(-1), err_msg=name)
     np.testing.assert_array_equal(actual["draw_prior"], MASK)
     np.testing.assert_array_equal(np.exp(actual["prior"]), np.eye(K)[MASK])
 

@@ -33,6 +33,9 @@ class Autoregressive(Process):
     def log_q_x0(self, xt: Tensor, t: Tensor) -> Tensor:
         return self.Q_cum.mT[expand_trailing(t, xt.shape), self._positions(), xt].log()
 
+    def _rows(self, table: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        return table[expand_trailing(t, x.shape), self._positions(), x]
+
     def _positions(self) -> Tensor:
         return torch.arange(self.Q_step.shape[1])
 

@@ -89,9 +89,20 @@ class Process:
         Where Q = alpha I + (1 - alpha) 1 pi^T, x_0 comes last in that row, but before a mask on top: it is
         what is left when the others had their turn.
         """
+        return self._draw(self._rows(self.Q_cum, x0, t), x0, u, u_low)
+
+    def draw_step(self, x: Tensor, t: Tensor, u: Tensor, u_low: Tensor | None = None) -> Tensor:
+        """Inverts the cumulative row of Q at u, with the order of `draw_q`."""
+        return self._draw(self._rows(self.Q_step, x, t), x, u, u_low)
+
+    def _rows(self, table: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """The row of x in the matrix of t, [*S, K]."""
+        return table[expand_trailing(t, x.shape), x]
+
+    def _draw(self, rows: Tensor, x0: Tensor, u: Tensor, u_low: Tensor | None) -> Tensor:
         if not self.own_last:
-            return inverse_cdf.categorical(self.log_q_probs(x0, t), u, u_low)
-        p = self.Q_cum[expand_trailing(t, x0.shape), x0].double()  # [*S, K]
+            return inverse_cdf.categorical(rows.log(), u, u_low)
+        p = rows.double()  # [*S, K]
         others = ~torch.nn.functional.one_hot(x0, self.K).bool()
         if self.inner is not None:
             others[..., -1] = False
