@@ -21,11 +21,12 @@ from d3pm_jax.config.argmax_flow import (
 from d3pm_jax.config.conditions import Mazes, StyledDigits, UpsampledDigits
 from d3pm_jax.config.data import Arrays, Data, Digits, Enwik8, Idx, Shakespeare, Text, Text8, TfdsImages
 from d3pm_jax.config.head import Head, LogisticHead
-from d3pm_jax.config.model import Model, ScoreNet, Spec, Transformer, UNet
+from d3pm_jax.config.model import Model, NoisyClassifier, ScoreNet, Spec, Transformer, UNet
 from d3pm_jax.config.objective import (
     ContinuousAbsorbing,
     ContinuousUniform,
     HybridLoss,
+    LabelLoss,
     Objective,
     StochasticBound,
     Terms,
@@ -106,6 +107,7 @@ __all__ = [
     "Independent",
     "InverseSqrtRate",
     "LSTMFeatures",
+    "LabelLoss",
     "Linear",
     "Lion",
     "LogLinear",
@@ -118,6 +120,7 @@ __all__ = [
     "Model",
     "Muon",
     "MutualInformation",
+    "NoisyClassifier",
     "Objective",
     "Optimizer",
     "Plane",

@@ -47,7 +47,8 @@ class Model(CheckedPart):
         """Builds the network, f(xt, t, *, label=None, condition=None, key=None) -> [B, *S, outputs or K].
 
         Where the process is `Argmax()` it builds a flow, f(x, u, normal, *, key=None) -> log weights [B] with
-        a method draw(normal) -> x [B, *S], as `models.ArgmaxFlow` is.
+        a method draw(normal) -> x [B, *S], as `models.ArgmaxFlow` is. Where the loss is `LabelLoss()` it
+        builds a classifier, f(one_hots [B, *S, K], t, *, key=None) -> logits of the label [B, classes].
 
         It is called with labels and with a condition [B, *C] where the data has them, with a key in training,
         and with the weight [B, *S] of the elements if it has a keyword of that name. A network for data
@@ -192,6 +193,35 @@ class Transformer(Model):
         else:
             options["num_classes"] = spec.classes
         return models.Transformer(spec.K, **options, rngs=rngs)
+
+
+@dataclasses.dataclass(frozen=True)
+class NoisyClassifier(Model):
+    """Builds a classifier of noised examples, for `LabelLoss()`; see `d3pm_jax.models.NoisyClassifier`."""
+
+    width: Size = 256
+    """of the residual stream"""
+    num_layers: Size = 2
+    """layers after the first linear map"""
+    embedding: Size = 8
+    """numbers for each element of an example"""
+    dropout: UnitInterval = 0.1
+    """rate in training"""
+    max_time: Count | None = dataclasses.field(default=None, kw_only=True)
+    """the largest time that the network was made for, in steps; None: T of the process"""
+
+    def layer_width(self) -> int:
+        return self.embedding
+
+    def build(self, spec: Spec, rngs: nnx.Rngs) -> nnx.Module:
+        if spec.classes is None:
+            raise ValueError("the data has no labels, and NoisyClassifier is trained to tell them")
+        if spec.remat:
+            raise ValueError("train.remat = True does nothing in NoisyClassifier: leave it out")
+        options = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        if self.max_time is None:
+            options["max_time"] = spec.T
+        return models.NoisyClassifier(spec.shape, spec.K, spec.classes, **options, rngs=rngs)
 
 
 def _options(model: "Convolutional | Transformer", spec: Spec) -> dict[str, Any]:

@@ -39,6 +39,9 @@ class Terms(NamedTuple):
 class Objective(CheckedPart):
     """Says what to minimise. A class of one's own defines `terms`; it may define the others."""
 
+    unused_parts: ClassVar[tuple[str, ...]] = ()
+    """parts of a config that a run with this objective has no use for, and that stay as by default"""
+
     @values_in_range()
     def draw(self, process: Process, x0: Array, t: Array, u: Array) -> Array:
         """Draws the x_t that the network is given; u: uniform noise [B, *S]."""
@@ -145,6 +148,13 @@ class StochasticBound(X0Objective):
             raise ValueError(
                 "the prior KL, and so the stochastic bound, is infinite: end process.beta at 1, as Reciprocal"
             )
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelLoss(Objective):
+    """Minimises -log p(label | x_t, t), averaged over t in 0..T, of a classifier and no diffusion."""
+
+    unused_parts: ClassVar[tuple[str, ...]] = ("head",)
 
 
 @dataclasses.dataclass(frozen=True)

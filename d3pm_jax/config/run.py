@@ -94,6 +94,11 @@ class Config:
     """the slots that its samples are drawn by, where a command or `Run.sample` names no others;
     --sampler.FIELD VALUE sets a field of NAME, and --sampler help lists all names"""
 
+    @property
+    def unused_parts(self) -> tuple[str, ...]:
+        """Returns the names of the parts that the run has no use for."""
+        return self.process.unused_parts + self.loss.unused_parts
+
     def check(self) -> None:
         """Refuses fields that are not of their type, and numbers that would fail later and less clearly.
 

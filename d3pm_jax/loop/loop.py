@@ -373,13 +373,13 @@ class Outputs:
         means = self.speed.add_rates(self._window.close(self._saved_step))
         # `evaluates` is true only where there is an estimate; the first condition tells the type checker.
         if self._estimate_valid is not None and evaluates:
-            bound = self._estimate_valid(state.ema)
-            if math.isinf(bound):
+            figures = self._estimate_valid(state.ema)
+            if any(map(math.isinf, figures.values())):
                 self.terminal.print_line(
                     "the bound of the held-out examples is infinite: is beta 1 at the end?"
                 )
             else:
-                means["valid_bits_per_dim"] = bound
+                means |= {f"valid_{name}": value for name, value in figures.items()}
             self._window.restart_clock()
         if "loss" in means:
             self._log(step, means)
@@ -424,8 +424,12 @@ class Outputs:
             self._saver.wait()
 
 
-def make_estimate(parts: build.Parts, examples: Mapping[str, np.ndarray]) -> Callable[[Params], float]:
-    """Makes a function of params that estimates the bound of examples in bits/dim.
+def make_estimate(
+    parts: build.Parts, examples: Mapping[str, np.ndarray]
+) -> Callable[[Params], dict[str, float]]:
+    """Makes a function of params that estimates the bound of examples, as {"bits_per_dim": ..}.
+
+    Of a classifier it estimates the cross entropy and the accuracy.
 
     The bound of each example is estimated from a few of its terms, drawn with the same noise in every call,
     so that two estimates of a run differ by their parameters alone.
@@ -443,9 +447,10 @@ def make_estimate(parts: build.Parts, examples: Mapping[str, np.ndarray]) -> Cal
     sharding = batch_sharding(parts.mesh)
     batch_size = parts.config.train.batch_size
 
-    def estimate(params: Params) -> float:
+    def estimate(params: Params) -> dict[str, float]:
         bound = evaluate_bound(compiled, params, method.process, x0, batch_size, sharding, extra_inputs)
-        return method.summarize(bound, D, calls)["bits_per_dim"]
+        figures = method.summarize(bound, D, calls)
+        return {name: figures[name] for name in method.main_figures}
 
     return estimate
 

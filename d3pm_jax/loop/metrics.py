@@ -19,7 +19,7 @@ CURE = "delete that line, or the file, which curves alone are drawn from"
 # In the order of causes: where the cross entropy is not finite the KL is not either, and so on. The first one
 # that is not finite names what to change.
 CAUSES = ("ce", "kl", "loss", "grad_norm")
-TERMS = ("loss", "kl", "ce", "grad_norm")
+TERMS = ("loss", "kl", "ce", "accuracy", "grad_norm")
 LABELS = {"bound_bits_per_dim": "bound [bits/dim]", "ce": "cross entropy [nats]", "loss": "loss [nats]"}
 
 Row = Mapping[str, Any]  # the metrics of a step, on the host
@@ -59,7 +59,7 @@ def save_curves(workdir: Path, process: str) -> Path | None:
     if not rows:
         return None
     path = workdir / LOSS_CURVE
-    # A flow has a loss, and no cross entropy.
+    # A flow has a loss, and no cross entropy; a classifier has no bound.
     names = [name for name in LABELS if all(name in row for row in rows)]
     curves = {LABELS[name]: [row[name] for row in rows] for name in names}
     caption = f"{workdir.resolve().name}: {process}"
@@ -89,14 +89,14 @@ class Window:
     """Holds the metrics of the steps since the last report.
 
     Args:
-        nats_of_means: nats per element of the bound, as the means of metrics say.
+        nats_of_means: nats per element of the bound, as the means of metrics say; None where there is none.
         leaves: the names of the parameters, in their order.
         max_nonfinite: after so many steps in a row that are not finite it raises.
     """
 
     def __init__(
         self,
-        nats_of_means: Callable[[dict[str, float | int]], float],
+        nats_of_means: Callable[[dict[str, float | int]], float | None],
         leaves: Sequence[str],
         max_nonfinite: int,
     ):
@@ -199,7 +199,9 @@ class Window:
         if self._rows:
             columns = {name: [row[name] for row in self._rows] for name in TERMS if name in self._rows[0]}
             means = {name: float(np.mean(column, dtype=np.float64)) for name, column in columns.items()}
-            means["bound_bits_per_dim"] = self._nats_of_means(means) / float(np.log(2))
+            nats = self._nats_of_means(means)
+            if nats is not None:
+                means["bound_bits_per_dim"] = nats / float(np.log(2))
             if self._timed_steps:
                 means["seconds_per_step"] = (time.monotonic() - self._clock_start) / self._timed_steps
             if self._skipped:

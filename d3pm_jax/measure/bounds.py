@@ -53,12 +53,14 @@ def compute_bound(
         progress: is called with the number of examples that are done.
         calls: estimate the sum over t from so many calls of the network per example, without bias; by
             default every t is computed. Of a flow: so many draws of v per example, of which the bound is
-            IWBO(calls); by default one, for the ELBO.
+            IWBO(calls); by default one, for the ELBO. Of a classifier: the label is told at so many of the
+            steps 0..T, evenly spread.
 
     Returns:
         The entries of `evaluation.bound.summarize_bound`, with the step, N, the seed and the times of the
         terms; without `calls` those of `evaluation.bound.summarize_parts`; of a flow with `calls` the ELBO as
-        well; and the bound in units of the kind of data.
+        well; and the bound in units of the kind of data. Of a classifier those of
+        `evaluation.label_terms.summarize_labels`.
 
     Raises:
         UserError: the process has fewer steps than calls.
@@ -78,11 +80,14 @@ def compute_bound(
         compiled, parts.params, method.process, x0, batch_size, sharding, extra_inputs, progress
     )
     D = count_elements(x0, examples.get("weight"))
-    times = method.state_times()[1:].tolist()
+    times = method.times_of_terms(calls)
     conditions = {"step": parts.step, "examples": len(x0), "seed": seed, "times": times}
     result = method.summarize(bound, D, calls) | conditions
     if calls is not None:
         result["calls"] = calls
+    if "nats" not in result:
+        # The figures of a classifier are no bound, and have no other units.
+        return result
     return result | parts.kind.extra_figures(result, examples)
 
 

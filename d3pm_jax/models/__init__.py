@@ -1,7 +1,7 @@
 """Holds Flax NNX networks; nothing about diffusion is inside.
 
-Those for diffusion are called f(xt, t, *, label=None, key=None) -> output. An argmax flow has methods that
-weigh and draw examples.
+Those for diffusion are called f(xt, t, *, label=None, key=None) -> output, a classifier of noised examples
+f(one_hots, t, *, key=None) -> logits of the label. An argmax flow has methods that weigh and draw examples.
 """
 
 from d3pm_jax.extras import require
@@ -11,6 +11,7 @@ require(__name__, "flax")
 from d3pm_jax.models.argmax_flows import ArgmaxAR, ArgmaxCoupling, ArgmaxFlow
 from d3pm_jax.models.classifier import Classifier
 from d3pm_jax.models.image_features import UNetFeatures
+from d3pm_jax.models.noisy_classifier import NoisyClassifier
 from d3pm_jax.models.score_net import ScoreNet
 from d3pm_jax.models.sequence_features import Features, LSTMFeatures, SequenceFeatures, TransformerFeatures
 from d3pm_jax.models.transformer import Transformer
@@ -23,6 +24,7 @@ __all__ = [
     "Classifier",
     "Features",
     "LSTMFeatures",
+    "NoisyClassifier",
     "ScoreNet",
     "SequenceFeatures",
     "Transformer",

@@ -1,4 +1,4 @@
-"""Builds what a config describes: a diffusion or a flow, and its state, placed on the devices."""
+"""Builds what a config describes: a diffusion, a flow or a classifier; and its state, on the devices."""
 
 import dataclasses
 import sys
@@ -13,7 +13,7 @@ from flax import nnx
 from flax.errors import FlaxError
 
 from d3pm_jax import kinds, likelihood
-from d3pm_jax.config import Argmax, Config, Head, LogisticHead, Masked, from_data, io as config_io
+from d3pm_jax.config import Argmax, Config, Head, LabelLoss, LogisticHead, Masked, from_data, io as config_io
 from d3pm_jax.config.checks import check_fields
 from d3pm_jax.config.data import open_examples
 from d3pm_jax.config.optimizer import build_optimizer
@@ -24,6 +24,7 @@ from d3pm_jax.machine import cluster
 from d3pm_jax.machine.devices import mesh_of, replicated_sharding, state_sharding
 from d3pm_jax.models.variables import name_leaves, split_variables
 from d3pm_jax.parts import splits
+from d3pm_jax.parts.classifier import Classifier, make_classifier
 from d3pm_jax.parts.diffusion import Diffusion, make_diffusion
 from d3pm_jax.parts.flow import make_flow
 from d3pm_jax.parts.method import Method
@@ -49,7 +50,7 @@ class Parts:
     description: Description  # of the data
     kind: kinds.Kind  # of the data
     mesh: jax.sharding.Mesh
-    method: Method  # a diffusion or a flow
+    method: Method  # a diffusion, a flow or a classifier
     init: Callable[[], TrainState]
     state: TrainState
     key: Any  # a key of JAX, of the noise of training; its shape where the devices are only described
@@ -70,12 +71,26 @@ class Parts:
         """Returns the method of a run that is a diffusion.
 
         Raises:
-            UserError: it is a flow.
+            UserError: it is something else.
         """
         if not isinstance(self.method, Diffusion):
             raise UserError(
-                f"the run trains a flow, {type(self.config.model).__name__}, and this is of a diffusion: "
-                f"take a run of one, as of process = Absorbing(..)"
+                f"the run trains {self.method.subject}, {type(self.config.model).__name__}, and this is of a "
+                f"diffusion: take a run of one, as of process = Absorbing(..)"
+            )
+        return self.method
+
+    @property
+    def classifier(self) -> Classifier:
+        """Returns the method of a run that is a classifier of noised examples.
+
+        Raises:
+            UserError: it is something else.
+        """
+        if not isinstance(self.method, Classifier):
+            raise UserError(
+                f"the run trains {self.method.subject}, {type(self.config.model).__name__}, and no "
+                f"classifier: take a run with loss = LabelLoss(), as of configs/digits_noisy_classifier.py"
             )
         return self.method
 
@@ -245,12 +260,14 @@ def build(
 def make_method(
     config: Config, description: Description, steps: int | Sequence[int] | None, mesh: jax.sharding.Mesh
 ) -> Method:
-    """Builds what a run trains: the flow or the diffusion of a config.
+    """Builds what a run trains: the flow, the classifier or the diffusion of a config.
 
     Raises:
         ValueError, UserError: a value of the config cannot be used.
     """
     if not isinstance(config.process, Argmax):
+        if isinstance(config.loss, LabelLoss):
+            return make_classifier(config, description, steps, mesh)
         return make_diffusion(config, description, steps, mesh)
     flow = make_flow(config, description, mesh)
     if steps is not None:
@@ -278,6 +295,8 @@ def warn_of_free_mask(parts: Parts) -> None:
 
 def describe_free_mask(parts: Parts) -> str | None:
     """Says that the network may predict an extra mask, and what to do; None where it may not."""
+    if "head" in parts.config.unused_parts:
+        return None
     spec = parts.config.process
     head = parts.config.head
     K = parts.method.K

@@ -53,6 +53,8 @@ class Diffusion:
     dropping: Dropping | None  # of labels and conditions in training; it knows the null inputs
     mesh: jax.sharding.Mesh
     sampler: str = "ancestral"
+    subject: str = "a diffusion"
+    main_figures: tuple[str, ...] = ("bits_per_dim",)
 
     def name(self) -> str:
         """Returns the name for captions: "Uniform, K = 17, T = 100"."""
@@ -98,14 +100,7 @@ class Diffusion:
 
     def describe(self) -> dict[str, Any]:
         """Describes what a figure depends on: its steps, their grid, and the belief of the network."""
-        state_times = self.state_times()
-        full_T = int(state_times[-1])
-        times = state_times[1:].tolist()
-        if times == even_grid(full_T, len(times)):
-            grid = f"even, of {full_T}"
-        else:
-            grid = f"{times} of {full_T}"
-        return {"steps": self.process.T, "grid": grid, **logits_keywords(self.config.loss)}
+        return {**describe_steps(self.process), **logits_keywords(self.config.loss)}
 
     def draw(
         self,
@@ -210,6 +205,10 @@ class Diffusion:
     def calls_of_bound(self) -> int:
         """Returns T, as each step is called once."""
         return self.process.T
+
+    def times_of_terms(self, calls: int | None) -> list[int]:
+        """Returns the times of the steps 1..T, whose terms a bound is the sum of."""
+        return self.state_times()[1:].tolist()
 
     def compile_bound(self, calls: int | None, seed: int) -> Compiled:
         """Makes the jitted function of a batch of all terms of the bound, or of an estimate from some.
@@ -334,6 +333,18 @@ def with_steps(process: Process, steps: int | Sequence[int] | None) -> Process:
     if isinstance(steps, int):
         steps = even_grid(process.T, steps)
     return respace(process, steps)
+
+
+def describe_steps(process: Process) -> dict[str, Any]:
+    """Describes the steps of a process and their grid: "even, of 1000", or their times."""
+    state_times = np.asarray(process.time)
+    full_T = int(state_times[-1])
+    times = state_times[1:].tolist()
+    if times == even_grid(full_T, len(times)):
+        grid = f"even, of {full_T}"
+    else:
+        grid = f"{times} of {full_T}"
+    return {"steps": process.T, "grid": grid}
 
 
 def name_process(config: Config, process: Process) -> str:

@@ -45,6 +45,8 @@ class Flow:
     classes: None = None
     dropping: None = None
     sampler: str = "flow"
+    subject: str = "a flow"
+    main_figures: tuple[str, ...] = ("bits_per_dim",)
     calls_of_bound: int = 1
     num_steps: int = 0
 
@@ -155,6 +157,10 @@ class Flow:
     def explain_failure(self, failed_at: int) -> str:
         """Says why v is no number, and what to do."""
         return "the flow gave no numbers: its weights are not finite; use another checkpoint"
+
+    def times_of_terms(self, calls: int | None) -> list[int]:
+        """Returns no times: the bound of a flow has no terms of steps."""
+        return []
 
     def compile_bound(self, calls: int | None, seed: int) -> Compiled:
         """Makes the jitted function of a batch of log weights [draws, B]: one draw, or as many as calls."""

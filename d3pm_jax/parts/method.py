@@ -1,6 +1,7 @@
 """Defines what a run trains: a loss, a bound and a way to draw samples, of a diffusion or of a flow.
 
-What trains, evaluates, samples and reports a run calls these, and does not ask which of the two it has.
+What trains, evaluates, samples and reports a run calls these, and does not ask which of them it has. A
+classifier of noised examples is one too, which has figures in place of a bound, and draws no samples.
 """
 
 from collections.abc import Sequence
@@ -34,7 +35,12 @@ class PlannedSampler(NamedTuple):
 
 @runtime_checkable
 class Method(Protocol):
-    """Defines what a run trains, as `parts.diffusion.Diffusion` and `parts.flow.Flow` do."""
+    """Defines what a run trains, as `Diffusion`, `Flow` and `Classifier` of their modules do."""
+
+    @property
+    def subject(self) -> str:
+        """Returns what is trained, for messages: "a diffusion"."""
+        ...
 
     def name(self) -> str:
         """Returns the name for captions: "Uniform, K = 17, T = 100"."""
@@ -158,6 +164,15 @@ class Method(Protocol):
         """Returns how many calls of the network for each example the bound takes by default."""
         ...
 
+    @property
+    def main_figures(self) -> tuple[str, ...]:
+        """Returns the names of the figures of `summarize` that stand for all, as in lines of metrics."""
+        ...
+
+    def times_of_terms(self, calls: int | None) -> list[int]:
+        """Returns the times of the terms of a bound, or of other figures, computed by so many calls."""
+        ...
+
     def summarize(self, bound: Any, D: int | np.ndarray, calls: int | None) -> dict[str, Any]:
         """Returns the figures of a bound by name, `evaluation.bound.summarize_bound` and its parts.
 
@@ -181,6 +196,6 @@ class Method(Protocol):
         """
         ...
 
-    def nats_of_means(self, means: dict[str, float | int]) -> float:
-        """Returns nats per element of the bound, as the means of metrics of a training say."""
+    def nats_of_means(self, means: dict[str, float | int]) -> float | None:
+        """Returns nats per element of the bound, as the means of metrics say; None where there is none."""
         ...

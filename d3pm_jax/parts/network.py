@@ -13,7 +13,7 @@ from d3pm_jax.checks import bare
 from d3pm_jax.config import Config, Head, LogisticHead, Spec
 from d3pm_jax.data import Description
 from d3pm_jax.errors import locate_statement, wrong_return
-from d3pm_jax.models import ArgmaxFlow, variables
+from d3pm_jax.models import ArgmaxFlow, NoisyClassifier, variables
 from d3pm_jax.processes import Process
 from d3pm_jax.training.dropping import Dropping
 from d3pm_jax.training.step import Predict, TrainPredict
@@ -74,6 +74,11 @@ def split_network(config: Config, description: Description, process: Process) ->
             raise ValueError(
                 f"model = {type(config.model).__name__} builds a flow: set process = Argmax(), and leave out "
                 f"head, loss and timesteps"
+            )
+        if isinstance(module, NoisyClassifier):
+            raise ValueError(
+                f"model = {type(config.model).__name__} builds a classifier: set loss = LabelLoss(), and "
+                f"leave out head"
             )
         return module
 

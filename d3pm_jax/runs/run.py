@@ -75,6 +75,24 @@ class Run:
             condition = jnp.asarray(condition)
         return jax.jit(self.parts.network)(self.params, xt, t, label=label, condition=condition)
 
+    def classify(self, xt: Any, t: Any) -> jax.Array:
+        """Returns log p(label | x_t, t) [B, classes] for x_t int32 [B, *S] at t int32 [B], of a classifier.
+
+        Args:
+            xt: noised examples.
+            t: of each, a step of process.time; 0 for clean examples.
+
+        Raises:
+            UserError: the run trains no classifier, or t is not one for each of xt.
+        """
+        classifier = self.parts.classifier
+        xt = jnp.asarray(xt)
+        t = jnp.asarray(t)
+        if t.shape != xt.shape[:1]:
+            raise UserError(f"t has shape {list(t.shape)}: pass {list(xt.shape[:1])}, a step for each of xt")
+        classify = self.parts.once("classify", lambda: jax.jit(classifier.classify))
+        return classify(self.params, xt, t)
+
     def sample(
         self,
         key: jax.Array,
