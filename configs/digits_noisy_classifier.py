@@ -1,4 +1,4 @@
-"""8 x 8 digits under uniform noise, and which digit it is: a classifier that guides, a minute or two on a CPU.
+"""Which digit an 8 x 8 image under uniform noise is: a classifier that guides, a minute or two on a CPU.
 
     d3pm train configs/digits_noisy_classifier.py --workdir runs/classifier
     d3pm eval runs/classifier

@@ -14,8 +14,9 @@ from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation.bound import format_with_error
 from d3pm_jax.machine import cluster
 from d3pm_jax.machine.terminal import Terminal
-from d3pm_jax.measure import bounds, record, sample_quality, step_costs
+from d3pm_jax.measure import bounds, labels, record, sample_quality, step_costs
 from d3pm_jax.parts.build import Parts
+from d3pm_jax.parts.classifier import Classifier
 from d3pm_jax.parts.reading import open_whole
 from d3pm_jax.runs.run import Run
 from d3pm_jax.sampling import Sampler
@@ -39,13 +40,13 @@ Counts = Annotated[
 
 @dataclasses.dataclass(frozen=True)
 class EvalCommand(arguments.Computation):
-    """Computes bits per dimension on the test split, with its parts."""
+    """Computes bits per dimension on the test split, with its parts; of a classifier, its accuracy."""
 
     steps: Annotated[Counts | None, arguments.name_option()] = None
     """take so many steps of the process in place of all; a line for each number"""
     calls: Annotated[Count | None, arguments.name_option(metavar="N")] = None
     """estimate the sum over the steps from N calls of the network per example, without bias;
-    of a flow: the bound IWBO(N), beside the ELBO"""
+    of a flow: the bound IWBO(N), beside the ELBO; of a classifier: at N of the steps 0..T"""
     limit: Annotated[Count | None, arguments.name_option(metavar="N")] = None
     """only the first N examples of the split"""
     batch_size: Annotated[Count, arguments.name_option(metavar="B")] = 128
@@ -73,6 +74,8 @@ def execute(command: EvalCommand, words: list[str]) -> int:
         raise UserError(f"--sampler {choice.name} draws samples: say how many, as --samples 2000")
     run = arguments.open_with_others(command, command.batch_size)
     arguments.check_data(command, run)
+    if isinstance(run.parts.method, Classifier):
+        return _evaluate_classifier(command, run)
     _check_options(command, run)
     if choice is not None:
         run.parts.method.plan_sampler(choice.sampler, run.parts.description.shape)
@@ -106,6 +109,40 @@ def execute(command: EvalCommand, words: list[str]) -> int:
     for name, value in baselines.items():
         print(f"  {name}: {value:.3f} bits/dim")
     print(f"test bits/dim: {_format_bits(result)}")
+    return 0
+
+
+def _evaluate_classifier(command: EvalCommand, run: Run) -> int:
+    """Computes how well a classifier tells the labels of noised examples, writes and prints it."""
+    options_of_bounds = {
+        "--steps": command.steps,
+        "--samples": command.samples,
+        "--inception": command.inception,
+        "--chain-rule": command.chain_rule,
+    }
+    for option, value in options_of_bounds.items():
+        if value is not None:
+            raise UserError(
+                f"{option}: the run trains a classifier, which has no bound and no samples; leave it out "
+                f"(--calls N takes N of the steps 0..T)"
+            )
+    # More calls than can be made are refused before any data is read.
+    run.parts.method.compile_bound(command.calls, command.seed)
+    examples = run.read_batch("test", command.limit)
+    split = getattr(run.config.data, "test_split", "test")
+    print(f"checkpoint of step {run.step}, {len(examples['x'])} examples of split {split!r}")
+    with Terminal("example", len(examples["x"])).show_bar() as terminal:
+        result = bounds.compute_bound(
+            run.parts, examples, command.batch_size, command.seed, terminal.advance, command.calls
+        )
+    suffix = record.file_suffix(
+        step=command.step, calls=command.calls, limit=command.limit, seed=command.seed
+    )
+    path, replaced = labels.write_labels(run.parts, run.workdir, examples, result, suffix)
+    for line in labels.format_labels(result):
+        print(line)
+    print(f"written to {path}{replaced}")
+    print(f"test accuracy: {labels.format_accuracy(result)}")
     return 0
 
 

@@ -24,11 +24,14 @@ UNITS = {
     "entropy": "nats",
     "bits_per_char": "bits/char",
     "longest_copy": "characters",
+    "cross_entropy": "nats",
 }
 ERRORS = {  # the keys of standard errors
     "bits_per_dim": "standard_error",
     "elbo_bits_per_dim": "elbo_standard_error",
     "nats": "nats_standard_error",
+    "cross_entropy": "cross_entropy_standard_error",
+    "accuracy": "accuracy_standard_error",
 }
 NO_FIGURES = (*ERRORS.values(), "step", "examples", "seed", "limit", "calls")  # numbers, but not measured
 

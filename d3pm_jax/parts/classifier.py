@@ -40,6 +40,7 @@ class Classifier:
     init: Init
     classes: int
     mesh: jax.sharding.Mesh
+    dropping: None = None
     subject: str = "a classifier"
     sampler: str = "-"
     main_figures: tuple[str, ...] = ("cross_entropy", "accuracy")
@@ -279,6 +280,11 @@ def _check_config(config: Config, description: Description, K: int) -> None:
                 f"{name} = {getattr(config, name)} is of a diffusion, and loss = LabelLoss() of a "
                 f"classifier: leave {name} out"
             )
+    if config.train.drop_condition:
+        raise ValueError(
+            f"train.drop_condition = {config.train.drop_condition} drops labels, which a classifier is "
+            f"trained to tell: leave it out"
+        )
     if config.train.sample_every:
         raise ValueError(
             f"train.sample_every = {config.train.sample_every}: a classifier draws no samples, leave it out"

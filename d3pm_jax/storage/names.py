@@ -33,6 +33,7 @@ SAMPLES = "samples"
 EVAL = "eval"
 BOUND_TERMS = "bound_terms"
 EXACT = "exact"
+ACCURACY = "accuracy"
 QUALITY = "quality"
 JUMPS = "jumps"
 
