@@ -71,6 +71,11 @@ CASES = {
         (9,),
         {"K": 5, "max_time": MAX_TIME, "width": 12, "num_layers": 3, "num_heads": 3, "num_classes": 3},
     ),
+    "noised images": NetworkCase(
+        "NoisyClassifier",
+        (3, 4, 1),
+        {"shape": (3, 4, 1), "K": 5, "classes": 3, "max_time": MAX_TIME, "width": 12, "embedding": 2},
+    ),
     "sequences, without time": NetworkCase(
         "Transformer",
         (6,),
@@ -180,6 +185,10 @@ def _evaluate(case: NetworkCase, dtype: str) -> tuple[Arrays, Arrays]:
 def _inputs(case: NetworkCase) -> Arrays:
     rng = np.random.default_rng(0)
     xt = rng.integers(0, case.options["K"], (B, *case.shape))
+    if case.network == "NoisyClassifier":
+        # Clean examples too, and one-hots that are none, as a gradient in them is taken.
+        one_hots = np.eye(case.options["K"])[xt] + rng.normal(size=(*xt.shape, case.options["K"])) / 9
+        return {"one_hots": one_hots, "t": np.array([0, 40, MAX_TIME])}
     inputs = {"xt": xt, "t": np.array([1, 40, MAX_TIME])}
     if case.network == "Transformer":
         inputs["weight"] = (xt < 3).astype(np.float32)
@@ -222,7 +231,9 @@ def _parameters(case: NetworkCase, dtype: str) -> Any:
 
 def _function(case: NetworkCase, dtype: Any = None) -> Callable[[Any, dict], jax.Array]:
     """The network as a function (params, inputs) -> output, which computes in dtype."""
-    graphdef = _split(case, dtype=dtype)[0]
+    # A classifier computes in the type of its parameters alone.
+    options = {} if dtype is None else {"dtype": dtype}
+    graphdef = _split(case, **options)[0]
     return lambda params, inputs: nnx.merge(graphdef, params)(**inputs)
 
 

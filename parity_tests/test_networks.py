@@ -17,7 +17,7 @@ ELSEWHERE = (
 def test_networks(case: str) -> None:
     rows = list(networks.rows("float64", case))
     failed = [row for row in rows if not row.ok]
-    least = 20 if "sequences" in case else 60
+    least = 60 if networks.CASES[case].network in ("UNet", "ScoreNet") else 18
     assert len(rows) > least
     assert not failed, f"{len(failed)} of {len(rows)}, the worst {max(failed, key=lambda row: row.used)}"
 

@@ -9,11 +9,11 @@ import pytest
 import safetensors.numpy
 import torch
 
-from d3pm_jax import config as configs
+from d3pm_jax import config as configs, runs
 from d3pm_jax.config import io
 from parity_tests import trained
 from tests import tiny
-from torch_ref.runs import processes
+from torch_ref.runs import exported as torch_exported, processes
 
 PROCESSES = (
     configs.Uniform(3, 6, configs.Cosine()),
@@ -52,6 +52,25 @@ def test_what_is_not_built_from_a_file_is_said(tmp_path):
     spec = configs.Uniform(3, 6, configs.MutualInformation((0.5, 0.5)))
     with pytest.raises(ValueError, match="MutualInformation is not built here: make the process from betas"):
         processes.process(exported(tmp_path / "x.safetensors", spec))
+
+
+def test_a_classifier_of_a_file_is_the_same_in_both(tmp_path):
+    model = configs.NoisyClassifier(width=8, num_layers=1, embedding=2)
+    config = dataclasses.replace(tiny.get_config(), model=model, loss=configs.LabelLoss())
+    tiny.write_run(tmp_path / "run", config)
+    run = runs.open(tmp_path / "run")
+    path = tmp_path / "weights.safetensors"
+    runs.export(run, path)
+    xt = np.random.default_rng(0).integers(0, 17, (3, 8, 8, 1))
+    t = np.array([0, 4, 10])
+    logits = torch_exported.network(path)(torch.eye(17)[xt], torch.tensor(t))
+    log_p = torch.log_softmax(logits, 1).detach().numpy()
+    np.testing.assert_allclose(run.classify(xt, t), log_p, rtol=2e-5, atol=2e-6)
+    in_jax = runs.exported.network(path)(jnp.asarray(np.eye(17)[xt], jnp.float32), jnp.asarray(t))
+    np.testing.assert_allclose(in_jax, logits.detach().numpy(), rtol=2e-5, atol=2e-6)
+    for library in (runs.exported, torch_exported):
+        with pytest.raises(ValueError, match="holds a classifier, which has no logits of x_0: take network"):
+            library.denoiser(path)
 
 
 @pytest.mark.slow

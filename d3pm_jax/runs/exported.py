@@ -20,7 +20,7 @@ from d3pm_jax.config import Config, Head, Model, Spec, io as config_io
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, as_user_error, one_line
 from d3pm_jax.files import parse_json
-from d3pm_jax.models import ArgmaxFlow
+from d3pm_jax.models import ArgmaxFlow, NoisyClassifier
 from d3pm_jax.models.variables import SplitModule, split_module
 from d3pm_jax.parts.network import make_dropping, sizes_of_inputs
 from d3pm_jax.runs.run import Run
@@ -125,7 +125,7 @@ def network(file: str | Path) -> nnx.Module:
 
     A network of data with conditions takes them too, as `condition` [B, *C]; one that was trained to do
     without, by `train.drop_condition`, takes them as `training.dropping.Dropping` extends them. A flow is a
-    `models.ArgmaxFlow`, f(x, u, normal) -> log weights [B].
+    `models.ArgmaxFlow`, f(x, u, normal) -> log weights [B], and a classifier a `models.NoisyClassifier`.
 
     It computes in JAX's default type of floats: float64 where that is enabled.
 
@@ -142,13 +142,15 @@ def denoiser(file: str | Path) -> Callable[..., Array]:
     A network of data with conditions takes a fifth argument, `condition` [B, *C].
 
     Raises:
-        ValueError: as `network`, or the file holds a flow.
+        ValueError: as `network`, or the file holds a flow or a classifier.
     """
     module, head, K, dropping = _load_network(Path(file))
     if isinstance(module, ArgmaxFlow):
         raise ValueError(
             f"{file} holds a flow, which has no logits of x_0: take network(file), which builds the flow"
         )
+    if isinstance(module, NoisyClassifier):
+        raise ValueError(f"{file} holds a classifier, which has no logits of x_0: take network(file)")
 
     def logits(xt: Any, t: Any, label: Any = None, weight: Any = None, condition: Any = None) -> Array:
         extra_inputs = {}

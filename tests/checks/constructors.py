@@ -31,6 +31,7 @@ from d3pm_jax.models import (
     ArgmaxCoupling,
     Classifier,
     LSTMFeatures,
+    NoisyClassifier,
     ScoreNet,
     Transformer,
     TransformerFeatures,
@@ -182,6 +183,10 @@ def networks(built: Callable[[type], Callable]) -> Iterator[Call]:
     yield Call("Transformer", built(Transformer), TRANSFORMER, transformer)
     classifier = {"shape": "counts", "classes": "count", "rngs": "other"}
     yield Call("Classifier", built(Classifier), {"shape": (8, 8, 1), "classes": 3}, classifier)
+    noisy = {"shape": (8, 8, 1), "K": 4, "classes": 3, "max_time": 10, "width": 8}
+    roles = dict.fromkeys(("K", "classes", "max_time", "width", "num_layers", "embedding"), "count")
+    roles |= {"shape": "counts", "dropout": "rate", "rngs": "other"}
+    yield Call("NoisyClassifier", built(NoisyClassifier), noisy, roles)
     yield from networks_of_flows(built)
 
 

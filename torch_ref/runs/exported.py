@@ -26,6 +26,8 @@ def network(file: str | Path) -> nn.Module:
     more, the null label. Its conditions have one feature more at the end of the last axis: it is 0, and in a
     null condition it is 1 and all else is 0.
 
+    A classifier of noised examples takes one-hots [B, *S, K] and t [B], and gives logits of the label.
+
     Raises:
         ValueError: the file is not of `d3pm export`, or the network is one of the user's own.
     """
@@ -37,11 +39,15 @@ def network(file: str | Path) -> nn.Module:
         options.pop(only_in_jax, None)
     if name not in models.__all__:
         raise ValueError(f"{name} is none of {models.__all__}: build yours, and load the tensors into it")
-    options["num_classes"] = options.pop("classes")
-    if options["num_classes"] is not None and drops_inputs(config):
-        options["num_classes"] += 1
     T = options.pop("max_time", None) or process["T"]
-    if name != "Transformer":
+    if name == "NoisyClassifier":
+        options["shape"] = data["shape"]
+        options["classes"] = data["classes"]
+    else:
+        options["num_classes"] = options.pop("classes")
+        if options["num_classes"] is not None and drops_inputs(config):
+            options["num_classes"] += 1
+    if name in ("UNet", "ScoreNet"):
         options["channels"] = data["shape"][-1]
     if name == "UNet":
         options["size"] = tuple(data["shape"][:-1])
@@ -53,7 +59,7 @@ def network(file: str | Path) -> nn.Module:
         if data.get("condition") is not None:
             *leading, features = data["condition"]
             options["condition"] = (*leading, features + drops_inputs(config))
-    module = getattr(models, name)(process["K"], max_time=T, **options)
+    module = getattr(models, name)(K=process["K"], max_time=T, **options)
     module.load_state_dict(safetensors.torch.load_file(file))
     return module.eval()
 
@@ -64,9 +70,11 @@ def denoiser(file: str | Path) -> Callable[..., Tensor]:
     A network of data with conditions takes a fifth argument, `condition` [B, *C].
 
     Raises:
-        ValueError: as `network`, or the head is one of the user's own.
+        ValueError: as `network`, or the head is one of the user's own, or the file holds a classifier.
     """
     module = network(file)
+    if isinstance(module, models.NoisyClassifier):
+        raise ValueError(f"{file} holds a classifier, which has no logits of x_0: take network(file)")
     config, data, process = metadata(file)
     head = config["head"]
     K = process["K"]
