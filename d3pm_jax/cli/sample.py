@@ -22,8 +22,11 @@ from d3pm_jax.measure.samples import (
     describe_drawing,
     evenly_spaced,
     plan_sampler,
+    settle_guidance,
     write_samples,
 )
+from d3pm_jax.parts.guidance import ClassifierFreeGuidance
+from d3pm_jax.sampling.guidance import Place
 from d3pm_jax.sampling.named import describe_sampler
 from d3pm_jax.storage import run_folder
 
@@ -47,6 +50,13 @@ class SampleCommand(arguments.Computation):
     """samples to draw"""
     label: Annotated[Natural | None, arguments.name_option(metavar="C")] = None
     """of this class; without, sample i is of class i modulo all"""
+    guidance: Annotated[float | None, arguments.name_option(metavar="G")] = None
+    """of a run with --train.drop-condition above 0: 1 is the class or condition as it was learnt, above 1
+    more of it, 0 none of it; but for 1 and 0 a step is two calls of the network"""
+    guidance_on: Annotated[Place | None, arguments.name_option()] = None
+    """the law that is guided (x_0 of a process with an extra mask, x_s of others)"""
+    guidance_late: Annotated[Natural | None, arguments.name_option(metavar="T")] = None
+    """guide at steps up to T alone, where samples are nearly done"""
     batch_size: Annotated[Count, arguments.name_option(metavar="B")] = 128
     """samples at a time"""
     seed: Annotated[Seed, arguments.name_option(metavar="N")] = 0
@@ -63,9 +73,19 @@ class SampleCommand(arguments.Computation):
     """of text: tokens of a sample (as the data has)"""
 
     def __post_init__(self) -> None:
-        """Raises UsageError where both texts are given."""
+        """Raises UsageError for options that do not go together."""
         if self.prompt is not None and self.infill is not None:
             raise UsageError("argument --infill: not allowed with argument --prompt")
+        for option, value in (("on", self.guidance_on), ("late", self.guidance_late)):
+            if value is not None and self.guidance is None:
+                raise UsageError(f"argument --guidance-{option}: say how far to guide, as --guidance 2")
+
+    @property
+    def asked_guidance(self) -> ClassifierFreeGuidance | None:
+        """Returns how the samples are to be guided; None for not at all."""
+        if self.guidance is None:
+            return None
+        return ClassifierFreeGuidance(self.guidance, self.guidance_on, self.guidance_late)
 
 
 def execute(command: SampleCommand, words: list[str]) -> int:
@@ -91,6 +111,7 @@ def execute(command: SampleCommand, words: list[str]) -> int:
         conditions = _read_condition_file(command.condition)
     sampler = choose_sampler_of(run.parts, None if choice is None else choice.sampler)
     planned = plan_sampler(run.parts, sampler, shape)
+    guidance = settle_guidance(run.parts, command.asked_guidance, planned)
     shows_chains = planned is None or planned.rows_are_steps
     sampler_name = command.sampler
     if sampler_name is None and sampler is not None:
@@ -118,6 +139,7 @@ def execute(command: SampleCommand, words: list[str]) -> int:
             shape,
             condition=conditions,
             sampler=sampler,
+            guidance=guidance,
         )
     samples = drawn.x0
 
@@ -131,9 +153,9 @@ def execute(command: SampleCommand, words: list[str]) -> int:
         label=command.label,
         length=command.length,
         **({} if choice is None else choice.options),
+        **({} if guidance is None else guidance.options()),
     )
-    if sampler is not None:
-        more_options |= describe_drawing(sampler, drawn)
+    more_options |= describe_drawing(sampler, drawn, guidance)
     if conditions is not None:
         more_options["condition"] = f"sha256 {hashlib.sha256(conditions.tobytes()).hexdigest()[:12]}"
         suffix += "_condition"
@@ -169,8 +191,13 @@ def execute(command: SampleCommand, words: list[str]) -> int:
     if command.condition is not None:
         classes += f", sample i with row i of {command.condition} modulo its rows"
     print(f"{len(samples)} samples of step {run.step}{classes}, int32 {samples.shape}: {path}{replaced}")
+    ways = []
     if sampler is not None:
-        print(f"by {sampler_name}: {np.mean(drawn.calls):.4g} calls of the network for each sample")
+        ways.append(f"by {sampler_name}")
+    if guidance is not None:
+        ways.append(f"guided, {guidance.in_words()}")
+    if ways:
+        print(f"{', '.join(ways)}: {np.mean(drawn.calls):.4g} calls of the network for each sample")
     for content, file in files_by_content.items():
         print(f"{content}: {file}")
     has_known_text = command.prompt is not None or command.infill is not None

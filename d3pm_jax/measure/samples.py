@@ -21,6 +21,7 @@ from d3pm_jax.kinds import Chains, Given
 from d3pm_jax.measure.record import Format, write_record
 from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.parts.build import Parts
+from d3pm_jax.parts.guidance import Guidance, read_guidance
 from d3pm_jax.parts.method import PlannedSampler
 from d3pm_jax.placing import fetch
 from d3pm_jax.posteriors import q_posterior, q_sample
@@ -54,6 +55,7 @@ def make_sampler(
     recorded_times: Sequence[int] = (),
     shape: tuple[int, ...] | None = None,
     planned: PlannedSampler | None = None,
+    guidance: Guidance | None = None,
 ) -> DrawBatches:
     """Makes a function that draws samples in batches, by a program that is compiled once.
 
@@ -63,6 +65,7 @@ def make_sampler(
         recorded_times: the t whose x_t to return as well.
         shape: *S of a sample, where it is not that of the data.
         planned: a sampler and its rows, by which to draw; the recorded times are then numbers of rows left.
+        guidance: of the samples, as `Method.settle_guidance` returns it.
 
     Returns:
         The function (params, n, key, label=None, progress=..., chains=None, known_elements=None,
@@ -104,6 +107,7 @@ def make_sampler(
             condition,
             known_elements,
             planned,
+            guidance,
         )
 
     def draw_batches(
@@ -168,11 +172,12 @@ def draw_samples(
     shape: tuple[int, ...] | None = None,
     condition: Any = None,
     sampler: Sampler | str | None = None,
+    guidance: Guidance | float | None = None,
 ) -> Drawn:
     """Draws n samples of a run by a program that is compiled once for each sampler; see `make_sampler`.
 
     Raises:
-        UserError: an argument cannot be used, or the sampler is not for this run.
+        UserError: an argument cannot be used, or the sampler or the guidance is not for this run.
     """
     check_key(key)
     check_number("n", n, Count)
@@ -189,6 +194,7 @@ def draw_samples(
         raise UserError(f"progress is {describe(progress)}, expected a function of how many are done")
     parts.method.check_sampling(recorded_times, shape, known_elements)
     planned = plan_sampler(parts, choose_sampler_of(parts, sampler), shape)
+    guidance = settle_guidance(parts, guidance, planned)
     size = min(batch_size, n)
     with as_user_error():
         recorded_times = check_value("record", recorded_times, tuple[Natural, ...])
@@ -197,9 +203,9 @@ def draw_samples(
     # to them: Python frees such a cycle late, so that the arrays of a run would stay in memory after its last
     # use.
     def make() -> DrawBatches:
-        return make_sampler(dataclasses.replace(parts), size, recorded_times, shape, planned)
+        return make_sampler(dataclasses.replace(parts), size, recorded_times, shape, planned, guidance)
 
-    draw = parts.once(("sample", size, recorded_times, shape, planned), make)
+    draw = parts.once(("sample", size, recorded_times, shape, planned, guidance), make)
     return draw(parts.params, n, key, label, progress, chains, known_elements, condition)
 
 
@@ -239,6 +245,25 @@ def plan_sampler(
     if sampler is None:
         return None
     return parts.method.plan_sampler(sampler, shape or parts.description.shape)
+
+
+def settle_guidance(
+    parts: Parts, guidance: Guidance | float | None, planned: PlannedSampler | None
+) -> Guidance | None:
+    """Returns how samples of a run are guided, with what that leaves open filled in; None where they are not.
+
+    Args:
+        parts: of the run.
+        guidance: what a caller asks for, or gamma alone.
+        planned: the sampler, of `plan_sampler`.
+
+    Raises:
+        UserError: it is not for this run, or not for the sampler.
+    """
+    wanted = read_guidance(guidance)
+    if wanted is None:
+        return None
+    return parts.method.settle_guidance(wanted, planned)
 
 
 def check_key(key: Any) -> None:
@@ -439,13 +464,22 @@ def write_samples(
     return path, write_record(path.with_suffix(".json"), SAMPLES, content)
 
 
-def describe_drawing(sampler: Sampler, drawn: Drawn) -> dict[str, Any]:
-    """Returns what the file beside samples says of the sampler that drew them, and of what they cost."""
-    return {
-        "sampler": _slots_to_json(sampler),
-        "calls": float(np.mean(drawn.calls)),  # of the network, for each sample
-        "program_calls": drawn.program_calls,  # for all, each of a batch
-    }
+def describe_drawing(
+    sampler: Sampler | None, drawn: Drawn, guidance: Guidance | None = None
+) -> dict[str, Any]:
+    """Returns what the file beside samples says of how they were drawn, and of what that cost.
+
+    Nothing where it was ancestrally, without guidance: then each step is a call of the network.
+    """
+    content: dict[str, Any] = {}
+    if sampler is not None:
+        content["sampler"] = _slots_to_json(sampler)
+    if guidance is not None:
+        content["guidance"] = _slots_to_json(guidance)
+    if content:
+        content["calls"] = float(np.mean(drawn.calls))  # of the network, for each sample
+        content["program_calls"] = drawn.program_calls  # for all, each of a batch
+    return content
 
 
 def _slots_to_json(slot: Any) -> Any:

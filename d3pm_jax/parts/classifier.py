@@ -21,6 +21,7 @@ from d3pm_jax.kinds import Given
 from d3pm_jax.machine.devices import batch_sharding, replicated_sharding
 from d3pm_jax.models import variables
 from d3pm_jax.parts.diffusion import describe_steps, name_process, with_steps
+from d3pm_jax.parts.guidance import Guidance
 from d3pm_jax.parts.method import PlannedSampler
 from d3pm_jax.parts.network import Init
 from d3pm_jax.placing import place
@@ -122,7 +123,12 @@ class Classifier:
         condition: Any,
         known_elements: Given | None,
         planned: PlannedSampler | None = None,
+        guidance: Guidance | None = None,
     ) -> Chain:
+        """Raises UserError, as it draws nothing."""
+        raise _draws_nothing()
+
+    def settle_guidance(self, guidance: Guidance, planned: PlannedSampler | None) -> Guidance:
         """Raises UserError, as it draws nothing."""
         raise _draws_nothing()
 

@@ -1,7 +1,7 @@
 """Builds a diffusion: the process, the network, and what a run asks of them."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -26,11 +26,13 @@ from d3pm_jax.evaluation.bound import (
 from d3pm_jax.kinds import Given
 from d3pm_jax.machine.devices import batch_sharding, replicated_sharding
 from d3pm_jax.parts import network
+from d3pm_jax.parts.guidance import Guidance
 from d3pm_jax.parts.method import PlannedSampler
 from d3pm_jax.parts.network import Init
 from d3pm_jax.placing import place
 from d3pm_jax.processes import Process, respace
 from d3pm_jax.sampling import even_grid, laws
+from d3pm_jax.sampling.guidance import Conditioned
 from d3pm_jax.sampling.places import FirstHitting
 from d3pm_jax.training.diffusion import DiffusionLoss
 from d3pm_jax.training.dropping import Dropping
@@ -114,24 +116,31 @@ class Diffusion:
         condition: Any,
         known_elements: Given | None,
         planned: PlannedSampler | None = None,
+        guidance: Guidance | None = None,
     ) -> sampling.Chain:
         """Draws samples by the reverse chain, `sampling.sample`; with known elements by `sample_infill`.
 
-        With a sampler by `sampling.sample_by`.
+        With a sampler by `sampling.sample_by`. With guidance from the laws that it makes.
         """
-        denoise = partial(self.predict, params, label=label, condition=condition)
+        inputs = {"label": label, "condition": condition}
+        inputs = {name: x for name, x in inputs.items() if x is not None}
+        network = self._make_conditioned(params, process, planned)
+
+        def call_with_inputs(x: Array, time: Array) -> Array:
+            return network(x, time, inputs)
+
+        denoise: sampling.Denoise = call_with_inputs
+        if guidance is not None:
+            denoise = guidance.guide(network, inputs, self.dropping)
         keywords = logits_keywords(self.config.loss)
         x0 = known = None
         if known_elements is not None:
             x0 = jnp.broadcast_to(known_elements.x0, shape)
             known = jnp.broadcast_to(known_elements.known, shape)
         if planned is not None:
-            sampler = self._with_times(planned.sampler)
-            if calls_with_times(sampler):
-                denoise = call_at_steps(denoise, process.time[-1])
             return sampling.sample_by(
                 key,
-                sampler,
+                self._with_times(planned.sampler),
                 denoise,
                 process,
                 shape,
@@ -145,6 +154,27 @@ class Diffusion:
         if x0 is None or known is None:
             return sampling.sample(key, denoise, process, shape, start, recorded_times, **keywords)
         return sampling.sample_infill(key, denoise, process, x0, known, start, recorded_times, **keywords)
+
+    def _make_conditioned(
+        self, params: Params, process: Process, planned: PlannedSampler | None
+    ) -> Conditioned:
+        """Makes the network of (x, time, inputs), which is told steps also where a sampler has real times."""
+
+        def call_network(x: Array, time: Array, inputs: Mapping[str, Array]) -> Array:
+            return self.predict(params, x, time, **inputs)
+
+        if planned is not None and calls_with_times(self._with_times(planned.sampler)):
+            return call_at_steps(call_network, process.time[-1])
+        return call_network
+
+    def settle_guidance(self, guidance: Guidance, planned: PlannedSampler | None) -> Guidance:
+        """Returns how samples are guided, with what it leaves open filled in.
+
+        Raises:
+            UserError: it is not for this run, or not for the sampler.
+        """
+        sampler = sampling.Sampler() if planned is None else self._with_times(planned.sampler)
+        return guidance.settle(self.process, self.categories, self.dropping, sampler)
 
     def plan_sampler(self, sampler: sampling.Sampler, shape: tuple[int, ...]) -> PlannedSampler:
         """Plans the rows that a sampler takes for samples of a shape *S.
@@ -257,12 +287,12 @@ def calls_with_times(sampler: sampling.Sampler) -> bool:
     return isinstance(sampler.reveal, FirstHitting) and sampler.reveal.schedule is not None
 
 
-def call_at_steps(denoise: Callable[[Array, Array], Array], T: Array) -> Callable[[Array, Array], Array]:
-    """Makes a network of (x, time in [0, 1]): it is told the first of its steps 1..T not before the time."""
+def call_at_steps(network: Callable[..., Array], T: Array) -> Callable[..., Array]:
+    """Makes a network of (x, time in [0, 1], ..), which is told the first of 1..T not before the time."""
 
-    def call(x: Array, time: Array) -> Array:
+    def call(x: Array, time: Array, *args: Any, **keywords: Any) -> Array:
         step = jnp.ceil(time * T).astype(jnp.int32)
-        return denoise(x, jnp.clip(step, 1, T))
+        return network(x, jnp.clip(step, 1, T), *args, **keywords)
 
     return call
 

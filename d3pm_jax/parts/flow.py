@@ -24,6 +24,7 @@ from d3pm_jax.evaluation.flow_bound import (
 from d3pm_jax.kinds import Given
 from d3pm_jax.machine.devices import batch_sharding
 from d3pm_jax.models import variables
+from d3pm_jax.parts.guidance import Guidance
 from d3pm_jax.parts.method import PlannedSampler
 from d3pm_jax.parts.network import Init
 from d3pm_jax.sampling.noise import fold_in_each
@@ -111,6 +112,7 @@ class Flow:
         condition: None,
         known_elements: Given | None,
         planned: PlannedSampler | None = None,
+        guidance: Guidance | None = None,
     ) -> sampling.Chain:
         """Draws samples from the flow: a chain without states, which failed where v is no number."""
         keys = fold_in_each(key, start + jnp.arange(shape[0], dtype=jnp.int32))
@@ -121,6 +123,13 @@ class Flow:
         states = jnp.zeros((0, *shape), jnp.int32)
         calls = jnp.ones(shape[:1], jnp.int32)
         return sampling.Chain(x, states, failed_at, calls, jnp.asarray(1, jnp.int32))
+
+    def settle_guidance(self, guidance: Guidance, planned: PlannedSampler | None) -> Guidance:
+        """Raises UserError, as there is no chain to guide."""
+        raise UserError(
+            "the run trains a flow, which draws a sample at once and cannot be guided: leave --guidance or "
+            "guidance out"
+        )
 
     def plan_sampler(self, sampler: sampling.Sampler, shape: tuple[int, ...]) -> PlannedSampler:
         """Raises UserError, as there is no chain for a sampler to draw."""

@@ -12,6 +12,7 @@ from jaxtyping import Array, Key
 
 from d3pm_jax.evaluation.bound import Compiled
 from d3pm_jax.kinds import Given
+from d3pm_jax.parts.guidance import Guidance
 from d3pm_jax.parts.network import Init
 from d3pm_jax.sampling import Chain, Row, Sampler
 from d3pm_jax.training.dropping import Dropping
@@ -121,11 +122,21 @@ class Method(Protocol):
         condition: Any,
         known_elements: Given | None,
         planned: PlannedSampler | None = None,
+        guidance: Guidance | None = None,
     ) -> Chain:
         """Draws samples of a shape [B, *S], the first of which has the number `start`.
 
         Sample i depends on the key, i, its label, its condition, the known elements and the sampler alone.
-        With a sampler, which `plan_sampler` planned, the recorded times are numbers of rows left.
+        With a sampler, which `plan_sampler` planned, the recorded times are numbers of rows left. Guidance is
+        what `settle_guidance` returned.
+        """
+        ...
+
+    def settle_guidance(self, guidance: Guidance, planned: PlannedSampler | None) -> Guidance:
+        """Returns how samples are guided, with what it leaves open filled in.
+
+        Raises:
+            UserError: it is not for this run, or not for the sampler.
         """
         ...
 

@@ -25,6 +25,7 @@ from d3pm_jax.measure.samples import Drawn, Given, choose_inputs, draw_samples
 from d3pm_jax.parts import build, reading
 from d3pm_jax.parts.begin import weights_of
 from d3pm_jax.parts.build import describe_conditions, make_caption
+from d3pm_jax.parts.guidance import Guidance
 from d3pm_jax.processes import Process
 from d3pm_jax.sampling import Sampler
 from d3pm_jax.storage import run_folder
@@ -108,6 +109,7 @@ class Run:
         condition: Any = None,
         given: Given | tuple[Any, Any] | None = None,
         sampler: Sampler | str | None = None,
+        guidance: Guidance | float | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Draws n samples.
 
@@ -129,13 +131,15 @@ class Run:
                 `sampling.named.SAMPLERS`; without it that of the config, which draws ancestrally by default.
                 `record` is of the numbers of rows left, which are t for a sampler that takes the steps one by
                 one.
+            guidance: towards the label or the condition, `runs.ClassifierFreeGuidance(2.0)` or gamma alone,
+                of a run that was trained with `train.drop_condition` above 0.
 
         Returns:
             x_0 int32 [n, *S], and x_t [R, n, *S] at the recorded t, or of the first `chains` samples alone.
 
         Raises:
-            UserError: the network gave NaN, takes no such label or condition, the sampler is not for this
-                run, or an argument cannot be used.
+            UserError: the network gave NaN, takes no such label or condition, the sampler or the guidance is
+                not for this run, or an argument cannot be used.
             ValueError: both `known_elements` and `given` are passed.
         """
         drawn = self.draw(
@@ -151,6 +155,7 @@ class Run:
             condition=condition,
             given=given,
             sampler=sampler,
+            guidance=guidance,
         )
         return drawn.x0, drawn.states
 
@@ -169,6 +174,7 @@ class Run:
         condition: Any = None,
         given: Given | tuple[Any, Any] | None = None,
         sampler: Sampler | str | None = None,
+        guidance: Guidance | float | None = None,
     ) -> Drawn:
         """Draws n samples as `sample` does, and returns as well how many calls of the network they took."""
         if given is not None:
@@ -195,6 +201,7 @@ class Run:
             shape,
             condition,
             sampler,
+            guidance,
         )
 
     def respaced(self, steps: int | Sequence[int]) -> "Run":

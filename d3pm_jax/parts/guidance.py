@@ -1,0 +1,157 @@
+"""Says in numbers how samples of a run are guided; `sampling.guidance` has the rules."""
+
+import abc
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from jaxtyping import Array
+
+from d3pm_jax.checks.arrays import describe
+from d3pm_jax.config.checks import Natural, check_number
+from d3pm_jax.errors import UserError, as_user_error
+from d3pm_jax.processes import Process
+from d3pm_jax.sampling import Sampler, guidance, laws
+from d3pm_jax.sampling.denoise import Denoise
+from d3pm_jax.sampling.guidance import Conditioned, Place
+from d3pm_jax.sampling.places import FirstHitting
+from d3pm_jax.training.dropping import Dropping
+
+PLACES = ("x_s", "x_0")
+
+
+class Guidance(abc.ABC):
+    """Says how samples of a run are guided; it is hashable, as programs are compiled for it."""
+
+    @abc.abstractmethod
+    def settle(
+        self, process: Process, categories: int, dropping: Dropping | None, sampler: Sampler
+    ) -> "Guidance":
+        """Returns the guidance with what it leaves open filled in for a run.
+
+        Args:
+            process: the forward process.
+            categories: that the network may predict.
+            dropping: of labels and conditions in training.
+            sampler: by which samples are drawn.
+
+        Raises:
+            UserError: it is not for this run.
+        """
+
+    @abc.abstractmethod
+    def guide(self, network: Conditioned, inputs: Mapping[str, Array], dropping: Dropping | None) -> Denoise:
+        """Returns what takes the place of the network in a sampler.
+
+        Args:
+            network: (x, time, inputs) -> logits of x_0.
+            inputs: "label" [B] and "condition" [B, *C], if the network takes any.
+            dropping: of labels and conditions in training.
+        """
+
+    @abc.abstractmethod
+    def options(self) -> dict[str, Any]:
+        """Returns what tells it apart in names of files, see `record.file_suffix`."""
+
+    @abc.abstractmethod
+    def in_words(self) -> str:
+        """Says what is guided, and how far: "gamma = 2 on x_s"."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassifierFreeGuidance(Guidance):
+    """Guides by a network that was trained with and without labels or conditions, by `train.drop_condition`.
+
+    See `sampling.guidance.classifier_free` for the rule, and docs/control.md for what it does.
+    """
+
+    gamma: float
+    """0: without label and condition, 1: with them, as they were learnt, above 1: more of them"""
+    on: Place | None = None
+    """the law that is guided; None: x_0 of a process with an extra mask, and x_s of others"""
+    late: int | None = None
+    """guide at steps up to this one alone, of the process with all of its steps; None: at all"""
+
+    def __post_init__(self) -> None:
+        """Raises UserError for a field that cannot be used."""
+        is_number = isinstance(self.gamma, int | float) and not isinstance(self.gamma, bool)
+        if not (is_number and math.isfinite(self.gamma)):
+            raise UserError(f"gamma is {describe(self.gamma)}: it must be a finite number, as 2.0")
+        if self.on not in (None, *PLACES):
+            raise UserError(f"on = {self.on!r}: it must be 'x_s' or 'x_0', the law that is guided, or None")
+        if self.late is not None:
+            check_number("late", self.late, Natural)
+
+    @property
+    def is_one_law(self) -> bool:
+        """Tells whether it is the network with the condition, or without it, at every step."""
+        return self.gamma == 1 or (self.gamma == 0 and self.late is None)
+
+    def settle(
+        self, process: Process, categories: int, dropping: Dropping | None, sampler: Sampler
+    ) -> "ClassifierFreeGuidance":
+        if dropping is None:
+            raise UserError(
+                "classifier-free guidance compares a network with and without its label or condition, and "
+                "this run never dropped them: train one that does, by d3pm train CONFIG "
+                "--train.drop-condition 0.1"
+            )
+        mask = laws.mask_of(process)
+        has_extra_mask = mask is not None and int(mask) >= categories
+        on = self.on or ("x_0" if has_extra_mask else "x_s")
+        if not self.is_one_law:
+            self._check_sampler(on, sampler)
+        return dataclasses.replace(self, on=on)
+
+    def _check_sampler(self, on: Place, sampler: Sampler) -> None:
+        """Raises UserError for a sampler that draws from no law that is guided."""
+        if on == "x_s":
+            with as_user_error():
+                sampler.check_guided()
+        reveal = sampler.reveal
+        if self.late is not None and isinstance(reveal, FirstHitting) and reveal.schedule is not None:
+            raise UserError(
+                f"late = {self.late} is a step, and first_hitting calls the network between steps: leave it "
+                f"out, or take `random_order`"
+            )
+
+    def guide(self, network: Conditioned, inputs: Mapping[str, Array], dropping: Dropping | None) -> Denoise:
+        assert dropping is not None  # as `settle` has seen
+        B = len(next(iter(inputs.values())))
+        own = dict(inputs)
+        if "condition" in own:
+            own["condition"] = dropping.extend_condition(own["condition"])
+        return guidance.classifier_free(
+            network, own, dropping.null_inputs(B), self.gamma, self.on or "x_s", self.late
+        )
+
+    def options(self) -> dict[str, Any]:
+        late = "" if self.late is None else f"_late{self.late}"
+        return {"guidance": f"{format_number(self.gamma)}_{self.on}{late}"}
+
+    def in_words(self) -> str:
+        steps = ""
+        if self.late is not None:
+            steps = f" at steps up to {self.late}"
+        return f"gamma = {format_number(self.gamma)} on {self.on}{steps}"
+
+
+def read_guidance(value: Any) -> Guidance | None:
+    """Returns the guidance that a caller asks for: one of these classes, or a gamma alone; None for none.
+
+    Raises:
+        UserError: it is something else.
+    """
+    if value is None or isinstance(value, Guidance):
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return ClassifierFreeGuidance(value)
+    raise UserError(
+        f"guidance is {describe(value)}: pass gamma, as 2.0, or runs.ClassifierFreeGuidance(gamma=2.0, ..)"
+    )
+
+
+def format_number(x: float) -> str:
+    """Writes a number with all of its digits, and whole ones without a point."""
+    return repr(float(x)).removesuffix(".0")
