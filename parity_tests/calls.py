@@ -170,11 +170,7 @@ def chain_by_sampler(lib: ModuleType, name: str) -> Function:
     def call(
         process: Any, sampler: str, logits: Any, neighbours: Any, places: Any, uniforms: Any, **args: Any
     ) -> Any:
-        def denoise(xt: Any, time: Any) -> Any:
-            in_line = xt.reshape(len(xt), -1)
-            before = in_line[:, [-1, *range(in_line.shape[1] - 1)]].reshape(xt.shape)
-            return _denoise(logits)(xt, _as_step(lib, time, process.T)) + neighbours[before] + places[None]
-
+        denoise = _denoise_with_neighbours(lib, process, logits, neighbours, places)
         if "known" in args:
             args["known"] = args["known"] > 0
         xT = process.draw_prior(uniforms[0, 0])
@@ -182,6 +178,32 @@ def chain_by_sampler(lib: ModuleType, name: str) -> Function:
         return lib.sampling.run_sampler(slots, denoise, process, xT, lambda *at: uniforms[at], **args)
 
     return call
+
+
+def edit_by_sampler(lib: ModuleType, name: str) -> Function:
+    """An edit by a sampler and the network of `chain_by_sampler`."""
+
+    def call(
+        process: Any, sampler: str, logits: Any, neighbours: Any, places: Any, uniforms: Any, **args: Any
+    ) -> Any:
+        denoise = _denoise_with_neighbours(lib, process, logits, neighbours, places)
+        if "known" in args:
+            args["known"] = args["known"] > 0
+        slots = make_sampler(lib, sampler)
+        return lib.sampling.run_edit(slots, denoise, process, noise=lambda *at: uniforms[at], **args)
+
+    return call
+
+
+def _denoise_with_neighbours(
+    lib: ModuleType, process: Any, logits: Any, neighbours: Any, places: Any
+) -> Function:
+    def denoise(xt: Any, time: Any) -> Any:
+        in_line = xt.reshape(len(xt), -1)
+        before = in_line[:, [-1, *range(in_line.shape[1] - 1)]].reshape(xt.shape)
+        return _denoise(logits)(xt, _as_step(lib, time, process.T)) + neighbours[before] + places[None]
+
+    return denoise
 
 
 def guided_chain(lib: ModuleType, name: str) -> Function:

@@ -293,6 +293,9 @@ PAIRS: dict[str, Pair] = {
     "sampling.run_sampler": Pair(
         sampling_cases.chains, call=calls.chain_by_sampler, dtypes=("float64",), differentiable=()
     ),
+    "sampling.run_edit": Pair(
+        sampling_cases.edits, call=calls.edit_by_sampler, dtypes=("float64",), differentiable=()
+    ),
     "sampling.laws.mask_of": Pair(sampling_cases.with_mask, dtypes=("float64",)),
     "sampling.laws.keep_logits": Pair(
         sampling_cases.steps_back(
@@ -519,6 +522,7 @@ REASONS: dict[str, str] = {
     "estimate_bound": _A_KEY + "all_t_bound",
     "stratified_bound": _A_KEY + "strata_bound",
     "sampling.sample_by": _A_KEY + "sampling.run_sampler",
+    "sampling.edit": _A_KEY + "sampling.run_edit",
     "sampling.watch_sampler": "sampling.run_sampler, and what its network was asked and said",
     "sampling.laws.require_mixing": _A_CHECK,
     "sampling.laws.require_absorbing": _A_CHECK,

@@ -19,6 +19,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "blocks": {"block": 2},
     "predictor_corrector": {"moves": 2, "h": 0.3},
     "gibbs": {"moves": 2},
+    "repaint": {"passes": 2},
 }
 
 
@@ -46,12 +47,19 @@ def _keep_and_correct(lib: ModuleType, module: Callable[[str], ModuleType]) -> A
     return lib.sampling.Sampler(module("transitions").Keep(0.7), corrector=module("correctors").Gibbs())
 
 
+def _noised_around(lib: ModuleType, module: Callable[[str], ModuleType]) -> Any:
+    corrector = module("correctors").Gibbs()
+    transition = module("transitions").Keep(0.7)
+    return lib.sampling.Sampler(transition, corrector=corrector, passes=2, noises_known=True)
+
+
 SLOTS: dict[str, Callable[[ModuleType, Callable[[str], ModuleType]], Any]] = {
     "shaped": _shaped,
     "first_hitting by a schedule": _by_schedule,
     "likeliest in blocks": _likeliest_in_blocks,
     "euler and correct": _euler_and_correct,
     "keep and correct": _keep_and_correct,
+    "noised around": _noised_around,
 }
 
 

@@ -116,7 +116,7 @@ def noised_again(dtype: str) -> Iterator[Case]:
     """Steps from s up to t."""
     for case in steps_back(MIXING, "process", "xt", "t", "s")(dtype):
         args = case.args
-        yield case._replace(args=args | {"t": np.maximum(args["s"], 1), "s": args["t"]})
+        yield case._replace(args=args | {"t": args["s"], "s": args["t"]})
 
 
 def with_mask(dtype: str) -> Iterator[Case]:
@@ -256,11 +256,13 @@ CHAINS: dict[str, tuple[str, ...]] = {
     "predictor_corrector": ("marginal", "uniform", "absorbing_extra"),
     "stratified": ("uniform", "absorbing_extra", "masked", "gaussian"),
     "gibbs": ("uniform", "absorbing_extra", "masked", "gaussian"),
+    "repaint": ("uniform", "absorbing_extra", "masked", "gaussian"),
     "shaped": ("uniform",),
     "first_hitting by a schedule": ("absorbing_extra",),
     "likeliest in blocks": ("absorbing_extra",),
     "keep and correct": ("marginal",),
     "euler and correct": ("marginal",),
+    "noised around": ("marginal",),
 }
 QUICK_CHAINS = (
     ("maskgit", "absorbing_extra"),
@@ -291,6 +293,8 @@ def chains(dtype: str) -> Iterator[Case]:
         ("first_hitting", "absorbing_extra"),
         ("blocks", "absorbing_extra"),
         ("gibbs", "uniform"),
+        ("repaint", "gaussian"),
+        ("noised around", "marginal"),
     ):
         args = _chain(sampler, family, dtype) | clamp
         yield Case(f"{sampler}, {family}, known places", args, eager=False, quick=False)
@@ -311,6 +315,26 @@ def chains(dtype: str) -> Iterator[Case]:
     args["logits"] = args["logits"].copy()
     args["logits"][1] = -INF
     yield Case("psi, uniform, no law", args, eager=False, quick=False)
+
+
+def edits(dtype: str) -> Iterator[Case]:
+    """Of some strengths, with places known or none, by a plan with passes or levels that it skips."""
+    rng = random(75)
+    x0 = rng.integers(0, K - 1, (B, *S))
+    known = rng.integers(0, 2, (B, *S))
+    plan = torch_ref.sampling.chain.plan_levels((T, 5, 2, 0))
+    for sampler, family, strength, options in (
+        ("ancestral", "masked", 0.5, {}),
+        ("repaint", "gaussian", 0.4, {"known": known}),
+        ("noised around", "marginal", 0.7, {"known": known}),
+        ("ddim", "uniform", 0.6, {"plan": plan}),
+        ("random_order", "absorbing_extra", 0.5, {"known": known}),
+        ("ancestral", "masked", 1.0, {}),
+        ("ancestral", "masked", 0.01, {}),
+    ):
+        args = _chain(sampler, family, dtype) | {"x0": x0, "strength": strength, "record": (0, 1)} | options
+        is_quick = sampler == "repaint"
+        yield Case(f"{sampler}, {family}, strength {strength}", args, eager=False, quick=is_quick)
 
 
 def _chain(sampler: str, name: str, dtype: str, steps: int = T) -> dict[str, Any]:

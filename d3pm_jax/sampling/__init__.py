@@ -4,6 +4,7 @@ from d3pm_jax.sampling import correctors, guidance, laws, named, places, transit
 from d3pm_jax.sampling.ancestral import Reverse, ancestral, sample
 from d3pm_jax.sampling.chain import Chain, Row
 from d3pm_jax.sampling.denoise import Denoise
+from d3pm_jax.sampling.editing import edit, run_edit
 from d3pm_jax.sampling.grids import best_grid, even_grid
 from d3pm_jax.sampling.infilling import infill, sample_infill
 from d3pm_jax.sampling.noise import Noise, Streams, per_example
@@ -23,6 +24,7 @@ __all__ = [
     "ancestral",
     "best_grid",
     "correctors",
+    "edit",
     "even_grid",
     "guidance",
     "infill",
@@ -31,6 +33,7 @@ __all__ = [
     "named",
     "per_example",
     "places",
+    "run_edit",
     "run_sampler",
     "sample",
     "sample_by",

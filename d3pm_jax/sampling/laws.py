@@ -154,7 +154,7 @@ def most_remasked(process: Process, t: Int[Array, "..."], s: Int[Array, "..."]) 
     return jnp.where(alpha_t > mixed_s, mixed_s / jnp.where(alpha_t > 0, alpha_t, 1.0), 1.0)
 
 
-@declared(xt=CATEGORIES, t=steps(1), s=steps(0))
+@declared(xt=CATEGORIES, t=steps(0), s=steps(0))
 def renoise_logits(
     process: Process, xt: Int[Array, "*S"], t: Int[Array, "..."], s: Int[Array, "..."]
 ) -> Float[Array, "*S K"]:
@@ -163,7 +163,7 @@ def renoise_logits(
     Args:
         process: a `Mixing`.
         xt: categories.
-        t: steps 1..T.
+        t: steps 0..T.
         s: steps t..T.
 
     Raises:

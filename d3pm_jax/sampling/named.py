@@ -137,6 +137,11 @@ def gibbs(moves: int = 1) -> Sampler:
     return Sampler(corrector=Gibbs(moves))
 
 
+def repaint(passes: int = 10, noises_known: bool = False) -> Sampler:
+    """Takes each step so many times, noised back up between: every process (RePaint, 2201.09865)."""
+    return Sampler(passes=passes, noises_known=noises_known)
+
+
 SAMPLERS: dict[str, Callable[..., Sampler]] = {
     f.__name__: f
     for f in (
@@ -160,6 +165,7 @@ SAMPLERS: dict[str, Callable[..., Sampler]] = {
         predictor_corrector,
         stratified,
         gibbs,
+        repaint,
     )
 }
 
@@ -230,6 +236,11 @@ def _parse_number(name: str, field: str, value: str | Number, number_type: type)
     Raises:
         ValueError: it stands for none, or the field takes none.
     """
+    if number_type is bool:
+        word = str(value).lower()
+        if word not in ("true", "false"):
+            raise ValueError(f"sampler.{field} = {one_line(repr(value), 80)}: it must be true or false")
+        return word == "true"
     if number_type not in (int, float):
         raise ValueError(
             f"sampler.{field}: it is no number, and set in Python, as sampling.named.{name}({field}=..)"

@@ -56,6 +56,10 @@ class Sampler:
     """the length of blocks of places that are drawn one after the other, in the order of the places"""
     corrector: Corrector | None = None
     """moves at each level between the rows"""
+    passes: int = 1
+    """how often each row is taken; between two of them x goes back up to where the row began"""
+    noises_known: bool = False
+    """whether known places are noised as x is, until they are clean at the end; else they always are"""
 
     def __post_init__(self) -> None:
         """Raises ValueError for slots that do not go together."""
@@ -69,6 +73,15 @@ class Sampler:
             raise ValueError("a corrector moves at a level, and places are revealed at none: leave out one")
         if self.block is not None and self.block < 1:
             raise ValueError(f"block = {self.block}: a block has at least 1 place")
+        if self.passes < 1:
+            raise ValueError(f"passes = {self.passes}: each row is taken at least once")
+        repeats = f"passes = {self.passes}" if self.passes > 1 else ""
+        noises = "noises_known = True" if self.noises_known else ""
+        for slot in filter(None, (repeats, noises)):
+            if self.reveal is not None:
+                raise ValueError(f"{slot}: a place that was revealed is never noised again; leave it out")
+            if self.block is not None:
+                raise ValueError(f"{slot}: a block is drawn given clean ones before it; leave it out")
 
     @property
     def needs_extra_mask(self) -> bool:
@@ -115,9 +128,11 @@ class Problem(NamedTuple):
     process: Process
     noise: Callable[[Array, int | Array], Array]
     belief: Belief
+    x0: Int[Array, " B *S"] | None  # what known places hold
     unknown: Bool[Array, " B *S"] | None  # the places to draw; None: all
     masked_at_start: Bool[Array, " B *S"] | None  # of a sampler that reveals
     rows: int  # of a block
+    largest_rise: int  # of a row of the plan: by how many steps it goes back up
     is_watched: bool  # whether rows hand out what they saw
 
 
@@ -136,7 +151,7 @@ def make_plan(sampler: Sampler, process: Process, shape: tuple[int, ...]) -> tup
     sampler.check(process)
     block = _length_of_block(sampler, shape)
     if sampler.reveal is None:
-        of_block = sampler.transition.plan(process)
+        of_block = _repeat_rows(sampler.transition.plan(process), sampler.passes)
     else:
         rows = sampler.reveal.num_rows(block)
         of_block = tuple(Row(rows - i, process.T, 0) for i in range(rows))
@@ -145,6 +160,19 @@ def make_plan(sampler: Sampler, process: Process, shape: tuple[int, ...]) -> tup
     blocks = math.prod(shape) // block
     numbers = iter(range(blocks * len(of_block), 0, -1))
     return tuple(row._replace(number=next(numbers), block=b) for b in range(blocks) for row in of_block)
+
+
+def _repeat_rows(rows: Sequence[Row], passes: int) -> tuple[Row, ...]:
+    """Returns rows that are taken so many times each, with ways back up between; numbered anew."""
+    levels = []
+    for row in rows:
+        levels += [(row.t, row.s)]
+        for _ in range(passes - 1):
+            # A row that holds its level has nowhere to go back to.
+            if row.s < row.t:
+                levels += [(row.s, row.t)]
+            levels += [(row.t, row.s)]
+    return tuple(Row(len(levels) - i, t, s) for i, (t, s) in enumerate(levels))
 
 
 def _length_of_block(sampler: Sampler, shape: tuple[int, ...]) -> int:
@@ -202,13 +230,14 @@ def check_plan(plan: Sequence[Row], sampler: Sampler, process: Process, shape: t
                 f"there"
             )
     for row in plan:
-        if not (1 <= row.t <= process.T and 0 <= row.s <= process.T):
+        goes_up_from_data = row.t == 0 and row.s > 0
+        if not ((1 <= row.t <= process.T or goes_up_from_data) and 0 <= row.s <= process.T):
             raise ValueError(
                 f"row {row.number} goes from {row.t} to {row.s}: steps are 1..{process.T}, and 0"
             )
-        if row.s > row.t:
+        if row.s > row.t + 1:
             laws.require_mixing(process, f"row {row.number}, which goes back up from {row.t} to {row.s},")
-        elif not sampler.transition.takes_long_steps and row.s != row.t - 1:
+        elif row.s <= row.t and not sampler.transition.takes_long_steps and row.s != row.t - 1:
             raise ValueError(
                 f"row {row.number} goes from {row.t} to {row.s}, but {type(sampler.transition).__name__} "
                 f"takes one step at a time: respace the process, or take Keep or Remask"
@@ -257,7 +286,8 @@ def run_sampler(
         record: the numbers of rows left whose x to return; of a sampler that takes all steps these are t.
         belief: what the logits of x_0 are (see `beliefs`).
         x0: what known places hold; any category elsewhere.
-        known: which places stay as they are in x0; none by default.
+        known: which places stay as they are in x0; none by default. Of a sampler with `noises_known` they are
+            noised with the noise of each row, those of x_T with that of row 0.
         plan: the rows to take, of `make_plan` by default.
 
     Returns:
@@ -384,20 +414,35 @@ def _run(
     unknown = None
     if x0 is not None and known is not None:
         unknown = ~known
-        xT = jnp.where(known, x0, xT)
+        held = x0
+        if sampler.noises_known:
+            first_noise = draw_noise(jnp.asarray(PRIOR_STEP, jnp.int32), DRAW)
+            held = process.draw_q(x0, jnp.asarray(plan[0].t, jnp.int32), first_noise)
+        xT = jnp.where(known, held, xT)
     masked_at_start = None
     if sampler.reveal is not None:
         masked_at_start = _is_masked(process, xT, unknown)
     rows = len(plan) // len({row.block for row in plan})
+    rise = max(row.s - row.t for row in plan)
     problem = Problem(
-        sampler, beliefs, guided, process, draw_noise, belief, unknown, masked_at_start, rows, is_watched
+        sampler,
+        beliefs,
+        guided,
+        process,
+        draw_noise,
+        belief,
+        x0,
+        unknown,
+        masked_at_start,
+        rows,
+        rise,
+        is_watched,
     )
-    goes_up = any(row.s > row.t for row in plan) and sampler.reveal is None
 
     def take_row(state: State, row: Row) -> tuple[State, Seen | None]:
         if sampler.reveal is not None:
             return _reveal(problem, state, row)
-        if not goes_up:
+        if rise <= 0:
             return _move(problem, state, row)
         return lax.cond(
             row.s > row.t,
@@ -457,7 +502,7 @@ def _move(problem: Problem, state: State, row: Row) -> tuple[State, Seen | None]
         law = problem.guided.guide(log_laws, process, x, t, s)
         drawn = inverse_cdf.categorical(law, noise(DRAW))
         memory = sampler.transition.remember(view, drawn)
-    state = state._replace(x=_where(may_change, drawn, x), memory=memory)
+    state = state._replace(x=_hold_known(problem, may_change, drawn, x, row), memory=memory)
     if sampler.corrector is not None:
         state = _correct(problem, state, row, may_change)
     return state, _see(problem, x, beliefs[0], state.x)
@@ -604,9 +649,12 @@ def _noise_again(problem: Problem, state: State, row: Row) -> tuple[State, Seen 
     x = state.x
     t = jnp.broadcast_to(row.t, x.shape[:1])
     s = jnp.broadcast_to(row.s, x.shape[:1])
-    law = laws.renoise_logits(problem.process, x, t, s)
-    drawn = inverse_cdf.categorical(law, problem.noise(row.number, DRAW))
-    after = _where(_may_change(problem, x, row), drawn, x)
+    u = problem.noise(row.number, DRAW)
+    if problem.largest_rise == 1:
+        drawn = problem.process.draw_step(x, s, u)
+    else:
+        drawn = inverse_cdf.categorical(laws.renoise_logits(problem.process, x, t, s), u)
+    after = _hold_known(problem, _may_change(problem, x, row), drawn, x, row)
     return state._replace(x=after), _see(problem, x, None, after)
 
 
@@ -647,8 +695,13 @@ def _may_change(problem: Problem, x: Array, row: Row) -> Array | None:
     return in_block & problem.unknown
 
 
-def _where(may_change: Array | None, drawn: Array, x: Array) -> Array:
-    """Returns what was drawn where a row may change x."""
+def _hold_known(problem: Problem, may_change: Array | None, drawn: Array, x: Array, row: Row) -> Array:
+    """Returns what a row drew where it may change x; else x, or x_0 noised to where the row goes."""
     if may_change is None:
         return drawn
-    return jnp.where(may_change, drawn, x)
+    held = x
+    if problem.sampler.noises_known and problem.x0 is not None:
+        s = jnp.broadcast_to(row.s, x.shape[:1])
+        # What the row drew at a known place is left, so that its noise has not been used yet.
+        held = problem.process.draw_q(problem.x0, s, problem.noise(row.number, DRAW))
+    return jnp.where(may_change, drawn, held)

@@ -123,4 +123,5 @@ CASES: dict[str, Case] = {
         named.stratified(), ALL, lambda w, p, x, t, s, m: rules.stratified(w, p, x, t, m["clock"])[0]
     ),
     "gibbs": Case(named.gibbs(moves=2), ALL, _bayes, move=lambda w, p, x, t: rules.gibbs(w, p, t)),
+    "repaint": Case(named.repaint(passes=2), ALL, _bayes),
 }

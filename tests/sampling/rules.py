@@ -322,6 +322,23 @@ def entropy_bound(c: Candidates, bound: float) -> list[int]:
     return order[: max([1, *fits])]
 
 
+def draw_forward(world: World, q: np.ndarray, x: np.ndarray, u: np.ndarray) -> np.ndarray:
+    """Draws from the row of x [.., L] of a matrix q [K, K] of the process.
+
+    Where a place stays or is drawn anew, u is cut into the shares of the others, then that of x, and that of
+    a mask on top is last; of any other process into the shares of all in their order.
+    """
+    drawn = np.empty_like(x)
+    for place in np.ndindex(x.shape):
+        order = list(range(K))
+        if world.name != "gaussian":
+            mask = [MASK] if world.name == "masked" and x[place] != MASK else []
+            order = [k for k in order if k not in (x[place], *mask)] + [x[place]] + mask
+        shares = np.cumsum(q[x[place], order])
+        drawn[place] = order[min(int(np.sum(shares <= u[place])), K - 1)]
+    return drawn
+
+
 def draw(p: np.ndarray, u: np.ndarray) -> np.ndarray:
     """The category of p [.., K] that u falls into."""
     return np.minimum((np.cumsum(p, axis=-1) <= u[..., None]).sum(-1), K - 1)

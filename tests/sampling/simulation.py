@@ -26,6 +26,7 @@ def simulate(
     u: np.ndarray,
     levels: list[int],
     unknown: np.ndarray | None = None,
+    x0: np.ndarray | None = None,
 ) -> Simulated:
     """Draws a chain by the rules.
 
@@ -37,6 +38,7 @@ def simulate(
         u: noise [rows + 1, streams, B, L], by the number of rows left and the stream.
         levels: T, ..., 0 of a transition; of a sampler that reveals, as many and one more than it has rows.
         unknown: the places that may change, [B, L]; the others stay as they are in x.
+        x0: what those hold in the end, where they are noised.
     """
     if unknown is None:
         unknown = np.ones(x.shape, bool)
@@ -51,9 +53,14 @@ def simulate(
     for start in range(0, x.shape[1], block):
         in_block = np.isin(np.arange(x.shape[1]), np.arange(start, start + block)) & unknown
         for t, s in pairs:
-            x, memory = _move(case, world, beliefs[t], x, t, s, memory, u[number], in_block)
-            calls += 1
-            if case.move is not None and s > 0:
+            if s > t:
+                x = np.where(in_block, rules.draw_forward(world, world.Q[s], x, u[number, DRAW]), x)
+            else:
+                x, memory = _move(case, world, beliefs[t], x, t, s, memory, u[number], in_block)
+                calls += 1
+            if x0 is not None:
+                x = np.where(unknown, x, rules.draw_forward(world, world.Qbar[s], x0, u[number, DRAW]))
+            if s <= t and case.move is not None and s > 0:
                 x = _correct(case, world, beliefs[s], x, s, u[number], in_block)
                 calls += case.sampler.corrector.moves  # pyright: ignore[reportOptionalMemberAccess]
             number -= 1

@@ -17,6 +17,7 @@ def test_fields_are_numbers_or_words_for_them():
     assert named.choose_sampler("maskgit", {"rows": "8", "top-k": "3", "top-p": ".9"}) == expected
     assert named.choose_sampler("psi", {"kappa": 1}) == named.psi(1.0)
     assert named.choose_sampler("entropy_bound", {"bound": "inf"}) == named.entropy_bound(math.inf)
+    assert named.choose_sampler("repaint", {"noises-known": "true", "passes": 5}) == named.repaint(5, True)
     for name, make in named.SAMPLERS.items():
         assert named.choose_sampler(name) == make()
         assert set(named.default_fields(name)).isdisjoint(named.SHAPING_FIELDS)
@@ -41,6 +42,7 @@ def test_fields_at_their_defaults_are_left_out():
         ("psi", {"kappa": "nan"}, "kappa = nan: it must be in [0, 1]"),
         ("remdm_loop", {"alpha": "nan"}, "alpha = nan: it must be in [0, 1]"),
         ("psi", {"top_k": 0}, "top_k = 0: it must be at least 1"),
+        ("repaint", {"noises_known": 1}, "sampler.noises_known = 1: it must be true or false"),
         ("first_hitting", {"schedule": "linear"}, "named.first_hitting(schedule=..)"),
     ],
 )

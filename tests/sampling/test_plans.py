@@ -18,6 +18,7 @@ from d3pm_jax.sampling import (
     make_plan,
     named,
     places,
+    run_edit,
     run_sampler,
     sample_by,
     transitions as tr,
@@ -71,6 +72,15 @@ SLOTS = {
     "a corrector of rates leaps as the sampler does, but Keep does not": lambda: Sampler(
         tr.Keep(), corrector=c.RateCorrector()
     ).check(UNIFORM),
+    "passes = 0: each row is taken at least once": lambda: named.repaint(0),
+    "passes = 2: a place that was revealed is never noised again": lambda: Sampler(
+        reveal=places.Reveal(), passes=2
+    ),
+    "passes = 3: a block is drawn given clean ones before it": lambda: Sampler(block=2, passes=3),
+    "noises_known = True: a place that was revealed": lambda: Sampler(
+        reveal=places.Reveal(), noises_known=True
+    ),
+    "noises_known = True: a block is drawn": lambda: Sampler(block=2, noises_known=True),
     "places are revealed at none: leave out one": lambda: Sampler(
         reveal=places.Reveal(), corrector=c.Gibbs()
     ),
@@ -97,6 +107,8 @@ TYPES = [
     (Shaping, {"top_k": 2.0}, "top_k is 2.0, expected a whole number: pass an int"),
     (Shaping, {"forbid": 3}, "forbid is 3, expected whole numbers: pass a tuple of ints"),
     (Sampler, {"block": 1.5}, "block is 1.5, expected a whole number: pass an int"),
+    (Sampler, {"passes": 2.0}, "passes is 2.0, expected a whole number: pass an int"),
+    (Sampler, {"noises_known": 1}, "noises_known is 1, expected"),
     (Sampler, {"transition": "bayes"}, "transition is 'bayes', expected a Transition"),
 ]
 
@@ -163,6 +175,14 @@ def run(sampler: Sampler, process: Process = ABSORBING, shape=(2, L), **argument
     return run_sampler(sampler, denoise, process, xT, lambda row, stream: jnp.full(shape, 0.5), **arguments)
 
 
+def run_edit_of(sampler: Sampler, strength: float):
+    def denoise(x, t):
+        return d3pm.forbid(jnp.zeros((*x.shape, K)), K - 1)
+
+    x0 = jnp.zeros((2, L), jnp.int32)
+    return run_edit(sampler, denoise, ABSORBING, x0, strength, lambda row, stream: jnp.full(x0.shape, 0.5))
+
+
 HELD = (Row(2, T, 2), Row(1, 2, 2))
 UP = (Row(3, T, 2), Row(2, 2, 3), Row(1, 3, 0))
 CALLS = {
@@ -175,9 +195,17 @@ CALLS = {
     "but Bayes takes one step at a time: respace": lambda: run(Sampler(), plan=[Row(1, T, 0)]),
     "but Mixture takes one step at a time: respace": lambda: run(named.psi(), plan=[Row(1, T, 0)]),
     "but Poisson takes one step at a time: respace": lambda: run(named.tau_leaping(), plan=[Row(1, T, 0)]),
-    "row 2, which goes back up from 2 to 3, needs": lambda: run(
-        Sampler(), DENSE, plan=[*DOWN[:-2], Row(2, 2, 3), Row(1, 3, 0)]
+    "row 2, which goes back up from 2 to 4, needs": lambda: run(
+        Sampler(), DENSE, plan=[Row(4, 4, 3), Row(3, 3, 2), Row(2, 2, 4), Row(1, 4, 0)]
     ),
+    "row 2 goes from 0 to 7: steps are 1..6": lambda: run(
+        named.ddim(), plan=[Row(3, T, 0), Row(2, 0, 7), Row(1, 7, 0)]
+    ),
+    "strength = 0.0: it must be above 0, and at most 1": lambda: run_edit_of(Sampler(), 0.0),
+    "strength = 1.5: it must be above 0, and at most 1": lambda: run_edit_of(Sampler(), 1.5),
+    "strength = nan: it must be a finite number": lambda: run_edit_of(Sampler(), float("nan")),
+    "block = 2: a block is drawn while all after it are masked": lambda: run_edit_of(named.blocks(2), 0.5),
+    "FirstHitting begins where all places are masked": lambda: run_edit_of(named.first_hitting(), 0.5),
     "block = 3 does not divide the 4 places": lambda: run(named.blocks(3)),
     "block = 8 does not divide the 4 places of an example": lambda: run(named.blocks(8), plan=DOWN),
     "the plan goes through the blocks [-1], and the sampler through [0, 1]": lambda: run(

@@ -63,6 +63,8 @@ def levels_of(name: str) -> list[int]:
         return list(range(rows, -1, -1))
     if name == "remdm_loop":
         return LOOP
+    if name == "repaint":
+        return [4, 3, 4, 3, 2, 3, 2, 1, 2, 1, 0, 1, 0]
     return list(range(T, -1, -1))
 
 
@@ -74,6 +76,7 @@ PAIRS += [
     ("masked", "gibbs"),
     ("uniform", "predictor_corrector"),
     ("absorbing", "stratified"),
+    *((name, "repaint") for name in ("uniform", "marginal", "absorbing", "masked")),
 ]
 
 

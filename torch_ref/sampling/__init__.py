@@ -4,6 +4,7 @@ from torch_ref.sampling import guidance
 from torch_ref.sampling.ancestral import Reverse, ancestral
 from torch_ref.sampling.chain import Chain, Row
 from torch_ref.sampling.denoise import Denoise
+from torch_ref.sampling.editing import run_edit
 from torch_ref.sampling.grids import best_grid, even_grid
 from torch_ref.sampling.infilling import infill
 from torch_ref.sampling.noise import Noise, Streams
@@ -25,5 +26,6 @@ __all__ = [
     "guidance",
     "infill",
     "make_plan",
+    "run_edit",
     "run_sampler",
 ]

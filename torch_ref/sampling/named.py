@@ -130,6 +130,11 @@ def gibbs(moves: int = 1) -> Sampler:
     return Sampler(corrector=Gibbs(moves))
 
 
+def repaint(passes: int = 10, noises_known: bool = False) -> Sampler:
+    """Takes each step so many times, noised back up between: every process (RePaint, 2201.09865)."""
+    return Sampler(passes=passes, noises_known=noises_known)
+
+
 SAMPLERS: dict[str, Callable[..., Sampler]] = {
     f.__name__: f
     for f in (
@@ -153,5 +158,6 @@ SAMPLERS: dict[str, Callable[..., Sampler]] = {
         predictor_corrector,
         stratified,
         gibbs,
+        repaint,
     )
 }

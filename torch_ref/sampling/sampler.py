@@ -33,6 +33,8 @@ class Sampler:
     reveal: Places | None = None
     block: int | None = None
     corrector: Corrector | None = None
+    passes: int = 1
+    noises_known: bool = False
 
     @property
     def needs_extra_mask(self) -> bool:
@@ -48,9 +50,11 @@ class Problem(NamedTuple):
     process: Process
     noise: Streams
     belief: Belief
+    x0: Tensor  # [B, *S]  what known places hold
     unknown: Tensor  # [B, *S]  the places to draw
     masked_at_start: Tensor  # [B, *S]
     rows: int  # of a block
+    largest_rise: int  # of a row of the plan: by how many steps it goes back up
 
     def row_noise(self, row: Row) -> Callable[[int], Tensor]:
         """Returns the noise of a row, by stream."""
@@ -62,7 +66,7 @@ def make_plan(sampler: Sampler, process: Process, shape: tuple[int, ...]) -> tup
     num_places = math.prod(shape)
     block = sampler.block or num_places
     if sampler.reveal is None:
-        of_block = sampler.transition.plan(process)
+        of_block = repeat_rows(sampler.transition.plan(process), sampler.passes)
     else:
         rows = sampler.reveal.num_rows(block)
         of_block = tuple(Row(rows - i, process.T, 0) for i in range(rows))
@@ -75,6 +79,15 @@ def make_plan(sampler: Sampler, process: Process, shape: tuple[int, ...]) -> tup
         for row in of_block:
             plan.append(Row(blocks * len(of_block) - len(plan), row.t, row.s, b))
     return tuple(plan)
+
+
+def repeat_rows(rows: Sequence[Row], passes: int) -> tuple[Row, ...]:
+    """Returns rows that are taken so many times each, with ways back up between; numbered anew."""
+    levels = []
+    for row in rows:
+        way_back = [(row.s, row.t)] if row.s < row.t else []
+        levels += [(row.t, row.s), *(passes - 1) * [*way_back, (row.t, row.s)]]
+    return tuple(Row(len(levels) - i, t, s) for i, (t, s) in enumerate(levels))
 
 
 def run_sampler(
@@ -96,13 +109,19 @@ def run_sampler(
     unknown = torch.ones_like(xT, dtype=torch.bool)
     if x0 is not None and known is not None:
         unknown = ~known
-        xT = torch.where(known, x0, xT)
+        held = x0
+        if sampler.noises_known:
+            held = process.draw_q(x0, torch.tensor(plan[0].t), noise(PRIOR_STEP, DRAW))
+        xT = torch.where(known, held, xT)
+    else:
+        x0 = xT
     masked_at_start = torch.zeros_like(unknown)
     mask = laws.mask_of(process)
     if mask is not None:
         masked_at_start = (xT == mask) & unknown
     rows = len(plan) // len({row.block for row in plan})
-    problem = Problem(sampler, denoise, process, noise, belief, unknown, masked_at_start, rows)
+    rise = max(row.s - row.t for row in plan)
+    problem = Problem(sampler, denoise, process, noise, belief, x0, unknown, masked_at_start, rows, rise)
 
     def take_row(state: State, row: Row) -> State:
         if sampler.reveal is not None:
@@ -145,7 +164,7 @@ def _move(problem: Problem, state: State, row: Row) -> State:
         memory = transition.remember(views[0], drawn)
     else:
         drawn, memory = transition.draw(view_of(denoise(x, process.time[t])))
-    state = call_all(state)._replace(x=torch.where(may_change, drawn, x), memory=memory)
+    state = call_all(state)._replace(x=_hold_known(problem, drawn, x, row), memory=memory)
 
     # At s = 0, where the data is, there is nothing to correct.
     if problem.sampler.corrector is None or row.s == 0:
@@ -229,9 +248,21 @@ def _noise_again(problem: Problem, state: State, row: Row) -> State:
     x = state.x
     t = torch.full(x.shape[:1], row.t)
     s = torch.full(x.shape[:1], row.s)
-    law = laws.renoise_logits(problem.process, x, t, s)
-    drawn = numerics.categorical(law, problem.noise(row.number, DRAW))
-    return state._replace(x=torch.where(_may_change(problem, row), drawn, x))
+    u = problem.noise(row.number, DRAW)
+    if problem.largest_rise == 1:
+        drawn = problem.process.draw_step(x, s, u)
+    else:
+        drawn = numerics.categorical(laws.renoise_logits(problem.process, x, t, s), u)
+    return state._replace(x=_hold_known(problem, drawn, x, row))
+
+
+def _hold_known(problem: Problem, drawn: Tensor, x: Tensor, row: Row) -> Tensor:
+    """Returns what a row drew where it may change x; else x, or x_0 noised to where the row goes."""
+    held = x
+    if problem.sampler.noises_known:
+        s = torch.full(x.shape[:1], row.s)
+        held = problem.process.draw_q(problem.x0, s, problem.noise(row.number, DRAW))
+    return torch.where(_may_change(problem, row), drawn, held)
 
 
 def _shape(problem: Problem, logits: Tensor, x: Tensor, t: Tensor) -> tuple[Tensor, Belief]:
