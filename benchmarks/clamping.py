@@ -12,7 +12,7 @@ data: what comes of few steps alone.
 
 import itertools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
@@ -98,7 +98,9 @@ class Clamping:
         return x
 
 
-def distances(process: Process, ways: list[tuple[bool, int]]) -> tuple[dict[tuple[bool, int], float], float]:
+def distances(
+    process: Process, ways: Sequence[tuple[bool, int]]
+) -> tuple[dict[tuple[bool, int], float], float]:
     """Returns total variations, the mean over laws: with x_1 known by way of clamping, and without.
 
     Args:

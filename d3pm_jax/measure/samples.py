@@ -76,7 +76,7 @@ def make_sampler(
         modulo their number. `progress` is called with the
         number of samples that are done, first with 0 when all is compiled. With `chains` x_t is returned for
         so many samples alone, the first ones: for all of them it takes R times their memory. Every sample has
-        the `known_elements`. It raises a UserError where the network gave NaN.
+        the `known_elements`, or sample i row i of them modulo their number. It raises a UserError where the network gave NaN.
     """
     devices = parts.mesh.size
     size = max(1, batch_size // devices) * devices
@@ -136,8 +136,11 @@ def make_sampler(
             conditions = None
             if condition is not None:
                 conditions = condition[index % len(condition)]
+            elements = None
+            if known_elements is not None:
+                elements = Given(*(_rows_of_batch(array, index, shape) for array in known_elements))
             batch = draw_batch(
-                params, parts.method.process, key, np.int32(start), labels, conditions, known_elements
+                params, parts.method.process, key, np.int32(start), labels, conditions, elements
             )
 
             # The call returns when the program is compiled and started: progress begins there.
@@ -173,8 +176,11 @@ def draw_samples(
     condition: Any = None,
     sampler: Sampler | str | None = None,
     guidance: Guidance | float | None = None,
+    strength: float | None = None,
 ) -> Drawn:
     """Draws n samples of a run by a program that is compiled once for each sampler; see `make_sampler`.
+
+    With a strength they are edits of the x_0 of the known elements, all of which count then.
 
     Raises:
         UserError: an argument cannot be used, or the sampler or the guidance is not for this run.
@@ -188,12 +194,15 @@ def draw_samples(
         raise UserError(f"shape = {shape!r}: it must be {describe_hint(tuple[Size, ...])}")
     if known_elements is not None:
         known_elements = _convert_known_elements(
-            known_elements, shape or parts.description.shape, parts.categories
+            known_elements,
+            shape or parts.description.shape,
+            parts.categories,
+            is_edited=strength is not None,
         )
     if not callable(progress):
         raise UserError(f"progress is {describe(progress)}, expected a function of how many are done")
     parts.method.check_sampling(recorded_times, shape, known_elements)
-    planned = plan_sampler(parts, choose_sampler_of(parts, sampler), shape)
+    planned = plan_sampler(parts, choose_sampler_of(parts, sampler), shape, strength)
     guidance = settle_guidance(parts, guidance, planned)
     size = min(batch_size, n)
     with as_user_error():
@@ -235,16 +244,33 @@ def choose_sampler_of(parts: Parts, sampler: Sampler | str | None) -> Sampler | 
 
 
 def plan_sampler(
-    parts: Parts, sampler: Sampler | None, shape: tuple[int, ...] | None = None
+    parts: Parts,
+    sampler: Sampler | None,
+    shape: tuple[int, ...] | None = None,
+    strength: float | None = None,
 ) -> PlannedSampler | None:
     """Plans the rows of a sampler of `choose_sampler_of` for samples of a shape *S, by default of the data.
 
+    Args:
+        parts: of the run.
+        sampler: None for the way of a run whose config names none.
+        shape: of a sample.
+        strength: of edits; None for samples.
+
     Raises:
-        UserError: it is not for this run.
+        UserError: it is not for this run, or for edits.
     """
-    if sampler is None:
+    if sampler is None and strength is None:
         return None
-    return parts.method.plan_sampler(sampler, shape or parts.description.shape)
+    return parts.method.plan_sampler(sampler or Sampler(), shape or parts.description.shape, strength)
+
+
+def read_strength(strength: Any) -> float:
+    """Returns the strength of an edit as a number. Raises UserError where it is none in (0, 1]."""
+    is_number = isinstance(strength, int | float | np.number) and not isinstance(strength, bool)
+    if not (is_number and 0 < strength <= 1):
+        raise UserError(f"strength = {describe(strength)}: it must be a number above 0, and at most 1")
+    return float(strength)
 
 
 def settle_guidance(
@@ -273,8 +299,16 @@ def check_key(key: Any) -> None:
         raise UserError(f"key is {describe(key)}, expected one key: pass jax.random.key(0)")
 
 
-def _convert_known_elements(known_elements: Given, shape: tuple[int, ...], categories: int) -> Given:
-    """Returns the elements that every sample has, x_0 int32 [*S] and which they are, bool [*S].
+def _convert_known_elements(
+    known_elements: Given, shape: tuple[int, ...], categories: int, is_edited: bool
+) -> Given:
+    """Returns x_0 int32 and which of it is known, bool, [*S] or of each sample [N, *S] both.
+
+    Args:
+        known_elements: x_0 and known, which broadcast to these.
+        shape: *S.
+        categories: that the data may have.
+        is_edited: whether the elements count that are not known, too.
 
     Raises:
         UserError: they do not fit a sample, or are no categories.
@@ -282,23 +316,46 @@ def _convert_known_elements(known_elements: Given, shape: tuple[int, ...], categ
     x0 = np.asarray(known_elements.x0)
     known = np.asarray(known_elements.known)
     try:
-        x0 = np.broadcast_to(x0, shape)
-        known = np.broadcast_to(known, shape)
+        wide_x0, wide_known = (_broadcast_to_samples(array, shape) for array in (x0, known))
     except ValueError as error:
+        sizes = ", ".join(map(str, shape))
         raise UserError(
             f"the known elements have shapes {list(x0.shape)} and {list(known.shape)}: pass {list(shape)}, "
-            f"those of one sample"
+            f"those of one sample, or [N, {sizes}], of which sample i has row i modulo N"
         ) from error
     if known.dtype != np.bool_ or not np.issubdtype(x0.dtype, np.integer):
         raise UserError(
             f"the known elements have types {x0.dtype} and {known.dtype}: pass integers, and booleans"
         )
-    values = x0[known]
+    values = wide_x0.ravel()
+    if not is_edited:
+        is_known = wide_known
+        if wide_x0.ndim == wide_known.ndim > len(shape) and len(wide_x0) != len(wide_known):
+            # Each row of the one meets others of the other.
+            is_known = np.any(wide_known, axis=0)
+        each_x0, each_known = np.broadcast_arrays(wide_x0, is_known)
+        values = each_x0[each_known]
     if np.any((values < 0) | (values >= categories)):
         raise UserError(
             f"the known elements hold {values.min()}..{values.max()}: categories are 0..{categories - 1}"
         )
-    return Given(x0.astype(np.int32), known)
+    return Given(wide_x0.astype(np.int32), wide_known)
+
+
+def _broadcast_to_samples(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Broadcasts to [*S], or to [N, *S] what has an axis of samples. Raises ValueError where it cannot be."""
+    if array.ndim == len(shape) + 1:
+        if not len(array):
+            raise ValueError("no rows")
+        return np.broadcast_to(array, (len(array), *shape))
+    return np.broadcast_to(array, shape)
+
+
+def _rows_of_batch(array: np.ndarray, index: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Returns what samples of these numbers have: [B, *S], or [*S] as it is where all have the same."""
+    if array.ndim == len(shape):
+        return array
+    return array[index % len(array)]
 
 
 def evenly_spaced(last: int, n: int) -> list[int]:

@@ -132,7 +132,9 @@ class Classifier:
         """Raises UserError, as it draws nothing."""
         raise _draws_nothing()
 
-    def plan_sampler(self, sampler: Sampler, shape: tuple[int, ...]) -> PlannedSampler:
+    def plan_sampler(
+        self, sampler: Sampler, shape: tuple[int, ...], strength: float | None = None
+    ) -> PlannedSampler:
         """Raises UserError, as it draws nothing."""
         raise _draws_nothing()
 

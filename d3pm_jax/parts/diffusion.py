@@ -32,6 +32,7 @@ from d3pm_jax.parts.network import Init
 from d3pm_jax.placing import place
 from d3pm_jax.processes import Process, respace
 from d3pm_jax.sampling import even_grid, laws
+from d3pm_jax.sampling.editing import rows_of_edit
 from d3pm_jax.sampling.guidance import Conditioned
 from d3pm_jax.sampling.places import FirstHitting
 from d3pm_jax.training.diffusion import DiffusionLoss
@@ -120,7 +121,7 @@ class Diffusion:
     ) -> sampling.Chain:
         """Draws samples by the reverse chain, `sampling.sample`; with known elements by `sample_infill`.
 
-        With a sampler by `sampling.sample_by`. With guidance from the laws that it makes.
+        With a sampler by `sampling.sample_by`, edits by `sampling.edit`. With guidance from the laws that it makes.
         """
         inputs = {"label": label, "condition": condition}
         inputs = {name: x for name, x in inputs.items() if x is not None}
@@ -137,6 +138,21 @@ class Diffusion:
         if known_elements is not None:
             x0 = jnp.broadcast_to(known_elements.x0, shape)
             known = jnp.broadcast_to(known_elements.known, shape)
+        if planned is not None and planned.strength is not None:
+            assert x0 is not None  # as `draw_samples` has seen
+            return sampling.edit(
+                key,
+                planned.sampler,
+                denoise,
+                process,
+                x0,
+                planned.strength,
+                start,
+                recorded_times,
+                known=known,
+                plan=planned.plan,
+                **keywords,
+            )
         if planned is not None:
             return sampling.sample_by(
                 key,
@@ -176,11 +192,13 @@ class Diffusion:
         sampler = sampling.Sampler() if planned is None else self._with_times(planned.sampler)
         return guidance.settle(self.process, self.categories, self.dropping, sampler)
 
-    def plan_sampler(self, sampler: sampling.Sampler, shape: tuple[int, ...]) -> PlannedSampler:
-        """Plans the rows that a sampler takes for samples of a shape *S.
+    def plan_sampler(
+        self, sampler: sampling.Sampler, shape: tuple[int, ...], strength: float | None = None
+    ) -> PlannedSampler:
+        """Plans the rows that a sampler takes for samples of a shape *S, or for edits of some strength.
 
         Raises:
-            UserError: it is not for this process, or for a network that may predict the mask.
+            UserError: it is not for this process or for edits, or for a network that may predict the mask.
         """
         # A process on the devices has lost the float64 numbers that it was made from, and some plans are made
         # of them.
@@ -196,8 +214,11 @@ class Diffusion:
                 f"category {int(mask)}: train with an extra mask, K - 1, that head.forbid names; for this "
                 f"run `ancestral`, `psi` and `ddim` work"
             )
+        if strength is not None:
+            with as_user_error():
+                rows_of_edit(sampler, plan, strength, process.T)
         self._with_times(sampler)
-        return PlannedSampler(sampler, plan)
+        return PlannedSampler(sampler, plan, strength)
 
     def _with_times(self, sampler: sampling.Sampler) -> sampling.Sampler:
         """Returns a sampler with the schedule of the run, where it hits and the network sees time.

@@ -131,7 +131,9 @@ class Flow:
             "guidance out"
         )
 
-    def plan_sampler(self, sampler: sampling.Sampler, shape: tuple[int, ...]) -> PlannedSampler:
+    def plan_sampler(
+        self, sampler: sampling.Sampler, shape: tuple[int, ...], strength: float | None = None
+    ) -> PlannedSampler:
         """Raises UserError, as there is no chain for a sampler to draw."""
         raise UserError(
             "the run trains a flow, which draws a sample at once and takes no sampler: leave --sampler or "
@@ -150,8 +152,8 @@ class Flow:
             raise UserError("the run trains a flow, which has no states to record: leave record out")
         if known_elements is not None:
             raise UserError(
-                "the run trains a flow, which fills in no known elements: leave --prompt, --infill or "
-                "known_elements out"
+                "the run trains a flow, which fills in no known elements and edits nothing: leave --prompt, "
+                "--infill, --given or known_elements out"
             )
         if shape is not None:
             self._check_shape(shape)

@@ -15,6 +15,7 @@ from d3pm_jax.kinds import Given
 from d3pm_jax.parts.guidance import Guidance
 from d3pm_jax.parts.network import Init
 from d3pm_jax.sampling import Chain, Row, Sampler
+from d3pm_jax.sampling.editing import rows_of_edit
 from d3pm_jax.training.dropping import Dropping
 from d3pm_jax.training.loss import BatchLoss
 from d3pm_jax.types import Params
@@ -24,14 +25,22 @@ class PlannedSampler(NamedTuple):
     """Holds a sampler, and the rows that it takes of a process: a row is one call of the network."""
 
     sampler: Sampler
-    plan: tuple[Row, ...]
+    plan: tuple[Row, ...]  # from T to 0
+    strength: float | None = None  # of an edit, which begins on the way; None: samples are drawn from noise
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """Returns the rows of the plan that are taken."""
+        if self.strength is None:
+            return self.plan
+        return rows_of_edit(self.sampler, self.plan, self.strength, self.plan[0].t)
 
     @property
     def rows_are_steps(self) -> bool:
         """Tells whether row t goes from step t to t - 1, so that x by rows left is x_t."""
         if self.sampler.reveal is not None:
             return False
-        return all(row.t == row.number and row.s == row.number - 1 for row in self.plan)
+        return all(row.t == row.number and row.s == row.number - 1 for row in self.rows)
 
 
 @runtime_checkable
@@ -126,7 +135,7 @@ class Method(Protocol):
     ) -> Chain:
         """Draws samples of a shape [B, *S], the first of which has the number `start`.
 
-        Sample i depends on the key, i, its label, its condition, the known elements and the sampler alone.
+        Sample i depends on the key, i, its label, its condition, its known elements and the sampler alone.
         With a sampler, which `plan_sampler` planned, the recorded times are numbers of rows left. Guidance is
         what `settle_guidance` returned.
         """
@@ -140,11 +149,13 @@ class Method(Protocol):
         """
         ...
 
-    def plan_sampler(self, sampler: Sampler, shape: tuple[int, ...]) -> PlannedSampler:
-        """Plans the rows that a sampler takes for samples of a shape *S.
+    def plan_sampler(
+        self, sampler: Sampler, shape: tuple[int, ...], strength: float | None = None
+    ) -> PlannedSampler:
+        """Plans the rows that a sampler takes for samples of a shape *S, or for edits of some strength.
 
         Raises:
-            UserError: it is not for this run.
+            UserError: it is not for this run, or for edits.
         """
         ...
 

@@ -21,7 +21,7 @@ from d3pm_jax.loop import loop
 from d3pm_jax.loop.sinks import Log
 from d3pm_jax.machine.devices import mesh_of, use_all_cores
 from d3pm_jax.measure import bounds
-from d3pm_jax.measure.samples import Drawn, Given, choose_inputs, draw_samples
+from d3pm_jax.measure.samples import Drawn, Given, choose_inputs, draw_samples, read_strength
 from d3pm_jax.parts import build, reading
 from d3pm_jax.parts.begin import weights_of
 from d3pm_jax.parts.build import describe_conditions, make_caption
@@ -123,7 +123,8 @@ class Run:
             record: the t whose x_t to return as well.
             progress: is called with the number of samples that are done.
             chains: return x_t of so many samples alone, the first ones.
-            known_elements: elements that every sample has, (x0, known): see `sampling.infill`.
+            known_elements: elements that every sample has, (x0, known): see `sampling.infill`. Each of them may
+                have an axis of N in front; sample i has row i modulo N then.
             shape: *S of a sample, where it is not that of the data.
             condition: [N, *C] where the network takes one; sample i has row i modulo N.
             given: the old name of `known_elements`.
@@ -202,6 +203,64 @@ class Run:
             condition,
             sampler,
             guidance,
+        )
+
+    def edit(
+        self,
+        key: jax.Array,
+        x0: Any,
+        strength: float,
+        n: int | None = None,
+        label: int | np.ndarray | None = None,
+        batch_size: int = 128,
+        record: Sequence[int] = (),
+        progress: Callable[[int], Any] = lambda done: None,
+        chains: int | None = None,
+        *,
+        known: Any = None,
+        shape: tuple[int, ...] | None = None,
+        condition: Any = None,
+        sampler: Sampler | str | None = None,
+        guidance: Guidance | float | None = None,
+    ) -> Drawn:
+        """Edits examples: noises them to t = round(strength T), and draws the way back: see `sampling.edit`.
+
+        Args:
+            key: a typed key; edit i depends on its number, on the key, its example, label and condition.
+            x0: an example [*S], or [N, *S], of which edit i has row i modulo N.
+            strength: in (0, 1]: 1 leaves next to nothing of an example.
+            n: how many edits, one of each example by default.
+            known: elements that stay as they are, bool of the shape of x0 or of an example; none by default.
+            label, batch_size, record, progress, chains, shape, condition, sampler, guidance: as for `sample`.
+
+        Returns:
+            Edits int32 [n, *S], the states of their chains, and how many calls of the network they took.
+
+        Raises:
+            UserError: as `sample`; strength is outside (0, 1], or the sampler begins with all masked.
+        """
+        try:
+            x0 = np.asarray(x0)
+        except ValueError as error:
+            raise UserError(f"x0 is {describe(x0)}: pass integers, an example or [N, ..] of them") from error
+        size_of_example = len(shape or self.parts.description.shape)
+        if n is None:
+            n = len(x0) if x0.ndim > size_of_example else 1
+        return draw_samples(
+            self.parts,
+            key,
+            n,
+            label,
+            batch_size,
+            record,
+            progress,
+            chains,
+            Given(x0, np.zeros((), bool) if known is None else known),
+            shape,
+            condition,
+            sampler,
+            guidance,
+            read_strength(strength),
         )
 
     def respaced(self, steps: int | Sequence[int]) -> "Run":

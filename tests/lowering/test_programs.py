@@ -118,6 +118,8 @@ STEPS = (
     "likelihood",
     "sampling.ancestral",
     "sampling.infill",
+    "sampling.edit",
+    "sampling.run_edit",
     "sampling.sample",
     "sampling.run_sampler",
     "sampling.watch_sampler",
