@@ -48,7 +48,7 @@ class Called(NamedTuple):
 class SelfChecked:
     """Base of a function that a kernel takes as it is: what it calls of the user's is checked already."""
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: Any, **keywords: Any) -> Any:
         """Computes it."""
         raise NotImplementedError
 

@@ -25,7 +25,9 @@ from d3pm_jax.measure.samples import (
     settle_guidance,
     write_samples,
 )
-from d3pm_jax.parts.guidance import ClassifierFreeGuidance
+from d3pm_jax.parts.by_classifier import ClassifierGuidance
+from d3pm_jax.parts.guidance import ClassifierFreeGuidance, Guidance
+from d3pm_jax.runs.run import open_run
 from d3pm_jax.sampling.guidance import Place
 from d3pm_jax.sampling.named import describe_sampler
 from d3pm_jax.storage import run_folder
@@ -52,11 +54,15 @@ class SampleCommand(arguments.Computation):
     """of this class; without, sample i is of class i modulo all"""
     guidance: Annotated[float | None, arguments.name_option(metavar="G")] = None
     """of a run with --train.drop-condition above 0: 1 is the class or condition as it was learnt, above 1
-    more of it, 0 none of it; but for 1 and 0 a step is two calls of the network"""
+    more of it, 0 none of it; but for 1 and 0 a step is two calls of the network. With --classifier of any"""
     guidance_on: Annotated[Place | None, arguments.name_option()] = None
     """the law that is guided (x_0 of a process with an extra mask, x_s of others)"""
     guidance_late: Annotated[Natural | None, arguments.name_option(metavar="T")] = None
     """guide at steps up to T alone, where samples are nearly done"""
+    classifier: Annotated[Path | None, arguments.name_option(metavar="RUN")] = None
+    """guide towards the class by the classifier of this run, as of configs/digits_noisy_classifier.py"""
+    exact: bool = False
+    """with --classifier: try every change of every element, in place of the gradient; for small examples"""
     batch_size: Annotated[Count, arguments.name_option(metavar="B")] = 128
     """samples at a time"""
     seed: Annotated[Seed, arguments.name_option(metavar="N")] = 0
@@ -79,13 +85,24 @@ class SampleCommand(arguments.Computation):
         for option, value in (("on", self.guidance_on), ("late", self.guidance_late)):
             if value is not None and self.guidance is None:
                 raise UsageError(f"argument --guidance-{option}: say how far to guide, as --guidance 2")
+            if value is not None and self.classifier is not None:
+                raise UsageError(f"argument --guidance-{option}: not allowed with argument --classifier")
+        if self.classifier is not None and self.guidance is None:
+            raise UsageError("argument --classifier: say how far to guide, as --guidance 2")
+        if self.exact and self.classifier is None:
+            raise UsageError("argument --exact: say by which classifier, as --classifier RUN")
 
-    @property
-    def asked_guidance(self) -> ClassifierFreeGuidance | None:
-        """Returns how the samples are to be guided; None for not at all."""
+    def make_guidance(self) -> Guidance | None:
+        """Makes what the samples are guided by; None for nothing.
+
+        Raises:
+            UserError: there is no such classifier.
+        """
         if self.guidance is None:
             return None
-        return ClassifierFreeGuidance(self.guidance, self.guidance_on, self.guidance_late)
+        if self.classifier is None:
+            return ClassifierFreeGuidance(self.guidance, self.guidance_on, self.guidance_late)
+        return ClassifierGuidance(open_run(self.classifier), self.guidance, self.exact)
 
 
 def execute(command: SampleCommand, words: list[str]) -> int:
@@ -111,7 +128,7 @@ def execute(command: SampleCommand, words: list[str]) -> int:
         conditions = _read_condition_file(command.condition)
     sampler = choose_sampler_of(run.parts, None if choice is None else choice.sampler)
     planned = plan_sampler(run.parts, sampler, shape)
-    guidance = settle_guidance(run.parts, command.asked_guidance, planned)
+    guidance = settle_guidance(run.parts, command.make_guidance(), planned, shape)
     shows_chains = planned is None or planned.rows_are_steps
     sampler_name = command.sampler
     if sampler_name is None and sampler is not None:
@@ -186,8 +203,12 @@ def execute(command: SampleCommand, words: list[str]) -> int:
     classes = ""
     if command.label is not None:
         classes = f", all of class {command.label}"
-    elif run.parts.classes is not None:
-        classes = f", sample i of class i modulo {run.parts.classes}"
+    else:
+        num_classes = run.parts.classes
+        if guidance is not None and guidance.classes is not None:
+            num_classes = guidance.classes
+        if num_classes is not None:
+            classes = f", sample i of class i modulo {num_classes}"
     if command.condition is not None:
         classes += f", sample i with row i of {command.condition} modulo its rows"
     print(f"{len(samples)} samples of step {run.step}{classes}, int32 {samples.shape}: {path}{replaced}")

@@ -95,7 +95,11 @@ def make_sampler(
         label: Any,
         condition: Any,
         known_elements: Given | None,
+        guidance_params: Params | None,
     ) -> sampling.Chain:
+        bound_guidance = guidance
+        if guidance is not None and guidance_params is not None:
+            bound_guidance = guidance.with_params(guidance_params)
         return parts.method.draw(
             params,
             process,
@@ -107,8 +111,14 @@ def make_sampler(
             condition,
             known_elements,
             planned,
-            guidance,
+            bound_guidance,
         )
+
+    classes = parts.classes
+    guidance_params = None
+    if guidance is not None:
+        guidance_params = guidance.params
+        classes = guidance.classes or classes
 
     def draw_batches(
         params: Params,
@@ -132,7 +142,7 @@ def make_sampler(
         program_calls = 0
         for start in range(0, n, size):
             index = np.arange(start, start + size)
-            labels = _make_labels(parts, index, label)
+            labels = _make_labels(classes, index, label)
             conditions = None
             if condition is not None:
                 conditions = condition[index % len(condition)]
@@ -140,7 +150,14 @@ def make_sampler(
             if known_elements is not None:
                 elements = Given(*(_rows_of_batch(array, index, shape) for array in known_elements))
             batch = draw_batch(
-                params, parts.method.process, key, np.int32(start), labels, conditions, elements
+                params,
+                parts.method.process,
+                key,
+                np.int32(start),
+                labels,
+                conditions,
+                elements,
+                guidance_params,
             )
 
             # The call returns when the program is compiled and started: progress begins there.
@@ -203,7 +220,7 @@ def draw_samples(
         raise UserError(f"progress is {describe(progress)}, expected a function of how many are done")
     parts.method.check_sampling(recorded_times, shape, known_elements)
     planned = plan_sampler(parts, choose_sampler_of(parts, sampler), shape, strength)
-    guidance = settle_guidance(parts, guidance, planned)
+    guidance = settle_guidance(parts, guidance, planned, shape)
     size = min(batch_size, n)
     with as_user_error():
         recorded_times = check_value("record", recorded_times, tuple[Natural, ...])
@@ -274,7 +291,10 @@ def read_strength(strength: Any) -> float:
 
 
 def settle_guidance(
-    parts: Parts, guidance: Guidance | float | None, planned: PlannedSampler | None
+    parts: Parts,
+    guidance: Guidance | float | None,
+    planned: PlannedSampler | None,
+    shape: tuple[int, ...] | None = None,
 ) -> Guidance | None:
     """Returns how samples of a run are guided, with what that leaves open filled in; None where they are not.
 
@@ -282,6 +302,7 @@ def settle_guidance(
         parts: of the run.
         guidance: what a caller asks for, or gamma alone.
         planned: the sampler, of `plan_sampler`.
+        shape: *S of a sample, where it is not that of the data.
 
     Raises:
         UserError: it is not for this run, or not for the sampler.
@@ -289,6 +310,7 @@ def settle_guidance(
     wanted = read_guidance(guidance)
     if wanted is None:
         return None
+    wanted.check_run(parts.description, parts.config, shape)
     return parts.method.settle_guidance(wanted, planned)
 
 
@@ -464,13 +486,12 @@ def choose_inputs(parts: Parts, examples: Mapping[str, np.ndarray]) -> dict[str,
     return {name: inputs[name] for name in ("condition", "label") if name in inputs}
 
 
-def _make_labels(parts: Parts, index: np.ndarray, label: int | np.ndarray | None) -> np.ndarray | None:
-    """Returns the labels of the samples of these indices, int32 [B]; None where the network takes no labels.
+def _make_labels(classes: int | None, index: np.ndarray, label: int | np.ndarray | None) -> np.ndarray | None:
+    """Returns the labels of the samples of these indices, int32 [B]; None where there are no classes.
 
     Raises:
-        UserError: a label is asked for, and the network takes no labels or not this one.
+        UserError: a label is asked for, and there are no classes or not this one.
     """
-    classes = parts.classes
     if label is not None and classes is None:
         raise UserError(
             f"label = {label}: the network of this run is told no classes; leave it out, or train a network "
@@ -532,7 +553,7 @@ def describe_drawing(
     if sampler is not None:
         content["sampler"] = _slots_to_json(sampler)
     if guidance is not None:
-        content["guidance"] = _slots_to_json(guidance)
+        content["guidance"] = guidance.describe()
     if content:
         content["calls"] = float(np.mean(drawn.calls))  # of the network, for each sample
         content["program_calls"] = drawn.program_calls  # for all, each of a batch

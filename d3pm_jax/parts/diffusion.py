@@ -123,7 +123,8 @@ class Diffusion:
 
         With a sampler by `sampling.sample_by`, edits by `sampling.edit`. With guidance from the laws that it makes.
         """
-        inputs = {"label": label, "condition": condition}
+        own_label = label if self.classes is not None else None
+        inputs = {"label": own_label, "condition": condition}
         inputs = {name: x for name, x in inputs.items() if x is not None}
         network = self._make_conditioned(params, process, planned)
 
@@ -132,7 +133,7 @@ class Diffusion:
 
         denoise: sampling.Denoise = call_with_inputs
         if guidance is not None:
-            denoise = guidance.guide(network, inputs, self.dropping)
+            denoise = guidance.guide(network, inputs, label, self.dropping)
         keywords = logits_keywords(self.config.loss)
         x0 = known = None
         if known_elements is not None:

@@ -9,7 +9,9 @@ from typing import Any
 from jaxtyping import Array
 
 from d3pm_jax.checks.arrays import describe
+from d3pm_jax.config import Config
 from d3pm_jax.config.checks import Natural, check_number
+from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, as_user_error
 from d3pm_jax.processes import Process
 from d3pm_jax.sampling import Sampler, guidance, laws
@@ -17,12 +19,37 @@ from d3pm_jax.sampling.denoise import Denoise
 from d3pm_jax.sampling.guidance import Conditioned, Place
 from d3pm_jax.sampling.places import FirstHitting
 from d3pm_jax.training.dropping import Dropping
+from d3pm_jax.types import Params
 
 PLACES = ("x_s", "x_0")
 
 
+@dataclasses.dataclass(frozen=True)
 class Guidance(abc.ABC):
     """Says how samples of a run are guided; it is hashable, as programs are compiled for it."""
+
+    @property
+    def classes(self) -> int | None:
+        """Returns how many labels it may guide towards; None where it takes those of the network."""
+        return None
+
+    @property
+    def params(self) -> Params | None:
+        """Returns parameters of its own, which are arguments of a program and no constants in it."""
+        return None
+
+    def with_params(self, params: Params) -> "Guidance":
+        """Returns the guidance with these parameters in place of its own."""
+        return self
+
+    def check_run(self, description: Description, config: Config, shape: tuple[int, ...] | None) -> None:
+        """Raises UserError where it is not for the data or the process of a run.
+
+        Args:
+            description: of the data.
+            config: of the run.
+            shape: *S of samples, where it is not that of the data.
+        """
 
     @abc.abstractmethod
     def settle(
@@ -41,18 +68,30 @@ class Guidance(abc.ABC):
         """
 
     @abc.abstractmethod
-    def guide(self, network: Conditioned, inputs: Mapping[str, Array], dropping: Dropping | None) -> Denoise:
+    def guide(
+        self,
+        network: Conditioned,
+        inputs: Mapping[str, Array],
+        label: Array | None,
+        dropping: Dropping | None,
+    ) -> Denoise:
         """Returns what takes the place of the network in a sampler.
 
         Args:
             network: (x, time, inputs) -> logits of x_0.
             inputs: "label" [B] and "condition" [B, *C], if the network takes any.
+            label: [B], also of a network that takes none, where the guidance does.
             dropping: of labels and conditions in training.
         """
 
     @abc.abstractmethod
     def options(self) -> dict[str, Any]:
         """Returns what tells it apart in names of files, see `record.file_suffix`."""
+
+    def describe(self) -> dict[str, Any]:
+        """Returns what the file beside samples says of it."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {"class": type(self).__name__, **fields}
 
     @abc.abstractmethod
     def in_words(self) -> str:
@@ -75,9 +114,7 @@ class ClassifierFreeGuidance(Guidance):
 
     def __post_init__(self) -> None:
         """Raises UserError for a field that cannot be used."""
-        is_number = isinstance(self.gamma, int | float) and not isinstance(self.gamma, bool)
-        if not (is_number and math.isfinite(self.gamma)):
-            raise UserError(f"gamma is {describe(self.gamma)}: it must be a finite number, as 2.0")
+        check_gamma(self.gamma)
         if self.on not in (None, *PLACES):
             raise UserError(f"on = {self.on!r}: it must be 'x_s' or 'x_0', the law that is guided, or None")
         if self.late is not None:
@@ -116,7 +153,13 @@ class ClassifierFreeGuidance(Guidance):
                 f"out, or take `random_order`"
             )
 
-    def guide(self, network: Conditioned, inputs: Mapping[str, Array], dropping: Dropping | None) -> Denoise:
+    def guide(
+        self,
+        network: Conditioned,
+        inputs: Mapping[str, Array],
+        label: Array | None,
+        dropping: Dropping | None,
+    ) -> Denoise:
         assert dropping is not None  # as `settle` has seen
         B = len(next(iter(inputs.values())))
         own = dict(inputs)
@@ -135,6 +178,13 @@ class ClassifierFreeGuidance(Guidance):
         if self.late is not None:
             steps = f" at steps up to {self.late}"
         return f"gamma = {format_number(self.gamma)} on {self.on}{steps}"
+
+
+def check_gamma(gamma: Any) -> None:
+    """Raises UserError unless gamma is a finite number."""
+    is_number = isinstance(gamma, int | float) and not isinstance(gamma, bool)
+    if not (is_number and math.isfinite(gamma)):
+        raise UserError(f"gamma is {describe(gamma)}: it must be a finite number, as 2.0")
 
 
 def read_guidance(value: Any) -> Guidance | None:

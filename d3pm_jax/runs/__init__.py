@@ -28,6 +28,7 @@ _MODULES["workdir"] = "d3pm_jax.storage.run_folder"
 # What the commands do, by the names that users call, with the module and the function that does it.
 _FUNCTIONS = {
     "ClassifierFreeGuidance": ("d3pm_jax.parts.guidance", "ClassifierFreeGuidance"),
+    "ClassifierGuidance": ("d3pm_jax.parts.by_classifier", "ClassifierGuidance"),
     "Run": ("d3pm_jax.runs.run", "Run"),
     "export": ("d3pm_jax.runs.exported", "export"),
     "import_weights": ("d3pm_jax.parts.begin", "import_weights"),

@@ -133,7 +133,8 @@ class Run:
                 `record` is of the numbers of rows left, which are t for a sampler that takes the steps one by
                 one.
             guidance: towards the label or the condition, `runs.ClassifierFreeGuidance(2.0)` or gamma alone,
-                of a run that was trained with `train.drop_condition` above 0.
+                of a run that was trained with `train.drop_condition` above 0; or
+                `runs.ClassifierGuidance(classifier_run, 2.0)`, towards the label alone, of any run.
 
         Returns:
             x_0 int32 [n, *S], and x_t [R, n, *S] at the recorded t, or of the first `chains` samples alone.

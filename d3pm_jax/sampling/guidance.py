@@ -41,6 +41,8 @@ class Guided(SelfChecked, abc.ABC):
 
     calls: ClassVar[int] = 1
     """of the network that a row takes"""
+    cure: ClassVar[str] = "guide x_0, or leave it out"
+    """of a sampler that has no law of x_s to guide"""
 
     @abc.abstractmethod
     def beliefs(self, x: Array, time: Array) -> list[Array]:
@@ -188,7 +190,8 @@ def by_classifier(denoise: Denoise, log_prob: LogProb, gamma: float = 1.0, exact
     Args:
         denoise: the network, (x, process.time[t]) -> logits of x_0.
         log_prob: (one_hots [B, *S, K], process.time[s]) -> log p(y | x_s), for what is asked for; time 0 is
-            that of data.
+            that of data. For `exact` it gets K B rows, of which those with the numbers i, i + B, .. are of
+            example i.
         gamma: any finite number; 0 leaves the network as it is.
         exact: whether all changes are tried.
 
@@ -208,6 +211,7 @@ class ByClassifier(Guided):
     log_prob: Callable[[Array, Array], Array]
     gamma: float
     exact: bool
+    cure = "take another sampler, or leave the classifier out"
 
     def beliefs(self, x: Array, time: Array) -> list[Array]:
         @marked

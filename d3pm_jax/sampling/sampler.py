@@ -99,9 +99,8 @@ class Sampler:
         if self.corrector is not None:
             self.corrector.check(process, self.transition)
 
-    def check_guided(self) -> None:
-        """Raises ValueError where no law of x_s is drawn from that could be guided."""
-        cure = "guide x_0, or leave it out"
+    def check_guided(self, cure: str = Guided.cure) -> None:
+        """Raises ValueError, with a cure, where no law of x_s is drawn from that could be guided."""
         if self.reveal is not None:
             raise ValueError(f"guidance changes the law of x_s, and revealed places take x_0: {cure}")
         if self.corrector is not None:
@@ -390,7 +389,7 @@ def _run(
     if isinstance(denoise, Guided):
         calls_of_row = denoise.calls
         if denoise.changes_law:
-            sampler.check_guided()
+            sampler.check_guided(denoise.cure)
             guided = denoise
     if plan is None:
         plan = make_plan(sampler, process, xT.shape[1:])

@@ -85,6 +85,7 @@ def test_a_classifier_trains(run):
     assert np.exp(np.asarray(at_T)).max() < 0.7
 
 
+@pytest.mark.slow
 def test_it_tells_every_label_and_has_a_gradient_in_one_hots(run):
     xt = np.array([[0, 3, 2], [1, 1, 3]], np.int32)
     t = np.array([0, 4], np.int32)
@@ -104,6 +105,7 @@ def test_it_tells_every_label_and_has_a_gradient_in_one_hots(run):
     assert np.abs(gradient(one_hots)).min(axis=(1, 2)).max() > 0
 
 
+@pytest.mark.slow
 def test_the_figures_are_those_of_the_classifier_at_one_x_t_for_each_step(run):
     batch = run.read_batch("test", 7)
     x0 = jnp.asarray(batch["x"])
@@ -153,6 +155,7 @@ def test_the_loss_is_the_mean_cross_entropy_over_t_from_0_to_T(run):
         )
 
 
+@pytest.mark.slow
 def test_importance_counts_the_step_0_too():
     timesteps = config.Importance(least_count=1)
     loss = classifier.ClassifierLoss(LabelLoss(), timesteps, lambda *args: None)
@@ -165,6 +168,7 @@ def test_importance_counts_the_step_0_too():
     assert after.counts.tolist() == [2, 0, 0, 0, 0, 2]
 
 
+@pytest.mark.slow
 def test_commands_of_a_classifier(run, capsys):
     workdir = run.workdir
     assert status("eval", workdir, "--calls", 3, "--limit", 7) == 0
@@ -191,6 +195,7 @@ def test_commands_of_a_classifier(run, capsys):
     assert "calls = 7: it must be in 1..6" in error(capsys, "eval", workdir, "--calls", 7)
 
 
+@pytest.mark.slow
 def test_a_respaced_classifier_is_told_the_times_of_the_process(run):
     respaced = run.respaced([2, 5])
     assert respaced.evaluate(limit=3)["times"] == [0, 2, 5]

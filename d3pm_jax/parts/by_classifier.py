@@ -1,0 +1,155 @@
+"""Guides samples of a run by the classifier of another run; `sampling.guidance` has the rule."""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from d3pm_jax.checks.arrays import describe
+from d3pm_jax.config import Config, io as config_io
+from d3pm_jax.config.checks import check_number
+from d3pm_jax.data import Description
+from d3pm_jax.errors import UserError, as_user_error
+from d3pm_jax.parts.build import Parts
+from d3pm_jax.parts.guidance import Guidance, check_gamma, format_number
+from d3pm_jax.placing import fetch
+from d3pm_jax.processes import Process
+from d3pm_jax.sampling import Sampler, guidance
+from d3pm_jax.sampling.denoise import Denoise
+from d3pm_jax.sampling.guidance import Conditioned
+from d3pm_jax.training.dropping import Dropping
+from d3pm_jax.types import Params
+
+CURE = "train a classifier with the data and the process of this run"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ClassifierGuidance(Guidance):
+    """Guides towards a label by a classifier of noised examples: a run with loss = LabelLoss().
+
+    See `sampling.guidance.by_classifier` for the rule, and docs/control.md for what it does.
+    """
+
+    classifier: Any
+    """the run, as `runs.open` gives it"""
+    gamma: float = 1.0
+    """0: without the classifier, 1: as by Bayes' rule, above 1: more of the label"""
+    exact: bool = False
+    """try every change of every element, in place of the gradient: for small examples"""
+    own_params: Params | None = dataclasses.field(default=None, repr=False)
+    """parameters of the classifier in place of those of its run, as a program has them that is given them"""
+
+    def __post_init__(self) -> None:
+        """Raises UserError for a field that cannot be used."""
+        if not isinstance(getattr(self.classifier, "parts", None), Parts):
+            raise UserError(
+                f"classifier is {describe(self.classifier)}: pass a run, as runs.open(folder) gives it"
+            )
+        self.parts.classifier  # noqa: B018  raises where the run trains something else
+        check_gamma(self.gamma)
+        check_number("exact", self.exact, bool)
+
+    # A program is compiled for a classifier and two numbers, however often they are written down.
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ClassifierGuidance) and self._identity == other._identity
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
+
+    @property
+    def _identity(self) -> tuple[int, float, bool]:
+        return id(self.parts), self.gamma, self.exact
+
+    @property
+    def parts(self) -> Parts:
+        """Returns the parts of the run of the classifier."""
+        return self.classifier.parts
+
+    @property
+    def classes(self) -> int:
+        return self.parts.classifier.classes
+
+    @property
+    def params(self) -> Params:
+        return self.parts.params if self.own_params is None else self.own_params
+
+    def with_params(self, params: Params) -> "ClassifierGuidance":
+        return dataclasses.replace(self, own_params=params)
+
+    def check_run(self, description: Description, config: Config, shape: tuple[int, ...] | None) -> None:
+        own = self.parts.description
+        for field in dataclasses.fields(Description):
+            mine = getattr(own, field.name)
+            of_run = getattr(description, field.name)
+            if field.compare and mine != of_run:
+                raise UserError(
+                    f"the classifier is of other data: its {field.name} is {mine}, that of this run is "
+                    f"{of_run}; {CURE}"
+                )
+        if shape is not None and shape != own.shape:
+            raise UserError(
+                f"samples of shape {list(shape)}: the classifier is for examples of {list(own.shape)} alone"
+            )
+        for name, (mine, of_run) in config_io.differences(self.parts.config, config).items():
+            if name.startswith("process."):
+                raise UserError(
+                    f"the classifier is of another process: its {name} is {mine}, that of this run is "
+                    f"{of_run}; {CURE}"
+                )
+
+    def settle(
+        self, process: Process, categories: int, dropping: Dropping | None, sampler: Sampler
+    ) -> "ClassifierGuidance":
+        if self.gamma != 0:
+            with as_user_error():
+                sampler.check_guided(guidance.ByClassifier.cure)
+        return self
+
+    def guide(
+        self,
+        network: Conditioned,
+        inputs: Mapping[str, Array],
+        label: Array | None,
+        dropping: Dropping | None,
+    ) -> Denoise:
+        assert label is not None  # as it says how many classes there are
+        method = self.parts.classifier
+        params = self.params
+
+        def log_prob(one_hots: Array, time: Array) -> Float[Array, " N"]:
+            log_p = method.log_probs(params, one_hots, time)  # [N, classes]
+            # Rows i, i + B, .. are of example i.
+            labels = jnp.tile(label, len(one_hots) // len(label))
+            return jnp.take_along_axis(log_p, labels[:, None], axis=1)[:, 0]
+
+        return guidance.by_classifier(
+            lambda x, time: network(x, time, inputs), log_prob, self.gamma, self.exact
+        )
+
+    def options(self) -> dict[str, Any]:
+        law = "_exact" if self.exact else ""
+        return {"guidance": f"{format_number(self.gamma)}_classifier{law}"}
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "class": type(self).__name__,
+            "gamma": self.gamma,
+            "exact": self.exact,
+            "step": self.parts.step,
+            "classifier": f"sha256 {_hash_params(self.params)}",
+        }
+
+    def in_words(self) -> str:
+        law = "of every change" if self.exact else "to first order"
+        return f"gamma = {format_number(self.gamma)} by a classifier, {law}"
+
+
+def _hash_params(params: Params) -> str:
+    """Returns the beginning of a hash of parameters."""
+    content = b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(fetch(params)))
+    return hashlib.sha256(content).hexdigest()[:12]
