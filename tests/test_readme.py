@@ -84,10 +84,18 @@ def check_samplers(names):
     assert jnp.isfinite(names["keeps_one"]).tolist() == [True, False, False]
 
 
+def check_control(names):
+    guided = names["guided"]
+    assert guided.calls.tolist() == [40] * 4
+    share = (guided.x0 == names["labels"][:, None]).mean()
+    assert share > 0.6  # 0.47 where gamma is 1, a quarter by chance
+
+
 CHECKS = {
     "README.md": check_readme,
     "docs/architecture.md": None,
     "docs/compat.md": check_compat,
+    "docs/control.md": check_control,
     "docs/library.md": check_library,
     "docs/own-parts.md": check_own_parts,
     "docs/pictures.md": check_pictures,
