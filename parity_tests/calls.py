@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 import torch_ref
-from parity_tests.frameworks import Function
+from d3pm_jax.sampling.noise import CLEAN
+from parity_tests.frameworks import Function, flat
 from parity_tests.samplers import make_sampler
 
 
@@ -246,6 +247,60 @@ def classified_chain(lib: ModuleType, name: str) -> Function:
     return call
 
 
+def steered_chain(lib: ModuleType, name: str) -> Function:
+    """Steering by the sum of weights [*S, K] by place and category, with the network of `chain_by_sampler`.
+
+    Noise has a stream of the x_0 that are scored, and one of selections, behind all others.
+    """
+
+    def call(
+        process: Any, sampler: str, logits: Any, neighbours: Any, places: Any, uniforms: Any, particles: int,
+        weights: Any, **args: Any,
+    ) -> Any:  # fmt: skip
+        def denoise(xt: Any, time: Any) -> Any:
+            in_line = xt.reshape(len(xt), -1)
+            before = in_line[:, [-1, *range(in_line.shape[1] - 1)]].reshape(xt.shape)
+            return _denoise(logits)(xt, time) + neighbours[before] + places[None]
+
+        def noise(row: Any, stream: Any) -> Any:
+            if isinstance(stream, int) and stream >= CLEAN:
+                stream = uniforms.shape[1] - 2 + stream - CLEAN
+            return uniforms[row, stream]
+
+        if "known" in args:
+            args["known"] = args["known"] > 0
+        xT = process.draw_prior(uniforms[0, 0])
+        xT = xT.reshape(-1, particles, *xT.shape[1:])
+        slots = make_sampler(lib, sampler)
+        steered = lib.sampling.run_steered(_score(weights), slots, denoise, process, xT, noise, **args)
+        return tuple(x * 1.0 for x in steered)
+
+    return call
+
+
+def best_by_weights(lib: ModuleType, name: str) -> Function:
+    """A function of a score, which is that of `steered_chain`."""
+
+    def call(weights: Any, candidates: Any) -> Any:
+        return tuple(x * 1.0 for x in by_name(lib, name)(_score(weights), candidates))
+
+    return call
+
+
+def _score(weights: Any) -> Function:
+    """A score of examples: the sum of weights [*S, K] by place and category."""
+
+    def score(x: Any) -> Any:
+        in_line = x.reshape(len(x), -1)
+        of_places = weights.reshape(-1, weights.shape[-1])
+        total = of_places[0][in_line[:, 0]]
+        for place in range(1, len(of_places)):
+            total = total + of_places[place][in_line[:, place]]
+        return total
+
+    return score
+
+
 def _run_guided(
     lib: ModuleType, process: Any, sampler: str, denoise: Any, uniforms: Any, args: dict[str, Any]
 ) -> Any:
@@ -345,7 +400,7 @@ def as_array(lib: ModuleType, name: str) -> Function:
 
 def as_floats(lib: ModuleType, name: str) -> Function:
     """A function that also draws: draws are compared as values, and 1.0 makes floats of them."""
-    return lambda **args: tuple(x * 1.0 for x in by_name(lib, name)(**args))
+    return lambda **args: tuple(x * 1.0 for x in flat(by_name(lib, name)(**args)))
 
 
 def conditioned(lib: ModuleType, name: str) -> Function:

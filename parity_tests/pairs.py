@@ -389,6 +389,30 @@ PAIRS: dict[str, Pair] = {
     "sampling.guidance.by_classifier": Pair(
         sampling_cases.classified_chains, call=calls.classified_chain, dtypes=("float64",), differentiable=()
     ),
+    "sampling.run_steered": Pair(
+        sampling_cases.steered_chains,
+        result(sampling_scales.of_each),
+        call=calls.steered_chain,
+        dtypes=("float64",),
+        differentiable=(),
+    ),
+    "sampling.steering.resample": Pair(
+        sampling_cases.resampled,
+        result(scales.ones),
+        call=calls.as_floats,
+        dtypes=("float64",),
+        differentiable=(),
+    ),
+    "sampling.steering.effective_size": Pair(
+        sampling_cases.weighted, result(scales.ones), dtypes=("float64",), differentiable=()
+    ),
+    "sampling.steering.choose_best": Pair(
+        sampling_cases.candidates,
+        result(sampling_scales.of_each),
+        call=calls.best_by_weights,
+        dtypes=("float64",),
+        differentiable=(),
+    ),
     "low_discrepancy": Pair(cases.low_discrepancy, cdf=arguments(scales.low_discrepancy)),
     "flows.softplus_threshold": Pair(
         flow_cases.thresholds, arguments(flow_scales.softplus_threshold), differentiable=("u",)
@@ -508,6 +532,7 @@ KERNEL_MODULES = (
     "sampling.laws",
     "sampling.places",
     "sampling.shaping",
+    "sampling.steering",
     "likelihood",
     "flows",
 )
@@ -523,6 +548,8 @@ REASONS: dict[str, str] = {
     "stratified_bound": _A_KEY + "strata_bound",
     "sampling.sample_by": _A_KEY + "sampling.run_sampler",
     "sampling.edit": _A_KEY + "sampling.run_edit",
+    "sampling.steer": _A_KEY + "sampling.run_steered",
+    "sampling.best_of": _A_KEY + "sampling.run_sampler and sampling.steering.choose_best",
     "sampling.watch_sampler": "sampling.run_sampler, and what its network was asked and said",
     "sampling.laws.require_mixing": _A_CHECK,
     "sampling.laws.require_absorbing": _A_CHECK,

@@ -424,6 +424,85 @@ def classified_chains(dtype: str) -> Iterator[Case]:
         yield Case(name, args, eager=False, quick=family == "gaussian")
 
 
+# ---- Steering ----
+
+PARTICLES = 3
+STEERED_CHAINS = (
+    ("psi", "uniform"),
+    ("ancestral", "masked"),
+    ("ancestral", "gaussian"),
+    ("ddim", "marginal"),
+    ("remdm_confidence", "absorbing_extra"),
+    ("maskgit", "absorbing_extra"),
+    ("first_hitting", "absorbing_extra"),
+    ("fast_dllm_threshold", "absorbing_extra"),
+    ("likeliest in blocks", "absorbing_extra"),
+    ("keep and correct", "marginal"),
+    ("gibbs", "absorbing_extra"),
+    ("stratified", "uniform"),
+    ("shaped", "uniform"),
+)
+
+
+def steered_chains(dtype: str) -> Iterator[Case]:
+    """Chains whose particles are selected by a table: see `calls.steered_chain`."""
+    rng = random(90)
+    for i, (sampler, family) in enumerate(STEERED_CHAINS):
+        yield Case(f"{sampler}, {family}", _steered(sampler, family, dtype), eager=False, quick=i == 0)
+    clamp = {"x0": rng.integers(0, K - 1, (2, *S)), "known": rng.integers(0, 2, (2, *S))}
+    args = _steered("ancestral", "gaussian", dtype)
+    yield Case("ancestral, gaussian, known places", args | clamp, eager=False, quick=False)
+
+    # A category that must never be, and then none that may.
+    args["weights"] = args["weights"].copy()
+    args["weights"][0, 0, :2] = -INF
+    yield Case("ancestral, gaussian, never", args, eager=False, quick=False)
+    args = args | {"weights": np.full((*S, K), -INF)}
+    yield Case("ancestral, gaussian, nothing", args, eager=False, quick=False)
+
+    # Up again from 2 to 5, where no network is called.
+    plan = torch_ref.sampling.chain.plan_levels((T, 4, 2, 5, 1, 0))
+    args = _steered("ddim", "marginal", dtype) | {"plan": plan}
+    yield Case("ddim, marginal, up again", args, eager=False, quick=False)
+
+
+def _steered(sampler: str, family: str, dtype: str) -> dict[str, Any]:
+    args: dict[str, Any] = _chain(sampler, family, dtype) | {"particles": PARTICLES}
+    del args["record"]
+    num_rows, num_streams = args["uniforms"].shape[:2]
+    args["uniforms"] = random(91).random((num_rows, num_streams + 2, 2 * PARTICLES, *S))
+    args["weights"] = random(92).normal(size=(*S, K))
+    return args
+
+
+def resampled(dtype: str) -> Iterator[Case]:
+    """Weights that are far apart, alike, zero but for some, and of a single particle."""
+    log_weights = 2 * random(93).normal(size=(5, 6))
+    log_weights[1] = 0.5
+    log_weights[2, 1:4] = -INF
+    log_weights[3] = -INF
+    yield Case("six particles", {"log_weights": log_weights, "u": uniforms(dtype, (5,), 94)})
+    yield Case(
+        "one particle", {"log_weights": log_weights[:, :1], "u": uniforms(dtype, (5,), 95)}, quick=False
+    )
+
+
+def weighted(dtype: str) -> Iterator[Case]:
+    """The weights of `resampled`."""
+    for case in resampled(dtype):
+        yield case._replace(args={"log_weights": case.args["log_weights"]})
+
+
+def candidates(dtype: str) -> Iterator[Case]:
+    """Candidates of which some are equal, and one that must never be."""
+    x = random(96).integers(0, K, (4, 5, *S))
+    x[:, 3] = x[:, 1]
+    weights = np.round(2 * random(97).normal(size=(*S, K)))
+    weights[0, 0, 2] = -INF
+    x[0, :, 0, 0] = 2  # none of these may be
+    yield Case("some are equal", {"candidates": x, "weights": weights})
+
+
 GUIDED_CHAINS = (
     ("ancestral", "uniform", "x_s", 3.0, None),
     ("ancestral", "gaussian", "x_s", 0.5, 3),

@@ -83,6 +83,11 @@ def leaving(log_p: Tensor, xt: Tensor) -> Tensor:
     return torch.ones(xt.shape)
 
 
+def of_each(*outputs: Tensor) -> tuple[Tensor, ...]:
+    """1 for each output: integers, and scores of a few nats."""
+    return tuple(torch.ones(output.shape) for output in outputs)
+
+
 def left_of_law(log_p: Tensor, xt: Tensor) -> Tensor:
     """The logs."""
     return rows(log_p)

@@ -36,6 +36,7 @@ from d3pm_jax.checks.ranges import (
     PART_OF_STEPS as PART_OF_STEPS,
     POSITIVE as POSITIVE,
     PROBABILITY as PROBABILITY,
+    SCORES as SCORES,
     SHARE as SHARE,
     TIME as TIME,
     AllowedRange as AllowedRange,

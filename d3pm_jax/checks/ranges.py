@@ -66,6 +66,7 @@ TIME = AllowedRange(0, 1, "time runs from 0 (clean data) to 1")
 SHARE = AllowedRange(0, 1, "choose a number in between")
 PROBABILITY = AllowedRange(0, 1, "these are probabilities, and none is 0", open_low=True)
 FINITE = AllowedRange(-math.inf, math.inf, "", open_low=True, open_high=True)
+SCORES = AllowedRange(-math.inf, math.inf, "", open_high=True)
 POSITIVE = AllowedRange(0, math.inf, "choose a number above 0", open_low=True, open_high=True)
 
 
@@ -106,6 +107,8 @@ def check_range(name: str, x: Any, allowed: AllowedRange, sizes: Sizes) -> None:
     problem = f"{name} {verb} {first_wrong}"
     if allowed == FINITE:
         raise ValueError(f"{problem}: it must be finite")
+    if allowed == SCORES:
+        raise ValueError(f"{problem}: it must be finite, or -inf")
     if last == math.inf:
         side = "above" if allowed.open_low else "at least"
         raise ValueError(f"{problem}: it must be {side} {allowed.low:g}")

@@ -15,11 +15,14 @@ EVALUATION = 0x6576616C
 SAMPLING = 0x73616D70
 
 # The streams of noise of a sampler: what is drawn, which places come first, and the phases of events. A
-# corrector has two for each of its moves, from CORRECTOR on.
+# corrector has two for each of its moves, from CORRECTOR on. Steering has two behind all of these: the x_0
+# that is scored, and which particles go on.
 DRAW = 0
 ORDER = 1
 PHASE = 2
 CORRECTOR = 3
+CLEAN = 2**30
+SELECT = 2**30 + 1
 FIRST_STREAM = 2**31  # folded in before a row is, where no row has its number
 
 Noise = Annotated[

@@ -135,6 +135,17 @@ class Problem(NamedTuple):
     is_watched: bool  # whether rows hand out what they saw
 
 
+class Prepared(NamedTuple):
+    """Holds what `chain.run_plan` takes to run a sampler, and what that is run on."""
+
+    problem: Problem
+    plan: tuple[Row, ...]
+    x: Int[Array, " B *S"]  # where it starts, known places among it
+    memory: dict[str, Array]  # what the slots remember there
+    take_row: Callable[[State, Row], tuple[State, Seen | None]]
+    calls_of_row: int  # of the network
+
+
 @declared(shape=at_least(0, 2**31 - 1))
 def make_plan(sampler: Sampler, process: Process, shape: tuple[int, ...]) -> tuple[Row, ...]:
     """Returns the rows that a sampler takes.
@@ -204,6 +215,15 @@ def read_plan(plan: Plan) -> tuple[Row, ...]:
             f"plan is {describe(plan)}, expected rows of whole numbers: pass what make_plan returns, or "
             f"Row(number, t, s) for each call of the network"
         ) from error
+
+
+def check_start(plan: Sequence[Row], process: Process) -> None:
+    """Raises ValueError for a plan that does not begin at T, where x_T is drawn."""
+    if plan and plan[0].t != process.T:
+        raise ValueError(
+            f"the plan begins at t = {plan[0].t}, but x_T is of {process.T}: begin there, or pass x_t to "
+            f"run_sampler"
+        )
 
 
 def check_plan(plan: Sequence[Row], sampler: Sampler, process: Process, shape: tuple[int, ...]) -> None:
@@ -357,11 +377,7 @@ def sample_by(
         raise ValueError("shape = (): it must be (B, *S), the number of examples and the shape of each")
     if plan is not None:
         plan = read_plan(plan)
-        if plan and plan[0].t != process.T:
-            raise ValueError(
-                f"the plan begins at t = {plan[0].t}, but x_T is of {process.T}: begin there, or pass x_t "
-                f"to run_sampler"
-            )
+        check_start(plan, process)
     noise = per_example(key, start + jnp.arange(shape[0], dtype=jnp.int32), shape[1:])
     xT = process.draw_prior(noise(jnp.asarray(PRIOR_STEP, jnp.int32)))
     return run_sampler(sampler, denoise, process, xT, noise, record, belief, x0, known, plan)
@@ -381,6 +397,28 @@ def _run(
     is_watched: bool,
 ) -> tuple[Chain, Any]:
     """Runs a sampler; returns None for what the rows saw unless it is watched."""
+    prepared = prepare(sampler, denoise, process, xT, noise, belief, x0, known, plan, is_watched)
+    chain, seen = run_plan(prepared.take_row, prepared.plan, prepared.x, prepared.memory, record)
+    return count_calls(chain, prepared), seen
+
+
+def prepare(
+    sampler: Sampler,
+    denoise: Callable[[Array, Array], Array],
+    process: Process,
+    xT: Array,
+    noise: Callable[[Array, int | Array], Array],
+    belief: Belief,
+    x0: Array | None,
+    known: Array | None,
+    plan: Plan | None,
+    is_watched: bool,
+) -> Prepared:
+    """Makes the step of the loop that runs a sampler, and what it starts from; arguments as `watch_sampler`.
+
+    Raises:
+        ValueError: a slot is not for this process, or a plan not for the sampler.
+    """
     if (x0 is None) != (known is None):
         raise ValueError("x0 and known belong together: pass both, or none")
     sampler.check(process)
@@ -449,18 +487,18 @@ def _run(
             lambda: _move(problem, state, row),
         )
 
-    chain, seen = run_plan(take_row, plan, xT, _start_memory(problem, xT), record)
+    return Prepared(problem, plan, xT, _start_memory(problem, xT), take_row, calls_of_row)
+
+
+def count_calls(chain: Chain, prepared: Prepared) -> Chain:
+    """Returns a chain with its calls of the network: those of rows that reveal have been counted by these."""
+    sampler = prepared.problem.sampler
     if sampler.reveal is None:
-        chain = with_calls(chain, _count_calls(plan, sampler.corrector))
-    return chain._replace(calls=chain.calls * calls_of_row), seen
-
-
-def _count_calls(plan: Sequence[Row], corrector: Corrector | None) -> int:
-    """Returns how many calls of the network rows take that reveal nothing: the same of all examples."""
-    calls = sum(row.s <= row.t for row in plan)
-    if corrector is not None:
-        calls += corrector.moves * sum(0 < row.s <= row.t for row in plan)
-    return calls
+        calls = sum(row.s <= row.t for row in prepared.plan)
+        if sampler.corrector is not None:
+            calls += sampler.corrector.moves * sum(0 < row.s <= row.t for row in prepared.plan)
+        chain = with_calls(chain, calls)
+    return chain._replace(calls=chain.calls * prepared.calls_of_row)
 
 
 def _start_memory(problem: Problem, x: Array) -> dict[str, Array]:
@@ -490,7 +528,7 @@ def _move(problem: Problem, state: State, row: Row) -> tuple[State, Seen | None]
     may_change = _may_change(problem, x, row)
 
     def view_of(logits: Array) -> View:
-        shaped, belief = _shape(problem, logits, x, t)
+        shaped, belief = shape_logits(problem, logits, x, t)
         return View(process, shaped, belief, x, t, s, noise, state.memory, may_change)
 
     view = view_of(beliefs[0])
@@ -527,7 +565,7 @@ def _correct(problem: Problem, state: State, row: Row, may_change: Array | None)
         may_change = jnp.ones(state.x.shape, bool)
 
     def call(x: Array, t: Array) -> Array:
-        logits, belief = _shape(problem, problem.beliefs(x, process.time[t])[0], x, t)
+        logits, belief = shape_logits(problem, problem.beliefs(x, process.time[t])[0], x, t)
         return laws.leave_one_out_of(process, logits, x, t, belief)
 
     def move() -> State:
@@ -587,7 +625,7 @@ def _reveal_some(
     if isinstance(reveal, FirstHitting) and reveal.schedule is not None:
         time = places.time_of(reveal.schedule, memory["masked_share"])
     logits = problem.beliefs(x, time)[0]
-    shaped, belief = _shape(problem, logits, x, t)
+    shaped, belief = shape_logits(problem, logits, x, t)
     log_p = laws.denoiser_of(process, shaped, x, t, belief)  # [B, *S, K]
     drawn = inverse_cdf.categorical(log_p, noise(DRAW))
 
@@ -657,7 +695,7 @@ def _noise_again(problem: Problem, state: State, row: Row) -> tuple[State, Seen 
     return state._replace(x=after), _see(problem, x, None, after)
 
 
-def _shape(problem: Problem, logits: Array, x: Array, t: Array) -> tuple[Array, Belief]:
+def shape_logits(problem: Problem, logits: Array, x: Array, t: Array) -> tuple[Array, Belief]:
     """Returns shaped logits, and what they are: leave-one-out logits once they are shaped."""
     sampler = problem.sampler
     process = problem.process

@@ -57,6 +57,7 @@ VALUES = {
     "denoise": (np.nan, np.inf),
     "fill_in": (np.nan, np.inf),
     "reverse": (np.nan, np.inf),
+    "score": (np.nan, np.inf),
     "term": (np.nan,),
     "noise": (np.nan, np.inf, 1.0, -0.5),
     "schedule": (np.nan, np.inf, 1.5, -0.5),

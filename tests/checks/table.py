@@ -115,6 +115,8 @@ ROLES: dict[str, tuple[str, Any]] = {
     "reverse": ("function", posteriors.p_logits),
     "schedule": ("function", schedules.continuous.linear),
     "step": ("function", lambda x, t: x),
+    "score": ("function", lambda x: jnp.zeros(len(x))),
+    "particles": ("count", 2),
     "sampler": ("history", sampling.Sampler()),
     "plan": ("plan", tuple(sampling.Row(n, n, n - 1) for n in range(T, 0, -1))),
     "shape": ("counts", S),
@@ -175,6 +177,14 @@ SPECIAL: dict[str, dict[str, tuple[str, Any]]] = {
     "heads.residual_logistic": {"output": ("floats", jnp.zeros((*S, 2)))},
     "heads.bounded_logistic": {"output": ("floats", jnp.zeros((*S, 2)))},
     "sampling.chain.run_chain": {"xT": ("whole numbers", i32([0, 1], [1, 2]))},
+    "sampling.run_steered": {
+        "xT": ("categories", i32([0, 1, 2], [2, 1, 0])[None]),
+        "x0": ("categories", i32([0, 1, 2])),
+        "known": ("booleans", UNIT[:1] < 0.5),
+    },
+    "sampling.steering.resample": {"log_weights": ("floats", jnp.zeros((3, 4))), "u": ("noise", UNIT[0])},
+    "sampling.steering.effective_size": {"log_weights": ("floats", jnp.zeros((3, 4)))},
+    "sampling.steering.choose_best": {"candidates": ("whole numbers", i32([[0], [1]], [[2], [0]]))},
     "sampling.guidance.combine_logits": {"gamma": ("number", 2.0)},
     "sampling.guidance.tilt_logits": {"gamma": ("number", 2.0)},
     "sampling.guidance.first_order_changes": CHANGES,
@@ -377,7 +387,7 @@ def modules() -> dict[str, Any]:
     public_names |= {name: (m, m.__all__) for name, m in listed.items()}
     more = {"losses.continuous": continuous, "schedules.continuous": schedules.continuous}
     more |= {"sampling.chain": sampling.chain, "losses.variational": losses.variational}
-    more |= {"sampling.guidance": sampling.guidance}
+    more |= {"sampling.guidance": sampling.guidance, "sampling.steering": sampling.steering}
     return public_names | {name: (m, functions_of_module(m)) for name, m in more.items()}
 
 
@@ -524,6 +534,12 @@ FREE = {
     "losses.prior_kl(x0)",
     "losses.variational.per_step(x)",
     "sampling.per_example(index)",
+    "sampling.run_steered(xT)",
+    "sampling.run_steered(x0)",
+    "sampling.run_steered(known)",
+    "sampling.steering.resample(log_weights)",
+    "sampling.steering.effective_size(log_weights)",
+    "sampling.steering.choose_best(candidates)",
     "compat.prior_bits(x0)",
     "schedules.continuous.linear(time)",
     "schedules.continuous.cosine(time)",

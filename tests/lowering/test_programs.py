@@ -123,6 +123,9 @@ STEPS = (
     "sampling.sample",
     "sampling.run_sampler",
     "sampling.watch_sampler",
+    "sampling.best_of",
+    "sampling.run_steered",
+    "sampling.steer",
     "sampling.chain",
     "sampling.guidance.all_changes",
 )

@@ -55,10 +55,21 @@ class Problem(NamedTuple):
     masked_at_start: Tensor  # [B, *S]
     rows: int  # of a block
     largest_rise: int  # of a row of the plan: by how many steps it goes back up
+    said: list[tuple[Tensor, Tensor]]  # x, and the logits of the network, of each row so far
 
     def row_noise(self, row: Row) -> Callable[[int], Tensor]:
         """Returns the noise of a row, by stream."""
         return lambda stream: self.noise(row.number, stream)
+
+
+class Prepared(NamedTuple):
+    """Holds what `run_plan` takes to run a sampler, and what that is run on."""
+
+    problem: Problem
+    plan: Sequence[Row]
+    x: Tensor  # where it starts, [B, *S]
+    memory: Memory
+    take_row: Callable[[State, Row], State]
 
 
 def make_plan(sampler: Sampler, process: Process, shape: tuple[int, ...]) -> tuple[Row, ...]:
@@ -103,6 +114,23 @@ def run_sampler(
     plan: Sequence[Row] | None = None,
 ) -> Chain:
     """Runs a sampler from x_T to x_0; known places stay as they are in x0."""
+    prepared = prepare(sampler, denoise, process, xT, noise, belief, x0, known, plan)
+    chain = run_plan(prepared.take_row, prepared.plan, prepared.x, prepared.memory, record)
+    return count_calls(chain, denoise)
+
+
+def prepare(
+    sampler: Sampler,
+    denoise: Denoise,
+    process: Process,
+    xT: Tensor,
+    noise: Streams,
+    belief: Belief,
+    x0: Tensor | None,
+    known: Tensor | None,
+    plan: Sequence[Row] | None,
+) -> Prepared:
+    """Makes the step of the loop that runs a sampler, and what it starts from."""
     if plan is None:
         plan = make_plan(sampler, process, tuple(xT.shape[1:]))
     plan = [Row(*row) for row in plan]
@@ -121,7 +149,9 @@ def run_sampler(
         masked_at_start = (xT == mask) & unknown
     rows = len(plan) // len({row.block for row in plan})
     rise = max(row.s - row.t for row in plan)
-    problem = Problem(sampler, denoise, process, noise, belief, x0, unknown, masked_at_start, rows, rise)
+    problem = Problem(
+        sampler, denoise, process, noise, belief, x0, unknown, masked_at_start, rows, rise, said=[]
+    )
 
     def take_row(state: State, row: Row) -> State:
         if sampler.reveal is not None:
@@ -130,9 +160,13 @@ def run_sampler(
             return _noise_again(problem, state, row)
         return _move(problem, state, row)
 
-    chain = run_plan(take_row, plan, xT, _start_memory(problem, xT), record)
+    return Prepared(problem, plan, xT, _start_memory(problem, xT), take_row)
+
+
+def count_calls(chain: Chain, denoise: Denoise) -> Chain:
+    """Returns a chain with the calls of a guided network, which may take two a row."""
     if isinstance(denoise, Guided):
-        chain = chain._replace(calls=chain.calls * denoise.calls)
+        return chain._replace(calls=chain.calls * denoise.calls)
     return chain
 
 
@@ -152,18 +186,21 @@ def _move(problem: Problem, state: State, row: Row) -> State:
     noise = problem.row_noise(row)
 
     def view_of(logits: Tensor) -> View:
-        shaped, belief = _shape(problem, logits, x, t)
+        shaped, belief = shape_logits(problem, logits, x, t)
         return View(process, shaped, belief, x, t, s, noise, state.memory, may_change)
 
     transition = problem.sampler.transition
     denoise = problem.denoise
     if isinstance(denoise, Guided) and denoise.changes_law:
-        views = [view_of(logits) for logits in denoise.beliefs(x, process.time[t])]
+        beliefs = denoise.beliefs(x, process.time[t])
+        views = [view_of(logits) for logits in beliefs]
         law = denoise.guide([transition.law(view) for view in views], process, x, t, s)
         drawn = numerics.categorical(law, noise(DRAW))
         memory = transition.remember(views[0], drawn)
     else:
-        drawn, memory = transition.draw(view_of(denoise(x, process.time[t])))
+        beliefs = [denoise(x, process.time[t])]
+        drawn, memory = transition.draw(view_of(beliefs[0]))
+    problem.said.append((x, beliefs[0]))
     state = call_all(state)._replace(x=_hold_known(problem, drawn, x, row), memory=memory)
 
     # At s = 0, where the data is, there is nothing to correct.
@@ -177,7 +214,7 @@ def _correct(problem: Problem, corrector: Corrector, state: State, row: Row) -> 
     process = problem.process
 
     def call(x: Tensor, t: Tensor) -> Tensor:
-        logits, belief = _shape(problem, problem.denoise(x, process.time[t]), x, t)
+        logits, belief = shape_logits(problem, problem.denoise(x, process.time[t]), x, t)
         return laws.leave_one_out_of(process, logits, x, t, belief)
 
     s = torch.full(state.x.shape[:1], row.s)
@@ -216,7 +253,9 @@ def _reveal(problem: Problem, state: State, row: Row) -> State:
         if reveal.schedule is not None:
             time = places.time_of(reveal.schedule, masked_share)
 
-    shaped, belief = _shape(problem, problem.denoise(x, time), x, t)
+    logits = problem.denoise(x, time)
+    problem.said.append((x, logits))
+    shaped, belief = shape_logits(problem, logits, x, t)
     log_p = laws.denoiser_of(process, shaped, x, t, belief)  # [B, *S, K]
     drawn = numerics.categorical(log_p, problem.noise(row.number, DRAW))
     candidates = Candidates(
@@ -265,7 +304,7 @@ def _hold_known(problem: Problem, drawn: Tensor, x: Tensor, row: Row) -> Tensor:
     return torch.where(_may_change(problem, row), drawn, held)
 
 
-def _shape(problem: Problem, logits: Tensor, x: Tensor, t: Tensor) -> tuple[Tensor, Belief]:
+def shape_logits(problem: Problem, logits: Tensor, x: Tensor, t: Tensor) -> tuple[Tensor, Belief]:
     """Returns shaped logits, and what they are: leave-one-out logits once they are shaped."""
     sampler = problem.sampler
     process = problem.process
