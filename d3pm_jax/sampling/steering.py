@@ -42,6 +42,9 @@ from d3pm_jax.sampling.sampler import (
     shape_logits,
 )
 
+# Beside what `sampling` has by its name.
+__all__ = ["choose_best", "effective_size", "resample"]
+
 CURE_OF_SCORES = "return one number for each example, larger for what you prefer; -inf where it must never be"
 # A user's score of clean examples.
 Score = Annotated[Callable[[Int[Array, " M *S"]], Float[Array, " M"]], Called("x", CURE_OF_SCORES)]
