@@ -9,9 +9,11 @@ import jax
 import numpy as np
 
 from d3pm_jax.cli import arguments, samplers
+from d3pm_jax.cli.given import check_options, read_given
 from d3pm_jax.config.checks import Count, Natural, Seed
 from d3pm_jax.data.source import open_npy
 from d3pm_jax.errors import UsageError, UserError, as_user_error
+from d3pm_jax.files import write_npy
 from d3pm_jax.kinds.base import STATES, check_gif
 from d3pm_jax.machine.terminal import Terminal
 from d3pm_jax.measure import record, step_costs
@@ -20,6 +22,7 @@ from d3pm_jax.measure.samples import (
     chains_to_show,
     choose_sampler_of,
     describe_drawing,
+    draw_samples,
     evenly_spaced,
     plan_sampler,
     settle_guidance,
@@ -28,14 +31,16 @@ from d3pm_jax.measure.samples import (
 from d3pm_jax.parts.by_classifier import ClassifierGuidance
 from d3pm_jax.parts.guidance import ClassifierFreeGuidance, Guidance
 from d3pm_jax.runs.run import open_run
+from d3pm_jax.sampling.editing import find_level
 from d3pm_jax.sampling.guidance import Place
 from d3pm_jax.sampling.named import describe_sampler
 from d3pm_jax.storage import run_folder
+from d3pm_jax.storage.names import MADE_FROM
 
 GIF_CHAINS = 25  # samples in the GIF
 CLAMPED = (
-    "known characters stand among noise that the network was trained without: the rest follows them only "
-    "roughly, see docs/text.md; exact for Absorbing with see_time=False"
+    "known elements stand among noise that the network was trained without: the others follow them only "
+    "roughly, by --sampler repaint more closely, see docs/control.md; exact for Absorbing with see_time=False"
 )
 
 
@@ -77,11 +82,23 @@ class SampleCommand(arguments.Computation):
     """conditions [N, ..] of a network that takes them; sample i has row i modulo N"""
     length: Annotated[Count | None, arguments.name_option(metavar="N")] = None
     """of text: tokens of a sample (as the data has)"""
+    given: Annotated[Path | None, arguments.name_option(metavar="FILE")] = None
+    """make samples from an example, or from N of them: sample i from example i modulo N;
+    .npy of integers [*S] or [N, *S], of images also .png, of text also .txt with an example in each line"""
+    known: Annotated[str | None, arguments.name_option(metavar="MASK")] = None
+    """the elements of --given that stay: .npy of booleans [*S] or [N, *S],
+    or of images left, right, top, bottom, center or border; the others are drawn"""
+    strength: Annotated[float | None, arguments.name_option(metavar="S")] = None
+    """edit --given: noise it for S of the steps, above 0 and at most 1, and draw the way back"""
 
     def __post_init__(self) -> None:
         """Raises UsageError for options that do not go together."""
         if self.prompt is not None and self.infill is not None:
             raise UsageError("argument --infill: not allowed with argument --prompt")
+        for option, text in (("prompt", self.prompt), ("infill", self.infill)):
+            if text is not None and self.given is not None:
+                raise UsageError(f"argument --given: not allowed with argument --{option}")
+        check_options(self.given, self.known, self.strength)
         for option, value in (("on", self.guidance_on), ("late", self.guidance_late)):
             if value is not None and self.guidance is None:
                 raise UsageError(f"argument --guidance-{option}: say how far to guide, as --guidance 2")
@@ -119,6 +136,11 @@ def execute(command: SampleCommand, words: list[str]) -> int:
     num_states = kind.num_states(command.gif)
     known_elements = kind.parse_given(command.prompt, command.infill, command.length)
     shape = None if command.length is None else (command.length,)
+    made_from = None
+    if command.given is not None:
+        size = shape or run.parts.description.shape
+        made_from = read_given(kind, command.given, command.known, command.strength, size)
+        known_elements = made_from.elements
     if command.steps is not None:
         # Steps that there are not are refused before the best ones are looked for.
         run.respaced(command.steps)
@@ -127,7 +149,7 @@ def execute(command: SampleCommand, words: list[str]) -> int:
     if command.condition is not None:
         conditions = _read_condition_file(command.condition)
     sampler = choose_sampler_of(run.parts, None if choice is None else choice.sampler)
-    planned = plan_sampler(run.parts, sampler, shape)
+    planned = plan_sampler(run.parts, sampler, shape, command.strength)
     guidance = settle_guidance(run.parts, command.make_guidance(), planned, shape)
     shows_chains = planned is None or planned.rows_are_steps
     sampler_name = command.sampler
@@ -138,13 +160,15 @@ def execute(command: SampleCommand, words: list[str]) -> int:
             f"--gif: a GIF shows x_t by t, and the rows of the sampler {sampler_name} are no steps of the "
             f"process; leave it out"
         )
+    first_time = run.parts.method.num_steps if planned is None else len(planned.rows)
     times = []
     if shows_chains:
-        times = evenly_spaced(run.parts.method.num_steps, num_states)
+        times = evenly_spaced(first_time, num_states)
     check_gif(command.gif, times)
     key = jax.random.key(command.seed)
     with Terminal("sample", command.num).show_bar() as terminal:
-        drawn = run.draw(
+        drawn = draw_samples(
+            run.parts,
             key,
             command.num,
             command.label,
@@ -154,9 +178,10 @@ def execute(command: SampleCommand, words: list[str]) -> int:
             GIF_CHAINS,
             known_elements,
             shape,
-            condition=conditions,
-            sampler=sampler,
-            guidance=guidance,
+            conditions,
+            sampler,
+            guidance,
+            command.strength,
         )
     samples = drawn.x0
 
@@ -169,6 +194,7 @@ def execute(command: SampleCommand, words: list[str]) -> int:
         seed=command.seed,
         label=command.label,
         length=command.length,
+        strength=command.strength,
         **({} if choice is None else choice.options),
         **({} if guidance is None else guidance.options()),
     )
@@ -180,13 +206,16 @@ def execute(command: SampleCommand, words: list[str]) -> int:
         suffix += "_prompt"
     if command.infill is not None:
         suffix += "_infill"
+    if made_from is not None:
+        more_options |= made_from.content
+        suffix += made_from.suffix
     path, replaced = write_samples(
         run.parts, run.workdir, samples, command.grid, command.seed, command.label, more_options, suffix
     )
 
     if examples is not None:
         examples = examples[: len(samples)]
-    strip = evenly_spaced(run.parts.method.num_steps, STATES) if shows_chains else []
+    strip = evenly_spaced(first_time, STATES) if shows_chains else []
     chains = chains_to_show(
         run.parts,
         key,
@@ -198,6 +227,10 @@ def execute(command: SampleCommand, words: list[str]) -> int:
         conditions,
         example_inputs.get("condition"),
     )
+    if made_from is not None:
+        given = made_from.for_samples(len(samples), samples.shape[1:], run.parts.categories)
+        write_npy(run.workdir / f"{MADE_FROM}{suffix}.npy", given)
+        chains = chains._replace(given=given)
     files_by_content = kind.save_samples(command.workdir, suffix, chains, run.caption, command.gif)
 
     classes = ""
@@ -212,6 +245,10 @@ def execute(command: SampleCommand, words: list[str]) -> int:
     if command.condition is not None:
         classes += f", sample i with row i of {command.condition} modulo its rows"
     print(f"{len(samples)} samples of step {run.step}{classes}, int32 {samples.shape}: {path}{replaced}")
+    if command.strength is not None:
+        assert planned is not None
+        level = find_level(command.strength, run.parts.method.num_steps)
+        print(f"edits of {command.given}, from step {level} of {run.parts.method.num_steps} on")
     ways = []
     if sampler is not None:
         ways.append(f"by {sampler_name}")
@@ -221,8 +258,10 @@ def execute(command: SampleCommand, words: list[str]) -> int:
         print(f"{', '.join(ways)}: {np.mean(drawn.calls):.4g} calls of the network for each sample")
     for content, file in files_by_content.items():
         print(f"{content}: {file}")
-    has_known_text = command.prompt is not None or command.infill is not None
-    if has_known_text and find_mask(run.parts) is None:
+    has_known = command.prompt is not None or command.infill is not None
+    if made_from is not None:
+        has_known = made_from.has_known
+    if has_known and find_mask(run.parts) is None:
         print(CLAMPED)
     for line in kind.in_words(samples):
         print(line)

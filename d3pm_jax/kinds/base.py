@@ -9,7 +9,8 @@ import numpy as np
 
 from d3pm_jax.config.checks import undefined_method
 from d3pm_jax.data import Description, Part, Source, count_categories, read_batch
-from d3pm_jax.errors import UserError
+from d3pm_jax.data.source import open_npy
+from d3pm_jax.errors import UserError, as_user_error
 from d3pm_jax.evaluation import baselines
 from d3pm_jax.evaluation.bound import count_elements
 from d3pm_jax.files import write_npy
@@ -24,7 +25,10 @@ FRAMES = 5 * (STATES - 1) + 1
 
 
 class Given(NamedTuple):
-    """Holds the elements that every sample has from the start: see `sampling.infill`."""
+    """Holds the elements that every sample has from the start: see `sampling.infill`.
+
+    Either may have an axis of N in front, and sample i has row i modulo N then.
+    """
 
     x0: np.ndarray  # int32 [*S], any category where it is not known
     known: np.ndarray  # bool [*S]
@@ -57,6 +61,7 @@ class Chains(NamedTuple):
     steps: int  # of the process that was drawn from
     conditions: np.ndarray | None = None  # of the samples [.., *C]; sample i has row i modulo their number
     example_conditions: np.ndarray | None = None  # of the examples [M, *C]
+    given: np.ndarray | None = None  # what samples were made from [M, *S]; sample i has row i modulo M
 
 
 def check_gif(gif: bool, times: Sequence[int]) -> None:
@@ -64,6 +69,17 @@ def check_gif(gif: bool, times: Sequence[int]) -> None:
     if gif and not times:
         raise UserError(
             "--gif: a GIF shows chains from noise to data, and a flow draws samples in one pass; leave it out"
+        )
+
+
+def _check_samples(option: str, path: Path, x: np.ndarray, shape: tuple[int, ...]) -> None:
+    """Raises UserError unless an array of a file has the shape of a sample, or of several."""
+    has_rows = x.ndim == len(shape) + 1 and len(x) > 0
+    if x.shape != shape and not (has_rows and x.shape[1:] == shape):
+        sizes = ", ".join(map(str, shape))
+        raise UserError(
+            f"{option} {path} has shape {list(x.shape)}: pass {list(shape)}, as a sample has, or [N, "
+            f"{sizes}], of which sample i has row i modulo N"
         )
 
 
@@ -248,6 +264,48 @@ class Kind:
                     f"--{option}: it is of text, the data of this run is of kind {self.name!r}; leave it out"
                 )
         return None
+
+    def read_given(self, path: Path, shape: tuple[int, ...]) -> np.ndarray:
+        """Reads an example [*S], or several [N, *S], that samples are to be made from.
+
+        Args:
+            path: a file of the user's: .npy of integers; kinds may read others.
+            shape: *S of a sample.
+
+        Raises:
+            UserError: it cannot be read, or holds something else.
+        """
+        if path.suffix != ".npy":
+            raise UserError(f"--given {path}: examples of kind {self.name!r} are read from .npy files")
+        with as_user_error("--given "):
+            x = np.array(open_npy(path))
+        if not np.issubdtype(x.dtype, np.integer):
+            raise UserError(f"--given {path} has type {x.dtype}: categories are integers")
+        _check_samples("--given", path, x, shape)
+        return x
+
+    def parse_known(self, word: str, shape: tuple[int, ...]) -> np.ndarray:
+        """Returns which elements are known, bool [*S] or of each sample [N, *S], from a word of the user's.
+
+        Args:
+            word: the path of an .npy file of booleans, or of 0 and 1; kinds may know others.
+            shape: *S of a sample.
+
+        Raises:
+            UserError: it is no such file.
+        """
+        with as_user_error("--known "):
+            known = np.array(open_npy(word))
+        is_binary = known.dtype == np.bool_ or (
+            np.issubdtype(known.dtype, np.integer) and np.all((known == 0) | (known == 1))
+        )
+        if not is_binary:
+            raise UserError(
+                f"--known {word} has type {known.dtype}, or other values than 0 and 1: pass booleans, True "
+                f"where an element is known"
+            )
+        _check_samples("--known", Path(word), known, shape)
+        return known.astype(bool)
 
     def extra_figures(self, bound: Mapping[str, Any], examples: Batch) -> dict[str, float]:
         """Returns a bound on examples in units of this kind.

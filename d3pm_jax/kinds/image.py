@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from d3pm_jax import show
-from d3pm_jax.errors import UserError
+from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.evaluation import baselines, frechet
 from d3pm_jax.evaluation.neighbours import K as NEIGHBOURS, find_nearest, precision_recall
 from d3pm_jax.kinds import features
@@ -19,6 +20,7 @@ PAIRS = 32  # samples in the picture of quality, each with its nearest example
 COLUMNS = 8  # of pairs, and of a grid in a report
 NAMED = 20  # classes whose rows have their numbers before them
 SEED = 0  # of the draws that samples are compared with
+PARTS = ("left", "right", "top", "bottom", "center", "border")  # of an image, that may be known
 LINE_LEVEL = 90  # grey of the line between a sample and its condition
 
 QUALITY = QualityTable(
@@ -60,6 +62,35 @@ class ImageKind(Kind):
             return show.to_rgb(x, chains.levels)
 
         return save_pictures(folder, suffix, chains, caption, gif, draw_tiles, draw_states)
+
+    def read_given(self, path: Path, shape: tuple[int, ...]) -> np.ndarray:
+        """Reads a picture too, a pixel for each element: its greys or colours become the nearest levels."""
+        channels = shape[-1]
+        if path.suffix != ".png" or channels not in (1, 3):
+            return super().read_given(path, shape)
+        try:
+            with Image.open(path, formats=["PNG"]) as picture:
+                pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise UserError(f"--given {path} cannot be read as a picture ({one_line(error)})") from error
+        height, width = pixels.shape[:2]
+        if (height, width) != shape[:2]:
+            raise UserError(
+                f"--given {path} is {width} pixels wide and {height} high: an image of the run is {shape[1]} "
+                f"wide and {shape[0]} high, a pixel for each element"
+            )
+        levels = self.description.categories
+        return np.round(pixels.reshape(shape) / 255 * (levels - 1)).astype(np.int32)
+
+    def parse_known(self, word: str, shape: tuple[int, ...]) -> np.ndarray:
+        """Returns a half of an image, or its middle or border, where the word is one of `PARTS`."""
+        if word in PARTS:
+            return mark_part(word, shape)
+        if not word.endswith(".npy"):
+            raise UserError(
+                f"--known {one_line(word, 80)}: pass an .npy file of booleans, or one of {', '.join(PARTS)}"
+            )
+        return super().parse_known(word, shape)
 
     def check_quality(self, num: int, inception: Path | None) -> None:
         if self.description.shape[-1] not in (1, 3):
@@ -176,6 +207,28 @@ class ImageKind(Kind):
     ) -> Block | None:
         n = states.shape[1]
         return Film(show.to_rgb(states, levels), times, round(n**0.5), f"the chains of {n} samples, played")
+
+
+def mark_part(word: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Returns which elements of an image [H, W, C] are in a part of it, one of `PARTS`, bool.
+
+    The center has half of the height and half of the width, the border is the rest.
+    """
+    height, width, _ = shape
+    row = np.broadcast_to(np.arange(height)[:, None, None], shape)
+    column = np.broadcast_to(np.arange(width)[None, :, None], shape)
+    is_central_row = (row >= height // 4) & (row < height - height // 4)
+    is_central_column = (column >= width // 4) & (column < width - width // 4)
+    is_center = is_central_row & is_central_column
+    masks = {
+        "left": column < width // 2,
+        "right": column >= width // 2,
+        "top": row < height // 2,
+        "bottom": row >= height // 2,
+        "center": is_center,
+        "border": ~is_center,
+    }
+    return masks[word]
 
 
 def put_beside_conditions(tiles: np.ndarray, conditions: np.ndarray | None) -> np.ndarray:

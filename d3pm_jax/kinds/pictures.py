@@ -45,7 +45,11 @@ def save_pictures(
     written: dict[str, Path] = {}
     picture = folder / f"samples{suffix}.png"
     tiles = draw_tiles(chains.samples[:SHOWN], chains.conditions)  # [n, H, W, 3]
-    if chains.examples is None:
+    if chains.given is not None:
+        made_from = draw_tiles(chains.given[np.arange(len(tiles)) % len(chains.given)], None)
+        show.save_beside(picture, tiles, made_from, caption, ("samples", "what they were made from"))
+        written["samples beside what they were made from"] = picture
+    elif chains.examples is None:
         # The run began from weights alone, so that it has no examples to show beside the samples.
         show.save_grid(picture, tiles, round(len(tiles) ** 0.5), caption)
         written["samples"] = picture

@@ -133,6 +133,30 @@ class TextKind(Kind):
             raise UserError(f"--infill {one_line(repr(infill))} has no gap: {usage}")
         return self._tokenize_pieces(pieces, "infill", length)
 
+    def read_given(self, path: Path, shape: tuple[int, ...]) -> np.ndarray:
+        """Reads a text too, an example in each line, with line breaks escaped as in samples.txt."""
+        if path.suffix != ".txt":
+            return super().read_given(path, shape)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise UserError(f"--given {path} cannot be read as text ({one_line(error)})") from error
+        lines = text.removesuffix("\n").split("\n")
+        (length,) = shape
+        rows = []
+        for number, line in enumerate(lines, 1):
+            try:
+                tokens = match_symbols(unescape_line(line), self.description.symbols or ())
+            except DatasetError as error:
+                raise UserError(f"--given {path}, line {number}: {error}") from error
+            if len(tokens) != length:
+                raise UserError(
+                    f"--given {path}, line {number} has {len(tokens)} tokens, a sample {length}: write as "
+                    f"many in each line, or take --length"
+                )
+            rows.append(tokens)
+        return np.stack(rows)
+
     def _tokenize_pieces(self, pieces: Sequence[str], option: str, length: int) -> Given:
         """Turns pieces of text, every second of which says how many tokens a gap has, into a sample."""
         # Gaps are added up before any is made, as a gap of a billion tokens would not fit the memory.
@@ -334,6 +358,12 @@ class TextKind(Kind):
 
     def _read_batches(self, train: Split) -> Iterator[Batch]:
         return train.in_parts(max(1, PART // self.description.shape[0]))
+
+
+def unescape_line(line: str) -> str:
+    """Returns the text that a line of `TextKind.lines` stands for."""
+    escaped = {"\\": "\\", "n": "\n", "r": "\r"}
+    return re.sub(r"\\([\\nr])", lambda match: escaped[match[1]], line)
 
 
 def _tokens_of(batch: Batch) -> list[np.ndarray]:

@@ -76,7 +76,8 @@ def make_sampler(
         modulo their number. `progress` is called with the
         number of samples that are done, first with 0 when all is compiled. With `chains` x_t is returned for
         so many samples alone, the first ones: for all of them it takes R times their memory. Every sample has
-        the `known_elements`, or sample i row i of them modulo their number. It raises a UserError where the network gave NaN.
+        the `known_elements`, or sample i row i of them modulo their number. It raises a UserError where the
+        network gave NaN.
     """
     devices = parts.mesh.size
     size = max(1, batch_size // devices) * devices
@@ -586,8 +587,22 @@ def _from_keys(content: dict[str, Any]) -> tuple[Any, ...]:
 
 
 SAMPLES = Format(
-    ("step", "steps", "grid", "seed", "label", "prompt", "infill", "length", "condition", "sampler"),
-    ("step", "num", "prompt", "infill", "condition"),
+    (
+        "step",
+        "steps",
+        "grid",
+        "seed",
+        "label",
+        "prompt",
+        "infill",
+        "length",
+        "condition",
+        "sampler",
+        "given",
+        "known",
+        "strength",
+    ),
+    ("step", "num", "prompt", "infill", "condition", "given", "known"),
     _from_keys,
     "{path.parent}/{path.stem}.npy or {path.name} is damaged ({why}): delete both, `d3pm sample` writes them "
     "again",

@@ -121,7 +121,8 @@ class Diffusion:
     ) -> sampling.Chain:
         """Draws samples by the reverse chain, `sampling.sample`; with known elements by `sample_infill`.
 
-        With a sampler by `sampling.sample_by`, edits by `sampling.edit`. With guidance from the laws that it makes.
+        With a sampler by `sampling.sample_by`, edits by `sampling.edit`. With guidance from the laws that it
+        makes.
         """
         own_label = label if self.classes is not None else None
         inputs = {"label": own_label, "condition": condition}

@@ -123,8 +123,8 @@ class Run:
             record: the t whose x_t to return as well.
             progress: is called with the number of samples that are done.
             chains: return x_t of so many samples alone, the first ones.
-            known_elements: elements that every sample has, (x0, known): see `sampling.infill`. Each of them may
-                have an axis of N in front; sample i has row i modulo N then.
+            known_elements: elements that every sample has, (x0, known): see `sampling.infill`. Either may
+                have an axis of N in front, and sample i has row i modulo N then.
             shape: *S of a sample, where it is not that of the data.
             condition: [N, *C] where the network takes one; sample i has row i modulo N.
             given: the old name of `known_elements`.

@@ -74,13 +74,19 @@ def save_grid(path: Path, images: np.ndarray, columns: int, caption: str = "") -
         picture.save(partial, "PNG")
 
 
-def save_beside(path: Path, samples: np.ndarray, real: np.ndarray, caption: str = "") -> None:
+def save_beside(
+    path: Path,
+    samples: np.ndarray,
+    real: np.ndarray,
+    caption: str = "",
+    titles: tuple[str, str] = ("samples", "data"),
+) -> None:
     """Writes a square grid of samples and one of real images side by side, with a caption above them."""
     # Matplotlib is imported here, as its import is slow and most commands draw nothing.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 5.8), layout="constrained")
-    for axis, images, title in zip(figure.subplots(1, 2), (samples, real), ("samples", "data"), strict=True):
+    for axis, images, title in zip(figure.subplots(1, 2), (samples, real), titles, strict=True):
         axis.imshow(grid(images, round(len(images) ** 0.5)), interpolation="nearest")
         axis.set_title(title)
         axis.axis("off")

@@ -28,6 +28,8 @@ WANDB = "wandb"
 PROFILE = "profile"
 # The folder of pictures of a training; of `d3pm sample`, what its files begin with.
 SAMPLES = "samples"
+# What samples were made from, beside them.
+MADE_FROM = "made_from"
 
 # Names of files of results begin with these.
 EVAL = "eval"

@@ -1,0 +1,104 @@
+"""`d3pm sample --given`: completed and edited examples, their files, and what does not go together."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from d3pm_jax.cli.sample import SampleCommand
+from d3pm_jax.config import Adam, Linear, Uniform
+from d3pm_jax.data import Description
+from d3pm_jax.errors import UsageError
+from tests import tiny
+from tests.cli.commands import error, status
+
+K = 5
+SHAPE = (4, 4, 1)
+X0 = np.random.default_rng(0).integers(0, K, (3, *SHAPE))
+
+
+@pytest.fixture
+def workdir(tmp_path, small_network):
+    config = dataclasses.replace(
+        tiny.get_config(),
+        process=Uniform(K=K, steps=4, beta=Linear(0.3, 1.0, rescale=False)),
+        optimizer=Adam(lr=1e-3),
+    )
+    tiny.write_run(tmp_path / "w", config, description=Description(SHAPE, K, None, "image"))
+    np.save(tmp_path / "x.npy", X0)
+    return tmp_path / "w"
+
+
+def test_known_parts_stay_and_are_shown(workdir, capsys):
+    given = workdir.parent / "x.npy"
+    assert status("sample", workdir, "--num", 4, "--given", given, "--known", "left") == 0
+    printed = capsys.readouterr().out
+    x = np.load(workdir / "samples_given_knownleft.npy")
+    np.testing.assert_array_equal(x[:, :, :2], X0[[0, 1, 2, 0]][:, :, :2])
+    content = json.loads((workdir / "samples_given_knownleft.json").read_text())
+    assert content["known"] == "left"
+    assert content["given"].startswith("sha256 ")
+    assert "strength" not in content
+    # A category that the data lacks is drawn as a mask.
+    made_from = np.load(workdir / "made_from_given_knownleft.npy")
+    np.testing.assert_array_equal(made_from[:, :, :2], x[:, :, :2])
+    assert np.all(made_from[:, :, 2:] == K)
+    picture = workdir / "samples_given_knownleft.png"
+    assert f"samples beside what they were made from: {picture}\n" in printed
+    assert picture.exists()
+    assert "known elements stand among noise that the network was trained without" in printed
+
+
+@pytest.mark.slow
+def test_edits_go_a_part_of_the_way_and_come_with_a_film(workdir, capsys):
+    given, mask = workdir.parent / "x.npy", workdir.parent / "mask.npy"
+    known = np.zeros(SHAPE, bool)
+    known[0] = True
+    np.save(mask, known)
+    words = ("--given", given, "--strength", 0.5, "--known", mask)
+    assert status("sample", workdir, "--num", 3, *words, "--gif") == 0
+    printed = capsys.readouterr().out
+    assert f"edits of {given}, from step 2 of 4 on" in printed
+    suffix = "_strength0.5_given_known"
+    x = np.load(workdir / f"samples{suffix}.npy")
+    np.testing.assert_array_equal(x[:, 0], X0[:, 0])
+    content = json.loads((workdir / f"samples{suffix}.json").read_text())
+    assert content["strength"] == 0.5
+    assert content["known"].startswith("sha256 ")
+    np.testing.assert_array_equal(np.load(workdir / f"made_from{suffix}.npy"), X0)
+    assert (workdir / f"chain{suffix}.gif").exists()
+
+    passes = ("--sampler", "repaint", "--sampler.passes", 3)
+    assert status("sample", workdir, "--num", 3, *words[:4], *passes) == 0
+    assert "by repaint: 6 calls of the network for each sample" in capsys.readouterr().out
+    assert (workdir / "samples_strength0.5_samplerrepaint_passes3_given.npy").exists()
+
+
+def test_what_cannot_be_used_gets_one_line(workdir, capsys):
+    np.save(workdir.parent / "large.npy", X0 + 4)
+    np.save(workdir.parent / "flat.npy", X0[..., 0])
+
+    def message(name, *words):
+        return error(capsys, "sample", workdir, "--num", 2, "--given", workdir.parent / name, *words)
+
+    assert "the known elements hold 4..8: categories are 0..4" in message("large.npy", "--known", "left")
+    assert "flat.npy has shape [3, 4, 4]: pass [4, 4, 1]" in message("flat.npy", "--known", "left")
+    assert "--known lefft: pass an .npy file" in message("x.npy", "--known", "lefft")
+    assert "no file" in message("gone.npy", "--strength", 0.5)
+    bad_usage = {
+        "argument --given: say which elements stay, as --known MASK": {"given": Path("x.npy")},
+        "argument --known: say of which examples, as --given FILE": {"known": "left"},
+        "argument --strength: say of which examples": {"strength": 0.5},
+        "argument --strength: it must be above 0, and at most 1, got 0.0": {
+            "given": Path("x.npy"),
+            "strength": 0.0,
+        },
+        "at most 1, got 1.5": {"given": Path("x.npy"), "strength": 1.5},
+        "at most 1, got nan": {"given": Path("x.npy"), "strength": float("nan")},
+        "argument --given: not allowed with argument --prompt": {"given": Path("x.npy"), "prompt": "a"},
+    }
+    for text, fields in bad_usage.items():
+        with pytest.raises(UsageError, match=text):
+            SampleCommand(Path("w"), **fields)
