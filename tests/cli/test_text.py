@@ -46,7 +46,7 @@ def test_samples_begin_with_a_prompt_or_have_it_around_gaps(run, capsys):
     texts_printed = samples(printed[printed.index("\nsample 0\n") :])
     assert [text[:5] for text in texts_printed] == ["the é"] * 3
     assert {len(text) for text in texts_printed} == {8}
-    assert "known characters" not in printed
+    assert "known elements" not in printed
     written = np.load(folder / "samples_prompt.npy")
     assert [run.parts.description.text(x) for x in written] == texts_printed
     assert json.loads((folder / "samples_prompt.json").read_text())["prompt"] == "the é"
