@@ -12,7 +12,7 @@ from d3pm_jax.machine.devices import batch_sharding, replicated_sharding
 from d3pm_jax.training.dropping import Dropping
 from d3pm_jax.training.loss import split_keys
 from d3pm_jax.training.state import init_state
-from d3pm_jax.training.step import make_step
+from d3pm_jax.training.step import draw_noise, make_step
 
 B = 16
 L = 4
@@ -48,8 +48,11 @@ def number(params, xt, t, key=None, *, label, condition):
     return jnp.broadcast_to(value[:, None, None], (*xt.shape, K))
 
 
-def examples_with_inputs(accumulate, devices, steps=3):
-    """Which examples have their own label and condition in each step, bool [steps, B]."""
+def examples_with_inputs(accumulate, devices, draws_before=False, steps=3):
+    """Which examples have their own label and condition in each step, bool [steps, B].
+
+    The noise of a step may be drawn before it, as for a file of noise.
+    """
     mesh = Mesh(jax.devices()[:devices], "data")
     sharding = batch_sharding(mesh)
     spread = configs.LowDiscrepancy()
@@ -57,17 +60,21 @@ def examples_with_inputs(accumulate, devices, steps=3):
     state, process = jax.device_put((init_state(jnp.float32(1), RULE), PROCESS), replicated_sharding(mesh))
     batch = jax.device_put(BATCH, sharding)
     has_inputs = []
-    for _ in range(steps):
-        state, row = step(state, process, batch, jax.random.key(7))
+    for i in range(steps):
+        noise = None
+        if draws_before:
+            noise = draw_noise(spread, jax.random.key(7), np.int32(i), None, (B, L), 4, sharding)
+        state, row = step(state, process, batch, jax.random.key(7), noise)
         sum_of_conditions = int(row["loss"] * B)
         has_inputs.append([bool(sum_of_conditions >> i & 1) for i in range(B)])
     return np.array(has_inputs)
 
 
 def test_key_and_step_alone_decide_which_examples_are_dropped():
-    """Neither parts nor devices do."""
+    """Neither parts nor devices do, nor where the noise comes from."""
     whole = examples_with_inputs(accumulate=1, devices=1)
-    np.testing.assert_array_equal(examples_with_inputs(accumulate=4, devices=2), whole)
+    parts = examples_with_inputs(accumulate=4, devices=2, draws_before=True)
+    np.testing.assert_array_equal(parts, whole)
     key = jax.random.key(7)
     expected = [DROPPING.draw(key, step, B) for step in range(3)]
     np.testing.assert_array_equal(whole, ~np.array(expected))
