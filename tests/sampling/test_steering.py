@@ -212,7 +212,7 @@ def steer_by_name(process, logits, scores, key, name, particles, n, start=0) -> 
     return steer(key, score, particles, sampler, denoise_by(logits), process, (n, L), start, "leave_one_out")
 
 
-EVERY_KIND = ("psi", "remdm_confidence", "stratified", "maskgit", "first_hitting", "blocks", "gibbs", "euler")
+EVERY_KIND = ("remdm_confidence", "stratified", "maskgit", "first_hitting", "blocks", "gibbs")
 
 
 @pytest.mark.slow
@@ -230,7 +230,7 @@ def test_a_sample_is_the_same_in_any_batch(name):
     for field in ("log_weights", "ancestors", "effective_size"):
         joined = np.concatenate([getattr(part, field) for part in parts], axis=1)
         np.testing.assert_allclose(getattr(together, field), joined, rtol=1e-12, atol=1e-12, err_msg=field)
-    assert len(np.unique(np.asarray(together.ancestors)[0])) < P  # it did select
+    assert (np.asarray(together.ancestors) != np.arange(P)).any()
 
 
 @pytest.mark.slow
@@ -282,7 +282,7 @@ def test_the_x_0_that_is_scored_is_drawn_given_x_s():
 
     # One particle for each sample: none is selected, and the sum of weights is the score of the x_0 drawn.
     def denoise(x, t):
-        return jnp.log(jnp.asarray(p0)) + jnp.zeros((*x.shape, K))
+        return jnp.broadcast_to(jnp.log(jnp.asarray(p0)), (*x.shape, K))
 
     steered = steering.run_steered(
         lambda x: x[:, 0].astype(float), Sampler(), denoise, make_process("gaussian"),
@@ -332,7 +332,11 @@ def chain_law(process_name: str, name: str) -> np.ndarray:
     ],
 )
 def test_many_particles_have_the_tilted_law(process_name, name):
-    """20 runs of 5,000 particles: p(x_0) exp(score(x_0)) / Z lies within the error bars of the runs."""
+    """20 runs of 5,000 particles: p(x_0) exp(score(x_0)) / Z lies within the error bars of the runs.
+
+    The shares of particles have a bias of order 1 / P; times the product of the mean weights of all rows,
+    which is an estimate of Z, they have none.
+    """
     runs = 20
     particles = 5000
     steered = steer_by_name(
@@ -342,14 +346,17 @@ def test_many_particles_have_the_tilted_law(process_name, name):
     assert steered.failed_at == 0
     numbers = rules.number_of(np.asarray(steered.particles))  # [runs, particles]
     share = np.stack([np.bincount(row, minlength=len(STATES)) for row in numbers]) / particles
-    mean = share.mean(0)
-    error = share.std(0, ddof=1) / np.sqrt(runs)
+    normaliser = np.exp(steered.log_weights).mean(-1).prod(0)  # [runs]
     law = chain_law(process_name, name)
-    tilted = law * np.exp(SCORES)
-    tilted /= tilted.sum()
-    assert (share[:, tilted == 0] == 0).all()
-    possible = tilted > 1e-4
-    z = (mean - tilted)[possible] / error[possible]
-    assert np.abs(z).max() < 4.5, z
-    assert np.mean(z**2) < 2.5, z
-    assert np.abs((mean - law)[possible] / error[possible]).max() > 20  # the law without a score is far off
+    weighted = law * np.exp(SCORES)
+    assert (share[:, weighted == 0] == 0).all()
+    possible = weighted > 1e-4 * weighted.sum()
+
+    def errors(estimates: np.ndarray, expected: np.ndarray) -> np.ndarray:
+        """By how many standard errors of the mean of all runs each state is off."""
+        standard_error = estimates.std(0, ddof=1) / np.sqrt(runs)
+        return np.abs(estimates.mean(0) - expected)[possible] / standard_error[possible]
+
+    assert errors(normaliser[:, None] * share, weighted).max() < 4
+    assert errors(share, weighted / weighted.sum()).max() < 5
+    assert errors(share, law).max() > 20  # without a score
