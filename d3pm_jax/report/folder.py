@@ -4,7 +4,8 @@ import dataclasses
 import re
 import shlex
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,10 +15,18 @@ from d3pm_jax.measure import bounds, record, sample_quality, samples
 from d3pm_jax.measure.record import Record
 from d3pm_jax.runs.run import Run
 from d3pm_jax.storage import checkpoint, run_folder
-from d3pm_jax.storage.names import CHECKPOINTS
+from d3pm_jax.storage.names import CHECKPOINTS, MADE_FROM, SAMPLES
 
 EVAL = re.compile(r"eval(_.*)?\.json")
 EXACT = re.compile(r"exact(_.*)?\.json")
+
+
+class Made(NamedTuple):
+    """Holds samples that were made from examples, by `d3pm sample --given`."""
+
+    record: Record
+    samples: np.ndarray  # int32 [N, *S]
+    made_from: np.ndarray  # int32 [N, *S], a mask where an element was drawn from noise
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +40,7 @@ class Reported:
     quality: list[Record]
     examples: np.ndarray | None  # of the test split int32 [N, *S]
     likelihoods: Sequence[Record] = ()  # of `d3pm eval --chain-rule`; the one to show first is first
+    made: Sequence[Made] = ()
 
     @property
     def bound(self) -> Record | None:
@@ -95,6 +105,7 @@ def read_folders(runs: Sequence[Run]) -> list[Reported]:
                 sample_quality.read_figures([run.workdir]),
                 run_folder.read_examples(run.workdir, run.parts.description),
                 read_likelihoods(run),
+                read_made(run),
             )
         )
     return reported
@@ -189,11 +200,45 @@ def read_samples(run: Run, n: int) -> np.ndarray | None:
         num = stored.protocol["num"]
         if record.list_incomparable(stored, expected) or num < n:
             return None
-        x = np.load(path, allow_pickle=False)  # [num, *S]
-        if x.dtype != np.int32 or x.shape != (num, *run.parts.description.shape):
-            raise ValueError(f"it holds {x.dtype} {list(x.shape)}")
-        if x.min() < 0 or x.max() >= run.parts.method.K:
-            raise ValueError(f"it holds {x.min()}..{x.max()}, of {run.parts.method.K} categories")
-        return x[:n]
+        return _load_samples(path, (num, *run.parts.description.shape), run.parts.method.K)[:n]
     except (OSError, ValueError, TypeError, KeyError, EOFError) as error:
         raise record.damaged_error(protocol_path, samples.SAMPLES, error) from error
+
+
+def read_made(run: Run) -> list[Made]:
+    """Reads what `d3pm sample --given` has left, samples of this checkpoint alone.
+
+    Raises:
+        UserError: a file is damaged.
+    """
+    made = []
+    for protocol_path in sorted(run.workdir.glob(f"{SAMPLES}*_given*.json")):
+        suffix = protocol_path.stem.removeprefix(SAMPLES)
+        made_from_path = run.workdir / f"{MADE_FROM}{suffix}.npy"
+        if not made_from_path.is_file():
+            continue
+        stored = record.read_record(protocol_path, samples.SAMPLES)
+        if stored.protocol["step"] != run.step:
+            continue
+        try:
+            num = stored.protocol["num"]
+            length = stored.protocol.get("length")
+            shape = run.parts.description.shape if length is None else (length,)
+            x = _load_samples(protocol_path.with_suffix(".npy"), (num, *shape), run.parts.method.K)
+            made_from = np.load(made_from_path, allow_pickle=False)
+            if made_from.dtype != np.int32 or made_from.shape[1:] != shape:
+                raise ValueError(f"{made_from_path.name} holds {made_from.dtype} {list(made_from.shape)}")
+        except (OSError, ValueError, TypeError, KeyError, EOFError) as error:
+            raise record.damaged_error(protocol_path, samples.SAMPLES, error) from error
+        made.append(Made(stored, x, made_from))
+    return made
+
+
+def _load_samples(path: Path, shape: tuple[int, ...], K: int) -> np.ndarray:
+    """Loads samples int32 of a shape [N, *S]. Raises ValueError where the file holds something else."""
+    x = np.load(path, allow_pickle=False)
+    if x.dtype != np.int32 or x.shape != shape:
+        raise ValueError(f"it holds {x.dtype} {list(x.shape)}")
+    if x.min() < 0 or x.max() >= K:
+        raise ValueError(f"it holds {x.min()}..{x.max()}, of {K} categories")
+    return x

@@ -86,6 +86,7 @@ def page(runs: Sequence[Run]) -> str:
     nearest = [samples.show_nearest(reported) for reported in reported_runs]
     shown_samples = list(map(samples.show_samples, reported_runs, drawn))
     shown_chains = list(map(samples.show_chains, reported_runs, drawn))
+    made = [samples.show_made(reported) for reported in reported_runs]
     sections = {
         "Bounds": figures.tabulate_bounds(reported_runs),
         "Exact likelihood": figures.tabulate_likelihoods(reported_runs),
@@ -93,6 +94,7 @@ def page(runs: Sequence[Run]) -> str:
         "Training": curves.plot_metrics(reported_runs),
         "Terms of the bound": curves.plot_terms(reported_runs),
         "Samples": join_by_run(shown_samples),
+        "Made from examples": join_by_run(made),
         "Nearest examples": join_by_run(nearest),
         "Processes": join_by_run(shown_chains),
         "Config": tabulate_configs(reported_runs),

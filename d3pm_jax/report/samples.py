@@ -26,6 +26,7 @@ STRIP = 10  # states of a chain side by side
 # A chain that plays has these states, and three more between any two of them.
 FRAMES = 4 * (STRIP - 1) + 1
 ROWS = 4  # chains in a strip
+MADE = 32  # samples that were made from examples
 SEED = 0
 
 
@@ -129,6 +130,40 @@ def show_samples(reported: Reported, drawn: Drawn | None) -> Html:
     examples_figure = build_figure(render_block(examples_block), "Data", words)
     figures = tag("div", samples_figure, examples_figure, class_="beside")
     return join_html(figures, _show_histograms(kind, x, examples, levels))
+
+
+def show_made(reported: Reported) -> Html | None:
+    """Shows samples of `d3pm sample --given` beside what they were made from; None where there are none.
+
+    Raises:
+        UserError: a file is damaged.
+    """
+    parts = reported.run.parts
+    figures = []
+    for made in reported.made:
+        n = min(MADE, len(made.samples), len(made.made_from))
+        blocks = [parts.kind.show_samples(x[:n], parts.categories) for x in (made.made_from, made.samples)]
+        if None in blocks:
+            continue
+        protocol = made.record.protocol
+        words = (
+            f"{made.record.path.stem}.npy of d3pm sample: {protocol['steps']} steps, seed {protocol['seed']}"
+        )
+        if "known" in protocol:
+            words += f", known: {protocol['known']}"
+        if "strength" in protocol:
+            words += f", edits of strength {protocol['strength']}"
+        given, drawn = (
+            build_figure(render_block(block), title, caption)
+            for block, title, caption in zip(
+                blocks, ("Given", "Made from it"), ("", f"{words}."), strict=True
+            )
+            if block is not None
+        )
+        figures.append(tag("div", given, drawn, class_="beside"))
+    if not figures:
+        return None
+    return join_html(*figures)
 
 
 def _note_no_examples(reported: Reported, text: str) -> Html:
