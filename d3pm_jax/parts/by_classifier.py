@@ -107,7 +107,7 @@ class ClassifierGuidance(Guidance):
     ) -> "ClassifierGuidance":
         if self.gamma != 0:
             with as_user_error():
-                sampler.check_guided(guidance.ByClassifier.cure)
+                sampler.check_guided(guidance.ByClassifier)
         return self
 
     def guide(

@@ -145,7 +145,7 @@ class ClassifierFreeGuidance(Guidance):
         """Raises UserError for a sampler that draws from no law that is guided."""
         if on == "x_s":
             with as_user_error():
-                sampler.check_guided()
+                sampler.check_guided(guidance.ClassifierFree)
         reveal = sampler.reveal
         if self.late is not None and isinstance(reveal, FirstHitting) and reveal.schedule is not None:
             raise UserError(

@@ -111,7 +111,8 @@ def rows_of_edit(sampler: Sampler, plan: Sequence[Row], strength: float, T: int)
         T: number of steps.
 
     Raises:
-        ValueError: strength is outside (0, 1], or the sampler begins with all places masked.
+        ValueError: strength is outside (0, 1], the plan has no rows that go down, or the sampler begins with
+            all places masked.
     """
     level = find_level(strength, T)
     if sampler.block is not None:
@@ -127,5 +128,7 @@ def rows_of_edit(sampler: Sampler, plan: Sequence[Row], strength: float, T: int)
         return tuple(plan)
     # A row that goes back up belongs to one above it.
     distances = {i: abs(row.t - level) for i, row in enumerate(plan) if row.s <= row.t}
-    first = min(distances, key=lambda i: distances[i], default=0)
+    if not distances:
+        raise ValueError("the plan has no rows that go down: pass what make_plan returns")
+    first = min(distances, key=lambda i: distances[i])
     return tuple(plan[first:])

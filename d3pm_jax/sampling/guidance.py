@@ -39,10 +39,15 @@ Place = Literal["x_s", "x_0"]
 class Guided(SelfChecked, abc.ABC):
     """Calls a network, and pulls what is drawn towards what is asked for: takes the place of `denoise`."""
 
-    calls: ClassVar[int] = 1
-    """of the network that a row takes"""
     cure: ClassVar[str] = "guide x_0, or leave it out"
     """of a sampler that has no law of x_s to guide"""
+    num_laws: ClassVar[int] = 1
+    """how many laws of x_s `guide` makes one of"""
+
+    @property
+    def calls(self) -> int:
+        """Returns how many calls of the network a row takes."""
+        return 1
 
     @abc.abstractmethod
     def beliefs(self, x: Array, time: Array) -> list[Array]:
@@ -56,7 +61,16 @@ class Guided(SelfChecked, abc.ABC):
         return log_law
 
     def __call__(self, x: Array, time: Array) -> Array:
-        """Returns logits of x_0, as a network does."""
+        """Returns logits of x_0, as a network does.
+
+        Raises:
+            TypeError: it is the law of x_s that it changes, of which no logits of x_0 say anything.
+        """
+        if self.changes_law:
+            raise TypeError(
+                f"{type(self).__name__} guides the law of x_s, and is no network: pass it to a sampler as it "
+                f"is, or guide x_0"
+            )
         return self.beliefs(x, time)[0]
 
     @property
@@ -120,7 +134,11 @@ class ClassifierFree(Guided):
     """called with two batches, one behind the other: with the condition, and without it"""
     gamma: float
     late: int | None
-    calls = 2
+    num_laws = 2
+
+    @property
+    def calls(self) -> int:
+        return 2
 
     def beliefs(self, x: Array, time: Array) -> list[Array]:
         @marked
@@ -144,6 +162,7 @@ class ClassifierFreeX0(ClassifierFree):
     """Guides the law of x_0 towards a condition: see `classifier_free`."""
 
     guide = Guided.guide
+    num_laws = 1
 
     def beliefs(self, x: Array, time: Array) -> list[Array]:
         logits, null_logits = super().beliefs(x, time)
@@ -154,7 +173,7 @@ class ClassifierFreeX0(ClassifierFree):
 def combine_logits(
     logits: Float[Array, " B *S K"], null_logits: Float[Array, " B *S K"], gamma: float | Float[Array, " B"]
 ) -> Float[Array, " B *S K"]:
-    """gamma logits + (1 - gamma) null_logits, normalised: -inf where either is; logits where gamma = 1.
+    """gamma logits + (1 - gamma) null_logits, normalised: -inf where either is, but at gamma = 0 and 1.
 
     Args:
         logits: of a law, with the condition.
@@ -162,9 +181,14 @@ def combine_logits(
         gamma: of each example, or of all.
 
     Returns:
-        Normalised logs; -inf everywhere where no category is possible in both.
+        Normalised logs, in float32 at least. At gamma = 0 and 1 they are those of the one law alone, with
+        what the other rules out; else -inf everywhere where no category is possible in both.
     """
-    gamma = jnp.asarray(gamma, logits.dtype)
+    # A large gamma takes the difference of two numbers many times: bfloat16 has no digits left for that.
+    dtype = jnp.promote_types(jnp.result_type(logits, null_logits), jnp.float32)
+    logits = logits.astype(dtype)
+    null_logits = null_logits.astype(dtype)
+    gamma = jnp.asarray(gamma, dtype)
     gamma = gamma.reshape(gamma.shape + (1,) * (logits.ndim - gamma.ndim))  # [B, 1, .., 1]
     is_possible = (logits > -jnp.inf) & (null_logits > -jnp.inf)
     # NaN is not above -inf, and must not be taken for what cannot be.
@@ -173,7 +197,8 @@ def combine_logits(
         is_possible, null_logits, 0.0
     )
     combined = jnp.where(is_possible, mixed, -jnp.inf)
-    return numerics.log_normalize(jnp.where(gamma == 1, logits, combined))
+    combined = jnp.where(gamma == 1, logits, jnp.where(gamma == 0, null_logits, combined))
+    return numerics.log_normalize(combined)
 
 
 # ---- By a classifier ----
@@ -188,7 +213,7 @@ def by_classifier(denoise: Denoise, log_prob: LogProb, gamma: float = 1.0, exact
     every change, as many times as x has elements times K: for small examples.
 
     Args:
-        denoise: the network, (x, process.time[t]) -> logits of x_0.
+        denoise: the network, (x, process.time[t]) -> logits of x_0; it may be guided itself, on x_0.
         log_prob: (one_hots [B, *S, K], process.time[s]) -> log p(y | x_s), for what is asked for; time 0 is
             that of data. For `exact` it gets K B rows, of which those with the numbers i, i + B, .. are of
             example i.
@@ -212,6 +237,12 @@ class ByClassifier(Guided):
     gamma: float
     exact: bool
     cure = "take another sampler, or leave the classifier out"
+
+    @property
+    def calls(self) -> int:
+        if isinstance(self.denoise, Guided):
+            return self.denoise.calls
+        return 1
 
     def beliefs(self, x: Array, time: Array) -> list[Array]:
         @marked

@@ -99,8 +99,9 @@ class Sampler:
         if self.corrector is not None:
             self.corrector.check(process, self.transition)
 
-    def check_guided(self, cure: str = Guided.cure) -> None:
-        """Raises ValueError, with a cure, where no law of x_s is drawn from that could be guided."""
+    def check_guided(self, guided: type[Guided]) -> None:
+        """Raises ValueError where no law of x_s is drawn from that could be guided so."""
+        cure = guided.cure
         if self.reveal is not None:
             raise ValueError(f"guidance changes the law of x_s, and revealed places take x_0: {cure}")
         if self.corrector is not None:
@@ -108,6 +109,9 @@ class Sampler:
         if not self.transition.can_be_guided:
             name = type(self.transition).__name__
             raise ValueError(f"guidance changes the law of x_s, and {name} moves by a clock: {cure}")
+        # What is likeliest in one law may be cut off in another, and then nothing would be possible in both.
+        if guided.num_laws > 1 and self.shaping.cuts_off:
+            raise ValueError(f"guidance of x_s needs what top_k and top_p cut off: {cure}")
 
 
 class Seen(NamedTuple):
@@ -427,7 +431,7 @@ def prepare(
     if isinstance(denoise, Guided):
         calls_of_row = denoise.calls
         if denoise.changes_law:
-            sampler.check_guided(denoise.cure)
+            sampler.check_guided(type(denoise))
             guided = denoise
     if plan is None:
         plan = make_plan(sampler, process, xT.shape[1:])
@@ -691,6 +695,8 @@ def _noise_again(problem: Problem, state: State, row: Row) -> tuple[State, Seen 
         drawn = problem.process.draw_step(x, s, u)
     else:
         drawn = inverse_cdf.categorical(laws.renoise_logits(problem.process, x, t, s), u)
+    # What failed stays so: noise could turn it into a category.
+    drawn = jnp.where(x < 0, x, drawn)
     after = _hold_known(problem, _may_change(problem, x, row), drawn, x, row)
     return state._replace(x=after), _see(problem, x, None, after)
 

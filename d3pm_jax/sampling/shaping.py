@@ -125,6 +125,11 @@ class Shaping:
             if not 0 < p <= 1:
                 raise ValueError(f"{name} = {p}: it must be in (0, 1]; 1 keeps all categories")
 
+    @property
+    def cuts_off(self) -> bool:
+        """Tells whether it keeps likely categories alone, so that which ones depends on the logits."""
+        return self.top_k is not None or self.top_p < 1 or self.top_p_below < 1
+
     def changes_nothing(self, K: int) -> bool:
         """Tells whether it leaves logits of K categories as they are."""
         keeps_all = self.top_k is None or self.top_k >= K

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from d3pm_jax.sampling import Sampler, guidance, make_plan, named, run_sampler, transitions
+from d3pm_jax.sampling import Sampler, Shaping, guidance, make_plan, named, run_sampler, transitions
 from tests.sampling import rules
 from tests.sampling.cases import make_process
 from tests.sampling.rules import K, T
@@ -108,6 +108,7 @@ def make_free(name: str, gamma: float, on: guidance.Place, late: int | None):
         ("absorbing", "x_0", 3.0, 2),
         ("gaussian", "x_0", 3.0, None),
         ("absorbing", "x_s", 3.0, None),
+        ("marginal", "x_s", 0.0, 2),
     ],
 )
 def test_guidance_without_a_classifier_draws_from_its_definition(name, on, gamma, late):
@@ -120,8 +121,9 @@ def test_guidance_without_a_classifier_draws_from_its_definition(name, on, gamma
         if on == "x_0":
             belief = of_condition if gamma_now == 1 else combined(of_condition, of_null, gamma_now)
             return rules.bayes(world, belief, x, t)
+        # With gamma = 0 it is the null law, with all that the condition rules out.
         p, null = (rules.bayes(world, belief, x, t) for belief in (of_condition, of_null))
-        return p if gamma_now == 1 else combined(p, null, gamma_now)
+        return {1: p, 0: null}.get(gamma_now, combined(p, null, gamma_now))
 
     chain = run(name, Sampler(), make_free(name, gamma, on, late), u)
     np.testing.assert_array_equal(chain.states, simulate(name, law_of, u))
@@ -209,6 +211,27 @@ def test_a_classifier_multiplies_the_law_of_each_element(name, log_prob, gamma, 
     np.testing.assert_array_equal(chain.calls, T)
 
 
+def test_a_network_that_is_guided_on_x_0_may_be_guided_by_a_classifier_too():
+    def both_of(log_prob, on="x_0"):
+        return lambda: guidance.by_classifier(make_free("marginal", 3.0, on, None)(), log_prob)
+
+    u = make_noise()
+    free = run("marginal", Sampler(), make_free("marginal", 3.0, "x_0", None), u)
+    unmoved = run("marginal", Sampler(), both_of(lambda one_hots, time: jnp.zeros(len(one_hots))), u)
+    np.testing.assert_array_equal(unmoved.states, free.states)
+    np.testing.assert_array_equal(unmoved.calls, 2 * T)
+    with pytest.raises(TypeError, match="ClassifierFree guides the law of x_s, and is no network"):
+        run("marginal", Sampler(), both_of(curved_likelihoods, on="x_s"), u)
+
+
+def test_logits_of_few_digits_are_combined_in_more():
+    rng = np.random.default_rng(4)
+    logits, null_logits = jnp.asarray(rng.normal(size=(2, 9, K)) * 5, jnp.bfloat16)
+    few = guidance.combine_logits(logits, null_logits, 2.1)
+    many = guidance.combine_logits(logits.astype(float), null_logits.astype(float), 2.1)
+    np.testing.assert_allclose(few, many, atol=1e-5)
+
+
 # ---- What cannot be guided ----
 
 
@@ -218,6 +241,10 @@ def test_a_classifier_multiplies_the_law_of_each_element(name, log_prob, gamma, 
         (named.maskgit(rows=2), "revealed places take x_0: guide x_0, or leave it out"),
         (Sampler(corrector=named.gibbs().corrector), "a corrector moves by another: guide x_0"),
         (Sampler(transitions.Stratified()), "Stratified moves by a clock: guide x_0"),
+        (
+            Sampler(shaping=Shaping(top_p=0.9)),
+            "guidance of x_s needs what top_k and top_p cut off: guide x_0",
+        ),
     ],
 )
 def test_samplers_without_a_law_of_x_s_say_so(sampler, message):

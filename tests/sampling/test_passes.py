@@ -67,7 +67,28 @@ def test_an_edit_by_a_plan_that_skips_levels_begins_at_the_nearest():
     assert rows_of_edit(named.random_order(), reveal, 0.3, T) == reveal
 
 
+def test_an_edit_by_a_plan_without_rows_says_so():
+    with pytest.raises(ValueError, match="the plan has no rows that go down: pass what make_plan returns"):
+        rows_of_edit(Sampler(), (), 0.5, T)
+
+
 # ---- Integers ----
+
+
+def test_what_failed_is_never_noised_into_a_category():
+    """Of half of the examples the network says nothing in the first row, and of all something after it."""
+    process = make_process("uniform")
+    x = jnp.zeros((EXAMPLES, L), jnp.int32)
+    u = np.random.default_rng(6).random((len(PLAN) + 1, EXAMPLES, L))
+    fails = np.arange(EXAMPLES) % 2 == 0
+
+    def denoise(x, t):
+        says_nothing = jnp.asarray(fails) & (t == T)
+        return jnp.where(says_nothing[:, None, None], jnp.nan, jnp.zeros((EXAMPLES, L, K)))
+
+    chain = run_sampler(named.repaint(2), denoise, process, x, lambda row, stream: jnp.asarray(u)[row])
+    np.testing.assert_array_equal(chain.x0 < 0, np.repeat(fails[:, None], L, axis=1))
+    assert chain.failed_at == len(PLAN)
 
 
 @functools.partial(jax.jit, static_argnames=("sampler", "strength"))

@@ -86,12 +86,15 @@ class ClassifierFreeX0(ClassifierFree):
 
 
 def combine_logits(logits: Tensor, null_logits: Tensor, gamma: float | Tensor) -> Tensor:
-    """gamma logits + (1 - gamma) null_logits, normalised: -inf where either is; logits where gamma = 1."""
+    """gamma logits + (1 - gamma) null_logits, normalised: -inf where either is, but at gamma = 0 and 1."""
     gammas = torch.as_tensor(gamma).expand(len(logits))
     combined = []
     for logits_b, null_b, gamma_b in zip(logits, null_logits, gammas, strict=True):
         if gamma_b == 1:
             combined.append(log_normalize(logits_b))
+            continue
+        if gamma_b == 0:
+            combined.append(log_normalize(null_b))
             continue
         is_possible = (logits_b > -torch.inf) & (null_b > -torch.inf)
         mixed = gamma_b * logits_b + (1 - gamma_b) * null_b
