@@ -57,7 +57,7 @@ class Sampler:
     corrector: Corrector | None = None
     """moves at each level between the rows"""
     passes: int = 1
-    """how often each row is taken; between two of them x goes back up to where the row began"""
+    """how often `make_plan` takes each row; between two of them x goes back up to where the row began"""
     noises_known: bool = False
     """whether known places are noised as x is, until they are clean at the end; else they always are"""
 
@@ -691,6 +691,8 @@ def _noise_again(problem: Problem, state: State, row: Row) -> tuple[State, Seen 
     t = jnp.broadcast_to(row.t, x.shape[:1])
     s = jnp.broadcast_to(row.s, x.shape[:1])
     u = problem.noise(row.number, DRAW)
+    # Where a plan rises by more than a step anywhere, all of its rises are drawn by the law of `Mixing`: the
+    # two give the same law, but may give another category for the same u.
     if problem.largest_rise == 1:
         drawn = problem.process.draw_step(x, s, u)
     else:

@@ -292,6 +292,8 @@ def _noise_again(problem: Problem, state: State, row: Row) -> State:
         drawn = problem.process.draw_step(x, s, u)
     else:
         drawn = numerics.categorical(laws.renoise_logits(problem.process, x, t, s), u)
+    # What failed stays so.
+    drawn = torch.where(x < 0, x, drawn)
     return state._replace(x=_hold_known(problem, drawn, x, row))
 
 
