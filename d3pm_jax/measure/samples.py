@@ -143,13 +143,13 @@ def make_sampler(
         program_calls = 0
         for start in range(0, n, size):
             index = np.arange(start, start + size)
-            labels = _make_labels(classes, index, label)
+            labels = make_labels(classes, index, label)
             conditions = None
             if condition is not None:
                 conditions = condition[index % len(condition)]
             elements = None
             if known_elements is not None:
-                elements = Given(*(_rows_of_batch(array, index, shape) for array in known_elements))
+                elements = Given(*(rows_of_batch(array, index, shape) for array in known_elements))
             batch = draw_batch(
                 params,
                 parts.method.process,
@@ -211,7 +211,7 @@ def draw_samples(
     if shape is not None and not matches_hint(shape, tuple[Size, ...]):
         raise UserError(f"shape = {shape!r}: it must be {describe_hint(tuple[Size, ...])}")
     if known_elements is not None:
-        known_elements = _convert_known_elements(
+        known_elements = convert_known_elements(
             known_elements,
             shape or parts.description.shape,
             parts.categories,
@@ -322,7 +322,7 @@ def check_key(key: Any) -> None:
         raise UserError(f"key is {describe(key)}, expected one key: pass jax.random.key(0)")
 
 
-def _convert_known_elements(
+def convert_known_elements(
     known_elements: Given, shape: tuple[int, ...], categories: int, is_edited: bool
 ) -> Given:
     """Returns x_0 int32 and which of it is known, bool, [*S] or of each sample [N, *S] both.
@@ -374,7 +374,7 @@ def _broadcast_to_samples(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarr
     return np.broadcast_to(array, shape)
 
 
-def _rows_of_batch(array: np.ndarray, index: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def rows_of_batch(array: np.ndarray, index: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Returns what samples of these numbers have: [B, *S], or [*S] as it is where all have the same."""
     if array.ndim == len(shape):
         return array
@@ -487,7 +487,7 @@ def choose_inputs(parts: Parts, examples: Mapping[str, np.ndarray]) -> dict[str,
     return {name: inputs[name] for name in ("condition", "label") if name in inputs}
 
 
-def _make_labels(classes: int | None, index: np.ndarray, label: int | np.ndarray | None) -> np.ndarray | None:
+def make_labels(classes: int | None, index: np.ndarray, label: int | np.ndarray | None) -> np.ndarray | None:
     """Returns the labels of the samples of these indices, int32 [B]; None where there are no classes.
 
     Raises:

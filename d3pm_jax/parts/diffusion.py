@@ -35,6 +35,7 @@ from d3pm_jax.sampling import even_grid, laws
 from d3pm_jax.sampling.editing import rows_of_edit
 from d3pm_jax.sampling.guidance import Conditioned
 from d3pm_jax.sampling.places import FirstHitting
+from d3pm_jax.sampling.steering import Score
 from d3pm_jax.training.diffusion import DiffusionLoss
 from d3pm_jax.training.dropping import Dropping
 from d3pm_jax.training.step import Predict, TrainPredict
@@ -124,17 +125,7 @@ class Diffusion:
         With a sampler by `sampling.sample_by`, edits by `sampling.edit`. With guidance from the laws that it
         makes.
         """
-        own_label = label if self.classes is not None else None
-        inputs = {"label": own_label, "condition": condition}
-        inputs = {name: x for name, x in inputs.items() if x is not None}
-        network = self._make_conditioned(params, process, planned)
-
-        def call_with_inputs(x: Array, time: Array) -> Array:
-            return network(x, time, inputs)
-
-        denoise: sampling.Denoise = call_with_inputs
-        if guidance is not None:
-            denoise = guidance.guide(network, inputs, label, self.dropping)
+        denoise = self._make_denoise(params, process, label, condition, planned, guidance)
         keywords = logits_keywords(self.config.loss)
         x0 = known = None
         if known_elements is not None:
@@ -172,6 +163,64 @@ class Diffusion:
         if x0 is None or known is None:
             return sampling.sample(key, denoise, process, shape, start, recorded_times, **keywords)
         return sampling.sample_infill(key, denoise, process, x0, known, start, recorded_times, **keywords)
+
+    def steer(
+        self,
+        params: Params,
+        process: Process,
+        key: Key[Array, ""],
+        score: Score,
+        particles: int,
+        start: Array,
+        shape: tuple[int, ...],
+        label: Any,
+        condition: Any,
+        known_elements: Given | None,
+        planned: PlannedSampler,
+        guidance: Guidance | None = None,
+    ) -> sampling.Steered:
+        """Draws samples by particles that a score selects, `sampling.steer`; arguments as for `draw`.
+
+        Labels and conditions are those of all particles, beside each other; shape and known elements are of
+        samples.
+        """
+        denoise = self._make_denoise(params, process, label, condition, planned, guidance)
+        x0 = known = None
+        if known_elements is not None:
+            x0 = jnp.broadcast_to(known_elements.x0, shape)
+            known = jnp.broadcast_to(known_elements.known, shape)
+        return sampling.steer(
+            key,
+            score,
+            particles,
+            self._with_times(planned.sampler),
+            denoise,
+            process,
+            shape,
+            start,
+            x0=x0,
+            known=known,
+            plan=planned.plan,
+            **logits_keywords(self.config.loss),
+        )
+
+    def _make_denoise(
+        self,
+        params: Params,
+        process: Process,
+        label: Any,
+        condition: Any,
+        planned: PlannedSampler | None,
+        guidance: Guidance | None,
+    ) -> sampling.Denoise:
+        """Makes what a sampler calls: the network with its inputs, or what guides it."""
+        own_label = label if self.classes is not None else None
+        inputs = {"label": own_label, "condition": condition}
+        inputs = {name: x for name, x in inputs.items() if x is not None}
+        network = self._make_conditioned(params, process, planned)
+        if guidance is not None:
+            return guidance.guide(network, inputs, label, self.dropping)
+        return lambda x, time: network(x, time, inputs)
 
     def _make_conditioned(
         self, params: Params, process: Process, planned: PlannedSampler | None

@@ -22,6 +22,7 @@ from d3pm_jax.loop.sinks import Log
 from d3pm_jax.machine.devices import mesh_of, use_all_cores
 from d3pm_jax.measure import bounds
 from d3pm_jax.measure.samples import Drawn, Given, choose_inputs, draw_samples, read_strength
+from d3pm_jax.measure.steered import BestSamples, Score, SteeredSamples, draw_best, steer_samples
 from d3pm_jax.parts import build, reading
 from d3pm_jax.parts.begin import weights_of
 from d3pm_jax.parts.build import describe_conditions, make_caption
@@ -183,13 +184,6 @@ class Run:
             if known_elements is not None:
                 raise ValueError("given is the old name of known_elements: pass one of them")
             known_elements = given
-        if known_elements is not None:
-            if not isinstance(known_elements, tuple | list) or len(known_elements) != 2:
-                raise UserError(
-                    f"known_elements is {describe(known_elements)}: pass a pair (x0, known), integers and "
-                    f"booleans of the shape of a sample"
-                )
-            known_elements = Given(*known_elements)
         return draw_samples(
             self.parts,
             key,
@@ -199,7 +193,7 @@ class Run:
             record,
             progress,
             chains,
-            known_elements,
+            _read_known_elements(known_elements),
             shape,
             condition,
             sampler,
@@ -262,6 +256,103 @@ class Run:
             sampler,
             guidance,
             read_strength(strength),
+        )
+
+    def best_of(
+        self,
+        key: jax.Array,
+        n: int,
+        score: Score,
+        candidates: int,
+        label: int | np.ndarray | None = None,
+        batch_size: int = 128,
+        progress: Callable[[int], Any] = lambda done: None,
+        *,
+        known_elements: Given | tuple[Any, Any] | None = None,
+        shape: tuple[int, ...] | None = None,
+        condition: Any = None,
+        sampler: Sampler | str | None = None,
+        guidance: Guidance | float | None = None,
+    ) -> BestSamples:
+        """Draws n samples, each the best of some candidates by a score, of equal ones the first.
+
+        Args:
+            key: a typed key; sample i depends on its number, on the key, its label and its condition.
+            n: how many.
+            score: of clean examples, x int32 [M, *S] -> [M], larger for what you prefer; in JAX or NumPy.
+            candidates: how many for each sample.
+            label, progress, known_elements, shape, condition, sampler, guidance: as for `sample`.
+            batch_size: candidates at a time.
+
+        Returns:
+            Samples int32 [n, *S], all candidates with their scores, and calls of the network.
+
+        Raises:
+            UserError: as `sample`; a score cannot be used, or all candidates of a sample have -inf.
+        """
+        return draw_best(
+            self.parts,
+            key,
+            n,
+            score,
+            candidates,
+            label,
+            batch_size,
+            progress,
+            _read_known_elements(known_elements),
+            shape,
+            condition,
+            sampler,
+            guidance,
+        )
+
+    def steer(
+        self,
+        key: jax.Array,
+        n: int,
+        score: Score,
+        particles: int,
+        label: int | np.ndarray | None = None,
+        batch_size: int = 128,
+        progress: Callable[[int], Any] = lambda done: None,
+        *,
+        known_elements: Given | tuple[Any, Any] | None = None,
+        shape: tuple[int, ...] | None = None,
+        condition: Any = None,
+        sampler: Sampler | str | None = None,
+        guidance: Guidance | float | None = None,
+    ) -> SteeredSamples:
+        """Draws n samples of their law times exp(score), in the limit of many particles: `sampling.steer`.
+
+        Args:
+            key: a typed key; sample i depends on its number, on the key, its label and its condition.
+            n: how many.
+            score: of clean examples, x int32 [M, *S] -> [M], in JAX and in nats; -inf means never.
+            particles: how many of each sample, which are drawn side by side.
+            label, progress, known_elements, shape, condition, sampler, guidance: as for `sample`.
+            batch_size: particles at a time, and at least those of one sample.
+
+        Returns:
+            Samples int32 [n, *S], all particles with their scores, the effective size of each row, and calls
+            of the network.
+
+        Raises:
+            UserError: as `sample`; a score cannot be used, or all particles of a sample have -inf.
+        """
+        return steer_samples(
+            self.parts,
+            key,
+            n,
+            score,
+            particles,
+            label,
+            batch_size,
+            progress,
+            _read_known_elements(known_elements),
+            shape,
+            condition,
+            sampler,
+            guidance,
         )
 
     def respaced(self, steps: int | Sequence[int]) -> "Run":
@@ -352,6 +443,18 @@ class Run:
         if condition is not None:
             examples["condition"] = condition
         return bounds.compute_bound(self.parts, examples, batch_size, seed, progress, calls)
+
+
+def _read_known_elements(known_elements: Any) -> Given | None:
+    """Returns the elements that samples have as a pair. Raises UserError where they are none."""
+    if known_elements is None:
+        return None
+    if not isinstance(known_elements, tuple | list) or len(known_elements) != 2:
+        raise UserError(
+            f"known_elements is {describe(known_elements)}: pass a pair (x0, known), integers and booleans "
+            f"of the shape of a sample"
+        )
+    return Given(*known_elements)
 
 
 def train(

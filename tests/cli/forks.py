@@ -17,7 +17,7 @@ PLACES = {
     # Of step 8: its arrays are written, its manifest is not, in the background.
     "save": (checkpoint, "_hash_files", 2),
     "evaluation": (bounds, "evaluate_bound", 1),
-    "sampling": (samples, "_make_labels", 1),
+    "sampling": (samples, "make_labels", 1),
 }
 
 
