@@ -52,7 +52,8 @@ WAYS = (
 
 def complete_by_others(x0: np.ndarray, known: np.ndarray, seed: int) -> dict[str, np.ndarray]:
     """Completes known parts of x0 [N, *S] without a network, by what it is called."""
-    images = load_digits().images[:TRAIN].reshape(-1, *SHAPE).astype(int)
+    digits, _ = load_digits(return_X_y=True)
+    images = digits[:TRAIN].reshape(-1, *SHAPE).astype(int)
     rng = np.random.default_rng(seed)
     others = images[rng.integers(0, TRAIN, len(x0))]
     pixels = np.stack([rng.choice(column, len(x0)) for column in images.reshape(TRAIN, -1).T], axis=1)
@@ -66,9 +67,9 @@ def complete_by_others(x0: np.ndarray, known: np.ndarray, seed: int) -> dict[str
 def main(folders: list[str]) -> None:
     """Prints the table."""
     judge = Judge()
-    digits = load_digits()
-    x0 = digits.images[TRAIN : TRAIN + DIGITS].reshape(-1, *SHAPE).astype(np.int32)
-    labels = digits.target[TRAIN : TRAIN + DIGITS]
+    digits, classes = load_digits(return_X_y=True)
+    x0 = digits[TRAIN : TRAIN + DIGITS].reshape(-1, *SHAPE).astype(np.int32)
+    labels = classes[TRAIN : TRAIN + DIGITS]
 
     def report(words: str, calls: str, x: dict[str, np.ndarray]) -> None:
         """Prints the share of each part that has the class of the whole digit."""

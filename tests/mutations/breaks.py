@@ -26,6 +26,7 @@ MODULES = "tests/runs/test_modules.py"
 INVERSE_CDF = "tests/numerics/test_inverse_cdf.py"
 OWN_PROCESS = "tests/processes/test_own_process.py"
 PARITY = "parity_tests/test_parity.py"
+PASSES = "tests/sampling/test_passes.py"
 PARTS = "tests/training/test_parts.py"
 PRESAMPLED = "tests/loop/test_presampled.py"
 SAMPLERS_FILE = "tests/sampling/test_samplers.py"
@@ -275,8 +276,8 @@ SAMPLING = (
     Break(  # of a respaced process alone: the network is told t = 1..n in place of the steps that were kept
         "strided_chain_tells_its_own_t",
         "d3pm_jax/sampling/sampler.py",
-        "logits = problem.denoise(x, process.time[t])",
-        "logits = problem.denoise(x, t)",
+        "beliefs = problem.beliefs(x, process.time[t])  # [B, *S, K] each",
+        "beliefs = problem.beliefs(x, t)  # [B, *S, K] each",
         ("tests/sampling/test_ancestral.py", ENUMERATION, EVAL_AND_SAMPLE),
     ),
 )
@@ -341,6 +342,46 @@ SAMPLERS = (
         'if belief == "denoiser":\n        logits = to_leave_one_out',
         'if belief == "none":\n        logits = to_leave_one_out',
         (SAMPLERS_FILE, PARITY),
+    ),
+)
+
+EDITING = (
+    Break(
+        "a_step_goes_to_its_level",
+        "d3pm_jax/processes/mixing.py",
+        "return self._draw(self.beta, x, t, u, u_low)",
+        "return self._draw(self.beta_bar, x, t, u, u_low)",
+        ("tests/processes/test_draw_step.py",),
+    ),
+    Break(
+        "passes_without_a_way_back",
+        "d3pm_jax/sampling/sampler.py",
+        "levels += [(row.s, row.t)]",
+        "levels += []",
+        (PASSES,),
+    ),
+    # Known places would be a row behind, and noised in the end.
+    Break(
+        "known_places_noised_to_where_a_row_begins",
+        "d3pm_jax/sampling/sampler.py",
+        "s = jnp.broadcast_to(row.s, x.shape[:1])\n        # What the row drew",
+        "s = jnp.broadcast_to(row.t, x.shape[:1])\n        # What the row drew",
+        (PASSES,),
+    ),
+    Break(
+        "strength_is_cut_down",
+        "d3pm_jax/sampling/editing.py",
+        "max(1, round(strength * T))",
+        "max(1, int(strength * T))",
+        (PASSES,),
+    ),
+    # A sample would have another example in another batch.
+    Break(
+        "known_elements_by_the_place_in_a_batch",
+        "d3pm_jax/measure/samples.py",
+        "return array[index % len(array)]",
+        "return array[(index - index[0]) % len(array)]",
+        ("tests/runs/test_editing.py",),
     ),
 )
 
@@ -630,6 +671,7 @@ BREAKS = (
     *LOSSES,
     *SAMPLING,
     *SAMPLERS,
+    *EDITING,
     *MODELS,
     *TRAINING,
     *RUNS,
