@@ -23,9 +23,9 @@ from d3pm_jax.measure.samples import (
     choose_sampler_of,
     describe_drawing,
     draw_samples,
-    evenly_spaced,
     plan_sampler,
     settle_guidance,
+    times_to_show,
     write_samples,
 )
 from d3pm_jax.parts.by_classifier import ClassifierGuidance
@@ -151,19 +151,15 @@ def execute(command: SampleCommand, words: list[str]) -> int:
     sampler = choose_sampler_of(run.parts, None if choice is None else choice.sampler)
     planned = plan_sampler(run.parts, sampler, shape, command.strength)
     guidance = settle_guidance(run.parts, command.make_guidance(), planned, shape)
-    shows_chains = planned is None or planned.rows_are_steps
     sampler_name = command.sampler
     if sampler_name is None and sampler is not None:
         sampler_name = describe_sampler(sampler)
-    if command.gif and not shows_chains:
+    if command.gif and planned is not None and not planned.rows_are_steps:
         raise UserError(
             f"--gif: a GIF shows x_t by t, and the rows of the sampler {sampler_name} are no steps of the "
             f"process; leave it out"
         )
-    first_time = run.parts.method.num_steps if planned is None else len(planned.rows)
-    times = []
-    if shows_chains:
-        times = evenly_spaced(first_time, num_states)
+    times = times_to_show(run.parts, planned, num_states)
     check_gif(command.gif, times)
     key = jax.random.key(command.seed)
     with Terminal("sample", command.num).show_bar() as terminal:
@@ -215,7 +211,7 @@ def execute(command: SampleCommand, words: list[str]) -> int:
 
     if examples is not None:
         examples = examples[: len(samples)]
-    strip = evenly_spaced(first_time, STATES) if shows_chains else []
+    strip = times_to_show(run.parts, planned, STATES)
     chains = chains_to_show(
         run.parts,
         key,

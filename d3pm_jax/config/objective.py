@@ -154,7 +154,7 @@ class StochasticBound(X0Objective):
 class LabelLoss(Objective):
     """Minimises -log p(label | x_t, t), averaged over t in 0..T, of a classifier and no diffusion."""
 
-    unused_parts: ClassVar[tuple[str, ...]] = ("head",)
+    unused_parts: ClassVar[tuple[str, ...]] = ("head", "sampler")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,6 +27,8 @@ NAMES = {
     "skipped": "skipped",
     "bound_bits_per_dim": "bits/dim",
     "valid_bits_per_dim": "valid",
+    "accuracy": "accuracy",
+    "valid_accuracy": "valid",
     "kl": "kl",
     "ce": "ce",
     "grad_norm": "grad norm",

@@ -395,6 +395,22 @@ def evenly_spaced(last: int, n: int) -> list[int]:
     return sorted({round(last * (i / (n - 1))) for i in range(n)})
 
 
+def times_to_show(parts: Parts, planned: PlannedSampler | None, n: int) -> list[int]:
+    """Returns n evenly spaced t whose x_t a picture of a chain shows; none where its rows are no steps.
+
+    Args:
+        parts: of the run.
+        planned: the sampler that draws the chain, of `plan_sampler`.
+        n: how many, at least 2.
+    """
+    if planned is None:
+        return evenly_spaced(parts.method.num_steps, n)
+    if not planned.rows_are_steps:
+        return []
+    # An edit begins on the way, at as many steps as it takes.
+    return evenly_spaced(len(planned.rows), n)
+
+
 def draw_forward(key: jax.Array, process: Process, x0: np.ndarray, times: Sequence[int]) -> np.ndarray:
     """Draws forward chains x_1 ~ q(x_1 | x_0), x_2 ~ q(x_2 | x_1), ..., x_T, beginning with x_T.
 

@@ -11,7 +11,13 @@ from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.kinds import Chains, Kind
 from d3pm_jax.kinds.base import condition_keyword
 from d3pm_jax.kinds.blocks import Block, Film, TextFilm
-from d3pm_jax.measure.samples import chains_to_show, choose_inputs, evenly_spaced
+from d3pm_jax.measure.samples import (
+    chains_to_show,
+    choose_inputs,
+    choose_sampler_of,
+    plan_sampler,
+    times_to_show,
+)
 from d3pm_jax.report.blocks import render_block
 from d3pm_jax.report.figures import format_cell
 from d3pm_jax.report.folder import Reported, read_samples
@@ -63,7 +69,8 @@ def draw_run(reported: Reported) -> Drawn | None:
         # Those of `d3pm sample` may be of other conditions than the run keeps.
         stored_samples = read_samples(run, num_samples)
     num_drawn = num_samples if stored_samples is None else FILMED
-    times = evenly_spaced(run.parts.method.num_steps, FRAMES)
+    planned = plan_sampler(run.parts, choose_sampler_of(run.parts, None))
+    times = times_to_show(run.parts, planned, FRAMES)
     drawn_samples, reverse = run.sample(
         key,
         num_drawn,
@@ -74,7 +81,7 @@ def draw_run(reported: Reported) -> Drawn | None:
     )
     conditions = inputs.get("condition")
     samples = drawn_samples if stored_samples is None else stored_samples
-    strip = evenly_spaced(run.parts.method.num_steps, STRIP)
+    strip = times_to_show(run.parts, planned, STRIP)
     chains = chains_to_show(
         run.parts, key, samples, reverse, times, strip, reported.examples, conditions, conditions
     )
@@ -194,7 +201,7 @@ def show_chains(reported: Reported, drawn: Drawn | None) -> Html | None:
     """Shows chains of the forward process and of the reverse one, and the latter as a film.
 
     Returns:
-        None where there are no chains, as of a flow.
+        None where there are no chains, as of a flow, or of a sampler whose rows are no steps.
     """
     if drawn is None:
         return _note_no_examples(reported, "Chains need conditions, and")

@@ -1,5 +1,6 @@
 """Chains on the page about runs."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,24 +9,34 @@ import d3pm_jax
 from d3pm_jax import kinds
 from d3pm_jax.data import Description
 from d3pm_jax.parts import diffusion
+from d3pm_jax.parts.method import PlannedSampler
 from d3pm_jax.report import samples
+from d3pm_jax.sampling import Sampler, make_plan, named
+from tests import tiny
 from tests.report.records import Known, KnownParts, record
 
 
-def test_chains_tell_the_t_of_the_whole_process(tmp_path):
+def make_run(tmp_path, sampler, recorded_times):
+    """A run with three of ten steps, which is asked for chains at these times."""
     process = diffusion.with_steps(d3pm_jax.uniform(d3pm_jax.cosine(10), 4), [2, 3, 10])
 
     def sample(key, n, batch_size, record, chains):
-        assert (record, chains) == ([0, 1, 2, 3], 16)
-        return np.zeros((n, 2), np.int32), np.zeros((4, 16, 2), np.int32)
+        assert (record, chains) == (recorded_times, 16)
+        return np.zeros((n, 2), np.int32), np.zeros((len(record), 16, 2), np.int32)
 
-    method = SimpleNamespace(num_steps=process.T, state_times=lambda: np.asarray(process.time))
+    def plan_sampler(sampler, shape, strength=None):
+        return PlannedSampler(sampler, make_plan(sampler, process, shape))
+
+    method = SimpleNamespace(
+        num_steps=process.T, state_times=lambda: np.asarray(process.time), plan_sampler=plan_sampler
+    )
     description = Description((2,), 4)
-    run = Known(
+    return Known(
         step=7,
         workdir=tmp_path,
         sample=sample,
         parts=KnownParts(
+            config=dataclasses.replace(tiny.get_config(), sampler=sampler),
             method=method,
             process=process,
             categories=4,
@@ -33,5 +44,16 @@ def test_chains_tell_the_t_of_the_whole_process(tmp_path):
             kind=kinds.make_kind(description),
         ),
     )
+
+
+def test_chains_tell_the_t_of_the_whole_process(tmp_path):
+    run = make_run(tmp_path, Sampler(), [0, 1, 2, 3])
     drawn = samples.draw_run(record(run=run))
     assert (drawn.chains.times, drawn.chains.strip) == ([0, 2, 3, 10], [0, 2, 3, 10])
+
+
+def test_a_sampler_whose_rows_are_no_steps_has_samples_and_no_chains(tmp_path):
+    reported = record(run=make_run(tmp_path, named.repaint(passes=2), []))
+    drawn = samples.draw_run(reported)
+    assert (drawn.chains.times, drawn.chains.strip) == ([], [])
+    assert samples.show_chains(reported, drawn) is None
