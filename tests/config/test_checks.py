@@ -69,6 +69,7 @@ EXAMPLES = {
         configs.ArgmaxCoupling(features=configs.LSTMFeatures(width=8)),
         configs.ArgmaxCoupling(features=configs.UNetFeatures(8, (1,), 0)),
         configs.ArgmaxAR(features=configs.TransformerFeatures(width=8)),
+        configs.NoisyClassifier(width=8, num_layers=1, embedding=2),
     ),
     "head": (configs.Head(), configs.LogisticHead()),
     "loss": (
@@ -76,6 +77,7 @@ EXAMPLES = {
         configs.StochasticBound(),
         configs.ContinuousAbsorbing(mask_id=3),
         configs.ContinuousUniform(),
+        configs.LabelLoss(),
     ),
     "timesteps": (
         configs.LowDiscrepancy(),
