@@ -345,6 +345,23 @@ SAMPLERS = (
     ),
 )
 
+STEERING = (
+    Break(  # scores on the way would count again and again
+        "particles_are_weighted_by_scores_and_not_by_their_rise",
+        "d3pm_jax/sampling/steering.py",
+        "log_weights = (scores - before).reshape(N, P)",
+        "log_weights = scores.reshape(N, P)",
+        ("tests/sampling/test_steering.py",),
+    ),
+    Break(  # the law would be that of what looks good halfway
+        "what_is_never_is_dropped_on_the_way",
+        "d3pm_jax/sampling/steering.py",
+        "counts = is_last | (is_called & (scores != -jnp.inf))",
+        "counts = is_last | is_called",
+        ("tests/sampling/test_steering.py",),
+    ),
+)
+
 EDITING = (
     Break(
         "a_step_goes_to_its_level",
@@ -672,6 +689,7 @@ BREAKS = (
     *SAMPLING,
     *SAMPLERS,
     *EDITING,
+    *STEERING,
     *MODELS,
     *TRAINING,
     *RUNS,
