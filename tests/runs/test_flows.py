@@ -190,7 +190,9 @@ def test_a_flow_has_no_steps_states_or_known_elements(run):
         "steps = 5: the run trains a flow": lambda: run.respaced(5),
         "leave record out": lambda: run.sample(key, 2, record=(0,)),
         "takes no sampler: leave --sampler or sampler out": lambda: run.sample(key, 2, sampler="ancestral"),
-        "leave --prompt, --infill, --given or known_elements out": lambda: run.sample(key, 2, known_elements=known),
+        "leave --prompt, --infill, --given or known_elements out": lambda: run.sample(
+            key, 2, known_elements=known
+        ),
         rf"shape \[3\]: the flow of this run is for \[{L}\] alone": lambda: run.sample(key, 2, shape=(3,)),
         rf"shape \[6\]: the flow of this run is for \[{L}\] alone": lambda: run.evaluate_on(x[:, [0] * 6]),
         "a flow is of whole examples: leave weight out": lambda: run.evaluate_on(x, weight=np.ones(x.shape)),
