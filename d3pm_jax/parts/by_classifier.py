@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from d3pm_jax.checks.arrays import describe
+from d3pm_jax.checks.arrays import describe, shorten_value
 from d3pm_jax.config import Config, io as config_io
 from d3pm_jax.config.checks import check_number
 from d3pm_jax.data import Description
@@ -41,7 +41,7 @@ class ClassifierGuidance(Guidance):
     """0: without the classifier, 1: as by Bayes' rule, above 1: more of the label"""
     exact: bool = False
     """try every change of every element, in place of the gradient: for small examples"""
-    own_params: Params | None = dataclasses.field(default=None, repr=False)
+    bound_params: Params | None = dataclasses.field(default=None, repr=False)
     """parameters of the classifier in place of those of its run, as a program has them that is given them"""
 
     def __post_init__(self) -> None:
@@ -76,30 +76,31 @@ class ClassifierGuidance(Guidance):
 
     @property
     def params(self) -> Params:
-        return self.parts.params if self.own_params is None else self.own_params
+        return self.parts.params if self.bound_params is None else self.bound_params
 
     def with_params(self, params: Params) -> "ClassifierGuidance":
-        return dataclasses.replace(self, own_params=params)
+        return dataclasses.replace(self, bound_params=params)
 
     def check_run(self, description: Description, config: Config, shape: tuple[int, ...] | None) -> None:
-        own = self.parts.description
+        data_of_classifier = self.parts.description
         for field in dataclasses.fields(Description):
-            mine = getattr(own, field.name)
+            value = getattr(data_of_classifier, field.name)
             of_run = getattr(description, field.name)
-            if field.compare and mine != of_run:
+            if field.compare and value != of_run:
                 raise UserError(
-                    f"the classifier is of other data: its {field.name} is {mine}, that of this run is "
-                    f"{of_run}; {CURE}"
+                    f"the classifier is of other data: its {field.name} is {shorten_value(value)}, that of this "
+                    f"run is {shorten_value(of_run)}; {CURE}"
                 )
-        if shape is not None and shape != own.shape:
+        if shape is not None and shape != data_of_classifier.shape:
             raise UserError(
-                f"samples of shape {list(shape)}: the classifier is for examples of {list(own.shape)} alone"
+                f"samples of shape {list(shape)}: the classifier is for examples of "
+                f"{list(data_of_classifier.shape)} alone"
             )
-        for name, (mine, of_run) in config_io.differences(self.parts.config, config).items():
+        for name, (value, of_run) in config_io.differences(self.parts.config, config).items():
             if name.startswith("process."):
                 raise UserError(
-                    f"the classifier is of another process: its {name} is {mine}, that of this run is "
-                    f"{of_run}; {CURE}"
+                    f"the classifier is of another process: its {name} is {shorten_value(value)}, that of this "
+                    f"run is {shorten_value(of_run)}; {CURE}"
                 )
 
     def settle(

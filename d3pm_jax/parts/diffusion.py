@@ -214,8 +214,8 @@ class Diffusion:
         guidance: Guidance | None,
     ) -> sampling.Denoise:
         """Makes what a sampler calls: the network with its inputs, or what guides it."""
-        own_label = label if self.classes is not None else None
-        inputs = {"label": own_label, "condition": condition}
+        network_label = label if self.classes is not None else None
+        inputs = {"label": network_label, "condition": condition}
         inputs = {name: x for name, x in inputs.items() if x is not None}
         network = self._make_conditioned(params, process, planned)
         if guidance is not None:

@@ -162,11 +162,11 @@ class ClassifierFreeGuidance(Guidance):
     ) -> Denoise:
         assert dropping is not None  # as `settle` has seen
         B = len(next(iter(inputs.values())))
-        own = dict(inputs)
-        if "condition" in own:
-            own["condition"] = dropping.extend_condition(own["condition"])
+        network_inputs = dict(inputs)
+        if "condition" in network_inputs:
+            network_inputs["condition"] = dropping.extend_condition(network_inputs["condition"])
         return guidance.classifier_free(
-            network, own, dropping.null_inputs(B), self.gamma, self.on or "x_s", self.late
+            network, network_inputs, dropping.null_inputs(B), self.gamma, self.on or "x_s", self.late
         )
 
     def options(self) -> dict[str, Any]:

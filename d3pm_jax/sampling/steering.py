@@ -207,7 +207,8 @@ def best_of(
     """
     N, *S = _check_shape(shape)
     _check_known(x0, N)
-    x0, known = _of_particles(x0, n), _of_particles(known, n)
+    x0 = _of_particles(x0, n)
+    known = _of_particles(known, n)
     chain = sample_by(
         key, sampler, denoise, process, (N * n, *S), start * n, (), belief, x0=x0, known=known, plan=plan
     )
@@ -254,7 +255,8 @@ def run_steered(
     if xT.size == 0:
         raise ValueError(f"xT has shape {list(xT.shape)}, without a place to draw: pass sizes from 1 on")
     flat = xT.reshape(N * P, *S)
-    x0, known = _of_particles(x0, P), _of_particles(known, P)
+    x0 = _of_particles(x0, P)
+    known = _of_particles(known, P)
 
     def noise_of_all(row: Array, stream: int | Array) -> Array:
         u = noise(row, stream)
@@ -390,12 +392,12 @@ def _marked(score: Callable[[Array], Array]) -> Callable[[Array], Array]:
 def _draw_clean(problem: Problem, seen: Seen | None, x: Array, row: Row) -> Array:
     """Draws x_0 of what the network said in a row, given the x_s that was drawn then; x itself at s = 0."""
     assert seen is not None
-    process, sampler = problem.process, problem.sampler
+    process = problem.process
     t = jnp.broadcast_to(row.t, x.shape[:1])
     s = jnp.broadcast_to(row.s, x.shape[:1])
     u = problem.noise(row.number, CLEAN)
     logits, belief = shape_logits(problem, seen.logits, seen.x, t)
-    if sampler.needs_extra_mask:
+    if problem.sampler.needs_extra_mask:
         drawn = inverse_cdf.categorical(laws.denoiser_of(process, logits, seen.x, t, belief), u)
         clean = jnp.where(x == laws.mask_of(process), drawn, x)
     else:

@@ -86,7 +86,8 @@ def run_steered(
     """Runs a sampler with P particles of each sample, which go on by exp of how much their scores rise."""
     N, P, *S = xT.shape
     if x0 is not None and known is not None:
-        x0, known = x0.repeat_interleave(P, dim=0), known.repeat_interleave(P, dim=0)
+        x0 = x0.repeat_interleave(P, dim=0)
+        known = known.repeat_interleave(P, dim=0)
     prepared = prepare(sampler, denoise, process, xT.flatten(0, 1), noise, belief, x0, known, plan)
     said = prepared.problem.said
     rows: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
@@ -134,12 +135,12 @@ def run_steered(
 
 def _draw_clean(problem: Problem, xt: Tensor, logits: Tensor, x: Tensor, row: Row) -> Tensor:
     """Draws x_0 of what the network said of x_t, given the x_s that was drawn then."""
-    process, sampler = problem.process, problem.sampler
+    process = problem.process
     t = torch.full(x.shape[:1], row.t)
     s = torch.full(x.shape[:1], row.s)
     u = problem.noise(row.number, CLEAN)
     shaped, belief = shape_logits(problem, logits, xt, t)
-    if sampler.needs_extra_mask:
+    if problem.sampler.needs_extra_mask:
         drawn = numerics.categorical(laws.denoiser_of(process, shaped, xt, t, belief), u)
         clean = torch.where(x == laws.mask_of(process), drawn, x)
     elif row.s == 0:
