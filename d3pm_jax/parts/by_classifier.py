@@ -88,8 +88,8 @@ class ClassifierGuidance(Guidance):
             of_run = getattr(description, field.name)
             if field.compare and value != of_run:
                 raise UserError(
-                    f"the classifier is of other data: its {field.name} is {shorten_value(value)}, that of this "
-                    f"run is {shorten_value(of_run)}; {CURE}"
+                    f"the classifier is of other data: its {field.name} is {shorten_value(value)}, "
+                    f"that of this run is {shorten_value(of_run)}; {CURE}"
                 )
         if shape is not None and shape != data_of_classifier.shape:
             raise UserError(
@@ -99,8 +99,8 @@ class ClassifierGuidance(Guidance):
         for name, (value, of_run) in config_io.differences(self.parts.config, config).items():
             if name.startswith("process."):
                 raise UserError(
-                    f"the classifier is of another process: its {name} is {shorten_value(value)}, that of this "
-                    f"run is {shorten_value(of_run)}; {CURE}"
+                    f"the classifier is of another process: its {name} is {shorten_value(value)}, "
+                    f"that of this run is {shorten_value(of_run)}; {CURE}"
                 )
 
     def settle(
