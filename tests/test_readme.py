@@ -91,8 +91,8 @@ def check_control(names):
     assert share > 0.6  # 0.47 where gamma is 1, a quarter by chance
     assert (names["threes"].x0 == 3).mean() > 0.5  # a quarter without the classifier
     completed, edited, known = names["completed"], names["edited"], names["known"]
-    assert completed.calls.tolist() == [2 * 5 * 20] * 4
-    assert edited.calls.tolist() == [2 * 5] * 4
+    assert completed.calls.tolist() == [5 * 20] * 4
+    assert edited.calls.tolist() == [5] * 4
     for chain in (completed, edited):
         np.testing.assert_array_equal(chain.x0[known], names["x0"][known])
 

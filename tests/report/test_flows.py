@@ -47,7 +47,12 @@ def test_of_points_of_the_plane_so_many_are_drawn_that_their_density_is_seen(mon
     description = Plane().describe()
     method = SimpleNamespace(num_steps=0, state_times=lambda: np.zeros(1, np.int32))
     parts = KnownParts(
-        description=description, kind=make_kind(description), method=method, classes=None, categories=2
+        description=description,
+        kind=make_kind(description),
+        method=method,
+        classes=None,
+        categories=2,
+        config=RUN.config,
     )
 
     class Drawing(Known):

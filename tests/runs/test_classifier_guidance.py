@@ -120,7 +120,7 @@ def test_a_classifier_that_does_not_fit_is_one_line(run, classifier):
     wider = dataclasses.replace(CLASSIFIER, process=dataclasses.replace(CLASSIFIER.process, K=18))
     fewer = dataclasses.replace(DESCRIPTION, classes=3)
     others = {
-        "another process: its process.beta.class is Cosine, that of this run is Linear; train": (longer,),
+        "another process: its process.beta.class is 'Cosine', that of this run is 'Linear'; train": (longer,),
         "another process: its process.K is 18, that of this run is 17": (wider,),
         "other data: its classes is 3, that of this run is 10; train a classifier with": (CLASSIFIER, fewer),
     }
