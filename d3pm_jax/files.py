@@ -1,6 +1,7 @@
 """Writes files that are either whole or not there, and reads JSON that may be damaged."""
 
 import errno
+import hashlib
 import io
 import json
 import os
@@ -67,6 +68,19 @@ def write_npy(path: Path, x: np.ndarray) -> None:
     content = io.BytesIO()
     np.save(content, x)
     write_bytes(path, content.getvalue())
+
+
+def hash_arrays(*arrays: np.ndarray) -> str:
+    """Returns the SHA-256 of the elements of arrays, in hexadecimal."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def describe_content(*arrays: np.ndarray) -> str:
+    """Returns the beginning of the hash of arrays, as "sha256 0123456789ab"."""
+    return f"sha256 {hash_arrays(*arrays)[:12]}"
 
 
 def read_json(path: Path) -> Any:

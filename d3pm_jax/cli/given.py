@@ -1,12 +1,12 @@
 """Reads --given FILE and --known MASK of d3pm sample: what samples are made from, through their kind."""
 
-import hashlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from d3pm_jax.errors import UsageError
+from d3pm_jax.files import describe_content
 from d3pm_jax.kinds import Given, Kind
 
 SHOWN = 64  # samples whose givens are written beside them, at most
@@ -67,18 +67,14 @@ def read_given(
         UserError: a file cannot be used.
     """
     x0 = kind.read_given(given, shape)
-    content: dict[str, Any] = {"given": _digest(x0)}
+    content: dict[str, Any] = {"given": describe_content(x0)}
     suffix = "_given"
     is_known = np.zeros(shape, bool)
     if known is not None:
         is_known = kind.parse_known(known, shape)
         is_word = not known.endswith(".npy")
-        content["known"] = known if is_word else _digest(is_known)
+        content["known"] = known if is_word else describe_content(is_known)
         suffix += f"_known{known if is_word else ''}"
     if strength is not None:
         content["strength"] = strength
     return MadeFrom(Given(x0, is_known), strength, content, suffix)
-
-
-def _digest(array: np.ndarray) -> str:
-    return f"sha256 {hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:12]}"

@@ -180,9 +180,10 @@ def _execute(name: str, words: list[str]) -> int:
     asks_for_help = plain_words != words
     if entry.takes_config or entry.takes_sampler:
         from d3pm_jax.cli import samplers
+        from d3pm_jax.sampling.named import describe_samplers
 
         if samplers.asks_for_table(words):
-            print(samplers.describe_samplers())
+            print(describe_samplers())
             return 0
     if asks_for_help and not entry.takes_config:
         reading.print_help(command_class, f"d3pm {name}")

@@ -1,7 +1,6 @@
 """d3pm sample draws samples, as arrays and as their kind wants to be seen; of images, chains end to end."""
 
 import dataclasses
-import hashlib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,12 +12,13 @@ from d3pm_jax.cli.given import check_options, read_given
 from d3pm_jax.config.checks import Count, Natural, Seed
 from d3pm_jax.data.source import open_npy
 from d3pm_jax.errors import UsageError, UserError, as_user_error
-from d3pm_jax.files import write_npy
+from d3pm_jax.files import describe_content, write_npy
 from d3pm_jax.kinds.base import STATES, check_gif
 from d3pm_jax.machine.terminal import Terminal
 from d3pm_jax.measure import record, step_costs
 from d3pm_jax.measure.bounds import find_mask
 from d3pm_jax.measure.samples import (
+    Options,
     chains_to_show,
     choose_sampler_of,
     describe_drawing,
@@ -163,22 +163,17 @@ def execute(command: SampleCommand, words: list[str]) -> int:
     check_gif(command.gif, times)
     key = jax.random.key(command.seed)
     with Terminal("sample", command.num).show_bar() as terminal:
-        drawn = draw_samples(
-            run.parts,
-            key,
-            command.num,
-            command.label,
-            command.batch_size,
-            times,
-            terminal.advance,
-            GIF_CHAINS,
-            known_elements,
-            shape,
-            conditions,
-            sampler,
-            guidance,
-            command.strength,
+        options = Options(
+            label=command.label,
+            batch_size=command.batch_size,
+            progress=terminal.advance,
+            known_elements=known_elements,
+            shape=shape,
+            condition=conditions,
+            sampler=sampler,
+            guidance=guidance,
         )
+        drawn = draw_samples(run.parts, key, command.num, options, times, GIF_CHAINS, command.strength)
     samples = drawn.x0
 
     text_options = {"prompt": command.prompt, "infill": command.infill, "length": command.length}
@@ -196,7 +191,7 @@ def execute(command: SampleCommand, words: list[str]) -> int:
     )
     more_options |= describe_drawing(sampler, drawn, guidance)
     if conditions is not None:
-        more_options["condition"] = f"sha256 {hashlib.sha256(conditions.tobytes()).hexdigest()[:12]}"
+        more_options["condition"] = describe_content(conditions)
         suffix += "_condition"
     if command.prompt is not None:
         suffix += "_prompt"

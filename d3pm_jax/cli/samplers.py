@@ -6,12 +6,7 @@ from typing import NamedTuple
 
 from d3pm_jax.errors import UsageError, as_user_error, one_line
 from d3pm_jax.sampling import Sampler
-from d3pm_jax.sampling.named import (
-    Number,
-    choose_sampler,
-    describe_samplers as describe_samplers,
-    parse_fields,
-)
+from d3pm_jax.sampling.named import Number, choose_sampler, parse_fields
 
 OPTION = "--sampler"
 TABLE = "help"  # in place of a name

@@ -135,9 +135,8 @@ def measure_quality(
     key = jax.random.key(seed)
     inputs = inputs or {}
     sampler = samples.choose_sampler_of(parts, sampler)
-    drawn = samples.draw_samples(
-        parts, key, num, batch_size=batch_size, progress=progress, sampler=sampler, **inputs
-    )
+    options = samples.Options(batch_size=batch_size, progress=progress, sampler=sampler, **inputs)
+    drawn = samples.draw_samples(parts, key, num, options)
     x = drawn.x0
     categories = parts.description.categories
     if x.max() >= categories:

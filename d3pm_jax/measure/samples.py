@@ -49,6 +49,20 @@ DrawBatches = Callable[..., Drawn]  # see `make_sampler`
 Progress = Callable[[int], Any]  # is called with the number of samples that are done
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """Says how samples of a run are drawn; `Run.sample` says what each option means."""
+
+    label: int | np.ndarray | None = None
+    batch_size: int = 128
+    progress: Progress = lambda done: None
+    known_elements: Given | None = None
+    shape: tuple[int, ...] | None = None
+    condition: Any = None
+    sampler: Sampler | str | None = None
+    guidance: Guidance | float | None = None
+
+
 def make_sampler(
     parts: Parts,
     batch_size: int,
@@ -184,56 +198,72 @@ def draw_samples(
     parts: Parts,
     key: jax.Array,
     n: int,
-    label: int | np.ndarray | None = None,
-    batch_size: int = 128,
+    options: Options = Options(),
     recorded_times: Sequence[int] = (),
-    progress: Progress = lambda done: None,
     chains: int | None = None,
-    known_elements: Given | None = None,
-    shape: tuple[int, ...] | None = None,
-    condition: Any = None,
-    sampler: Sampler | str | None = None,
-    guidance: Guidance | float | None = None,
     strength: float | None = None,
 ) -> Drawn:
     """Draws n samples of a run by a program that is compiled once for each sampler; see `make_sampler`.
 
-    With a strength they are edits of the x_0 of the known elements, all of which count then.
+    Args:
+        parts: of the run.
+        key: a typed key.
+        n: how many.
+        options: how.
+        recorded_times: the t whose x_t to return as well, or numbers of rows left of a sampler.
+        chains: return x_t of so many samples alone, the first ones.
+        strength: of edits of the x_0 of the known elements, all of which count then.
 
     Raises:
         UserError: an argument cannot be used, or the sampler or the guidance is not for this run.
     """
     check_key(key)
     check_number("n", n, Count)
-    check_number("batch_size", batch_size, Count)
+    check_number("batch_size", options.batch_size, Count)
     if chains is not None:
         check_number("chains", chains, Natural)
-    if shape is not None and not matches_hint(shape, tuple[Size, ...]):
-        raise UserError(f"shape = {shape!r}: it must be {describe_hint(tuple[Size, ...])}")
-    if known_elements is not None:
-        known_elements = convert_known_elements(
-            known_elements,
-            shape or parts.description.shape,
-            parts.categories,
-            is_edited=strength is not None,
-        )
-    if not callable(progress):
-        raise UserError(f"progress is {describe(progress)}, expected a function of how many are done")
-    parts.method.check_sampling(recorded_times, shape, known_elements)
-    planned = plan_sampler(parts, choose_sampler_of(parts, sampler), shape, strength)
-    guidance = settle_guidance(parts, guidance, planned, shape)
-    size = min(batch_size, n)
+    known_elements = read_known_elements(parts, options, is_edited=strength is not None)
+    if not callable(options.progress):
+        raise UserError(f"progress is {describe(options.progress)}, expected a function of how many are done")
     with as_user_error():
         recorded_times = check_value("record", recorded_times, tuple[Natural, ...])
+    parts.method.check_sampling(recorded_times, options.shape, known_elements)
+    planned = plan_sampler(parts, choose_sampler_of(parts, options.sampler), options.shape, strength)
+    num_rows = parts.method.num_steps if planned is None else len(planned.rows)
+    if any(number > num_rows for number in recorded_times):
+        raise UserError(
+            f"record = {list(recorded_times)}: numbers of rows left, or t, are in 0..{num_rows} here"
+        )
+    guidance = settle_guidance(parts, options.guidance, planned, options.shape)
+    size = min(options.batch_size, n)
 
     # The sampler is made from a copy of the parts. It is stored in the parts, and would otherwise refer back
     # to them: Python frees such a cycle late, so that the arrays of a run would stay in memory after its last
     # use.
     def make() -> DrawBatches:
-        return make_sampler(dataclasses.replace(parts), size, recorded_times, shape, planned, guidance)
+        return make_sampler(
+            dataclasses.replace(parts), size, recorded_times, options.shape, planned, guidance
+        )
 
-    draw = parts.once(("sample", size, recorded_times, shape, planned, guidance), make)
-    return draw(parts.params, n, key, label, progress, chains, known_elements, condition)
+    draw = parts.once(("sample", size, recorded_times, options.shape, planned, guidance), make)
+    return draw(
+        parts.params, n, key, options.label, options.progress, chains, known_elements, options.condition
+    )
+
+
+def read_known_elements(parts: Parts, options: Options, is_edited: bool) -> Given | None:
+    """Returns the elements that samples have, see `convert_known_elements`; None where they have none.
+
+    Raises:
+        UserError: the shape of samples is none, or the elements do not fit it.
+    """
+    shape = options.shape
+    if shape is not None and not matches_hint(shape, tuple[Size, ...]):
+        raise UserError(f"shape = {shape!r}: it must be {describe_hint(tuple[Size, ...])}")
+    if options.known_elements is None:
+        return None
+    size = shape or parts.description.shape
+    return convert_known_elements(options.known_elements, size, parts.categories, is_edited)
 
 
 def choose_sampler_of(parts: Parts, sampler: Sampler | str | None) -> Sampler | None:

@@ -1,5 +1,6 @@
 """Draws samples of a run that a user's score prefers, in batches by one compiled program."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,17 +11,17 @@ import numpy as np
 
 from d3pm_jax import sampling
 from d3pm_jax.checks import values_in_range
-from d3pm_jax.config.checks import Count, Size, check_number, describe_hint, matches_hint
+from d3pm_jax.config.checks import Count, check_number
 from d3pm_jax.errors import UserError, as_user_error
 from d3pm_jax.kinds import Given
 from d3pm_jax.measure.samples import (
-    Progress,
+    Options,
     check_key,
     choose_sampler_of,
-    convert_known_elements,
     draw_samples,
     make_labels,
     plan_sampler,
+    read_known_elements,
     rows_of_batch,
     settle_guidance,
 )
@@ -65,14 +66,7 @@ def draw_best(
     n: int,
     score: Score,
     candidates: int,
-    label: int | np.ndarray | None = None,
-    batch_size: int = 128,
-    progress: Progress = lambda done: None,
-    known_elements: Given | None = None,
-    shape: tuple[int, ...] | None = None,
-    condition: Any = None,
-    sampler: Sampler | str | None = None,
-    guidance: Guidance | float | None = None,
+    options: Options,
 ) -> BestSamples:
     """Draws candidates for each of n samples, and returns those of largest score, of equal ones the first.
 
@@ -85,33 +79,25 @@ def draw_best(
     check_number("n", n, Count)
     check_number("candidates", candidates, Count)
     numbers = np.repeat(np.arange(n), candidates)  # of the sample that each is for
-    classes = _classes_of(parts, guidance)
+    label = options.label
+    classes = _classes_of(parts, options.guidance)
     if classes is not None or label is not None:
         label = make_labels(classes, numbers, label)
-    condition = parts.convert_condition(condition)
+    condition = parts.convert_condition(options.condition)
     if condition is not None:
         condition = condition[numbers % len(condition)]
+    known_elements = read_known_elements(parts, options, is_edited=False)
     if known_elements is not None:
-        size = shape or parts.description.shape
-        given = convert_known_elements(known_elements, size, parts.categories, is_edited=False)
-        known_elements = Given(*(rows_of_batch(array, numbers, size) for array in given))
-    drawn = draw_samples(
-        parts,
-        key,
-        n * candidates,
-        label,
-        batch_size,
-        progress=progress,
-        known_elements=known_elements,
-        shape=shape,
-        condition=condition,
-        sampler=sampler,
-        guidance=guidance,
+        size = options.shape or parts.description.shape
+        known_elements = Given(*(rows_of_batch(array, numbers, size) for array in known_elements))
+    of_candidates = dataclasses.replace(
+        options, label=label, condition=condition, known_elements=known_elements
     )
+    drawn = draw_samples(parts, key, n * candidates, of_candidates)
     x = drawn.x0.reshape(n, candidates, *drawn.x0.shape[1:])
     best = []
     scores = []
-    per_batch = max(1, batch_size // candidates)
+    per_batch = max(1, options.batch_size // candidates)
     for start in range(0, n, per_batch):
         with as_user_error():
             of_batch = choose_best(score, jnp.asarray(x[start : start + per_batch]))
@@ -129,14 +115,7 @@ def steer_samples(
     n: int,
     score: Score,
     particles: int,
-    label: int | np.ndarray | None = None,
-    batch_size: int = 128,
-    progress: Progress = lambda done: None,
-    known_elements: Given | None = None,
-    shape: tuple[int, ...] | None = None,
-    condition: Any = None,
-    sampler: Sampler | str | None = None,
-    guidance: Guidance | float | None = None,
+    options: Options,
 ) -> SteeredSamples:
     """Draws n samples by particles that a score selects, `sampling.steer`, by a program compiled once.
 
@@ -148,27 +127,23 @@ def steer_samples(
         n: how many samples.
         score: of clean examples, in JAX: x [M, *S] -> [M], in nats.
         particles: P, how many of each sample.
-        label, progress, known_elements, shape, condition, sampler, guidance: as for `draw_samples`.
-        batch_size: particles at a time, and at least those of one sample.
+        options: as for `draw_samples`; a batch is of so many particles, and at least those of one sample.
 
     Raises:
         UserError: as `draw_samples`; a score cannot be used, or all particles of a sample have -inf.
     """
     diffusion = parts.diffusion
     check_key(key)
-    for name, number in (("n", n), ("particles", particles), ("batch_size", batch_size)):
+    for name, number in (("n", n), ("particles", particles), ("batch_size", options.batch_size)):
         check_number(name, number, Count)
-    if shape is not None and not matches_hint(shape, tuple[Size, ...]):
-        raise UserError(f"shape = {shape!r}: it must be {describe_hint(tuple[Size, ...])}")
-    size = shape or parts.description.shape
-    if known_elements is not None:
-        known_elements = convert_known_elements(known_elements, size, parts.categories, is_edited=False)
-    planned = plan_sampler(parts, choose_sampler_of(parts, sampler) or Sampler(), shape)
+    known_elements = read_known_elements(parts, options, is_edited=False)
+    size = options.shape or parts.description.shape
+    planned = plan_sampler(parts, choose_sampler_of(parts, options.sampler) or Sampler(), options.shape)
     assert planned is not None
-    settled = settle_guidance(parts, guidance, planned, shape)
-    per_batch = _samples_per_batch(n, particles, batch_size, parts.mesh.size)
+    settled = settle_guidance(parts, options.guidance, planned, options.shape)
+    per_batch = _samples_per_batch(n, particles, options.batch_size, parts.mesh.size)
     classes = _classes_of(parts, settled)
-    condition = parts.convert_condition(condition)
+    condition = parts.convert_condition(options.condition)
 
     # A score may have no hash. The program keeps it, so that no other gets its number.
     def make() -> Callable[..., sampling.Steered]:
@@ -187,7 +162,7 @@ def steer_samples(
         conditions = None
         if condition is not None:
             conditions = condition[of_particles % len(condition)]
-        labels = make_labels(classes, of_particles, label)
+        labels = make_labels(classes, of_particles, options.label)
         guidance_params = None if settled is None else settled.params
         with as_user_error():
             batch = steer_batch(
@@ -200,12 +175,12 @@ def steer_samples(
                 elements,
                 guidance_params,
             )
-        progress(start)
+        options.progress(start)
         batch = fetch(batch)
         if batch.failed_at != 0:
             _explain(diffusion, batch, start)
         batches.append(batch)
-    progress(n)
+    options.progress(n)
 
     def join(field: str, axis: int = 0) -> np.ndarray:
         joined = np.concatenate([np.asarray(getattr(batch, field)) for batch in batches], axis=axis)

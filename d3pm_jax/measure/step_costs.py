@@ -1,6 +1,5 @@
 """Measures the cost of a step between any two times of a run, to find the best grid of few steps."""
 
-import hashlib
 import json
 import math
 import shlex
@@ -14,7 +13,7 @@ import numpy as np
 from d3pm_jax.config.process import build_process
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.evaluation.jumps import jump_costs
-from d3pm_jax.files import read_json, write_text
+from d3pm_jax.files import hash_arrays, read_json, write_text
 from d3pm_jax.parts import reading
 from d3pm_jax.parts.build import Parts
 from d3pm_jax.placing import fetch
@@ -186,7 +185,4 @@ def choose_steps(parts: Parts, workdir: Path, steps: int, grid: str) -> int | li
 
 def _hash_weights(parts: Parts) -> str:
     """Returns the SHA-256 of the averaged weights of a run."""
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(fetch(parts.params)):
-        digest.update(np.ascontiguousarray(leaf).tobytes())
-    return digest.hexdigest()
+    return hash_arrays(*jax.tree.leaves(fetch(parts.params)))

@@ -1,13 +1,11 @@
 """Guides samples of a run by the classifier of another run; `sampling.guidance` has the rule."""
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from d3pm_jax.checks.arrays import describe, shorten_value
@@ -15,8 +13,9 @@ from d3pm_jax.config import Config, io as config_io
 from d3pm_jax.config.checks import check_number
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, as_user_error
+from d3pm_jax.files import describe_content
 from d3pm_jax.parts.build import Parts
-from d3pm_jax.parts.guidance import Guidance, check_gamma, format_number
+from d3pm_jax.parts.guidance import Guidance, format_number, read_gamma
 from d3pm_jax.placing import fetch
 from d3pm_jax.processes import Process
 from d3pm_jax.sampling import Sampler, guidance
@@ -51,7 +50,7 @@ class ClassifierGuidance(Guidance):
                 f"classifier is {describe(self.classifier)}: pass a run, as runs.open(folder) gives it"
             )
         self.parts.classifier  # noqa: B018  raises where the run trains something else
-        check_gamma(self.gamma)
+        object.__setattr__(self, "gamma", read_gamma(self.gamma))
         check_number("exact", self.exact, bool)
 
     # A program is compiled for a classifier and two numbers, however often they are written down.
@@ -142,15 +141,9 @@ class ClassifierGuidance(Guidance):
             "gamma": self.gamma,
             "exact": self.exact,
             "step": self.parts.step,
-            "classifier": f"sha256 {_hash_params(self.params)}",
+            "classifier": describe_content(*jax.tree.leaves(fetch(self.params))),
         }
 
     def in_words(self) -> str:
         law = "of every change" if self.exact else "to first order"
         return f"gamma = {format_number(self.gamma)} by a classifier, {law}"
-
-
-def _hash_params(params: Params) -> str:
-    """Returns the beginning of a hash of parameters."""
-    content = b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(fetch(params)))
-    return hashlib.sha256(content).hexdigest()[:12]

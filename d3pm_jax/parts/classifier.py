@@ -43,6 +43,7 @@ class Classifier:
     mesh: jax.sharding.Mesh
     dropping: None = None
     subject: str = "a classifier"
+    draws_samples: bool = False
     sampler: str = "-"
     main_figures: tuple[str, ...] = ("cross_entropy", "accuracy")
 

@@ -58,6 +58,7 @@ class Diffusion:
     mesh: jax.sharding.Mesh
     sampler: str = "ancestral"
     subject: str = "a diffusion"
+    draws_samples: bool = True
     main_figures: tuple[str, ...] = ("bits_per_dim",)
 
     def name(self) -> str:

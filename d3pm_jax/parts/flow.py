@@ -47,6 +47,7 @@ class Flow:
     dropping: None = None
     sampler: str = "flow"
     subject: str = "a flow"
+    draws_samples: bool = True
     main_figures: tuple[str, ...] = ("bits_per_dim",)
     calls_of_bound: int = 1
     num_steps: int = 0

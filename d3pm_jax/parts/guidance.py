@@ -2,13 +2,14 @@
 
 import abc
 import dataclasses
-import math
+import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
+import numpy as np
 from jaxtyping import Array
 
-from d3pm_jax.checks.arrays import describe
+from d3pm_jax.checks.arrays import describe, shorten_value
 from d3pm_jax.config import Config
 from d3pm_jax.config.checks import Natural, check_number
 from d3pm_jax.data import Description
@@ -20,8 +21,6 @@ from d3pm_jax.sampling.guidance import Conditioned, Place
 from d3pm_jax.sampling.places import FirstHitting
 from d3pm_jax.training.dropping import Dropping
 from d3pm_jax.types import Params
-
-PLACES = ("x_s", "x_0")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,8 +113,8 @@ class ClassifierFreeGuidance(Guidance):
 
     def __post_init__(self) -> None:
         """Raises UserError for a field that cannot be used."""
-        check_gamma(self.gamma)
-        if self.on not in (None, *PLACES):
+        object.__setattr__(self, "gamma", read_gamma(self.gamma))
+        if self.on not in (None, *get_args(Place)):
             raise UserError(f"on = {self.on!r}: it must be 'x_s' or 'x_0', the law that is guided, or None")
         if self.late is not None:
             check_number("late", self.late, Natural)
@@ -180,11 +179,19 @@ class ClassifierFreeGuidance(Guidance):
         return f"gamma = {format_number(self.gamma)} on {self.on}{steps}"
 
 
-def check_gamma(gamma: Any) -> None:
-    """Raises UserError unless gamma is a finite number."""
-    is_number = isinstance(gamma, int | float) and not isinstance(gamma, bool)
-    if not (is_number and math.isfinite(gamma)):
+def read_gamma(gamma: Any) -> float:
+    """Returns gamma as a number of Python. Raises UserError unless it is a finite number."""
+    if not is_number(gamma):
         raise UserError(f"gamma is {describe(gamma)}: it must be a finite number, as 2.0")
+    # An integer may be larger than any float.
+    if not abs(gamma) <= sys.float_info.max:
+        raise UserError(f"gamma is {shorten_value(gamma)}: it must be a finite number, as 2.0")
+    return float(gamma)
+
+
+def is_number(value: Any) -> bool:
+    """Tells whether a value is a real number, of Python or of NumPy, and no truth value."""
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
 
 
 def read_guidance(value: Any) -> Guidance | None:
@@ -195,7 +202,7 @@ def read_guidance(value: Any) -> Guidance | None:
     """
     if value is None or isinstance(value, Guidance):
         return value
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if is_number(value):
         return ClassifierFreeGuidance(value)
     raise UserError(
         f"guidance is {describe(value)}: pass gamma, as 2.0, or runs.ClassifierFreeGuidance(gamma=2.0, ..)"

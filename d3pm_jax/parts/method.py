@@ -52,6 +52,11 @@ class Method(Protocol):
         """Returns what is trained, for messages: "a diffusion"."""
         ...
 
+    @property
+    def draws_samples(self) -> bool:
+        """Tells whether `draw` draws samples; a classifier draws none."""
+        ...
+
     def name(self) -> str:
         """Returns the name for captions: "Uniform, K = 17, T = 100"."""
         ...

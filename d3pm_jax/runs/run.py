@@ -21,7 +21,7 @@ from d3pm_jax.loop import loop
 from d3pm_jax.loop.sinks import Log
 from d3pm_jax.machine.devices import mesh_of, use_all_cores
 from d3pm_jax.measure import bounds
-from d3pm_jax.measure.samples import Drawn, Given, choose_inputs, draw_samples, read_strength
+from d3pm_jax.measure.samples import Drawn, Given, Options, choose_inputs, draw_samples, read_strength
 from d3pm_jax.measure.steered import BestSamples, Score, SteeredSamples, draw_best, steer_samples
 from d3pm_jax.parts import build, reading
 from d3pm_jax.parts.begin import weights_of
@@ -85,11 +85,16 @@ class Run:
             t: of each, a step of process.time; 0 for clean examples.
 
         Raises:
-            UserError: the run trains no classifier, or t is not one for each of xt.
+            UserError: the run trains no classifier, xt are no examples of its data, or t is not a step for
+                each of them.
         """
         classifier = self.parts.classifier
-        xt = jnp.asarray(xt)
-        t = jnp.asarray(t)
+        xt = _read_integers("xt", xt, classifier.K - 1)
+        t = _read_integers("t", t, int(classifier.state_times()[-1]))
+        shape = self.parts.description.shape
+        if xt.shape[1:] != shape:
+            sizes = ", ".join(map(str, shape))
+            raise UserError(f"xt has shape {list(xt.shape)}: pass [N, {sizes}], as the data has")
         if t.shape != xt.shape[:1]:
             raise UserError(f"t has shape {list(t.shape)}: pass {list(xt.shape[:1])}, a step for each of xt")
         classify = self.parts.once("classify", lambda: jax.jit(classifier.classify))
@@ -184,21 +189,17 @@ class Run:
             if known_elements is not None:
                 raise ValueError("given is the old name of known_elements: pass one of them")
             known_elements = given
-        return draw_samples(
-            self.parts,
-            key,
-            n,
-            label,
-            batch_size,
-            record,
-            progress,
-            chains,
-            _read_known_elements(known_elements),
-            shape,
-            condition,
-            sampler,
-            guidance,
+        options = Options(
+            label=label,
+            batch_size=batch_size,
+            progress=progress,
+            known_elements=_read_known_elements(known_elements),
+            shape=shape,
+            condition=condition,
+            sampler=sampler,
+            guidance=guidance,
         )
+        return draw_samples(self.parts, key, n, options, record, chains)
 
     def edit(
         self,
@@ -241,22 +242,17 @@ class Run:
         size_of_example = len(shape or self.parts.description.shape)
         if n is None:
             n = len(x0) if x0.ndim > size_of_example else 1
-        return draw_samples(
-            self.parts,
-            key,
-            n,
-            label,
-            batch_size,
-            record,
-            progress,
-            chains,
-            Given(x0, np.zeros((), bool) if known is None else known),
-            shape,
-            condition,
-            sampler,
-            guidance,
-            read_strength(strength),
+        options = Options(
+            label=label,
+            batch_size=batch_size,
+            progress=progress,
+            known_elements=Given(x0, np.zeros((), bool) if known is None else known),
+            shape=shape,
+            condition=condition,
+            sampler=sampler,
+            guidance=guidance,
         )
+        return draw_samples(self.parts, key, n, options, record, chains, read_strength(strength))
 
     def best_of(
         self,
@@ -290,21 +286,17 @@ class Run:
         Raises:
             UserError: as `sample`; a score cannot be used, or all candidates of a sample have -inf.
         """
-        return draw_best(
-            self.parts,
-            key,
-            n,
-            score,
-            candidates,
-            label,
-            batch_size,
-            progress,
-            _read_known_elements(known_elements),
-            shape,
-            condition,
-            sampler,
-            guidance,
+        options = Options(
+            label=label,
+            batch_size=batch_size,
+            progress=progress,
+            known_elements=_read_known_elements(known_elements),
+            shape=shape,
+            condition=condition,
+            sampler=sampler,
+            guidance=guidance,
         )
+        return draw_best(self.parts, key, n, score, candidates, options)
 
     def steer(
         self,
@@ -339,21 +331,17 @@ class Run:
         Raises:
             UserError: as `sample`; a score cannot be used, or all particles of a sample have -inf.
         """
-        return steer_samples(
-            self.parts,
-            key,
-            n,
-            score,
-            particles,
-            label,
-            batch_size,
-            progress,
-            _read_known_elements(known_elements),
-            shape,
-            condition,
-            sampler,
-            guidance,
+        options = Options(
+            label=label,
+            batch_size=batch_size,
+            progress=progress,
+            known_elements=_read_known_elements(known_elements),
+            shape=shape,
+            condition=condition,
+            sampler=sampler,
+            guidance=guidance,
         )
+        return steer_samples(self.parts, key, n, score, particles, options)
 
     def respaced(self, steps: int | Sequence[int]) -> "Run":
         """Returns the run with some of the steps of its process: so many, evenly spaced, or these.
@@ -443,6 +431,16 @@ class Run:
         if condition is not None:
             examples["condition"] = condition
         return bounds.compute_bound(self.parts, examples, batch_size, seed, progress, calls)
+
+
+def _read_integers(name: str, values: Any, largest: int) -> np.ndarray:
+    """Returns integers in 0..largest as an array. Raises UserError where they are none."""
+    array = np.asarray(values)
+    if not np.issubdtype(array.dtype, np.integer):
+        raise UserError(f"{name} is {describe(values)}: pass integers in 0..{largest}")
+    if np.any((array < 0) | (array > largest)):
+        raise UserError(f"{name} holds {array.min()}..{array.max()}: pass integers in 0..{largest}")
+    return array.astype(np.int32)
 
 
 def _read_known_elements(known_elements: Any) -> Given | None:

@@ -19,9 +19,10 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from d3pm_jax import numerics
-from d3pm_jax.checks import CATEGORIES, FINITE, INDEX, NUM_CATEGORIES, Called, SelfChecked, declared, marked
+from d3pm_jax.checks import CATEGORIES, FINITE, INDEX, NUM_CATEGORIES, Called, SelfChecked, declared
 from d3pm_jax.processes.base import Process
-from d3pm_jax.sampling.denoise import CURE_OF_LOGITS, Denoise
+from d3pm_jax.processes.tables import expand_trailing
+from d3pm_jax.sampling.denoise import CURE_OF_LOGITS, Denoise, call_network
 
 # A network that is told more than x_t and the time: labels, conditions, or a tree of these, each [B, ..].
 Conditioned = Annotated[
@@ -43,6 +44,8 @@ class Guided(SelfChecked, abc.ABC):
     """of a sampler that has no law of x_s to guide"""
     num_laws: ClassVar[int] = 1
     """how many laws of x_s `guide` makes one of"""
+    changes_law: ClassVar[bool] = True
+    """whether it is the law of x_s that it changes, and not what the network says of x_0"""
 
     @property
     def calls(self) -> int:
@@ -73,11 +76,6 @@ class Guided(SelfChecked, abc.ABC):
             )
         return self.beliefs(x, time)[0]
 
-    @property
-    def changes_law(self) -> bool:
-        """Tells whether it is the law of x_s that it changes, and not what the network says of x_0."""
-        return type(self).guide is not Guided.guide
-
 
 # ---- Without a classifier ----
 
@@ -107,9 +105,12 @@ def classifier_free(
         late: guide at times up to this one; above it gamma is 1. By default at all times.
 
     Raises:
-        ValueError: gamma is not finite, or inputs and null differ in shape.
+        ValueError: gamma is not finite, late is negative, inputs and null differ in shape, or have no axis
+            of examples.
     """
     _check_inputs(inputs, null)
+    if late is not None and late < 0:
+        raise ValueError(f"late = {late}: it must be a time from 0 on, or None")
     if gamma == 1:
         return lambda x, time: network(x, time, inputs)
     if gamma == 0 and late is None:
@@ -124,32 +125,29 @@ def _check_inputs(inputs: Any, null: Any) -> None:
     shapes = [jax.tree.map(lambda x: jnp.shape(x), tree) for tree in (inputs, null)]
     if shapes[0] != shapes[1]:
         raise ValueError(f"inputs have shapes {shapes[0]}, but null has {shapes[1]}: they must be the same")
+    sizes = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(inputs)}
+    if len(sizes) != 1 or () in sizes:
+        raise ValueError(f"inputs have shapes {shapes[0]}: each must begin with one axis of B examples")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class ClassifierFree(Guided):
-    """Guides the law of x_s towards a condition: see `classifier_free`."""
+class WithAndWithout(Guided):
+    """Calls a network with the condition and without it, both in one batch."""
 
     network: Callable[[Array, Array], Array]
     """called with two batches, one behind the other: with the condition, and without it"""
     gamma: float
     late: int | None
-    num_laws = 2
 
     @property
     def calls(self) -> int:
         return 2
 
-    def beliefs(self, x: Array, time: Array) -> list[Array]:
-        @marked
-        def call_both(x: Array, time: Array) -> Float[Array, " B *S K"]:
-            return self.network(x, time)
-
-        return jnp.split(call_both(jnp.concatenate([x, x]), jnp.concatenate([time, time])), 2)
-
-    def guide(self, log_laws: list[Array], process: Process, x: Array, t: Array, s: Array) -> Array:
-        log_p, log_null = log_laws
-        return combine_logits(log_p, log_null, self.gamma_at(process.time[t]))
+    def call_both(self, x: Array, time: Array) -> list[Array]:
+        """Returns logits of x_0, with the condition and without it, [B, *S, K] each."""
+        twice_x = jnp.concatenate([x, x])
+        twice_time = jnp.concatenate([time, time])
+        return jnp.split(call_network(self.network, twice_x, twice_time), 2)
 
     def gamma_at(self, time: Array) -> float | Float[Array, " B"]:
         """Returns gamma at the time of each example."""
@@ -158,14 +156,26 @@ class ClassifierFree(Guided):
         return jnp.where(time <= self.late, self.gamma, 1.0)
 
 
-class ClassifierFreeX0(ClassifierFree):
-    """Guides the law of x_0 towards a condition: see `classifier_free`."""
+class ClassifierFree(WithAndWithout):
+    """Guides the law of x_s towards a condition: see `classifier_free`."""
 
-    guide = Guided.guide
-    num_laws = 1
+    num_laws = 2
 
     def beliefs(self, x: Array, time: Array) -> list[Array]:
-        logits, null_logits = super().beliefs(x, time)
+        return self.call_both(x, time)
+
+    def guide(self, log_laws: list[Array], process: Process, x: Array, t: Array, s: Array) -> Array:
+        log_p, log_null = log_laws
+        return combine_logits(log_p, log_null, self.gamma_at(process.time[t]))
+
+
+class ClassifierFreeX0(WithAndWithout):
+    """Guides the law of x_0 towards a condition: see `classifier_free`."""
+
+    changes_law = False
+
+    def beliefs(self, x: Array, time: Array) -> list[Array]:
+        logits, null_logits = self.call_both(x, time)
         return [combine_logits(logits, null_logits, self.gamma_at(time))]
 
 
@@ -189,16 +199,19 @@ def combine_logits(
     logits = logits.astype(dtype)
     null_logits = null_logits.astype(dtype)
     gamma = jnp.asarray(gamma, dtype)
-    gamma = gamma.reshape(gamma.shape + (1,) * (logits.ndim - gamma.ndim))  # [B, 1, .., 1]
-    is_possible = (logits > -jnp.inf) & (null_logits > -jnp.inf)
-    # NaN is not above -inf, and must not be taken for what cannot be.
-    is_possible |= jnp.isnan(logits) | jnp.isnan(null_logits)
-    mixed = gamma * jnp.where(is_possible, logits, 0.0) + (1 - gamma) * jnp.where(
-        is_possible, null_logits, 0.0
-    )
-    combined = jnp.where(is_possible, mixed, -jnp.inf)
+    gamma = expand_trailing(gamma, logits.shape)  # [B, 1, .., 1]
+    combined = _add_where_possible(gamma, logits, 1 - gamma, null_logits)
     combined = jnp.where(gamma == 1, logits, jnp.where(gamma == 0, null_logits, combined))
     return numerics.log_normalize(combined)
+
+
+def _add_where_possible(a: Any, log_p: Array, b: Any, log_q: Array) -> Array:
+    """Returns a log_p + b log_q, and -inf where either of the logs is -inf, whatever a and b are."""
+    is_impossible = (log_p == -jnp.inf) | (log_q == -jnp.inf)
+    # What is no number stays none beside -inf, so that a chain stops at it.
+    is_impossible &= ~(jnp.isnan(log_p) | jnp.isnan(log_q))
+    total = a * jnp.where(is_impossible, 0.0, log_p) + b * jnp.where(is_impossible, 0.0, log_q)
+    return jnp.where(is_impossible, -jnp.inf, total)
 
 
 # ---- By a classifier ----
@@ -245,11 +258,7 @@ class ByClassifier(Guided):
         return 1
 
     def beliefs(self, x: Array, time: Array) -> list[Array]:
-        @marked
-        def call_network(x: Array, time: Array) -> Float[Array, " B *S K"]:
-            return self.denoise(x, time)
-
-        return [call_network(x, time)]
+        return [call_network(self.denoise, x, time)]
 
     def guide(self, log_laws: list[Array], process: Process, x: Array, t: Array, s: Array) -> Array:
         (log_p,) = log_laws
@@ -262,10 +271,7 @@ def tilt_logits(
     log_p: Float[Array, "*S K"], log_likelihood: Float[Array, "*S K"], gamma: float
 ) -> Float[Array, "*S K"]:
     """log_p + gamma log_likelihood, normalised: -inf where either is."""
-    is_possible = (log_p > -jnp.inf) & (log_likelihood > -jnp.inf)
-    is_possible |= jnp.isnan(log_p) | jnp.isnan(log_likelihood)
-    tilted = jnp.where(is_possible, log_p, 0.0) + gamma * jnp.where(is_possible, log_likelihood, 0.0)
-    return numerics.log_normalize(jnp.where(is_possible, tilted, -jnp.inf))
+    return numerics.log_normalize(_add_where_possible(1.0, log_p, gamma, log_likelihood))
 
 
 @declared(x=CATEGORIES, time=INDEX, K=NUM_CATEGORIES)
@@ -288,7 +294,7 @@ def first_order_changes(
 
     gradient, log_p = jax.grad(total, has_aux=True)(one_hots)
     at_x = jnp.sum(gradient * one_hots, axis=-1, keepdims=True)
-    return log_p.reshape(-1, *(1,) * x.ndim) + gradient - at_x
+    return expand_trailing(log_p, gradient.shape) + gradient - at_x
 
 
 @declared(x=CATEGORIES, time=INDEX, K=NUM_CATEGORIES)

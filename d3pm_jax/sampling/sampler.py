@@ -28,7 +28,7 @@ from d3pm_jax.processes.tables import is_category
 from d3pm_jax.sampling import laws, places
 from d3pm_jax.sampling.chain import EVERY_BLOCK, Chain, Row, State, run_plan, with_calls
 from d3pm_jax.sampling.correctors import Corrector
-from d3pm_jax.sampling.denoise import Denoise
+from d3pm_jax.sampling.denoise import Denoise, call_network
 from d3pm_jax.sampling.fields import check_fields
 from d3pm_jax.sampling.guidance import Guided
 from d3pm_jax.sampling.noise import DRAW, ORDER, PHASE, Streams, per_example
@@ -439,14 +439,10 @@ def prepare(
         plan = read_plan(plan)
         check_plan(plan, sampler, process, xT.shape[1:])
 
-    @marked
-    def call_network(x: Array, time: Array) -> Float[Array, " B *S K"]:
-        return denoise(x, time)
-
     def beliefs(x: Array, time: Array) -> list[Array]:
         if isinstance(denoise, Guided):
             return denoise.beliefs(x, time)
-        return [call_network(x, time)]
+        return [call_network(denoise, x, time)]
 
     @marked
     def draw_noise(row: Array, stream: int | Array) -> Float[Array, " B *S"]:

@@ -14,7 +14,7 @@ law of each comes closer to it.
 """
 
 from collections.abc import Callable
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
@@ -24,6 +24,7 @@ from d3pm_jax.beliefs import Belief
 from d3pm_jax.checks import CATEGORIES, INDEX, NOISE, SCORES, Called, at_least, declared, marked
 from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.processes.base import Process
+from d3pm_jax.processes.tables import expand_trailing
 from d3pm_jax.sampling import laws
 from d3pm_jax.sampling.chain import Chain, Row, State, run_plan
 from d3pm_jax.sampling.denoise import Denoise
@@ -160,10 +161,10 @@ def choose_best(
     flat = candidates.reshape(N * P, *candidates.shape[2:])
     scores = _marked(score)(flat).reshape(N, P)
     best = jnp.argmax(jnp.where(jnp.isnan(scores), -jnp.inf, scores), axis=-1)
-    x0 = jnp.take_along_axis(candidates, _expand(best[:, None], candidates.ndim), axis=1)[:, 0]
+    x0 = candidates[jnp.arange(N), best]
     # The largest is NaN where one is.
     is_possible = jnp.max(scores, axis=-1) > -jnp.inf
-    return jnp.where(_expand(is_possible, x0.ndim), x0, -1), scores
+    return jnp.where(expand_trailing(is_possible, x0.shape), x0, -1), scores
 
 
 @declared(score=SCORES, n=PARTICLES, shape=at_least(0, 2**31 - 1), start=INDEX, x0=CATEGORIES)
@@ -296,7 +297,7 @@ def run_steered(
         is_broken = (after.x < 0) | (state.x < 0)
         failed = (ancestors[:, 0] < 0) | jnp.any(is_broken.reshape(N, -1), axis=1)  # [N]
         index = (jnp.arange(N, dtype=jnp.int32)[:, None] * P + jnp.maximum(ancestors, 0)).reshape(N * P)
-        x = jnp.where(_expand(jnp.repeat(failed, P), after.x.ndim), -1, after.x[index])
+        x = jnp.where(expand_trailing(jnp.repeat(failed, P), after.x.shape), -1, after.x[index])
         scores = scores[index]
         memory = {name: values[index] for name, values in after.memory.items()} | {SCORE: scores}
         size = jnp.where(failed, 0.0, effective_size(log_weights))
@@ -309,7 +310,7 @@ def run_steered(
     u = _of_samples(marked_noise(jnp.asarray(PRIOR_STEP, jnp.int32), SELECT), N)
     chosen = jnp.minimum((u * P).astype(jnp.int32), P - 1)
     return Steered(
-        jnp.take_along_axis(of_samples, _expand(chosen[:, None], of_samples.ndim), axis=1)[:, 0],
+        of_samples[jnp.arange(N), chosen],
         of_samples,
         selections.scores[-1],
         selections.log_weights,
@@ -441,8 +442,3 @@ def _of_samples(u: Array, N: int) -> Array:
 def _sum_calls(chain: Chain, particles: int) -> Array:
     """Returns the calls of the network for each sample, of all of its particles."""
     return jnp.sum(chain.calls.reshape(-1, particles), axis=-1, dtype=jnp.int32)
-
-
-def _expand(x: Array, ndim: int) -> Any:
-    """Returns an array with axes of size 1 behind its own, ndim in all."""
-    return x.reshape(x.shape + (1,) * (ndim - x.ndim))

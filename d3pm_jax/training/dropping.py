@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Key
 
+from d3pm_jax.processes.tables import expand_trailing
 from d3pm_jax.training.loss import Batch
 
 # Folded into the key of a step, which is split for noise and dropout: "drop" in ASCII.
@@ -76,9 +77,7 @@ class Dropping:
         if self.condition is not None:
             inputs["condition"] = self.extend_condition(batch["condition"])
         for name, null in self.null_inputs(B).items():
-            is_dropped = dropped.reshape(
-                B, *[1] * (null.ndim - 1)
-            )  # [B, 1, ..], as many axes as the input has
+            is_dropped = expand_trailing(dropped, null.shape)  # [B, 1, ..]
             inputs[name] = jnp.where(is_dropped, null, inputs[name])
         return inputs
 

@@ -16,7 +16,7 @@ from torch_ref.sampling.denoise import Denoise
 class Guided(abc.ABC):
     """Calls a network, and pulls what is drawn towards what is asked for: takes the place of `denoise`."""
 
-    calls: ClassVar[int] = 1
+    calls = 1
     changes_law: ClassVar[bool] = True
 
     @abc.abstractmethod
@@ -119,6 +119,10 @@ class ByClassifier(Guided):
     log_prob: Callable[[Tensor, Tensor], Tensor]
     gamma: float
     exact: bool
+
+    @property
+    def calls(self) -> int:
+        return self.denoise.calls if isinstance(self.denoise, Guided) else 1
 
     def beliefs(self, x: Tensor, time: Tensor) -> list[Tensor]:
         return [self.denoise(x, time)]
