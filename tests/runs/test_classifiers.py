@@ -216,6 +216,10 @@ def test_a_classifier_is_no_diffusion_and_a_diffusion_no_classifier(run, folder)
         "the run trains a classifier, NoisyClassifier, and this is of a diffusion": lambda: run.predict(x, t),
         "which draws no samples": lambda: run.sample(jax.random.key(0), 2),
         r"t has shape \[\]: pass \[2\]": lambda: run.classify(x, 1),
+        r"t holds 1..6: pass integers in 0..5": lambda: run.classify(x, [1, 6]),
+        r"t is .*: pass integers in 0..5": lambda: run.classify(x, [0.5, 1.0]),
+        r"xt holds -1..0: pass integers in 0..": lambda: run.classify(x - [[1], [0]], t),
+        r"xt has shape \[2, 1\]: pass \[N, ": lambda: run.classify(x[:, :1], t),
         "and this is of a diffusion: take": lambda: runs.presample(run.config, folder / "n.array_record"),
     }
     for message, call in calls.items():
