@@ -257,6 +257,8 @@ def plot_terms(runs: Sequence[Reported]) -> Html:
     summed = []
     notes = []
     for i, reported in enumerate(runs):
+        if not reported.draws_samples:
+            continue
         # The bound of a flow is no sum over t.
         if reported.bound is not None and not reported.bound.arrays["bound"]["times"]:
             continue

@@ -14,6 +14,7 @@ HASH = 12  # characters of a hash that are shown
 PARTS = ("reconstruction", "prior")  # of a bound
 OF_BOUND = ("step", "steps", "grid", "terms", "N", "split", "belief", "dtype", "ema", "seed")
 OF_LIKELIHOOD = ("step", "N", "split", "dtype", "ema", "seed")
+OF_ACCURACY = ("step", "N", "split", "steps", "calls", "dtype", "ema", "seed")
 OF_QUALITY = ("step", "grid", "sampler", "classes", "split", "features", "belief", "dtype", "ema", "seed")
 
 
@@ -100,6 +101,8 @@ def tabulate_bounds(runs: Sequence[Reported]) -> Html:
     notes = []
     runs_by_baselines: dict[str, list[str]] = {}  # names of runs by what the baselines of their data reach
     for reported in runs:
+        if not reported.draws_samples:
+            continue
         rows += [_bound_row(reported, bound) for bound in reported.bounds]
         if reported.bound is None:
             text = f"No bound of {reported.name} at step {reported.run.step:,} is known"
@@ -144,6 +147,28 @@ def _hash_of_examples(result: Record) -> Html:
     return tag("span", digest.removeprefix("sha256 ")[:HASH], title=digest)
 
 
+def tabulate_accuracies(runs: Sequence[Reported]) -> Html:
+    """Builds a table of how often classifiers are right, of `d3pm eval`."""
+    rows = []
+    notes = []
+    for reported in runs:
+        if not reported.draws_samples and not reported.accuracies:
+            text = f"How often {reported.name} tells the label is not known"
+            notes.append(note_missing(text, reported.evaluate()))
+        for accuracy in reported.accuracies:
+            values = accuracy.values["labels"]
+            figures = [_format_figure(values[name], 3) for name in ("accuracy", "cross_entropy")]
+            protocol = [format_cell(accuracy.protocol.get(name)) for name in OF_ACCURACY]
+            cells = [reported.name, accuracy.path.name, *figures, *protocol]
+            rows.append([*cells, _hash_of_examples(accuracy)])
+    if not rows:
+        return join_html(*notes)
+
+    head = ["run", "file", "accuracy", "cross entropy", *OF_ACCURACY, "examples"]
+    words = "Of noised test examples, mean ± standard error; the mean over all t, those of clean ones too."
+    return join_html(tag("p", words, class_="soft"), build_table(head, rows, 2), *notes)
+
+
 def tabulate_likelihoods(runs: Sequence[Reported]) -> Html:
     """Builds a table of all exact likelihoods, of `d3pm eval --chain-rule`."""
     rows = []
@@ -182,7 +207,7 @@ def tabulate_quality(runs: Sequence[Reported]) -> Html:
     notes = []
     for reported in runs:
         kind = reported.run.parts.kind
-        if reported.quality or kind.quality is None:
+        if reported.quality or kind.quality is None or not reported.draws_samples:
             continue
         options = kind.quality_options()
         if options is not None:

@@ -11,11 +11,11 @@ import numpy as np
 
 from d3pm_jax.config import io as config_io
 from d3pm_jax.loop import metrics
-from d3pm_jax.measure import bounds, record, sample_quality, samples
+from d3pm_jax.measure import bounds, labels, record, sample_quality, samples
 from d3pm_jax.measure.record import Record
 from d3pm_jax.runs.run import Run
 from d3pm_jax.storage import checkpoint, run_folder
-from d3pm_jax.storage.names import CHECKPOINTS, MADE_FROM, SAMPLES
+from d3pm_jax.storage.names import ACCURACY, CHECKPOINTS, MADE_FROM, SAMPLES
 
 EVAL = re.compile(r"eval(_.*)?\.json")
 EXACT = re.compile(r"exact(_.*)?\.json")
@@ -41,6 +41,12 @@ class Reported:
     examples: np.ndarray | None  # of the test split int32 [N, *S]
     likelihoods: Sequence[Record] = ()  # of `d3pm eval --chain-rule`; the one to show first is first
     made: Sequence[Made] = ()
+    accuracies: Sequence[Record] = ()  # of `d3pm eval` of a classifier, those of this checkpoint first
+
+    @property
+    def draws_samples(self) -> bool:
+        """Returns whether the run draws samples, and has a bound; a classifier has an accuracy."""
+        return self.run.parts.method.draws_samples
 
     @property
     def bound(self) -> Record | None:
@@ -106,6 +112,7 @@ def read_folders(runs: Sequence[Run]) -> list[Reported]:
                 run_folder.read_examples(run.workdir, run.parts.description),
                 read_likelihoods(run),
                 read_made(run),
+                read_accuracies(run),
             )
         )
     return reported
@@ -157,6 +164,21 @@ def read_bounds(run: Run) -> list[Record]:
         return protocol["step"] != run.step, -len(arrays["times"]), not arrays["steps"], *amounts
 
     return sorted([record.read_record(path, bounds.EVAL) for path in paths], key=order)
+
+
+def read_accuracies(run: Run) -> list[Record]:
+    """Reads all files of `d3pm eval` of a classifier: those of this checkpoint first, most examples first.
+
+    Raises:
+        UserError: one is damaged.
+    """
+    paths = sorted(run.workdir.glob(f"{ACCURACY}*.json"))
+
+    def order(accuracy: Record) -> tuple[bool, int]:
+        protocol = accuracy.protocol
+        return protocol["step"] != run.step, -protocol["N"]
+
+    return sorted([record.read_record(path, labels.LABELS) for path in paths], key=order)
 
 
 def read_likelihoods(run: Run) -> list[Record]:

@@ -82,13 +82,22 @@ def page(runs: Sequence[Run]) -> str:
             parts.append(content)
         return join_html(*parts)
 
-    drawn = [samples.draw_run(reported) for reported in reported_runs]
+    shown_samples: list[Html | None] = []
+    shown_chains: list[Html | None] = []
+    for reported in reported_runs:
+        # A classifier draws nothing, and has its curves and its config on the page.
+        if not reported.draws_samples:
+            shown_samples.append(None)
+            shown_chains.append(None)
+            continue
+        drawn = samples.draw_run(reported)
+        shown_samples.append(samples.show_samples(reported, drawn))
+        shown_chains.append(samples.show_chains(reported, drawn))
     nearest = [samples.show_nearest(reported) for reported in reported_runs]
-    shown_samples = list(map(samples.show_samples, reported_runs, drawn))
-    shown_chains = list(map(samples.show_chains, reported_runs, drawn))
     made = [samples.show_made(reported) for reported in reported_runs]
     sections = {
         "Bounds": figures.tabulate_bounds(reported_runs),
+        "Accuracy": figures.tabulate_accuracies(reported_runs),
         "Exact likelihood": figures.tabulate_likelihoods(reported_runs),
         "Sample quality": figures.tabulate_quality(reported_runs),
         "Training": curves.plot_metrics(reported_runs),
@@ -103,8 +112,9 @@ def page(runs: Sequence[Run]) -> str:
 
     links = [tag("a", name, href=f"#{_anchor(name)}") for name in sections]
     words = f"Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC by d3pm_jax {__version__}. "
-    drawn_things = "Samples and chains" if "Processes" in sections else "Samples"
-    words += f"{drawn_things} are drawn from the averaged weights of the checkpoint."
+    if "Samples" in sections:
+        drawn_things = "Samples and chains" if "Processes" in sections else "Samples"
+        words += f"{drawn_things} are drawn from the averaged weights of the checkpoint."
     written = tag("p", words, class_="soft")
     head = tag("header", tag("h1", title), written, _tabulate_overview(reported_runs), tag("nav", *links))
     legend = curves.draw_legend(names)

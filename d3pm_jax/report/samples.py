@@ -47,15 +47,12 @@ def draw_run(reported: Reported) -> Drawn | None:
     """Draws samples and chains from the checkpoint of a run; samples of `d3pm sample` are not drawn again.
 
     Returns:
-        None for a run that draws nothing, as of a classifier, and where the network takes conditions, of
-        which a run that began from weights alone keeps none.
+        None where the network takes conditions, of which a run that began from weights alone keeps none.
 
     Raises:
         UserError: the weights are not finite, or the samples in the folder are damaged.
     """
     run = reported.run
-    if not run.parts.method.draws_samples:
-        return None
     key = jax.random.key(SEED)
     classes = run.parts.classes
     num_samples = run.parts.kind.samples_drawn
@@ -91,10 +88,8 @@ def draw_run(reported: Reported) -> Drawn | None:
     return Drawn(chains, stored_samples is not None)
 
 
-def show_samples(reported: Reported, drawn: Drawn | None) -> Html | None:
-    """Shows samples beside examples of the data; None for a run that draws nothing."""
-    if not reported.run.parts.method.draws_samples:
-        return None
+def show_samples(reported: Reported, drawn: Drawn | None) -> Html:
+    """Shows samples beside examples of the data."""
     if drawn is None:
         return _note_no_examples(reported, "Samples need conditions, and")
     run = reported.run
@@ -206,11 +201,8 @@ def show_chains(reported: Reported, drawn: Drawn | None) -> Html | None:
     """Shows chains of the forward process and of the reverse one, and the latter as a film.
 
     Returns:
-        None where there are no chains, as of a flow, of a classifier, or of a sampler whose rows are no
-        steps.
+        None where there are no chains, as of a flow, or of a sampler whose rows are no steps.
     """
-    if not reported.run.parts.method.draws_samples:
-        return None
     if drawn is None:
         return _note_no_examples(reported, "Chains need conditions, and")
     chains = drawn.chains

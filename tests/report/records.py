@@ -39,7 +39,9 @@ RUN = Known(
     workdir=Path("runs/a"),
     config=config_io.read_config_file(Path("configs/digits_absorbing.py")),
     process=SimpleNamespace(T=4),
-    parts=SimpleNamespace(description=DIGITS, kind=kinds.make_kind(DIGITS)),
+    parts=SimpleNamespace(
+        description=DIGITS, kind=kinds.make_kind(DIGITS), method=SimpleNamespace(draws_samples=True)
+    ),
 )
 
 PROTOCOL = protocol.Protocol(

@@ -188,7 +188,13 @@ def test_commands_of_a_classifier(run, capsys):
     draws_nothing = "a classifier, which draws no samples but guides those of a diffusion"
     assert draws_nothing in error(capsys, "sample", workdir)
     assert draws_nothing in error(capsys, "sample", workdir, "--sampler", "ancestral")
-    assert draws_nothing in error(capsys, "report", workdir)
+    assert status("report", workdir) == 0
+    page = (workdir / "report.html").read_text()
+    for section in ("Accuracy", "Training", "Config"):
+        assert f"<h2>{section}</h2>" in page
+    for section in ("Bounds", "Sample quality", "Terms of the bound", "Samples", "Processes"):
+        assert f"<h2>{section}</h2>" not in page
+    assert f"{result['accuracy']:.3f} ± {result['accuracy_standard_error']:.3f}" in page
     assert "--samples: the run trains a classifier" in error(capsys, "eval", workdir, "--samples", 5)
     assert "--chain-rule: the run trains a classifier" in error(capsys, "eval", workdir, "--chain-rule", 5)
     assert "--steps: the run trains a classifier" in error(capsys, "eval", workdir, "--steps", 2)
