@@ -200,11 +200,19 @@ def minimiser(process, p, t, ce_weight, belief):
 
 
 WEIGHTS = (0.0, 0.01, 1.0, 100.0)
+FEW = (0.0, 1.0)
 CLOSE = {"uniform": 1e-7, "gaussian": 1e-5}  # the bound alone is nearly flat along some logits of the latter
 
 
-@pytest.mark.parametrize("name", ["uniform", pytest.param("gaussian", marks=pytest.mark.slow)])
-def test_the_least_hybrid_is_at_the_exact_belief_whatever_the_weight(name):
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [
+        ("uniform", FEW),
+        pytest.param("uniform", WEIGHTS, marks=pytest.mark.slow),
+        pytest.param("gaussian", WEIGHTS, marks=pytest.mark.slow),
+    ],
+)
+def test_the_least_hybrid_is_at_the_exact_belief_whatever_the_weight(name, weights):
     t = 2
     process = MINIMISED[name]()
     p = np.random.default_rng(1).dirichlet(np.ones(9)).reshape(3, 3)
@@ -213,13 +221,14 @@ def test_the_least_hybrid_is_at_the_exact_belief_whatever_the_weight(name):
     loo = np.stack([loo for loo, _ in exact_beliefs], 1)
     denoiser = np.stack([denoiser for _, denoiser in exact_beliefs], 1)
     for belief, expected in zip(CONSISTENT, (loo, denoiser), strict=True):
-        for ce_weight in WEIGHTS:
+        for ce_weight in weights:
             least = minimiser(process, p, t, ce_weight, belief)
             print(f"{name}, {belief}, {ce_weight}: off by {np.abs(least - expected).max():.1e}")
             np.testing.assert_allclose(least, expected, atol=CLOSE[name], err_msg=f"{belief}, {ce_weight}")
-    moved = [np.abs(minimiser(process, p, t, w, "d3pm") - loo).max() for w in WEIGHTS]
+    moved = [np.abs(minimiser(process, p, t, w, "d3pm") - loo).max() for w in weights]
     print(f"{name}: as published, off the leave-one-out posterior by {np.round(moved, 4)}")
-    assert moved[0] < CLOSE[name] < 1e-3 < moved[1] < moved[2] < moved[3]
+    assert moved[0] < CLOSE[name] < 1e-3 < moved[1]
+    assert (np.diff(moved) > 0).all()
 
 
 def arguments(K, dtype):

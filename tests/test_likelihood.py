@@ -46,7 +46,7 @@ def term(process, x0, xt, ts):
     return d3pm.posterior_kl(process, denoise(xt, process.time[ts]), x0, xt, ts).sum(1)
 
 
-@pytest.mark.parametrize("name", ["uniform", "dense"])
+@pytest.mark.parametrize("name", ["uniform", pytest.param("dense", marks=pytest.mark.slow)])
 def test_a_strided_bound_is_that_of_the_paths_of_the_shorter_chain(name):
     case = families.make(name)
     process = d3pm.respace(case.process, GRID)
@@ -71,7 +71,9 @@ def test_a_strided_bound_is_that_of_the_paths_of_the_shorter_chain(name):
     assert error < 0.05
 
 
-@pytest.mark.parametrize("n", [1, 3, 4])
+@pytest.mark.parametrize(
+    "n", [pytest.param(1, marks=pytest.mark.slow), 3, pytest.param(4, marks=pytest.mark.slow)]
+)
 def test_the_mean_over_every_choice_of_t_is_the_whole_bound(n):
     """At the same noise for every t. A step of a stratum of size s is chosen by s of 12 u."""
     process = families.make("uniform").process

@@ -69,16 +69,12 @@ def closed_forms(process, logits, x0, xt, t, u, v):
     return {
         "q_sample": d3pm.q_sample(process, x0, t, u),
         "hybrid": (value, gradient),
-        "hybrid of other beliefs": [
-            d3pm.hybrid(process, logits, x0, xt, t, 0.1, belief=belief).loss
-            for belief in ("leave_one_out", "denoiser")
-        ],
         "losses.marginal_kl": losses.marginal_kl(process, logits, x0, t - 1),
     }
 
 
 def steps(process, logits, x0, xt, t, u, v):
-    """Every kernel of one step of a process, of one example [2, 3]."""
+    """The kernels of one step of a process that other kernels call, of one example [2, 3]."""
     return {
         **closed_forms(process, logits, x0, xt, t, u, v),
         "members": (process.Q(t), process.Qbar(t), process.log_q_x0(xt, t), process.draw_prior(u)),
@@ -90,13 +86,28 @@ def steps(process, logits, x0, xt, t, u, v):
         "direct_kl": d3pm.direct_kl(process, logits, x0, xt, t),
         "cross_entropy": d3pm.cross_entropy(process, logits, x0),
         "smoothed_cross_entropy": d3pm.smoothed_cross_entropy(process, logits[1], x0[1], 0.1),
+        "prior_kl": d3pm.prior_kl(process, x0),
+        "stochastic_bound": d3pm.stochastic_bound(process, u, x0, jnp.where(t > T // 2, 0.2, 0.1)),
+    }
+
+
+def hybrids(process, logits, x0, xt, t, u, v):
+    """The hybrid of the other beliefs, of one example [2, 3]."""
+    return {
+        belief: d3pm.hybrid(process, logits, x0, xt, t, 0.1, belief=belief).loss
+        for belief in ("leave_one_out", "denoiser")
+    }
+
+
+def other_steps(process, logits, x0, xt, t, u, v):
+    """The kernels of one step that call those of `steps`, under other rules, of one example [2, 3]."""
+    return {
+        "hybrids": hybrids(process, logits, x0, xt, t, u, v),
         "beliefs": (
             beliefs.to_denoiser(process, logits, xt, t),
             beliefs.to_leave_one_out(process, logits, xt, t),
             d3pm.p_logits(process, logits, xt, t, belief="denoiser"),
         ),
-        "prior_kl": d3pm.prior_kl(process, x0),
-        "stochastic_bound": d3pm.stochastic_bound(process, u, x0, jnp.where(t > T // 2, 0.2, 0.1)),
         "compat": (
             compat.q_posterior(process, x0, xt, t),
             compat.p_logits(process, logits, xt, t),
@@ -223,9 +234,16 @@ def test_kernels_of_a_step(name, x64):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["marginal", "masked gaussian"])
+def test_kernels_of_a_step_under_other_rules(name, x64):
+    check_vmap(other_steps, name)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OTHER_KINDS)
 def test_closed_forms_of_a_step(name, x64):
     check_vmap(closed_forms, name)
+    check_vmap(hybrids, name)
 
 
 @pytest.mark.slow

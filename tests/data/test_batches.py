@@ -47,7 +47,7 @@ def assert_same(batches, others):
             np.testing.assert_array_equal(batch[key], other[key])
 
 
-@pytest.mark.parametrize("parts", [2, 4])
+@pytest.mark.parametrize("parts", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_parts_of_batches_are_the_batches(train, parts):
     """Each process reads a part: also after some batches, beyond an epoch, with a random map."""
 

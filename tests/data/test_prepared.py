@@ -89,6 +89,7 @@ print(len(prepared.prepare_corpus(corpus).open("train").x))
 """
 
 
+@pytest.mark.slow  # what a thread waits for, in processes
 def test_of_two_processes_one_prepares_a_text_and_both_read_it(tmp_path, monkeypatch):
     """Both wait for a third, which is this one: so the text is prepared by none before both have asked."""
     path = write(tmp_path, "hello " * 20)
