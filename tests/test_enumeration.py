@@ -27,7 +27,7 @@ RULES = [("d3pm", name) for name in families.NAMES] + [("official", name) for na
 # of the official rule any one.
 SLOW_RULES = [("official", "absorbing"), ("official", "masked")]
 SLOW_RULES += [
-    ("d3pm", name) for name in ("absorbing", "marginal", "masked", "gaussian", "banded", "neighbours")
+    ("d3pm", name) for name in families.NAMES if name not in ("extra mask", "masked dense", "dense", "own")
 ]
 RULES_OF_CHAINS = [rule for rule in RULES if rule not in SLOW_RULES]
 RULES_OF_CHAINS += [pytest.param(rule, marks=pytest.mark.slow) for rule in SLOW_RULES]

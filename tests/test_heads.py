@@ -46,7 +46,7 @@ def test_logits_are_those_of_the_formula(K):
     assert error[resolved].max() < 1e-6
 
 
-@pytest.mark.parametrize("K", [2, 17, 256])
+@pytest.mark.parametrize("K", [2, pytest.param(17, marks=pytest.mark.slow), 256])
 def test_float32_keeps_the_digits_that_the_official_formula_loses(K):
     loc, log_scale = every_pair(LOC, LOG_SCALE)
     ours = np.asarray(jax.jit(d3pm.logistic, static_argnums=2)(loc, log_scale, K))

@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import torch
 
 from d3pm_jax import likelihood, losses, respace
@@ -87,6 +88,7 @@ def test_two_drawn_digits_have_the_recorded_bound_and_shuffled_pixels_a_worse_on
     assert nats[2:].min() > 3 * nats[:2].max()
 
 
+@pytest.mark.slow  # networks and files of both have tests in parity_tests
 def test_pytorch_has_the_same_logits():
     xt = np.stack([drawn(SEVEN), drawn(TWO)])
     t = np.array([3, 60])

@@ -113,7 +113,16 @@ OTHERS = [page for page in (f"docs/{path.name}" for path in sorted(ROOT.glob("do
 
 
 # Pages that compile much, each part of which has tests of its own.
-SLOW = ("docs/compat.md", "docs/flows.md", "docs/own-parts.md", "docs/pictures.md")
+SLOW = (
+    "docs/compat.md",
+    "docs/control.md",
+    "docs/flows.md",
+    "docs/library.md",
+    "docs/mixing-loss.md",
+    "docs/own-parts.md",
+    "docs/pictures.md",
+    "docs/pytorch.md",
+)
 PAGES = [pytest.param(page, marks=[pytest.mark.slow] * (page in SLOW)) for page in sorted({*CHECKS, *OTHERS})]
 
 

@@ -64,6 +64,7 @@ def test_slices_and_indices(train, data_dir):
         train[1500]
 
 
+@pytest.mark.slow
 @needs_mnist
 def test_mnist(capfd):
     """Sizes, and the published label counts and mean of the test images."""

@@ -51,7 +51,9 @@ def state_of(workdir, step):
     return [np.asarray(x) for x in jax.tree.leaves(run_build.restore_state(workdir, parts, step).state)]
 
 
-@pytest.mark.parametrize("spec", [configs.LowDiscrepancy(), configs.Independent()])
+@pytest.mark.parametrize(
+    "spec", [configs.LowDiscrepancy(), pytest.param(configs.Independent(), marks=pytest.mark.slow)]
+)
 def test_a_bank_holds_what_the_definition_of_a_step_says(spec, tmp_path):
     parts = build(timesteps=spec)
     path = tmp_path / "n.array_record"

@@ -102,7 +102,7 @@ def test_streams_are_no_part_of_the_state_and_follow_the_key(rows):
     assert np.abs(first - other).max() > 1e-3
 
 
-@pytest.mark.parametrize("rule", [configs.Adam(), configs.Muon()])
+@pytest.mark.parametrize("rule", [configs.Adam(), pytest.param(configs.Muon(), marks=pytest.mark.slow)])
 def test_a_run_that_trained_its_statistics_opens(rule, parts, tmp_path, capsys):
     """Its optimizer has moments of them, which are dropped; all else is as it was, to the bit."""
     config = dataclasses.replace(parts.config, optimizer=rule)
