@@ -5,9 +5,9 @@ import pytest
 from tests.cli.commands import status, train_args
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
-    """Where data sets are prepared: not in the user's folder."""
+    """Where data sets are prepared, once for all files: not in the user's folder."""
     return str(tmp_path_factory.mktemp("data"))
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -176,20 +177,20 @@ def test_samples_are_drawn_by_the_sampler_of_the_config(tmp_path, workdir, capsy
     assert not np.array_equal(plain, x0)
 
 
-def test_runs_refuse_samplers_that_are_not_for_them(tmp_path):
+def test_runs_refuse_samplers_that_are_not_for_them():
     """Before anything is compiled, so that all of it takes no time."""
+
+    def make_run(process=ABSORBING, head=Head(forbid=K - 1)):  # noqa: B008
+        config = dataclasses.replace(tiny.get_config(), process=process, head=head)
+        parts = build.initialize_state(build.build(config, DATA, mesh=tiny.one_device_mesh()))
+        return run.Run(Path("run"), parts)
+
     key = jax.random.key(0)
-    uniform = Uniform(K=3, steps=3, beta=Linear(0.2, 1.0, rescale=False))
-    absorbing = open_run(write(tmp_path / "absorbing"))
-    free_mask = open_run(
-        write(tmp_path / "free", head=Head(), process=dataclasses.replace(ABSORBING, K=3, mask_id=2))
-    )
-    of_uniform = open_run(write(tmp_path / "uniform", head=Head(), process=uniform))
-    sees_time = open_run(
-        write(
-            tmp_path / "timed", process=dataclasses.replace(ABSORBING, beta=Linear(0.2, 1.0, rescale=False))
-        )
-    )
+    linear = Linear(0.2, 1.0, rescale=False)
+    absorbing = make_run()
+    free_mask = make_run(dataclasses.replace(ABSORBING, K=3, mask_id=2), Head())
+    of_uniform = make_run(Uniform(K=3, steps=3, beta=linear), Head())
+    sees_time = make_run(dataclasses.replace(ABSORBING, beta=linear))
     refused = [
         (absorbing, named.blocks(3), "block = 3 does not divide the 4 places"),
         (absorbing, "psy", "none of this name; did you mean psi"),

@@ -64,12 +64,10 @@ def test_a_damaged_checkpoint_is_passed_over(trained, tmp_path, capsys):
     said = capsys.readouterr()
     assert "checkpoint of step 16, " in said.out
     assert re.fullmatch(r"warning: checkpoint \S+/20 is damaged \(.*\): step 16 is before it\n", said.err)
+    (workdir / "checkpoints" / "16" / checkpoint.MANIFEST).unlink()  # as if killed while writing it
     assert status("train", "--workdir", workdir, "--resume") == 0
     assert "is damaged" in capsys.readouterr().err
     assert checkpoint.list_steps(workdir / "checkpoints") == checkpoint.list_steps(trained / "checkpoints")
-    shutil.rmtree(workdir / "checkpoints" / "20")
-    (workdir / "checkpoints" / "16" / checkpoint.MANIFEST).unlink()  # as if killed while writing it
-    assert status("train", "--workdir", workdir, "--resume") == 0
     for a, b in zip(weights(workdir, 20), weights(trained, 20), strict=True):
         np.testing.assert_array_equal(a, b)
     assert losses(workdir) == losses(trained)
@@ -141,7 +139,16 @@ def test_a_run_begins_from_the_average_of_another(trained, tmp_path, data_dir, c
     assert "a run already: pass --resume alone to go on (in Python resume=True), or" in error(capsys, *args)
     assert status("train", "--workdir", workdir, "--resume") == 0
     assert checkpoint.list_steps(workdir / "checkpoints") == [0, 2]
-    whole = runs.train(read_config(workdir), tmp_path / "whole", start=runs.open(trained))
+
+
+@pytest.mark.slow
+def test_a_run_that_began_from_another_is_resumed_to_the_same_bits(trained, tmp_path):
+    workdir = tmp_path / "tuned"
+    config = read_config(trained)
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=2))
+    whole = runs.train(config, workdir, start=runs.open(trained))
+    shutil.rmtree(workdir / "checkpoints" / "2")
+    assert status("train", "--workdir", workdir, "--resume") == 0
     jax.tree.map(np.testing.assert_array_equal, whole.parts.state, restored(workdir, 2).state)
 
 
@@ -186,6 +193,7 @@ def test_a_part_that_is_no_dataclass_is_refused(tmp_path, capsys):
     assert "class Gaussian is not a dataclass: put @dataclasses.dataclass(frozen=True) on it" in message
 
 
+@pytest.mark.slow  # what a signal does has tests in tests/machine
 def test_a_training_under_nohup_goes_on_when_its_terminal_is_closed(tmp_path, data_dir, monkeypatch):
     """SIGHUP comes in the sixth of its 20 steps, and was ignored from the start."""
     monkeypatch.setattr(metrics.Window, "add", forks.signalled(metrics.Window.add, signal.SIGHUP, 6))

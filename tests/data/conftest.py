@@ -5,7 +5,7 @@ import pytest
 from d3pm_jax.data import images as image_source, open_split, text
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
     """A data directory that holds the prepared digits."""
     root = str(tmp_path_factory.mktemp("tfds"))

@@ -21,17 +21,17 @@ def test_points_of_the_plane_are_a_kind_like_any_other(tmp_path, capsys):
     config_option = ("--config", CONFIG)
     assert "parts of its own" in error(capsys, "sample", workdir)
 
-    assert status("sample", workdir, "--num", 9, *config_option) == 0
+    assert status("sample", workdir, "--num", 64, *config_option) == 0
     out = capsys.readouterr().out
     assert f"points: {workdir / 'samples.png'}\n" in out
     x = np.load(workdir / "samples.npy")
-    assert x.shape == (9, 2)
+    assert x.shape == (64, 2)
     assert "of kind 'plane'; leave it out" in error(capsys, "sample", workdir, "--gif", *config_option)
     assert "of kind 'plane'; leave it out" in error(
         capsys, "sample", workdir, "--prompt", "a", *config_option
     )
 
-    assert status("eval", workdir, "--samples", 20, *config_option) == 0
+    assert status("eval", workdir, "--samples", 64, *config_option) == 0
     out = capsys.readouterr().out
     result = json.loads((workdir / "eval.json").read_text())
     assert result["bits_per_point"] == 2 * result["bits_per_dim"]

@@ -24,9 +24,17 @@ FILE = Path(conditioned.__file__)
 def trained(tmp_path_factory):
     """A run of a network that repeats its condition, which is right for every example."""
     workdir = tmp_path_factory.mktemp("conditioned") / "run"
+    assert status("train", FILE, "--workdir", workdir) == 0
+    return workdir
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_the_same_conditions(trained, tmp_path):
+    workdir = tmp_path / "run"
     assert status("train", FILE, "--workdir", workdir, "--train.steps", "2") == 0
     assert status("train", "--workdir", workdir, "--resume", "--config", FILE, "--train.steps", "4") == 0
-    return workdir
+    losses = [[row["loss"] for row in metrics.read_metrics(folder)] for folder in (trained, workdir)]
+    assert losses[0] == losses[1]
 
 
 def test_an_example_is_trained_and_evaluated_with_its_own_condition(trained):

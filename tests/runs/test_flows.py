@@ -148,15 +148,15 @@ def test_samples_are_categories_and_do_not_depend_on_the_batch(run):
 def test_commands_do_not_ask_what_a_run_trains(run, folder, capsys):
     own = ("--config", __file__)
     workdir = run.workdir
-    assert status("eval", workdir, *own, "--calls", 3, "--limit", 6) == 0
+    assert status("eval", workdir, *own, "--calls", 3, "--limit", 5) == 0
     printed = capsys.readouterr().out
     assert "IWBO(3): " in printed
     assert " nats, beside an ELBO of " in printed
     assert "test bits/dim: " in printed
-    protocol = json.loads((workdir / "eval_calls3_limit6.json").read_text())["record"]["protocol"]
+    protocol = json.loads((workdir / "eval_calls3_limit5.json").read_text())["record"]["protocol"]
     assert protocol["terms"] == "IWBO(3)"
-    assert status("sample", workdir, *own, "--num", 6) == 0
-    assert np.load(workdir / "samples.npy").shape == (6, L)
+    assert status("sample", workdir, *own, "--num", 9) == 0
+    assert np.load(workdir / "samples.npy").shape == (9, L)
     page = report.page([run])
     assert "<h2>Samples</h2>" in page
     assert "<h2>Processes</h2>" not in page
