@@ -92,8 +92,8 @@ SITUATIONS = (  # t, kind of logits, belief
 # What would be compiled once more for every other family: t of every shape, for the first of these in float64
 # (the tests of d3pm_jax alone have a dense process too), and the other beliefs in float32, for both.
 ALL_SITUATIONS = ("marginal", "dense")
-# What `make test` has: each kind of table, and each rule once. The tests of d3pm_jax alone hold every family
-# and every rule to the definition; those apart would be a program more each.
+# What `make test` has: each kind of table, each rule once, and a t for each element. The tests of d3pm_jax
+# alone hold every family, every rule and t of every shape to the definition; each would be a program more.
 APART = ("uniform", "absorbing", "absorbing_extra", "masked_dense")
 QUICK = tuple(name for name in FAMILIES if name not in APART)
 QUICK_BELIEFS = {"official": "marginal", "denoiser": "marginal", "leave_one_out": "dense"}
@@ -110,10 +110,9 @@ def situations(
         for i, (t, kind, belief) in enumerate(SITUATIONS):
             if t.ndim < 3 and not (name == ALL_SITUATIONS[0] and dtype == "float64"):
                 continue
-            if belief == "d3pm":
-                is_quick = name in quick
-            else:
-                is_quick = dtype == "float64" and name == QUICK_BELIEFS[belief]
+            is_quick = name in quick
+            if belief != "d3pm":
+                is_quick = is_quick and dtype == "float64" and name == QUICK_BELIEFS[belief]
                 if name not in ALL_SITUATIONS and dtype != "float64":
                     continue
             x = logits(kind, (B, *S, K), dtype, i)
@@ -142,6 +141,7 @@ def taking(
     t_of_elements: bool = False,
     families: tuple[str, ...] = tuple(FAMILIES),
     quick: tuple[str, ...] = QUICK,
+    quick_beliefs: tuple[str, ...] = ("d3pm", *QUICK_BELIEFS),
 ) -> Callable[[str], Iterator[Case]]:
     """Situations cut down to the arguments of a kernel, equal ones once.
 
@@ -154,10 +154,13 @@ def taking(
             if t_of_elements and case.args["t"].ndim != 1 + len(S):
                 continue
             args = {name: case.args[name] for name in names}
+            is_quick = case.quick and case.args["belief"] in quick_beliefs
+            if "t" in names:
+                is_quick = is_quick and args["t"].ndim == 1 + len(S)
             content = repr([_plain(x) for x in args.values()])
             if content not in seen:
                 seen.add(content)
-                yield case._replace(args=args)
+                yield case._replace(args=args, quick=is_quick)
 
     return cases
 
@@ -254,16 +257,19 @@ def categorical(dtype: str) -> Iterator[Case]:
         yield Case(f"{kind}, u at the boundaries", {"log_p": x, "u": near})
 
 
-def draws(from_what: str, cdf: Callable[..., torch.Tensor]) -> Callable[[str], Iterator[Case]]:
+def draws(
+    from_what: str, cdf: Callable[..., torch.Tensor], quick: tuple[str, ...] = QUICK
+) -> Callable[[str], Iterator[Case]]:
     """Any u, and u at the boundaries; each family has its own rule which category a u yields.
 
     Args:
         from_what: the name of the argument that holds the categories to begin from.
         cdf: of the arguments, where along u the result changes.
+        quick: the families that are in the quick cases.
     """
 
     def cases(dtype: str) -> Iterator[Case]:
-        for case in from_clean("process", "x0", "t", "u", quick=tuple(FAMILIES))(dtype):
+        for case in from_clean("process", "x0", "t", "u", quick=quick)(dtype):
             arguments = dict(case.args)
             arguments[from_what] = arguments.pop("x0")
             yield case._replace(args=arguments)
@@ -418,7 +424,8 @@ def infill(dtype: str) -> Iterator[Case]:
         family = Family(name, K, T)
         rng = random(36)
         args = {"x0": rng.integers(0, K - 1, (B, *S)), "known": rng.integers(0, 2, (B, *S))}
-        yield Case(name, reverse_chain(family, dtype) | args | {"record": (0, 2, T)})
+        args = reverse_chain(family, dtype) | args | {"record": (0, 2, T)}
+        yield Case(name, args, quick=name == "absorbing_extra")
 
 
 def all_t_bound(dtype: str) -> Iterator[Case]:
@@ -451,7 +458,10 @@ def chain_case(family: Family, dtype: str, **args: Any) -> Case:
 def p_sample(dtype: str) -> Iterator[Case]:
     """One step from random x_t, and from every x_t of a whole chain: it is `p_logits` and `categorical`."""
     names = ("process", "logits_x0", "xt", "t", "u", "belief")
-    yield from taking(*names, t_of_elements=True, families=ALL_SITUATIONS)(dtype)
+    one_step = taking(
+        *names, t_of_elements=True, families=ALL_SITUATIONS, quick=("dense",), quick_beliefs=("d3pm",)
+    )
+    yield from one_step(dtype)
     for name in CHAINED:
         family = Family(name, 17, 50)
         chain = reverse_chain(family, dtype)
@@ -466,7 +476,7 @@ def p_sample(dtype: str) -> Iterator[Case]:
             "belief": "d3pm",
         }
         name_of_case = f"{name}, K = 17, T = 50, along a chain"
-        yield Case(name_of_case, args, eager=False, quick=name in QUICK)
+        yield Case(name_of_case, args, eager=False, quick=name in ("marginal", "masked", "gaussian"))
 
 
 @cache

@@ -139,7 +139,9 @@ PAIRS: dict[str, Pair] = {
     ),
     "Process.log_prior": Pair(cases.taking("process"), result(scales.entries), call=calls.method),
     "Process.draw_q": Pair(
-        cases.draws("x0", scales.cdf_of_draw_q), cdf=arguments(scales.cdf_of_draw_q), call=calls.method
+        cases.draws("x0", scales.cdf_of_draw_q, quick=tuple(cases.FAMILIES)),
+        cdf=arguments(scales.cdf_of_draw_q),
+        call=calls.method,
     ),
     "Process.draw_step": Pair(
         cases.draws("x", scales.cdf_of_draw_step),
@@ -202,7 +204,9 @@ PAIRS: dict[str, Pair] = {
     "q_posterior": Pair(cases.taking("process", "x0", "xt", "t"), arguments(scales.q_posterior)),
     "log_p_x0": Pair(cases.taking("process", "logits_x0"), rows_of("logits_x0")),
     "p_logits": Pair(cases.taking(*_P), arguments(scales.p_logits)),
-    "posteriors.p_joint": Pair(cases.taking(*_P, families=cases.ALL_SITUATIONS), arguments(scales.p_logits)),
+    "posteriors.p_joint": Pair(
+        cases.taking(*_P, families=cases.ALL_SITUATIONS, quick=("dense",)), arguments(scales.p_logits)
+    ),
     "p_prev": Pair(cases.taking("process", "logits_prev", "xt", "t"), rows_of("logits_prev")),
     "p_sample": Pair(cases.p_sample, cdf=arguments(scales.cdf_of_p_sample)),
     "posterior_kl": Pair(
@@ -216,7 +220,13 @@ PAIRS: dict[str, Pair] = {
     "cross_entropy": Pair(cases.taking("process", "logits_x0", "x0"), rows_of("logits_x0")),
     "smoothed_cross_entropy": Pair(loss_cases.smoothed, rows_of("logits_x0")),
     "hybrid": Pair(
-        cases.taking(*_POSTERIOR, "ce_weight", t_of_elements=True, families=cases.ALL_SITUATIONS),
+        cases.taking(
+            *(*_POSTERIOR, "ce_weight"),
+            t_of_elements=True,
+            families=cases.ALL_SITUATIONS,
+            quick=("marginal",),
+            quick_beliefs=("d3pm",),  # the others are those of posterior_kl
+        ),
         arguments(scales.hybrid),
         arguments(scales.reverse_gradient),
         dtypes=("float64",),  # float32 is that of its two terms

@@ -6,9 +6,11 @@ import torch
 from parity_tests import networks
 from torch_ref import models
 
-# tests/models has padding, and beside the official code classes and two outputs; `make parity` has all.
+# tests/models has padding, and beside the official code classes and two outputs; test_files has conditions of
+# both shapes; `make parity` has all.
 ELSEWHERE = (
     *("padded, with classes", "binary, with classes", "image as condition, with classes"),
+    "vector as condition",
     "sequences, without time",
 )
 

@@ -472,9 +472,9 @@ def network_calls() -> Iterator[NetworkCall]:
     inputs = {"xt": images, "t": jnp.array([1, 10]), "label": jnp.array([0, 2]), "key": jax.random.key(0)}
     build = {"num_classes": 3}
     condition = {"condition": jnp.ones((2, 3))}
-    unet = with_zeros(UNet, UNET | build | {"size": 2, "condition": (3,)})
+    unet = with_zeros(UNet, UNET | build | {"size": 2, "condition": (3,), "num_res_blocks": 0})
     yield NetworkCall("UNet()", unet, inputs | condition)
-    yield NetworkCall("ScoreNet()", with_zeros(ScoreNet, SCORE_NET | build), inputs)
+    yield NetworkCall("ScoreNet()", with_zeros(ScoreNet, SCORE_NET | build | {"num_res_blocks": 0}), inputs)
     transformer = with_zeros(Transformer, TRANSFORMER | build)
     sequences = inputs | {"xt": images[:, :, :, 0].reshape(2, 4), "weight": jnp.ones((2, 4))}
     yield NetworkCall("Transformer()", transformer, sequences)

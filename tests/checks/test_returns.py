@@ -34,7 +34,7 @@ def defects(jit, wanted):
     return counts
 
 
-QUICK = {"likelihood.chain_rule", "sampling.chain.run_chain", "processes.knn_graph"}
+QUICK = {"likelihood.chain_rule", "processes.knn_graph"}
 
 
 @pytest.mark.parametrize(("jit", "names"), [(False, QUICK), (True, {"losses.continuous.uniform_draw"})])

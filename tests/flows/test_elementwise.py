@@ -105,18 +105,24 @@ def test_the_inverse_has_the_derivatives_of_the_implicit_function(x64):
     params = tuple(jnp.asarray(numbers.normal(size=(6, 3))) for _ in range(3))
     z = flows.mixture_logit(v, *params).z
     step = 1e-5
-    for i, x in enumerate((z, *params)):
-        direction = jnp.asarray(numbers.normal(size=x.shape))
+    arguments = (z, *params)
 
-        def moved(size, i=i, direction=direction):
-            arguments = [z, *params]
-            arguments[i] = arguments[i] + size * direction
-            return flows.invert_mixture_logit(*arguments)
+    @jax.jit
+    def differentiate(directions):
+        def moved(size):
+            return flows.invert_mixture_logit(
+                *(x + size * d for x, d in zip(arguments, directions, strict=True))
+            )
 
-        expected = (moved(step) - moved(-step)) / (2 * step)
+        difference = (moved(step) - moved(-step)) / (2 * step)
         _, forward = jax.jvp(moved, (0.0,), (1.0,))
+        return difference, forward, jax.grad(lambda size: moved(size).sum())(0.0)
+
+    for i, x in enumerate(arguments):
+        directions = [jnp.zeros(y.shape) for y in arguments]
+        directions[i] = jnp.asarray(numbers.normal(size=x.shape))
+        expected, forward, backward = differentiate(directions)
         np.testing.assert_allclose(forward, expected, rtol=1e-6, atol=1e-8)
-        backward = jax.grad(lambda size, moved=moved: moved(size).sum())(0.0)
         np.testing.assert_allclose(backward, expected.sum(), rtol=1e-6, atol=1e-8)
 
 

@@ -42,6 +42,7 @@ def test_what_is_counted():
 
 QUICK = ("uniform",)
 OTHERS = tuple(name for name in NAMES if name not in QUICK)
+MIXING = ("uniform", "absorbing", "marginal")  # which make no array with two axes of size K
 
 
 @pytest.mark.parametrize("name", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
@@ -60,6 +61,8 @@ def test_a_family_is_passes_without_loops(name):
             assert program.loops <= most, (function, platform)
             assert not program.calls
             assert program.largest <= 4 * 128 * 32 * 32 * 3 * 256, (function, program.largest)
+            if name in MIXING:
+                assert all(shape.count(K) < 2 for shape in program.shapes), function
         if function == "p_sample":
             assert programs["cpu"].loops > programs["cuda"].loops
 
@@ -88,9 +91,8 @@ def test_a_matrix_for_each_element_is_taken_by_parts(monkeypatch):
         assert program.largest <= 4 * 2**22
 
 
-@pytest.mark.parametrize(
-    "name", ["uniform", *(pytest.param(name, marks=pytest.mark.slow) for name in ("absorbing", "marginal"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MIXING)
 def test_mixing_makes_no_array_with_two_axes_of_size_K(name):
     K = 5003
     pi = np.arange(1, 5004) / np.arange(1, 5004).sum()

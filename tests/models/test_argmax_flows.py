@@ -63,7 +63,12 @@ def test_density_inverse_and_gradient(build):
 
         with_dropout, gradient = jax.value_and_grad(weigh)(params)
         bound = flow.log_base(z) + log_det - log_q
-        return gradient, v, flow.invert(z), flow.decode(z), log_det[0], jacobian, bound.mean(), with_dropout
+        inverse = flow.invert(z)
+        with pytest.MonkeyPatch.context() as patch:
+            # Of itself it would invert once more.
+            patch.setattr(type(flow), "invert", lambda self, z: inverse)
+            decoded = flow.decode(z)
+        return gradient, v, inverse, decoded, log_det[0], jacobian, bound.mean(), with_dropout
 
     gradient, *arrays = run(params)
     v, inverse, decoded, log_det, jacobian, bound, with_dropout = map(np.asarray, arrays)
@@ -127,8 +132,12 @@ def test_a_causal_transformer_takes_one_place_after_the_other():
 
 @pytest.mark.parametrize(
     ("build", "share_codes"),
-    [(partial(coupling, squeeze=2), True), (autoregressive, False)],
-    ids=["every code has a meaning", "codes without meaning"],
+    [
+        pytest.param(
+            partial(coupling, squeeze=2), True, id="every code has a meaning", marks=pytest.mark.slow
+        ),
+        pytest.param(autoregressive, False, id="codes without meaning"),
+    ],
 )
 def test_probabilities_sum_to_one(build, share_codes):
     """P(x) of all sequences of three categories, by weights; codes without meaning take their share of it."""
@@ -167,25 +176,29 @@ def test_probabilities_sum_to_one(build, share_codes):
 
 def test_what_cannot_be_built_or_called_is_refused():
     with pytest.raises(ValueError, match=r"K = 2 has one digit, .* take squeeze = 2"):
-        coupling(4, 2)
+        nnx.eval_shape(lambda: coupling(4, 2))
     with pytest.raises(ValueError, match="squeeze = 3 does not divide the 4 places"):
-        coupling(4, 5, squeeze=3)
+        nnx.eval_shape(lambda: coupling(4, 5, squeeze=3))
     with pytest.raises(ValueError, match=r"shape = \(2, 2\): it must be \[L\] of sequences, or \[H, W, C\]"):
-        coupling((2, 2), 5)
+        nnx.eval_shape(lambda: coupling((2, 2), 5))
     with pytest.raises(ValueError, match="context = 'lstm' reads sequences"):
-        coupling((2, 2, 1), 5, context="lstm")
+        nnx.eval_shape(lambda: coupling((2, 2, 1), 5, context="lstm"))
     with pytest.raises(ValueError, match="causal = True: a U-Net sees all pixels"):
-        UNetFeatures((4, 4), 2, True, rngs=nnx.Rngs(0))
+        nnx.eval_shape(lambda: UNetFeatures((4, 4), 2, True, rngs=nnx.Rngs(0)))
     with pytest.raises(ValueError, match="which goes through no sequence"):
-        autoregressive(4, 5, make_features=lambda *sizes, rngs: UNetFeatures((4, 4), 2, False, rngs=rngs))
+        nnx.eval_shape(
+            lambda: autoregressive(
+                4, 5, make_features=lambda *sizes, rngs: UNetFeatures((4, 4), 2, False, rngs=rngs)
+            )
+        )
     with pytest.raises(ValueError, match="width = 4: an eighth of it embeds the place"):
-        autoregressive(4, 5, make_features=partial(LSTM, width=4))
+        nnx.eval_shape(lambda: autoregressive(4, 5, make_features=partial(LSTM, width=4)))
     with pytest.raises(ValueError, match="width = 4 does not divide into 4 heads"):
-        autoregressive(4, 5, make_features=partial(TRANSFORMER, num_heads=4))
+        nnx.eval_shape(lambda: autoregressive(4, 5, make_features=partial(TRANSFORMER, num_heads=4)))
     with pytest.raises(
         ValueError, match=r"make_features returns dict, .* derive it from models.SequenceFeatures"
     ):
-        autoregressive(4, 5, make_features=lambda *sizes, rngs: {})
+        nnx.eval_shape(lambda: autoregressive(4, 5, make_features=lambda *sizes, rngs: {}))
     flow = nnx.eval_shape(lambda: autoregressive(3, 5, make_features=LSTM))
     x = jnp.zeros((1, 3), jnp.int32)
     with pytest.raises(ValueError, match=r"normal has shape \(1, 3, 2\), expected \(1, 3, 3\)"):

@@ -10,17 +10,19 @@ from d3pm_jax.models import UNet
 from d3pm_jax.models.layers import Attention, Style
 from tests.models.small import images, initial, randomised, small, small_score_net
 
+SMALLEST = {"ch_mult": (1,), "num_res_blocks": 0, "attn_resolutions": ()}
+
 
 def test_a_new_network_says_nothing():
     xt, t = images()
-    graphdef, params = initial(lambda: small(ch_mult=(1,), attn_resolutions=()))
+    graphdef, params = initial(lambda: small(**SMALLEST))
     output = jax.jit(lambda p, x, t: nnx.merge(graphdef, p)(x, t))(params, xt, t)
     assert output.shape == (2, 8, 8, 1, 5)
     np.testing.assert_array_equal(output, 0.0)
 
 
 def test_dropout_needs_a_key_and_depends_on_it():
-    graphdef, params = randomised(small, dropout=0.5, ch_mult=(1,), attn_resolutions=())
+    graphdef, params = randomised(small, dropout=0.5, **SMALLEST)
     xt, t = images()
 
     @jax.jit
@@ -37,7 +39,7 @@ def test_dropout_needs_a_key_and_depends_on_it():
 @pytest.mark.parametrize(
     "options",
     [
-        {"ch_mult": (1,), "attn_resolutions": ()},
+        SMALLEST,
         pytest.param({"onehot_input": True, "num_classes": 3}, marks=pytest.mark.slow),
     ],
 )
@@ -72,7 +74,7 @@ def test_labels_need_classes(build):
 
 
 def test_padding_is_of_the_scaled_value_0_on_both_sides():
-    options = {"ch_mult": (1, 1, 1), "groups": 4, "ch": 8, "num_res_blocks": 1, "attn_resolutions": ()}
+    options = SMALLEST | {"ch_mult": (1, 1, 1), "groups": 4, "ch": 8}
     _, params = randomised(small, **options)
     xt = images()[0][:, :5, :6]
     padded = jnp.pad(xt, ((0, 0), (1, 2), (1, 1), (0, 0)), constant_values=2)  # 2 x / (K - 1) - 1 = 0

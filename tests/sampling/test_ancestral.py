@@ -49,6 +49,11 @@ def test_in_a_shorter_chain_the_network_is_told_the_steps_that_were_kept():
     np.testing.assert_array_equal(bound.steps, 3 * np.array([[6, 6], [13, 13], [20, 20]]))
 
 
+@pytest.mark.parametrize(
+    "process",
+    ["uniform", *(pytest.param(name, marks=pytest.mark.slow) for name in ("absorbing", "gaussian"))],
+    indirect=True,
+)
 def test_a_network_that_breaks_down_is_noticed(process):
     def denoise(xt, t):
         return jnp.full((*xt.shape, 7), jnp.nan)

@@ -76,12 +76,15 @@ def _gradient(config, process, x0, key, w):
     xt = d3pm.q_sample(process, x0, t, jax.random.uniform(key_q, x0.shape))
 
     def loss(w):
-        logits = jnp.broadcast_to(w, (*x0.shape, 3))
-        loss = config.loss
-        return d3pm.hybrid(process, logits, x0, xt, t, loss.ce_weight, belief=loss.belief).loss.mean()
+        return _mean_loss(w, process, x0, xt, t, config.loss.ce_weight, config.loss.belief)
 
-    loss = jax.jit(loss)
     return np.array([(loss(w + d) - loss(w - d)) / 2e-6 for d in 1e-6 * np.eye(3)])
+
+
+@partial(jax.jit, static_argnames=("ce_weight", "belief"))
+def _mean_loss(w, process, x0, xt, t, ce_weight, belief):
+    logits = jnp.broadcast_to(w, (*x0.shape, 3))
+    return d3pm.hybrid(process, logits, x0, xt, t, ce_weight, belief=belief).loss.mean()
 
 
 @pytest.mark.usefixtures("x64")
@@ -107,7 +110,8 @@ def test_the_loss_is_the_weighted_mean_and_labels_reach_the_network():
     t = d3pm.low_discrepancy(jax.random.uniform(key_t), 4, 10)
     xt = d3pm.q_sample(process, x0, t, jax.random.uniform(key_q, x0.shape))
     logits = predict(params, xt, t, None, label)
-    terms = d3pm.hybrid(process, logits, x0, xt, t, 0.001, belief="leave_one_out")
+    hybrid = jax.jit(d3pm.hybrid, static_argnames=("ce_weight", "belief"))
+    terms = hybrid(process, logits, x0, xt, t, ce_weight=0.001, belief="leave_one_out")
     assert np.isinf(terms.loss[1, 0])
     counted = np.where(weight > 0, weight * terms.loss, 0.0)
     np.testing.assert_allclose(metrics["loss"], counted.sum() / weight.sum(), rtol=1e-12)
@@ -138,7 +142,7 @@ def test_importance_learns_what_it_saw_and_resumes_to_the_same_bits(tmp_path):
     optimizer = config.optimizer.build()
     step = make_step(config.loss, config.timesteps, optimizer, predict, config.train.ema_decay)
     state = init_state(jnp.asarray(W0, jnp.float32), optimizer, spec.start(T))
-    prior = np.asarray(d3pm.prior_kl(process, x0)).reshape(8, -1).sum(1)
+    prior = np.asarray(jax.jit(d3pm.prior_kl)(process, x0)).reshape(8, -1).sum(1)
     for i in range(4):
         before, w = jax.device_get((state.history, state.params))
         state, metrics = step(state, process, {"x": x0}, key)
