@@ -612,6 +612,17 @@ def legal(call: Call, name: str, bad: Bad, result: Any) -> bool:
     )
 
 
+SPOILT: dict[tuple[str, int], tuple[Any, list[Bad]]] = {}
+
+
+def spoilt_once(role: str, good: Any) -> list[Bad]:
+    """Returns what `spoilt` yields, made once for all functions that share a value."""
+    key = role, id(good)
+    if key not in SPOILT:
+        SPOILT[key] = good, list(spoilt(role, good))  # while the value is held, its id is of no other
+    return SPOILT[key][1]
+
+
 Wanted = Callable[[str, str, Bad], bool]  # of the name of a function, a role and a spoilt value
 
 
@@ -627,7 +638,7 @@ def calls(process: Process, jit: bool, wanted: Wanted) -> Iterator[tuple[str, st
         if jit and not goes_under_jit:
             continue
         for name, role in call.roles.items():
-            for bad in spoilt(role, call.good[name]):
+            for bad in spoilt_once(role, call.good[name]):
                 if jit and name in call.traced and not isinstance(bad.value, jax.Array):
                     continue  # never reaches the function
                 left_to_jit = bad.case in WITH_JIT and f"{call.name}({name})" in FREE
