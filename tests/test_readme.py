@@ -114,6 +114,7 @@ OTHERS = [page for page in (f"docs/{path.name}" for path in sorted(ROOT.glob("do
 
 # Pages that compile much, each part of which has tests of its own.
 SLOW = (
+    "docs/architecture.md",
     "docs/compat.md",
     "docs/control.md",
     "docs/flows.md",
@@ -122,6 +123,8 @@ SLOW = (
     "docs/own-parts.md",
     "docs/pictures.md",
     "docs/pytorch.md",
+    "docs/samplers.md",
+    "docs/training.md",
 )
 PAGES = [pytest.param(page, marks=[pytest.mark.slow] * (page in SLOW)) for page in sorted({*CHECKS, *OTHERS})]
 
