@@ -11,7 +11,7 @@ import collections
 import functools
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -171,23 +171,28 @@ def outcome(call: Call, name: str, bad: Bad, jit: bool) -> tuple[str, str]:
     return ("marked" if bad.is_value else "NaN"), ""
 
 
-Wanted = Callable[[str, Bad], bool]  # of the name of a function and a spoilt argument
+def calls(
+    process: Process, jit: bool, names: Collection[str] = (), values: bool = True
+) -> Iterator[tuple[str, str, str]]:
+    """Makes the calls with one function spoilt.
 
-
-def calls(process: Process, jit: bool, wanted: Wanted) -> Iterator[tuple[str, str, str]]:
-    """Makes the calls with one function spoilt that are wanted.
+    Args:
+        process: what functions of a process are called with.
+        jit: whether they are called under jit.
+        names: of the functions that are called; none is all.
+        values: whether wrong values are returned too, and not types, shapes and signatures alone.
 
     Yields:
         What came of it, which call it was, and how it ended.
     """
     for call in table.public(process):
-        if jit and not call.traced:
+        if (jit and not call.traced) or (names and call.name not in names):
             continue
         for name, role in call.roles.items():
             if role != "function":
                 continue
             for bad in spoilt(call, name):
-                if wanted(call.name, bad):
+                if values or not bad.is_value:
                     kind, how = outcome(call, name, bad, jit)
                     yield kind, f"{call.name}({name}) {bad.case}", how
 
@@ -198,9 +203,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     for mode, jit in (("eager", False), ("jit", True)):
         counts = collections.Counter()
-        for kind, what, how in calls(
-            table.PROCESSES["uniform"], jit, lambda name, bad: not names or name in names
-        ):
+        for kind, what, how in calls(table.PROCESSES["uniform"], jit, names):
             counts[kind] += 1
             if kind in DEFECTS:
                 print(f"{kind:8} {what} {how}")

@@ -303,17 +303,21 @@ def spoilt_array(role: str, good: Any) -> Iterator[Bad]:
     yield from (Bad(case, x) for case, x in NOT_ARRAYS.items())
     right = {"integer": "int32", "float": "float32", "bool": "bool_"}[ARRAYS[role]]
     others = [d for d in ("bool_", "complex64", "float32", "int32") if d != right]
-    yield from (Bad(f"dtype {d}", good.astype(d)) for d in others)
+    x = np.asarray(good)  # of which JAX would compile each change
+    yield from (Bad(f"dtype {d}", jnp.asarray(x.astype(getattr(np, d)))) for d in others)
     yield Bad("object array", np.array([None, 1], object))
-    yield Bad("a rank more", good[None])
-    if good.ndim:
-        yield Bad("a rank less", good[0])
-        for axis in range(good.ndim):
+    yield Bad("a rank more", jnp.asarray(x[None]))
+    if x.ndim:
+        yield Bad("a rank less", jnp.asarray(x[0]))
+        for axis in range(x.ndim):
             for size in (1, 0):
-                yield Bad(f"axis {axis} of size {size}", jax.lax.slice_in_dim(good, 0, size, axis=axis))
+                part = jnp.asarray(x.take(range(size), axis))
+                yield Bad(f"axis {axis} of size {size}", part)
     for value in OUT_OF_RANGE[role]:
-        where = (0,) * good.ndim
-        yield Bad(f"value {value:g}", jnp.asarray(good).at[where].set(value), where)
+        where = (0,) * x.ndim
+        changed = x.copy()
+        changed[where] = value
+        yield Bad(f"value {value:g}", jnp.asarray(changed), where)
 
 
 def spoilt_on_host(role: str, good: Any) -> Iterator[Bad]:
