@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-import sys
+import math
 from collections.abc import Mapping
 from typing import Any, get_args
 
@@ -183,10 +183,13 @@ def read_gamma(gamma: Any) -> float:
     """Returns gamma as a number of Python. Raises UserError unless it is a finite number."""
     if not is_number(gamma):
         raise UserError(f"gamma is {describe(gamma)}: it must be a finite number, as 2.0")
-    # An integer may be larger than any float.
-    if not abs(gamma) <= sys.float_info.max:
+    try:
+        number = float(gamma)
+    except OverflowError:  # of an integer that is larger than any float
+        number = math.inf
+    if not math.isfinite(number):
         raise UserError(f"gamma is {shorten_value(gamma)}: it must be a finite number, as 2.0")
-    return float(gamma)
+    return number
 
 
 def is_number(value: Any) -> bool:

@@ -194,18 +194,6 @@ def test_a_part_without_a_method_says_which(tmp_path):
         runs.train(config, tmp_path / "run")
 
 
-@dataclasses.dataclass(frozen=True)
-class OfNumpy(Noted):
-    def describe(self):
-        return Description((np.int64(3),), 7)  # pyright: ignore[reportArgumentType]
-
-
-def test_a_description_of_numpys_numbers_is_refused(tmp_path):
-    config = dataclasses.replace(config_io.read_config_file(FILE), data=OfNumpy())
-    with pytest.raises((UserError, TypeError), match=r"int64"):
-        runs.train(config, tmp_path / "run")
-
-
 @pytest.mark.slow  # what is filled in has tests in tests/config
 def test_data_in_place_of_numbers_is_filled_in_once(tmp_path):
     config = config_io.read_config_file(FILE)
