@@ -165,7 +165,7 @@ def tabulate_accuracies(runs: Sequence[Reported]) -> Html:
         return join_html(*notes)
 
     head = ["run", "file", "accuracy", "cross entropy", *OF_ACCURACY, "examples"]
-    words = "Of noised test examples, mean ± standard error; the mean over all t, those of clean ones too."
+    words = "Of noised test examples, mean ± standard error: over t = 0..T, or as many t as there are calls."
     return join_html(tag("p", words, class_="soft"), build_table(head, rows, 2), *notes)
 
 

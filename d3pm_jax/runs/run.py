@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from d3pm_jax import likelihood
 from d3pm_jax.checks.arrays import describe
@@ -433,14 +434,22 @@ class Run:
         return bounds.compute_bound(self.parts, examples, batch_size, seed, progress, calls)
 
 
-def _read_integers(name: str, values: Any, largest: int) -> np.ndarray:
-    """Returns integers in 0..largest as an array. Raises UserError where they are none."""
-    array = np.asarray(values)
+def _read_integers(name: str, values: Any, largest: int) -> jax.Array:
+    """Returns integers in 0..largest as an array. Raises UserError where they are none.
+
+    Of what JAX traces, as in a score, the values are not known, and the type is checked alone.
+    """
+    cure = f"pass integers in 0..{largest}"
+    is_traced = isinstance(values, Tracer)
+    try:
+        array = values if is_traced else np.asarray(values)
+    except ValueError as error:
+        raise UserError(f"{name} is {describe(values)}: {cure}") from error
     if not np.issubdtype(array.dtype, np.integer):
-        raise UserError(f"{name} is {describe(values)}: pass integers in 0..{largest}")
-    if np.any((array < 0) | (array > largest)):
-        raise UserError(f"{name} holds {array.min()}..{array.max()}: pass integers in 0..{largest}")
-    return array.astype(np.int32)
+        raise UserError(f"{name} is {describe(array)}: {cure}")
+    if not is_traced and np.any((array < 0) | (array > largest)):
+        raise UserError(f"{name} holds {array.min()}..{array.max()}: {cure}")
+    return jnp.asarray(array, jnp.int32)
 
 
 def _read_known_elements(known_elements: Any) -> Given | None:

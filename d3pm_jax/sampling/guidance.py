@@ -38,7 +38,10 @@ Place = Literal["x_s", "x_0"]
 
 
 class Guided(SelfChecked, abc.ABC):
-    """Calls a network, and pulls what is drawn towards what is asked for: takes the place of `denoise`."""
+    """Calls a network, and pulls what is drawn towards what is asked for: takes the place of `denoise`.
+
+    A class that changes what the network says of x_0 sets `changes_law = False`, and has no `guide`.
+    """
 
     cure: ClassVar[str] = "guide x_0, or leave it out"
     """of a sampler that has no law of x_s to guide"""
@@ -126,7 +129,7 @@ def _check_inputs(inputs: Any, null: Any) -> None:
     if shapes[0] != shapes[1]:
         raise ValueError(f"inputs have shapes {shapes[0]}, but null has {shapes[1]}: they must be the same")
     sizes = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(inputs)}
-    if len(sizes) != 1 or () in sizes:
+    if len(sizes) > 1 or () in sizes:
         raise ValueError(f"inputs have shapes {shapes[0]}: each must begin with one axis of B examples")
 
 

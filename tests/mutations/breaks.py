@@ -534,7 +534,7 @@ RUNS = (
         "d3pm_jax/evaluation/bound.py",
         "placed = place((x0[rows], index.astype(np.int32), extra_rows), sharding)",
         "placed = place((x0[rows], (index - start).astype(np.int32), extra_rows), sharding)",
-        (EVAL_AND_SAMPLE,),
+        ("tests/runs/test_belief.py",),
     ),
     Break(  # a damaged file: Orbax restores many a flipped byte without a word
         "manifest_not_checked",

@@ -1,8 +1,14 @@
 """Figures of the page about runs: what compares, and tables of their own."""
 
-from d3pm_jax.report import figures
+import dataclasses
+from pathlib import Path
+from types import SimpleNamespace
+
+from d3pm_jax.measure.labels import LABELS
+from d3pm_jax.measure.record import parse_record
+from d3pm_jax.report import curves, figures
 from tests.report.reading import Page
-from tests.report.records import PROTOCOL, bound, of_quality, quality, record
+from tests.report.records import PROTOCOL, RUN, Known, bound, of_quality, quality, record
 
 
 def test_figures_of_quality_that_do_not_compare_are_told_apart():
@@ -49,3 +55,24 @@ def test_baselines_are_told_once():
     result = bound(1.0, baselines={"histogram": 2.5})
     words = Page(figures.tabulate_bounds([record(bounds=[result]), record("b", bounds=[result])])).inside["p"]
     assert words[1:] == ["For comparison, on the same examples as a, b: histogram 2.5 bits/dim."]
+
+
+def test_a_classifier_has_its_accuracy_and_a_diffusion_beside_it_its_bounds():
+    parts = SimpleNamespace(**vars(RUN.parts) | {"method": SimpleNamespace(draws_samples=False)})
+    run = Known(**vars(RUN) | {"parts": parts})
+    keys = {"step": 7, "examples": 3, "seed": 0, "accuracy": 0.5, "cross_entropy": 1.25}
+    keys |= {"accuracy_standard_error": 0.25, "cross_entropy_standard_error": 0.125}
+    accuracy = parse_record(LABELS, Path("accuracy.json"), keys)
+    measured = dataclasses.replace(record("told", run), accuracies=[accuracy])
+    unknown = record("unknown", run)
+    diffusion = record("drawn", bounds=[bound(0.5)])
+    page = Page(figures.tabulate_accuracies([diffusion, measured, unknown]))
+    assert page.inside["th"][-1] == "told"
+    assert page.inside["td"][:3] == ["accuracy.json", "0.500 ± 0.250", "1.250 ± 0.125"]
+    assert page.inside["code"] == ["d3pm eval runs/a --step 7"]
+    assert "unknown tells the label" in " ".join(page.words)
+    bounds = Page(figures.tabulate_bounds([measured, diffusion]))
+    assert bounds.inside["th"][-1] == "drawn"
+    assert not bounds.inside.get("code")
+    assert not Page(figures.tabulate_quality([measured])).words
+    assert not Page(curves.plot_terms([measured])).words

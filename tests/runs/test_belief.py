@@ -42,7 +42,8 @@ def test_the_belief_of_the_run_is_that_of_its_bound_and_samples(kind, tmp_path):
     with jax.debug_key_reuse(False):  # the noise of both beliefs is the same
         by_belief = run_of(run.params, run.process, jnp.asarray(x0), key)
     bits, samples = by_belief[loss.belief]
-    assert run.evaluate_on(x0, batch_size=4)["bits_per_dim"] == pytest.approx(float(bits), rel=1e-5)
+    # In batches the noise of an example is that of its number.
+    assert run.evaluate_on(x0, batch_size=2)["bits_per_dim"] == pytest.approx(float(bits), rel=1e-5)
     np.testing.assert_array_equal(run.sample(key, 4, batch_size=4)[0], samples)
     assert abs(by_belief["leave_one_out"][0] - bits) > 1e-3
     assert (by_belief["leave_one_out"][1] != samples).any()

@@ -122,6 +122,7 @@ def test_what_cannot_be_guided_is_one_line(uniform, absorbing, tmp_path):
         ({"gamma": float("nan")}, r"gamma is .*nan.*: it must be a finite number"),
         ({"gamma": float("inf")}, r"gamma is .*inf.*: it must be a finite number"),
         ({"gamma": np.float32("nan")}, r"gamma is .*nan.*: it must be a finite number"),
+        ({"gamma": np.float32("inf")}, r"gamma is .*inf.*: it must be a finite number"),
         ({"gamma": 10**400}, r"gamma is 1000.*: it must be a finite number"),
         ({"gamma": True}, r"gamma is True: it must be a finite number"),
         ({"gamma": 2.0, "late": -1}, r"late = -1: it must be a whole number in 0\.\."),
