@@ -1,11 +1,11 @@
 # make demo: train on real digits, evaluate, draw, report. make torch: PyTorch and the twin beside it. make test: every
 # behaviour once; make slow: the long tests; make parity: everything against PyTorch. make notebooks: executes
-# notebooks/*.py and writes *.ipynb. All set themselves up in .venv.
+# notebooks/*.py and writes *.ipynb. make docs: the site of docs/, in build/site. All set themselves up in .venv.
 PYTHON ?= python3
 BIN := .venv/bin
 RUN := runs/digits
 
-.PHONY: demo torch test slow parity lint notebooks clean
+.PHONY: demo torch test slow parity lint notebooks docs clean
 
 demo: .venv/installed-train
 	$(BIN)/d3pm train configs/digits_gaussian.py --workdir $(RUN) $(if $(wildcard $(RUN)/config.json),--resume)
@@ -35,6 +35,11 @@ lint: .venv/installed-dev
 notebooks: .venv/installed-dev
 	$(BIN)/python notebooks/execute.py
 
+docs: .venv/installed-docs
+	rm -rf build/site
+	$(BIN)/python -m sphinx -q -W --keep-going docs build/site
+	$(BIN)/python docs/check_site.py
+
 clean:
 	rm -rf .venv build dist .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -54,4 +59,8 @@ clean:
 
 .venv/installed-dev: pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install -q -e '.[dev]'
+	@touch $@ .venv/installed-torch .venv/installed-train
+
+.venv/installed-docs: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install -q -e '.[docs]'
 	@touch $@ .venv/installed-torch .venv/installed-train

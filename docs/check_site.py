@@ -1,0 +1,59 @@
+"""Checks the built site: its inventory has every public name, and its pages load nothing from other hosts."""
+
+import re
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+from public_names import ROOT, home, public_objects, statements
+from sphinx.util.inventory import InventoryFile
+
+SITE = ROOT / "build" / "site"
+LOADED = {"src", "srcset", "data", "poster"}
+
+
+class Loads(HTMLParser):
+    """Collects the addresses of what a browser loads with a page: scripts, styles, fonts, images."""
+
+    def __init__(self, page: Path):
+        super().__init__()
+        self.addresses: list[str] = []
+        self.feed(page.read_text())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for name, value in attrs:
+            if name in LOADED or (tag, name) in (("link", "href"), ("use", "href")):
+                self.addresses.append(value or "")
+
+
+def is_elsewhere(address: str) -> bool:
+    return re.match(r"(https?:)?//", address) is not None
+
+
+def list_loads() -> list[str]:
+    """Returns what pages and styles load from other hosts, each with its file."""
+    pages = {page: Loads(page).addresses for page in SITE.rglob("*.html")}
+    styles = {
+        style: re.findall(r"""(?:url\(|@import )["']?([^"')]+)""", style.read_text())
+        for style in SITE.rglob("*.css")
+    }
+    files = {**pages, **styles}
+    print(f"{len(pages)} pages, {sum(map(len, files.values()))} addresses that are loaded")
+    return [
+        f"{file.relative_to(SITE)} loads {x}" for file, xs in files.items() for x in xs if is_elsewhere(x)
+    ]
+
+
+def list_missing() -> list[str]:
+    """Returns the public objects of which no name is in the inventory."""
+    inventory = InventoryFile.loads((SITE / "objects.inv").read_bytes(), uri="").data
+    names = {name for kind, entries in inventory.items() if kind.startswith("py:") for name in entries}
+    described = {home(*name.rsplit(".", 1)) for name in names if statements(name.rpartition(".")[0])}
+    public = public_objects("d3pm_jax") | public_objects("torch_ref")
+    print(f"{len(public)} public objects, {len(names)} names in the inventory")
+    return [f"{module}.{name} is missing" for module, name in sorted(public - described)]
+
+
+if __name__ == "__main__":
+    defects = list_loads() + list_missing()
+    sys.exit("\n".join(defects) or 0)

@@ -1,0 +1,58 @@
+"""How Sphinx builds the site: strictly, and so that its pages load nothing from another host."""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+from sphinx.application import Sphinx
+from sphinx.util import logging
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "docs"))  # where `docstrings` lies
+SERVER = os.environ.get("GITHUB_SERVER_URL", "https://github.com")
+REPOSITORY = f"{SERVER}/{os.environ.get('GITHUB_REPOSITORY', 'd3pm-jax/d3pm-jax')}"
+
+project = "d3pm_jax"
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.mathjax",
+    "sphinx-mathjax-offline",
+    "sphinx_copybutton",
+    "docstrings",
+]
+html_theme = "furo"
+html_title = project
+html_copy_source = False
+smartquotes_action = "D"  # dashes, but no quotes: "d3pm" is a value
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 4
+nb_execution_mode = "off"
+
+# What is in single backticks is code, and a link where it is a name of the reference.
+default_role = "py:obj"
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"  # `docstrings` has them, as they are written
+autodoc_default_options = {"members": True, "show-inheritance": True}
+
+nitpicky = True
+nitpick_ignore_regex = [
+    ("py:obj", ".*"),  # code in backticks need not be a name
+    ("py:class", r"(?!(d3pm_jax|torch_ref)\.).*"),  # types of others, whose pages are on other hosts
+]
+
+
+def link_to_repository(app: Sphinx, page: str, text: list[str]) -> None:
+    """Makes links to files that are no pages, such as ../README.md, lead to the repository."""
+
+    def link(match: re.Match[str]) -> str:
+        if not (ROOT / match["path"]).exists():
+            logging.getLogger(__name__).warning("there is no %s", match["path"], location=page)
+        return f"]({REPOSITORY}/blob/main/{match['path']}"
+
+    text[0] = re.sub(r"\]\(\.\./(?P<path>[^)#]+)", link, text[0])
+
+
+def setup(app: Sphinx) -> None:
+    app.connect("source-read", link_to_repository)
