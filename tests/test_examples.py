@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import d3pm_jax as d3pm
+
 FILES = {path.stem: path for path in (Path(__file__).parents[1] / "examples").glob("*.py")}
 SMALL = {"steps": 40, "batch": 32, "width": 32, "held_out": 8}
 
@@ -31,7 +33,7 @@ def run(name, capsys, **smaller):
 
 def test_each_fits_on_a_page():
     programs = {"one_device", "mesh", "linen_network", "own_process_and_loss"}
-    assert set(FILES) == programs | {"against_own_code", "character_embeddings"}
+    assert set(FILES) == programs | {"against_own_code", "character_embeddings", "scheduler_object"}
     lines = {name: path.read_text().splitlines() for name, path in FILES.items()}
     written = {name: sum(line != "" for line in lines[name]) for name in lines}
     assert {name: n for name, n in written.items() if n > 80} == {}
@@ -93,3 +95,16 @@ def test_own_process_is_a_process(x64):
     np.testing.assert_allclose(Qbar[1:], Qbar[:-1] @ Q[1:], atol=1e-13)
     np.testing.assert_allclose(np.exp(pushed), p @ Qbar, rtol=1e-10)
     np.testing.assert_allclose(Qbar[-1], np.tile(np.exp(process.log_prior()), (17, 1)))
+
+
+def test_a_scheduler_object_draws_the_chain_of_the_library(capsys):
+    scheduler, noise, drawn = load("scheduler_object").main()
+
+    def denoise(xt, time):
+        return jnp.zeros((*xt.shape, 5)).at[..., 3].set(4.0)
+
+    chain = d3pm.ancestral(denoise, scheduler.short, scheduler.draw_prior(noise[0]), lambda t: noise[11 - t])
+    np.testing.assert_array_equal(drawn, chain.x0)
+    assert (np.asarray(drawn) == 3).mean() > 0.5
+    xt = scheduler.add_noise(jnp.full((4, 6), 2), noise[0], jnp.array([0, 1, 50, 100]))
+    assert (np.asarray(xt[0]) == 2).all()
