@@ -206,7 +206,7 @@ def read_guidance(value: Any) -> Guidance | None:
     if value is None or isinstance(value, Guidance):
         return value
     if is_number(value):
-        return ClassifierFreeGuidance(value)
+        return ClassifierFreeGuidance(read_gamma(value))
     raise UserError(
         f"guidance is {describe(value)}: pass gamma, as 2.0, or runs.ClassifierFreeGuidance(gamma=2.0, ..)"
     )

@@ -116,15 +116,14 @@ def test_what_cannot_be_guided_is_one_line(uniform, absorbing, tmp_path):
     with pytest.raises(UserError, match=r"guidance is .*much.*: pass gamma, as 2.0, or runs.ClassifierFree"):
         read_guidance("much")
     assert read_guidance(np.float32(2)) == ClassifierFreeGuidance(2.0)
+    for number in (np.float32("inf"), np.float32("nan"), 10**400):
+        with pytest.raises(UserError, match=r"gamma is .*(inf|nan|000).*: it must be a finite number"):
+            read_guidance(number)
     with pytest.raises(UserError, match=r"record = \[7\]: numbers of rows left, or t, are in 0\.\.3 here"):
         draw(absorbing, sampler=named.maskgit(rows=3), record=[7])
     for fields, message in (
         ({"gamma": float("nan")}, r"gamma is .*nan.*: it must be a finite number"),
         ({"gamma": float("inf")}, r"gamma is .*inf.*: it must be a finite number"),
-        ({"gamma": np.float32("nan")}, r"gamma is .*nan.*: it must be a finite number"),
-        ({"gamma": np.float32("inf")}, r"gamma is .*inf.*: it must be a finite number"),
-        ({"gamma": 10**400}, r"gamma is 1000.*: it must be a finite number"),
-        ({"gamma": True}, r"gamma is True: it must be a finite number"),
         ({"gamma": 2.0, "late": -1}, r"late = -1: it must be a whole number in 0\.\."),
     ):
         with pytest.raises(UserError, match=message):
