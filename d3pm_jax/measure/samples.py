@@ -21,7 +21,7 @@ from d3pm_jax.kinds import Chains, Given
 from d3pm_jax.measure.record import Format, write_record
 from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.parts.build import Parts
-from d3pm_jax.parts.guidance import Guidance, read_guidance
+from d3pm_jax.parts.guidance import Guidance, is_number, read_guidance
 from d3pm_jax.parts.method import PlannedSampler
 from d3pm_jax.placing import fetch
 from d3pm_jax.posteriors import q_posterior, q_sample
@@ -315,8 +315,7 @@ def plan_sampler(
 
 def read_strength(strength: Any) -> float:
     """Returns the strength of an edit as a number. Raises UserError where it is none in (0, 1]."""
-    is_number = isinstance(strength, int | float | np.number) and not isinstance(strength, bool)
-    if not (is_number and 0 < strength <= 1):
+    if not (is_number(strength) and 0 < strength <= 1):
         raise UserError(f"strength = {describe(strength)}: it must be a number above 0, and at most 1")
     return float(strength)
 
