@@ -28,7 +28,13 @@ html_copy_source = False
 smartquotes_action = "D"  # dashes, but no quotes: "d3pm" is a value
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4
-nb_execution_mode = "off"
+
+# The tutorials are executed at each build; other pages have no cells.
+nb_execution_mode = "force"
+nb_execution_timeout = 300
+nb_execution_raise_on_error = True
+nb_execution_show_tb = True
+nb_merge_streams = True
 
 # What is in single backticks is code, and a link where it is a name of the reference.
 default_role = "py:obj"
