@@ -50,14 +50,19 @@ nitpick_ignore_regex = [
 
 
 def link_to_repository(app: Sphinx, page: str, text: list[str]) -> None:
-    """Makes links to files that are no pages, such as ../README.md, lead to the repository."""
+    """Makes links to files outside of docs/, such as ../README.md, lead to the repository."""
+    docs = ROOT / "docs"
+    folder = (docs / page).parent
 
     def link(match: re.Match[str]) -> str:
-        if not (ROOT / match["path"]).exists():
+        target = Path(os.path.normpath(folder / match["path"]))
+        if target.is_relative_to(docs):
+            return match[0]
+        if not target.exists():
             logging.getLogger(__name__).warning("there is no %s", match["path"], location=page)
-        return f"]({REPOSITORY}/blob/main/{match['path']}"
+        return f"]({REPOSITORY}/blob/main/{target.relative_to(ROOT)}"
 
-    text[0] = re.sub(r"\]\(\.\./(?P<path>[^)#]+)", link, text[0])
+    text[0] = re.sub(r"\]\((?P<path>\.\./[^)#]+)", link, text[0])
 
 
 def setup(app: Sphinx) -> None:

@@ -109,7 +109,8 @@ CHECKS = {
     "docs/samplers.md": check_samplers,
     "docs/training.md": check_training,
 }
-OTHERS = [page for page in (f"docs/{path.name}" for path in sorted(ROOT.glob("docs/*.md"))) if blocks(page)]
+ALL = [str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("docs/**/*.md"))]
+OTHERS = [page for page in ALL if blocks(page)]
 
 
 # Pages that compile much, each part of which has tests of its own.
