@@ -1,4 +1,4 @@
-"""The Python blocks of the README and of the docs run, in order, in one namespace for each page."""
+"""The Python blocks of the README and of the docs run, each by itself."""
 
 import dataclasses
 import re
@@ -142,7 +142,9 @@ def test_page(page, tmp_path, monkeypatch):
     names = {}
     with jax.numpy_rank_promotion("allow"):
         for block in python_blocks:
-            exec(compile(block, page, "exec"), names)
+            defined = {}
+            exec(compile(block, page, "exec"), defined)
+            names |= defined
     check = CHECKS.get(page)
     if check is not None:
         check(names)
