@@ -84,3 +84,11 @@ def test_elsewhere_a_nan_is_mended_by_parts(monkeypatch):
     np.testing.assert_array_equal(sums, expected)
     np.testing.assert_array_equal(twice, np.stack([expected, expected], -1))
     assert set(shapes) == {(2, 8, 2)}
+
+
+def test_elsewhere_what_needs_no_memory_is_done_at_once(monkeypatch):
+    monkeypatch.setattr(tiles, "FLOATS", 32)
+    x = jax.ShapeDtypeStruct((2, 64, 2), jnp.float32)
+    traced = jax.jit(lambda x: tiles.apply_by_parts(doubled, x)).trace(x)
+    assert "stablehlo.while" in traced.lower(lowering_platforms=("cpu",)).as_text()
+    assert "stablehlo.while" not in traced.lower(lowering_platforms=("cuda",)).as_text()

@@ -81,7 +81,7 @@ NUMERICS = (
         "d3pm_jax/cpu/tiles.py",
         "elsewhere = max(1, N)",
         "elsewhere = on_cpu",
-        ("tests/lowering/test_programs.py",),
+        ("tests/cpu/test_tiles.py",),
     ),
     Break(  # where the elements behind the first axis do not divide into parts
         "last_part_left_out",

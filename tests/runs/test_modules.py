@@ -11,9 +11,10 @@ from flax import nnx
 
 from d3pm_jax import config as configs
 from d3pm_jax.errors import UserError
-from d3pm_jax.models.variables import name_leaves, split_variables
+from d3pm_jax.models.variables import name_leaves, split_module, split_variables
 from d3pm_jax.parts import build
 from d3pm_jax.storage import checkpoint
+from d3pm_jax.training import step as training_step
 from d3pm_jax.training.step import draw_noise, make_loss_step
 from d3pm_jax.weights import twin
 from tests.runs import module_checks, modules
@@ -141,6 +142,21 @@ class Top(nn.Module):
     @nn.compact
     def __call__(self, xt, t):
         return nn.Dense(modules.K)(jax.nn.one_hot(xt, modules.K))
+
+
+def test_averages_take_constants_as_they_are():
+    values = {"weight": nnx.Param(0.25), "mean": nnx.BatchStat(0.25), "shift": nnx.Variable(0.25)}
+    before = nnx.State({name: variable.replace(jnp.float32(0.75)) for name, variable in values.items()})
+    newest = nnx.State({name: variable.replace(jnp.float32(0.25)) for name, variable in values.items()})
+    average = by_name(training_step._move_average(before, newest, jnp.float32(0.5)))
+    assert {name: float(x) for name, x in average.items()} == {"mean": 0.5, "shift": 0.25, "weight": 0.5}
+
+
+def test_a_network_without_a_key_is_in_evaluation_mode():
+    module, _ = split_module(lambda key: nnx.Dropout(0.5, rngs=nnx.Rngs(key)))
+    x = jnp.ones((4, 8))
+    np.testing.assert_array_equal(module.merge(nnx.State({}))(x), x)
+    assert (module.merge(nnx.State({}), jax.random.key(0))(x) != x).any()
 
 
 def test_a_whole_network_of_linen_has_the_keywords_of_its_call():
