@@ -1,0 +1,40 @@
+"""Draws the picture of the README: from noise to digits, with the network of pretrained/.
+
+python benchmarks/readme_chain.py [--out docs/images/readme_chain.png]
+"""
+
+import argparse
+from pathlib import Path
+
+import jax
+import numpy as np
+from PIL import Image
+
+import d3pm_jax as d3pm
+from d3pm_jax import show
+from d3pm_jax.runs import exported
+
+ROWS = 3
+SHOWN = (100, 90, 80, 70, 60, 50, 40, 30, 20, 10, 0)
+SCALE = 2
+GAP = 6
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("docs/images/readme_chain.png"), help="the picture")
+    args = parser.parse_args()
+    denoise = exported.denoiser("pretrained/bin_mnist.safetensors")
+    process = d3pm.uniform(d3pm.cosine(100), K=2)
+    chain = d3pm.sample(
+        jax.random.key(0), denoise, process, (ROWS, 28, 28, 1), belief="leave_one_out", record=list(SHOWN)
+    )
+    images = show.to_rgb(np.asarray(chain.states), levels=2)  # [times, rows, 28, 28, 3]
+    images = images.repeat(SCALE, axis=2).repeat(SCALE, axis=3)
+    images = np.pad(images, ((0, 0), (0, 0), (0, GAP), (0, GAP), (0, 0)), constant_values=255)
+    picture = np.concatenate([np.concatenate(list(row), axis=1) for row in images.swapaxes(0, 1)], axis=0)
+    Image.fromarray(picture[:-GAP, :-GAP]).save(args.out, optimize=True)
+
+
+if __name__ == "__main__":
+    main()
