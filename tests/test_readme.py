@@ -116,9 +116,14 @@ OTHERS = [page for page in ALL if blocks(page)]
 # Pages that compile much, each part of which has tests of its own.
 SLOW = (
     "docs/architecture.md",
+    "docs/coming-from.md",
     "docs/compat.md",
     "docs/control.md",
     "docs/flows.md",
+    "docs/how-to/check-weights.md",
+    "docs/how-to/large-vocabulary.md",
+    "docs/how-to/likelihood.md",
+    "docs/how-to/loss-weight.md",
     "docs/library.md",
     "docs/mixing-loss.md",
     "docs/own-parts.md",
