@@ -7,7 +7,7 @@
 exact: the law of what each sampler draws, by enumeration, of four places of three categories.
 language: samples of a Markov chain of length 64, whose exact belief is computed forward and backward.
 draws: what rounding of float32 does to three ways of drawing the same law.
-Each prints tables in Markdown; docs/samplers.md says what they mean.
+Each prints tables in Markdown; docs/samplers-measured.md says what they mean.
 """
 
 import argparse
