@@ -1,9 +1,10 @@
 """Defines the options that commands share, and opens the run that they name."""
 
 import dataclasses
+import inspect
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from tyro.conf import Positional, arg
 
@@ -28,6 +29,26 @@ def _describe_default(default: str) -> str:
 
 # Commands that read a config have this flag for data with a field `dir`, and for all other data too.
 DataFolder = Annotated[str | None, name_option(name="data.dir", metavar="DIR")]
+Grid = Annotated[
+    Literal["even", "dp"],
+    name_option(
+        help="with --steps: which steps to keep: evenly spaced ones (even), or those with the lowest bound "
+        "on validation or training examples, found by dynamic programming (dp)"
+    ),
+]
+AnyCommand = TypeVar("AnyCommand", bound=type)
+
+
+def list_own_options_first(command: AnyCommand) -> AnyCommand:
+    """Puts the options of a command before those that it shares with others, for its help.
+
+    A dataclass has its inherited fields first, and tyro lists options in the order of fields.
+    """
+    fields = vars(command)["__dataclass_fields__"]
+    for name in list(fields):
+        if name not in inspect.get_annotations(command):
+            fields[name] = fields.pop(name)
+    return command
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,13 +56,13 @@ class Checkpoint:
     """Names a checkpoint of a run that is read."""
 
     workdir: Annotated[Positional[Path], name_option(metavar="DIR")]
-    """the --workdir of `d3pm train`"""
+    """the folder of the run: --workdir of `d3pm train`"""
     step: Annotated[Natural | None, name_option(metavar="N")] = None
-    """the checkpoint of step N (the last)"""
+    """use the checkpoint of step N (default: the last)"""
     own_file: Annotated[Path | None, name_option(name="config", metavar="FILE")] = None
-    """of a run with parts of your own: the config file, which defines them"""
+    """only for a run with parts of your own: the Python file that defines them"""
     data_dir: DataFolder = None
-    """the folder where the data lies now, whatever its kind, if not where it was"""
+    """the folder where the data lies now, if it has moved since the training"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,13 +70,14 @@ class Processes:
     """Says where several processes meet, each with its own devices, that are one run, and which this is."""
 
     coordinator: Annotated[str | None, name_option(metavar="HOST:PORT")] = None
-    """where process 0 waits for the others; auto: SLURM, Open MPI, Kubernetes or a TPU pod says so"""
+    """to compute with several processes: the address of process 0, such as node0:1234;
+    or auto, which needs no N and I, under SLURM, Open MPI, Kubernetes or in a TPU pod"""
     num_processes: Annotated[Count | None, name_option(metavar="N")] = None
-    """how many processes there are, each with its own devices, as one run"""
+    """how many processes there are in all; each has its own devices"""
     process_id: Annotated[Natural | None, name_option(metavar="I")] = None
-    """which one this is, from 0 on"""
+    """the number of this process, in 0..N-1"""
     connect_timeout: Annotated[Count, name_option(metavar="S")] = 60
-    """seconds in which the processes have to find each other"""
+    """seconds to wait until all processes are connected"""
 
     @property
     def address(self) -> Address:
@@ -65,11 +87,7 @@ class Processes:
 
 @dataclasses.dataclass(frozen=True)
 class Computation(Processes, Checkpoint):
-    """Names a checkpoint that several processes may compute with, and which steps it takes."""
-
-    grid: Literal["even", "dp"] = "even"
-    """which steps --steps takes: evenly spaced (even),
-    or by dynamic programming those with the lowest bound on held-out or train examples (dp)"""
+    """Names a checkpoint that several processes may compute with."""
 
 
 def take_path(words: list[str]) -> Path | None:

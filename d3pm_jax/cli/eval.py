@@ -38,32 +38,40 @@ Counts = Annotated[
 ]
 
 
+@arguments.list_own_options_first
 @dataclasses.dataclass(frozen=True)
 class EvalCommand(arguments.Computation):
-    """Computes bits per dimension on the test split, with its parts; of a classifier, its accuracy."""
+    """Computes bits per dimension of the test split; for a classifier its accuracy.
 
-    steps: Annotated[Counts | None, arguments.name_option()] = None
-    """take so many steps of the process in place of all; a line for each number"""
-    calls: Annotated[Count | None, arguments.name_option(metavar="N")] = None
-    """estimate the sum over the steps from N calls of the network per example, without bias;
-    of a flow: the bound IWBO(N), beside the ELBO; of a classifier: at N of the steps 0..T"""
+    A quick estimate: d3pm eval runs/digits --limit 100
+
+    The quality of samples with fewer steps: d3pm eval runs/digits --steps 10,50 --samples 2000
+    """
+
     limit: Annotated[Count | None, arguments.name_option(metavar="N")] = None
-    """only the first N examples of the split"""
-    batch_size: Annotated[Count, arguments.name_option(metavar="B")] = 128
-    """examples at a time"""
-    seed: Annotated[Seed, arguments.name_option(metavar="N")] = 0
-    """of the noise"""
+    """take only the first N test examples"""
+    steps: Annotated[Counts | None, arguments.name_option()] = None
+    """use only N steps of the process instead of all; prints a line for each N, as --steps 10,50"""
+    grid: arguments.Grid = "even"
+    calls: Annotated[Count | None, arguments.name_option(metavar="N")] = None
+    """estimate the bound from N network calls per example instead of one call per step, without bias;
+    for a flow: compute the bound IWBO(N) beside the ELBO;
+    for a classifier: take only N of the steps 0..T"""
+    chain_rule: Annotated[Count | None, arguments.name_option(metavar="N")] = None
+    """also compute the exact likelihood of N examples, from left to right and in random orders;
+    only for a network that fills in masks and sees no time; takes one network call per element"""
     samples: Annotated[Count | None, arguments.name_option(metavar="N")] = None
-    """draw N samples and measure how far they are from the training split (2000 for a start);
-    of text, whether they are of its words and what they copy"""
+    """also draw N samples and compare them with the training split (2000 for a start):
+    images by their features, text by its words and by what it copies"""
     sampler: Annotated[str | None, arguments.name_option(metavar="NAME")] = None
-    """how a sample of --samples is drawn (as the config says, or ancestrally);
+    """with --samples: the sampler (default: that of the config, or ancestral);
     --sampler.FIELD VALUE sets a field of it, --sampler help lists all samplers with their fields"""
     inception: Annotated[Path | None, arguments.name_option(metavar="FILE")] = None
-    """measure them in features of these weights of Inception, not of a classifier of the data"""
-    chain_rule: Annotated[Count | None, arguments.name_option(metavar="N")] = None
-    """of a network that fills in masks and sees no time: the exact likelihood of N examples too,
-    from left to right and in random orders, by a call of the network for each element"""
+    """with --samples, for images: weights of Inception, whose features replace those of a small classifier"""
+    batch_size: Annotated[Count, arguments.name_option(metavar="B")] = 128
+    """examples per batch"""
+    seed: Annotated[Seed, arguments.name_option(metavar="N")] = 0
+    """seed of the noise"""
 
 
 def execute(command: EvalCommand, words: list[str]) -> int:

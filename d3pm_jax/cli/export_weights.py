@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import jax
 
-from d3pm_jax.cli.arguments import Checkpoint, name_option, open_named
+from d3pm_jax.cli.arguments import Checkpoint, list_own_options_first, name_option, open_named
 from d3pm_jax.errors import UsageError, UserError
 from d3pm_jax.machine.setup import set_up
 from d3pm_jax.runs import exported
@@ -14,22 +14,26 @@ from d3pm_jax.runs import exported
 SUFFIX = ".safetensors"
 
 
+@list_own_options_first
 @dataclasses.dataclass(frozen=True)
 class ExportCommand(Checkpoint):
-    """Writes the weights of a run for PyTorch.
+    """Writes the weights of a run to a file for PyTorch.
 
-    The tensors have the names and layouts of torch_ref.models, in float32, to the bit; the config as JSON and
-    the step are in the metadata. torch_ref.runs.exported.denoiser(FILE) is the network of a diffusion in
-    PyTorch; safetensors.torch.load_file and `d3pm import` read the tensors. Those of a network of your own
-    are named by the same rule, its batch statistics too: see docs/own-parts.md.
+    FILE holds the tensors under the names and in the layouts of torch_ref.models, in float32, to the bit. Its
+    metadata holds the step, and the config as JSON. In PyTorch, torch_ref.runs.exported.denoiser(FILE)
+    returns the network of a diffusion, and safetensors.torch.load_file(FILE) the tensors. `d3pm import FILE`
+    begins a run from it. A network of your own, with its batch statistics, is exported by the same rule of
+    names: see docs/own-parts.md.
+
+    Example: d3pm export runs/digits --to torch
     """
 
     to: Annotated[Literal["torch"] | None, name_option(help_behavior_hint="(required)")] = None
-    """whose names and layouts"""
+    """the framework whose names and layouts the tensors get"""
     out: Annotated[Path | None, name_option(metavar="FILE")] = None
-    """the file, replaced if there is one (DIR/weights.safetensors)"""
+    """the file to write, which replaces an older one (default: DIR/weights.safetensors)"""
     raw: bool = False
-    """the last weights, in place of their moving average"""
+    """write the last weights instead of their moving average"""
 
 
 def execute(command: ExportCommand, words: list[str]) -> int:

@@ -20,47 +20,50 @@ from d3pm_jax.runs import exported
 from d3pm_jax.storage import run_folder
 from d3pm_jax.storage.names import WEIGHTS
 
-USAGE = "d3pm import FILE [[--config] CONFIG] --workdir DIR [--check CHECK.npz]"
+USAGE = "d3pm import FILE [CONFIG] --workdir DIR"
 
 
 @dataclasses.dataclass(frozen=True)
 class ImportCommand:
     """Begins a run from a file of weights.
 
-    FILE is a checkpoint of another program, which is recognised by what is in it: of the U-Net of
-    Discrete-Time-Diffusion-Models-for-Discrete-Data or of MNISTScoreNet (torch.save), or of the official D3PM
-    code for images (checkpoint_N). DIR/weights.safetensors is then what `d3pm export` writes; with CONFIG
-    (its data, process and head; its model is replaced) DIR is a run as well. The options but --workdir and
-    --config are for these.
+    1. FILE of `d3pm export`, or of safetensors.torch.save_file: the state_dict of a network of
+    torch_ref.models, in float32. Its weights become step 0 of a new run in DIR, for `d3pm sample DIR`, `d3pm
+    eval DIR` and `d3pm train --workdir DIR --resume`. A file of `d3pm export` contains its config; for a file
+    of PyTorch, pass CONFIG. Fields of the config are overridden as for `d3pm train`; --data.dir DIR names the
+    folder of the data. A network of your own in CONFIG takes the state_dict of its twin in PyTorch: see
+    docs/own-parts.md for the names of the tensors.
 
-    Or FILE is one of `d3pm export`, or of safetensors.torch.save_file with the state_dict of a network of
-    torch_ref.models in float32; it comes first. It becomes step 0 of a new run in DIR, weights and moving
-    average, for `d3pm sample DIR`, `d3pm eval DIR` and `d3pm train --workdir DIR --resume`. Without CONFIG
-    the config in FILE is used, which a file of PyTorch lacks; its fields are overridden as those of d3pm
-    train, and --data.dir DIR says in which folder the data lies. A network of your own in CONFIG, as in `d3pm
-    import FILE own.py`, takes the state_dict of its twin in PyTorch: docs/own-parts.md has the rule of names.
+    2. FILE of another program: a U-Net of Discrete-Time-Diffusion-Models-for-Discrete-Data or an
+    MNISTScoreNet (torch.save), or a checkpoint_N of the official D3PM code for images; which one it is
+    follows from its content. The weights are written to DIR/weights.safetensors, as `d3pm export` would write
+    them. With CONFIG, DIR is also a run, with the data, process and head of CONFIG and the network of FILE.
+    All options but --workdir and --config are for these files.
+
+    Example: d3pm import weights.safetensors --workdir runs/imported
     """
 
     workdir: Annotated[Path | None, arguments.name_option(metavar="DIR")] = None
-    """where the run is written"""
+    """the folder to write to"""
     config: Annotated[Path | None, arguments.name_option(metavar="CONFIG")] = None
-    """the Python file that defines get_config(), which may also follow FILE"""
-    check: Annotated[Path | None, arguments.name_option(metavar="NPZ")] = None
-    """x, t, label and logits as the program has them: to compare"""
+    """the Python file that defines get_config(), the same as CONFIG after FILE"""
+    check: Annotated[Path | None, arguments.name_option(metavar="CHECK.npz")] = None
+    """compare with the logits of the program: a file with its x, t, logits, and label if it takes one"""
     raw: bool = False
-    """the last weights, in place of their moving average"""
+    """take the last weights instead of their moving average"""
     heads: Annotated[Count | None, arguments.name_option(metavar="N")] = None
-    """of attention, where the file does not say (1)"""
+    """attention heads, if the file does not say (default: 1)"""
     input_range: Annotated[tuple[float, float] | None, arguments.name_option(metavar="MIN MAX")] = None
-    """what the program scales to -1 and 1 (0 and K - 1, official code 0 and 255)"""
+    """the x that the program scales to -1 and 1 (default: 0 and K - 1; for the official code 0 and 255)"""
     max_time: Annotated[float | None, arguments.name_option(metavar="T")] = None
-    """the largest time of the program, T of its process (1000, MNISTScoreNet 4)"""
+    """T of the program's process, its largest time (default: 1000; for MNISTScoreNet 4)"""
     categories: Annotated[Count | None, arguments.name_option(metavar="K")] = None
-    """K of a network with a logistic head (that of CHECK or CONFIG, or 256)"""
+    """K of a network with a logistic head (default: that of CHECK or CONFIG, or 256)"""
     output: Annotated[Literal["logits", "logistic"] | None, arguments.name_option()] = None
-    """what two numbers for each element are (K = 2: logits; else as the program has it)"""
+    """what two numbers per element mean: logits of K = 2 categories, or a logistic distribution
+    (default: logits if K = 2, else as in the program)"""
     size: Annotated[tuple[Count, Count] | None, arguments.name_option(metavar="H W")] = None
-    """of an image (that of CHECK or CONFIG, or 32 x 32, or 28 x 28)"""
+    """height and width of an image (default: those of CHECK or CONFIG, or of the program, 32 32 or 28 28)"""
 
 
 def execute(command: ImportCommand, words: list[str]) -> int:

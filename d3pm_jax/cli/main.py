@@ -43,20 +43,16 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "train": Command("train", "train a model, or go on with a run", takes_config=True),
-    "eval": Command("eval", "bits per dimension on the test split, with its parts", takes_sampler=True),
-    "sample": Command("sample", "draw samples, beside data and as chains", takes_sampler=True),
+    "train": Command("train", "train a model, or resume a run", takes_config=True),
+    "eval": Command("eval", "compute bits per dimension on the test split", takes_sampler=True),
+    "sample": Command("sample", "draw samples, and show them beside data", takes_sampler=True),
     "schedule": Command(
-        "schedule", "draw how a process removes information, without training", takes_config=True
+        "schedule", "plot how a process removes information, without training", takes_config=True
     ),
-    "report": Command("report", "write a page about runs: figures, curves, samples, chains"),
-    "export": Command("export_weights", "write the weights of a run for PyTorch"),
+    "report": Command("report", "write an HTML page about runs, to read and compare them"),
+    "export": Command("export_weights", "write the weights of a run to a file for PyTorch"),
     "import": Command("import_weights", "begin a run from a file of weights", takes_config=True),
-    "presample": Command(
-        "presample",
-        "draw the noise of a training in advance, for other programs or --train.noise",
-        takes_config=True,
-    ),
+    "presample": Command("presample", "draw the noise of a training in advance", takes_config=True),
 }
 HELP = ("-h", "--help")
 TRACEBACK = "--traceback"
@@ -71,7 +67,12 @@ positional arguments:
 options:
   -h, --help   show this help message and exit
   --version    show program's version number and exit
-  --traceback  of an error, show the whole traceback; it may follow any command
+  --traceback  show the whole traceback of an error; may follow any command
+
+Begin with a config, a Python file that defines get_config():
+  d3pm train CONFIG --workdir DIR
+  d3pm sample DIR
+`d3pm COMMAND --help` explains the options of a command.
 """
 
 

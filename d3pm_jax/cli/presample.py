@@ -16,19 +16,22 @@ USAGE = "d3pm presample CONFIG"
 
 @dataclasses.dataclass(frozen=True)
 class PresampleCommand:
-    """Draws the noise of a training in advance, for other programs or --train.noise.
+    """Draws the noise of a training in advance.
 
-    CONFIG and its fields are those of d3pm train. For every step, FILE holds the t and the uniforms that
-    training would draw: with --train.noise FILE it ends with the same bits, and
-    torch_ref.runs.presampled.read gives them to PyTorch. Not for Importance(), whose t depend on the losses.
+    CONFIG and the options that override its fields are those of `d3pm train`. For every step, FILE holds the
+    t and the uniform numbers that the training would draw. `d3pm train CONFIG --train.noise FILE` uses them
+    and ends with the same bits; torch_ref.runs.presampled.read(FILE) yields them to PyTorch. A config with
+    timesteps Importance() has no such file, since its t depend on the losses.
+
+    Example: d3pm presample configs/digits_uniform.py --out noise.array_record
     """
 
     steps: Annotated[Count | None, arguments.name_option(metavar="N")] = None
-    """of the training (train.steps)"""
+    """how many training steps to draw noise for (default: train.steps of CONFIG)"""
     out: Annotated[
         Path | None, arguments.name_option(metavar=f"FILE{SUFFIX}", help_behavior_hint="(required)")
     ] = None
-    """the file, replaced if there is one"""
+    """the file to write, which replaces an older one"""
 
 
 def execute(command: PresampleCommand, words: list[str]) -> int:

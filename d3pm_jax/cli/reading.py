@@ -31,6 +31,10 @@ LIST = "a tuple, each "
 PAIR = "a tuple ("
 # Where the data lies, of whatever kind: a field of some data, and an option for all other.
 DATA_FOLDER = "--data.dir"
+CONFIG_HELP = """Fields of the config, with their values as defaults.
+
+--data.dir DIR names the folder of the data. Without CONFIG, --help lists the other options.
+"""
 OPTIONS = (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)
 # Tyro has no public name for what `arg` returns, which holds the name of an option.
 OPTION_NAME: type[Any] = type(tyro.conf.arg(name="option"))
@@ -182,8 +186,8 @@ def print_help(cls: type[Any], usage: str) -> NoReturn:
     summary, _, more = (inspect.getdoc(cls) or "").partition("\n\n")
     with contextlib.suppress(SystemExit):
         tyro.cli(cls, args=["--help"], prog=usage, description=summary, config=OPTIONS)
-    for paragraph in filter(None, more.split("\n\n")):
-        print(textwrap.fill(paragraph, shutil.get_terminal_size().columns))
+    wrapper = textwrap.TextWrapper(shutil.get_terminal_size().columns, break_on_hyphens=False)
+    print("\n\n".join(map(wrapper.fill, filter(None, more.split("\n\n")))))
     sys.exit(0)
 
 
@@ -401,7 +405,7 @@ def _parse_config(base: Config, words: list[str], usage: str) -> tuple[Config, l
         default=base,
         args=words,
         prog=usage,
-        description="Fields of the config and their values; --data.dir DIR says where data of any kind lies.",
+        description=CONFIG_HELP,
         config=(tyro.conf.AvoidSubcommands,),
         registry=SLOTS,
         return_unknown_args=True,

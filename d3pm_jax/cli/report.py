@@ -19,21 +19,24 @@ OTHER_FORMATS = (".md", ".png", ".pdf", ".txt", ".json")
 
 @dataclasses.dataclass(frozen=True)
 class ReportCommand:
-    """Writes a page about runs: figures, curves, samples, chains."""
+    """Writes a page about runs: figures, curves, samples, chains.
+
+    Compare two runs: d3pm report runs/first runs/second --out comparison.html
+    """
 
     workdirs: Annotated[
         Positional[tuple[Path, ...]],
         name_option(metavar="DIR [DIR ...]", help_behavior_hint="(required)"),
     ]
-    """the --workdir of `d3pm train`; several are compared"""
+    """folders of runs: --workdir of `d3pm train`; several runs are compared"""
     step: Annotated[Natural | None, name_option(metavar="N")] = None
-    """the checkpoint of step N of each (the last)"""
+    """use the checkpoint of step N of each run (default: the last)"""
     out: Annotated[Path | None, name_option(metavar="FILE")] = None
-    """where to write (report.html in the first DIR)"""
+    """the HTML file to write (default: report.html in the first DIR)"""
     own_file: Annotated[Path | None, name_option(name="config", metavar="FILE")] = None
-    """of a run with parts of your own: the config file, which defines them"""
+    """only for runs with parts of your own: the Python file that defines them"""
     data_dir: DataFolder = None
-    """the folder where the data lies now, whatever its kind: of older runs, which do not describe it"""
+    """the folder where the data lies now; only older runs, which do not describe their data, need it"""
 
 
 def execute(command: ReportCommand, words: list[str]) -> int:

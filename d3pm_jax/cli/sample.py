@@ -44,52 +44,62 @@ CLAMPED = (
 )
 
 
+@arguments.list_own_options_first
 @dataclasses.dataclass(frozen=True)
 class SampleCommand(arguments.Computation):
-    """Draws samples, beside data and as chains."""
+    """Draws samples of a run, and shows them beside data and as chains.
 
-    steps: Annotated[Count | None, arguments.name_option(metavar="N")] = None
-    """take N steps of the process in place of all"""
-    sampler: Annotated[str | None, arguments.name_option(metavar="NAME")] = None
-    """how a sample is drawn (as the config says, or ancestrally);
-    --sampler.FIELD VALUE sets a field of it, --sampler help lists all samplers with their fields"""
+    Draw 64 samples by 20 steps: d3pm sample runs/digits --num 64 --steps 20
+
+    Complete left halves of images: d3pm sample runs/digits --given images.npy --known left
+    """
+
     num: Annotated[Count, arguments.name_option(metavar="N")] = 256
-    """samples to draw"""
-    label: Annotated[Natural | None, arguments.name_option(metavar="C")] = None
-    """of this class; without, sample i is of class i modulo all"""
-    guidance: Annotated[float | None, arguments.name_option(metavar="G")] = None
-    """of a run with --train.drop-condition above 0: 1 is the class or condition as it was learnt, above 1
-    more of it, 0 none of it; but for 1 and 0 a step is two calls of the network. With --classifier of any"""
-    guidance_on: Annotated[Place | None, arguments.name_option()] = None
-    """the law that is guided (x_0 of a process with an extra mask, x_s of others)"""
-    guidance_late: Annotated[Natural | None, arguments.name_option(metavar="T")] = None
-    """guide at steps up to T alone, where samples are nearly done"""
-    classifier: Annotated[Path | None, arguments.name_option(metavar="RUN")] = None
-    """guide towards the class by the classifier of this run, as of configs/digits_noisy_classifier.py"""
-    exact: bool = False
-    """with --classifier: try every change of every element, in place of the gradient; for small examples"""
-    batch_size: Annotated[Count, arguments.name_option(metavar="B")] = 128
-    """samples at a time"""
+    """how many samples to draw"""
     seed: Annotated[Seed, arguments.name_option(metavar="N")] = 0
-    """of the noise; sample i is the same for every N and B"""
+    """seed of the noise; sample i does not depend on --num and --batch-size"""
+    batch_size: Annotated[Count, arguments.name_option(metavar="B")] = 128
+    """samples per batch"""
     gif: bool = False
-    """of images: the reverse process of 25 samples as a GIF as well"""
-    prompt: Annotated[str | None, arguments.name_option(metavar="TEXT")] = None
-    """of text: every sample begins with this; not together with --infill"""
-    infill: Annotated[str | None, arguments.name_option(metavar="TEXT")] = None
-    """of text: every sample has this, with a gap for each [MASK:N], as "The [MASK:12] fox\""""
+    """also write a GIF of the reverse process of 25 samples; not for text and arrays"""
+    label: Annotated[Natural | None, arguments.name_option(metavar="C")] = None
+    """draw all samples of class C (default: sample i of class i modulo the number of classes)"""
     condition: Annotated[Path | None, arguments.name_option(metavar="FILE.npy")] = None
-    """conditions [N, ..] of a network that takes them; sample i has row i modulo N"""
+    """for a network that takes conditions: an array [N, ..] of them; sample i has row i modulo N"""
+    guidance: Annotated[float | None, arguments.name_option(metavar="G")] = None
+    """how strongly to follow the label or condition: 0 not at all, 1 as learnt, above 1 more strongly;
+    needs --classifier, or a run with --train.drop-condition above 0;
+    such a run calls its network twice per step, unless G is 0 or 1"""
+    guidance_on: Annotated[Place | None, arguments.name_option()] = None
+    """with --guidance: the law to guide (default: x_0 for a process with an extra mask, else x_s)"""
+    guidance_late: Annotated[Natural | None, arguments.name_option(metavar="STEP")] = None
+    """with --guidance: guide only at steps t <= STEP, where samples are nearly done"""
+    classifier: Annotated[Path | None, arguments.name_option(metavar="RUN")] = None
+    """with --guidance: the run of the classifier that guides towards the label;
+    configs/digits_noisy_classifier.py trains one"""
+    exact: bool = False
+    """with --classifier: evaluate every change of every element, instead of a gradient; for small examples"""
+    steps: Annotated[Count | None, arguments.name_option(metavar="N")] = None
+    """use only N steps of the process instead of all"""
+    grid: arguments.Grid = "even"
+    sampler: Annotated[str | None, arguments.name_option(metavar="NAME")] = None
+    """the sampler (default: that of the config, or ancestral);
+    --sampler.FIELD VALUE sets a field of it, --sampler help lists all samplers with their fields"""
+    prompt: Annotated[str | None, arguments.name_option(metavar="TEXT")] = None
+    """only text: every sample begins with this; not with --infill"""
+    infill: Annotated[str | None, arguments.name_option(metavar="TEXT")] = None
+    """only text: fill the gaps in this, each written [MASK:N] for N tokens, as "The [MASK:12] fox\""""
     length: Annotated[Count | None, arguments.name_option(metavar="N")] = None
-    """of text: tokens of a sample (as the data has)"""
+    """only text: tokens of a sample (default: as in the data)"""
     given: Annotated[Path | None, arguments.name_option(metavar="FILE")] = None
-    """make samples from an example, or from N of them: sample i from example i modulo N;
-    .npy of integers [*S] or [N, *S], of images also .png, of text also .txt with an example in each line"""
+    """complete examples (--known) or edit them (--strength): sample i is made from example i modulo N;
+    FILE is .npy of integers [*S] or [N, *S]; for images also .png; for text also .txt, an example per line"""
     known: Annotated[str | None, arguments.name_option(metavar="MASK")] = None
-    """the elements of --given that stay: .npy of booleans [*S] or [N, *S],
-    or of images left, right, top, bottom, center or border; the others are drawn"""
+    """with --given: which elements stay, while the others are drawn;
+    MASK is .npy of booleans [*S] or [N, *S]; or for images left, right, top, bottom, center or border"""
     strength: Annotated[float | None, arguments.name_option(metavar="S")] = None
-    """edit --given: noise it for S of the steps, above 0 and at most 1, and draw the way back"""
+    """with --given: how far to edit, above 0 and at most 1, for example 0.5;
+    noises the examples for this share of the steps, and draws the way back"""
 
     def __post_init__(self) -> None:
         """Raises UsageError for options that do not go together."""

@@ -24,16 +24,18 @@ USAGE = "d3pm schedule CONFIG [CONFIG2 ...]"
 
 @dataclasses.dataclass(frozen=True)
 class ScheduleCommand:
-    """Draws how a process removes information, without training.
+    """Plots how a process removes information, without training.
 
-    CONFIG and its fields are those of d3pm train. The picture shows, for one element with uniform p(x_0): how
-    often x_t is still x_0, the part of the information I(x_t; x_0) that is left, and the weight of the cross
-    entropy in the bound. Of several configs it has a curve for each, over t / T where T differs; fields are
-    overridden in all of them.
+    CONFIG and the options that override its fields are those of `d3pm train`. For one element with uniform
+    p(x_0), the picture shows how often x_t is still x_0, which part of the information I(x_t; x_0) is left,
+    and the weight of the cross entropy in the bound. Several configs have a curve each, over t / T if their T
+    differ; an override applies to all of them.
+
+    Example: d3pm schedule configs/digits_uniform.py configs/digits_absorbing.py --process.steps 50
     """
 
     out: Annotated[Path, arguments.name_option(metavar="FILE.png")] = Path("schedule.png")
-    """the picture"""
+    """the file of the picture"""
 
 
 class BuiltProcess(NamedTuple):

@@ -22,37 +22,41 @@ from d3pm_jax.sampling import Sampler
 from d3pm_jax.sampling.named import describe_sampler
 from d3pm_jax.storage import names, run_folder
 
-USAGE = "d3pm train CONFIG --workdir DIR [--resume | --from RUN] [--profile] | --dry-run [--on CARD]"
+USAGE = "d3pm train CONFIG --workdir DIR"
 
 
+@arguments.list_own_options_first
 @dataclasses.dataclass(frozen=True)
 class TrainCommand(arguments.Processes):
-    """Trains a model, or goes on with a run.
+    """Trains a model, or resumes a run.
 
     CONFIG is a Python file that defines get_config(); it comes first. Every field of the config can be
-    overridden, for example --train.steps 200 --process.steps 50; `d3pm train CONFIG --help` lists them.
-    --data.dir DIR says in which folder the data lies, whatever its kind. A run is resumed with `d3pm train
-    --workdir DIR --resume`.
+    overridden, for example --train.steps 200 --process.steps 50; `d3pm train CONFIG --help` lists all fields.
+    --data.dir DIR names the folder of the data.
+
+    To begin a run: d3pm train configs/digits_uniform.py --workdir runs/digits
+
+    To resume it: d3pm train --workdir runs/digits --resume
     """
 
     workdir: Annotated[Path | None, arguments.name_option(metavar="DIR")] = None
-    """where everything is written"""
+    """the folder of the run, where everything is written"""
     own_file: Annotated[Path | None, arguments.name_option(name="config", metavar="FILE")] = None
-    """of a run with parts of your own: the config file, which defines them"""
+    """with --resume or --from, if that run has parts of your own: the Python file that defines them"""
     resume: bool = False
-    """go on with the run in DIR from its last checkpoint"""
+    """continue the run in DIR from its last checkpoint; CONFIG may be left out"""
     start: Annotated[Path | None, arguments.name_option(name="from", metavar="RUN")] = None
-    """begin with the averaged weights of the run in this folder, as step 0 of a new one"""
-    wandb: Annotated[str | None, arguments.name_option(metavar="PROJECT")] = None
-    """log to this project of Weights & Biases too, under the name of DIR; WANDB_MODE=offline sends nothing"""
+    """begin a new run, from the averaged weights of the run in this folder; not with --resume"""
     dry_run: bool = False
-    """train nothing and write nothing, but for data that is not prepared:
-    compile a step, and say what memory and work it takes"""
+    """do not train, but compile one step and print the memory and the work that it takes;
+    needs no --workdir and writes nothing, except data that has to be prepared first"""
     on: Annotated[str | None, arguments.name_option(metavar="CARD[:N]")] = None
-    """with --dry-run: compile the step for N cards that are not at hand (a100, h100, h200, b200, v5e),
-    and say what it takes there"""
+    """with --dry-run: compile for N cards that this machine does not have, such as h100:8;
+    CARD is one of a100, h100, h200, b200, v5e"""
+    wandb: Annotated[str | None, arguments.name_option(metavar="PROJECT")] = None
+    """also log to this project of Weights & Biases, a run named DIR; WANDB_MODE=offline sends nothing"""
     profile: bool = False
-    """write a trace of a few steps to DIR/profile, for TensorBoard"""
+    """also write a trace of a few steps to DIR/profile, for TensorBoard"""
 
 
 def execute(command: TrainCommand, words: list[str]) -> int:

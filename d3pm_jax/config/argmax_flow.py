@@ -46,11 +46,11 @@ class LSTMFeatures(Features):
     """Builds LSTMs in both directions, or from left to right; see `d3pm_jax.models.LSTMFeatures`."""
 
     width: Size = 512
-    """of the state of an LSTM in each direction"""
+    """width of an LSTM's state, in each direction"""
     num_layers: Count = 2
-    """of LSTM"""
+    """number of LSTM layers"""
     input_dropout: UnitInterval = 0.0
-    """rate at which a vector is left out in training, as a whole"""
+    """rate at which whole vectors are dropped in training"""
 
     def layer_width(self) -> int:
         return 4 * self.width
@@ -64,15 +64,15 @@ class TransformerFeatures(Features):
     """Builds a transformer; see `d3pm_jax.models.TransformerFeatures`."""
 
     width: Size = 256
-    """of the residual stream; divides by num_heads into even parts"""
+    """width of the residual stream: num_heads times an even number"""
     num_layers: Count = 2
     """blocks of attention and two linear maps"""
     num_heads: Count = 4
-    """of every attention"""
+    """heads of every attention layer"""
     mlp_ratio: Size = 4
     """width of the hidden layer of a block as a multiple of width"""
     dropout: UnitInterval = 0.0
-    """rate in training"""
+    """dropout rate in training"""
 
     def layer_width(self) -> int:
         return self.mlp_ratio * self.width
@@ -92,11 +92,11 @@ class UNetFeatures(Features):
     num_res_blocks: Natural = 1
     """residual blocks per level, and one more on the way up"""
     dropout: UnitInterval = 0.0
-    """rate in training"""
+    """dropout rate in training"""
     groups: Size = 8
-    """of every GroupNorm; divides all widths"""
+    """groups of every GroupNorm; must divide all widths"""
     num_heads: Count = 1
-    """of the attention in the middle; divides its width"""
+    """heads of the attention in the middle; must divide its width"""
 
     def layer_width(self) -> int:
         return self.ch
@@ -117,15 +117,15 @@ class ArgmaxCoupling(Model):
     num_steps: Count = 8
     """coupling layers"""
     num_mixtures: Count = 8
-    """logistic distributions of which a number's transform is made"""
+    """logistic distributions in the mixture that transforms a number"""
     features: Features = LSTMFeatures()
     """the network of a layer"""
     context: Literal["feed_forward", "lstm"] = "feed_forward"
-    """what the encoder of a place sees: its category alone, or all categories"""
+    """what the encoder of a place sees: "feed_forward": its own category; "lstm": all categories"""
     context_width: Size = 512
-    """of the encoder"""
+    """width of the encoder"""
     squeeze: Count = 1
-    """neighbouring places that make one vector; 2 at least for sequences of two categories, or grey images"""
+    """neighbouring places that form one vector; at least 2 for sequences or grey images of two categories"""
 
     def check(self) -> None:
         self.features.check()
@@ -142,13 +142,13 @@ class ArgmaxAR(Model):
     """Builds an autoregressive flow, which draws from left to right; see `d3pm_jax.models.ArgmaxAR`."""
 
     num_mixtures: Count = 27
-    """logistic distributions of which a number's transform is made"""
+    """logistic distributions in the mixture that transforms a number"""
     features: Features = LSTMFeatures()
     """the network, which sees the places before a place"""
     context: Literal["feed_forward", "lstm"] = "lstm"
-    """what the encoder of a place sees: its category alone, or all categories"""
+    """what the encoder of a place sees: "feed_forward": its own category; "lstm": all categories"""
     context_width: Size = 512
-    """of the encoder"""
+    """width of the encoder"""
 
     def check(self) -> None:
         self.features.check()

@@ -17,7 +17,7 @@ class ConditionedDigits(Data):
     """Base of the digits with a condition of each; a class defines `condition_shape` and `condition_of`."""
 
     dir: Annotated[NonEmptyStr | None, Free] = None
-    """where data sets lie; by default the directory of TFDS"""
+    """the folder of the data sets; None: that of TFDS"""
     conditioned: bool = dataclasses.field(default=True, kw_only=True)
     """give the network the condition; False leaves it out, for a run to compare with"""
 
@@ -89,13 +89,13 @@ class Mazes(Data):
     """
 
     cells: Cells = 6
-    """of a row and of a column; there are so few mazes of 2 and of 3 that most test mazes are trained on"""
+    """cells in a row and in a column; with 2 or 3, mazes are so few that most test mazes are trained on"""
     train_size: Count = 20_000
     """mazes to train on"""
     test_size: Count = 500
     """mazes to evaluate on"""
     seed: Seed = 0
-    """of the mazes; an example is a function of it, of the split and of its index"""
+    """seed of the mazes; together with split and index it determines an example"""
     conditioned: bool = dataclasses.field(default=True, kw_only=True)
     """give the network the maze; False leaves it out, for a run to compare with"""
 

@@ -169,8 +169,8 @@ class Grey(Data):
     """Base of data of ordered levels; a class defines `describe_levels` and `open_levels`."""
 
     binarize: Binarize | None = dataclasses.field(default=None, kw_only=True)
-    """make x 0 or 1: by a "threshold" at half of the highest level, or "dynamic": drawn with probability
-    level / highest, anew in every epoch of the training and from a fixed seed for evaluation"""
+    """make x 0 or 1: "threshold": 1 above half of the highest level; "dynamic": 1 with probability
+    level / highest, drawn anew in every epoch of training and from a fixed seed in evaluation"""
 
     def describe(self) -> Description:
         description = self.describe_levels()
@@ -301,15 +301,15 @@ class TfdsImages(Grey):
     name: Annotated[str, NAME]
     """"digits", or any TFDS image data set prepared as ArrayRecord"""
     dir: Annotated[NonEmptyStr | None, Free] = None
-    """where data sets lie; by default the directory of TFDS"""
+    """the folder of the data sets; None: that of TFDS"""
     train_split: NonEmptyStr = "train"
-    """what to train on"""
+    """the split to train on"""
     test_split: NonEmptyStr = "test"
-    """what to evaluate on"""
+    """the split to evaluate on"""
     valid_split: Annotated[NonEmptyStr | None, Free] = dataclasses.field(default=None, kw_only=True)
-    """what to evaluate on during training, if there is such a split"""
+    """the split to evaluate on during training, if there is one"""
     mirror: bool = dataclasses.field(default=False, kw_only=True)
-    """exchange left and right in half of the examples, anew in every epoch of the training"""
+    """swap left and right in half of the training examples, chosen anew in every epoch"""
 
     def check_kept(self) -> None:
         if self.dir is not None:
@@ -346,7 +346,7 @@ class Digits(TfdsImages):
     """Names scikit-learn's handwritten digits: 8 x 8, 17 grey levels, 1,500 to train and 297 to test."""
 
     name: Annotated[str, NAME] = "digits"
-    """the name that TFDS is told"""
+    """the name of the data set in TFDS"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -354,7 +354,7 @@ class Idx(Grey):
     """Names a folder with the four idx files of MNIST or Fashion-MNIST, compressed or not."""
 
     dir: Annotated[NonEmptyStr, Free]
-    """the folder"""
+    """the folder of the files"""
 
     def describe_levels(self) -> Description:
         x, labels = self._read("test")
@@ -526,10 +526,10 @@ class Tokens(Data):
     """Base of data that is text; a class defines `corpus`."""
 
     length: Size = dataclasses.field(default=256, kw_only=True)
-    """tokens of an example"""
+    """tokens per example"""
     packing: Literal["wrapped", "padded"] = dataclasses.field(default="wrapped", kw_only=True)
-    """"wrapped": windows of the text, in training from a random place anew in each epoch; "padded": each line
-    that is not empty, cut where it is longer, with weight 0 on the padding where it is shorter"""
+    """"wrapped": windows of the text, which in training begin at random places, anew in each epoch; "padded":
+    one line per example, without empty lines; longer lines are cut, shorter ones padded with weight 0"""
 
     def corpus(self) -> Corpus:
         """Says which text it is, and how it becomes tokens."""
@@ -599,7 +599,7 @@ class Text(Tokens):
     valid: Annotated[NonEmptyStr | None, Free] = None
     """a text to evaluate on during training, beside a `test`"""
     split: tuple[Probability, Probability, Probability] = SHARES
-    """shares of train, valid and test in the characters of the one text, which is cut where they end"""
+    """which shares of a single text, in characters, become train, valid and test"""
     tokenizer: Annotated[NonEmptyStr, Free] = "characters"
     """"characters": all that occur in the splits, in their order; "letters27": space and a-z; "bytes"; or a
     file of the tokenizers library, applied to each line on its own"""
@@ -667,7 +667,7 @@ class Text8(Tokens):
     """Names the folder with text8, zipped or not: 27 letters, the first 90M to train, 5M valid, 5M test."""
 
     dir: Annotated[NonEmptyStr, Free]
-    """the folder"""
+    """the folder of the file"""
 
     def corpus(self) -> Corpus:
         path = find_standard_file(self.dir, "text8", STANDARD)
@@ -684,7 +684,7 @@ class Enwik8(Tokens):
     """Names the folder with enwik8, zipped or not: bytes, the first 90M to train, 5M valid, 5M test."""
 
     dir: Annotated[NonEmptyStr, Free]
-    """the folder"""
+    """the folder of the file"""
 
     def corpus(self) -> Corpus:
         path = find_standard_file(self.dir, "enwik8", STANDARD)

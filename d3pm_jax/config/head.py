@@ -17,9 +17,9 @@ class Head:
     """Makes logits of x_0, each from one output of the network."""
 
     residual: bool = True
-    """add onehot(x_t)"""
+    """add onehot(x_t) to the output of the network"""
     forbid: Natural | FromData | None = None
-    """a category that the data never contains: an extra mask; "data": the first above those of the data"""
+    """an extra mask, a category that the data never contains; "data": the first above those of the data"""
     outputs: ClassVar[int | None] = None
     """numbers of the network's output for each element; None: K logits; see `models.UNet`"""
 
@@ -64,9 +64,9 @@ class LogisticHead(Head):
     """Makes a truncated logistic distribution for ordinal data: its place and log-width from the network."""
 
     residual: bool = True
-    """add x_t, scaled to [-1, 1], to the place before a tanh"""
+    """add x_t, scaled to [-1, 1], to the location, inside a tanh"""
     input_range: Interval | None = dataclasses.field(default=None, kw_only=True)
-    """the x_t that are added as -1 and 1; None: 0 and K - 1"""
+    """the x_t that are scaled to -1 and 1; None: 0 and K - 1"""
     outputs: ClassVar[int | None] = 2
 
     @values_in_range()

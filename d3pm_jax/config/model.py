@@ -79,15 +79,15 @@ class Convolutional(Model):
     num_res_blocks: Natural = 2
     """residual blocks per level, and one more on the way up; with 0 the width is ch all the way down"""
     dropout: UnitInterval = 0.1
-    """rate in training"""
+    """dropout rate in training"""
     groups: Size = 32
-    """of every GroupNorm; divides all widths"""
+    """groups of every GroupNorm; must divide all widths"""
     compute: Literal["float32", "bfloat16"] = "float32"
-    """the type of activations; parameters, the last layer, loss and draws are float32 in either case"""
+    """type of the activations; parameters, last layer, loss and draws are always float32"""
     num_heads: Count = dataclasses.field(default=1, kw_only=True)
-    """of every attention; divides the widths that have one"""
+    """heads of every attention layer; must divide its width"""
     max_time: Count | None = dataclasses.field(default=None, kw_only=True)
-    """the largest time that the network was made for, in steps; None: T of the process"""
+    """the largest t that the network is made for; None: T of the process"""
 
     def layer_width(self) -> int:
         return self.ch
@@ -112,13 +112,13 @@ class UNet(Convolutional):
     attn_resolutions: tuple[Size, ...] = (16,)
     """image sizes at which attention follows every block"""
     onehot_input: bool = False
-    """give the network onehot(x_t) besides its scaled value"""
+    """give the network onehot(x_t) as well as the scaled x_t"""
     classes: Count | None = None
-    """as many as the data has, to be told labels; None ignores them"""
+    """number of classes, to train on labels; None: labels are ignored"""
     channels_per_group: Count | None = dataclasses.field(default=None, kw_only=True)
     """a layer of C channels has min(C // channels_per_group, groups) groups; None: groups"""
     attention_eps: Epsilon | None = dataclasses.field(default=None, kw_only=True)
-    """of the GroupNorm of attention; None: 1e-6, that of the others"""
+    """epsilon of the GroupNorm of attention; None: 1e-6, as of the others"""
     input_range: Interval | None = dataclasses.field(default=None, kw_only=True)
     """the numbers that the network sees as -1 and 1; None: 0 and K - 1"""
 
@@ -140,9 +140,9 @@ class ScoreNet(Convolutional):
     attn: tuple[Natural, ...] = (1,)
     """levels, from 0, at which attention follows every block"""
     time_dependent_weights: tuple[float, ...] | None = None
-    """what to multiply the output by, at evenly spaced t up to T"""
+    """factors of the output at evenly spaced t up to T; None: none"""
     classes: Count | None = None
-    """as many as the data has, to be told labels; None ignores them"""
+    """number of classes, to train on labels; None: labels are ignored"""
 
     def build(self, spec: Spec, rngs: nnx.Rngs) -> nnx.Module:
         options = self._options(spec)
@@ -155,25 +155,25 @@ class Transformer(Model):
     """Builds a transformer for sequences [L], for K logits; see `d3pm_jax.models.Transformer`."""
 
     width: Size = 256
-    """of the residual stream; divides by num_heads into even parts"""
+    """width of the residual stream: num_heads times an even number"""
     num_layers: Size = 6
     """blocks of attention and two linear maps"""
     num_heads: Size = 4
-    """of every attention"""
+    """heads of every attention layer"""
     mlp_ratio: Size = 4
     """width of the hidden layer of a block as a multiple of width"""
     dropout: UnitInterval = 0.0
-    """rate in training"""
+    """dropout rate in training"""
     see_time: bool = True
-    """tell the network t; predictions of an absorbing process need no time"""
+    """give t to the network; predictions of an absorbing process need no t"""
     classes: Count | None = None
-    """as many as the data has, to be told labels; None ignores them"""
+    """number of classes, to train on labels; None: labels are ignored"""
     compute: Literal["float32", "bfloat16"] = "float32"
-    """the type of activations; parameters, the last layer, loss and draws are float32 in either case"""
+    """type of the activations; parameters, last layer, loss and draws are always float32"""
     remat: bool = False
-    """compute a block again in the backward pass in place of keeping what is in it"""
+    """recompute blocks in the backward pass instead of storing their activations"""
     max_time: Count | None = dataclasses.field(default=None, kw_only=True)
-    """the largest time that the network was made for, in steps; None: T of the process"""
+    """the largest t that the network is made for; None: T of the process"""
 
     def layer_width(self) -> int:
         return self.mlp_ratio * self.width
@@ -200,15 +200,15 @@ class NoisyClassifier(Model):
     """Builds a classifier of noised examples, for `LabelLoss()`; see `d3pm_jax.models.NoisyClassifier`."""
 
     width: Size = 256
-    """of the residual stream"""
+    """width of the residual stream"""
     num_layers: Size = 2
     """layers after the first linear map"""
     embedding: Size = 8
-    """numbers for each element of an example"""
+    """width of the embedding of an element"""
     dropout: UnitInterval = 0.1
-    """rate in training"""
+    """dropout rate in training"""
     max_time: Count | None = dataclasses.field(default=None, kw_only=True)
-    """the largest time that the network was made for, in steps; None: T of the process"""
+    """the largest t that the network is made for; None: T of the process"""
 
     def layer_width(self) -> int:
         return self.embedding

@@ -68,8 +68,9 @@ class X0Objective(Objective):
     """Describes what trains a network of x_0."""
 
     belief: Belief = "leave_one_out"
-    """what the logits are in both terms: "leave_one_out" or "denoiser"; as published one in each: "d3pm",
-    or "official", which takes the prediction of x_0 itself at t = 1 as in the official code"""
+    """what the logits mean in both terms: "leave_one_out" or "denoiser";
+    "d3pm": as published, one in each term;
+    "official": the same, but at t = 1 the prediction of x_0 itself, as in the official code"""
 
     def __new__(cls, *args: Any, **kwargs: Any):
         # The error of a dataclass for a keyword that is no field would not name the cure.
@@ -98,7 +99,7 @@ class HybridLoss(X0Objective):
     """Minimises KL_t + ce_weight CE, averaged over t and elements (D3PM)."""
 
     ce_weight: NotNegative = 0.001
-    """lambda; 0 for the bound alone"""
+    """lambda, the weight of the cross entropy; 0: the bound alone"""
 
     @values_in_range()
     def terms(self, process: Process, logits: Array, x0: Array, xt: Array, t: Array, p_t: Array) -> Terms:

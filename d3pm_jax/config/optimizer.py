@@ -55,7 +55,7 @@ class CosineRate(Rate):
     """r(n) = (1 + cos(pi n / steps)) / 2 (Loshchilov and Hutter 2017, arXiv 1608.03983)."""
 
     steps: Count
-    """updates after which it is 0"""
+    """updates after which the rate is 0"""
 
     def check_steps(self, steps: int) -> None:
         check_end("optimizer.rate.steps", self.steps, steps)
@@ -72,7 +72,7 @@ class InverseSqrtRate(Rate):
     """
 
     hold_steps: Count
-    """updates at the whole rate"""
+    """updates at the full rate"""
 
     def build(self) -> optax.Schedule:
         def rate(count: ArrayLike) -> ArrayLike:
@@ -90,11 +90,11 @@ class WSDRate(Rate):
     """
 
     steps: Count
-    """updates after which it is 0"""
+    """updates after which the rate is 0"""
     decay_steps: Count
-    """how many of them, the last ones, it falls in"""
+    """number of the last updates, in which it falls"""
     decay: Literal["linear", "sqrt"] = "sqrt"
-    """how it falls"""
+    """shape of the fall"""
 
     def check(self) -> None:
         if self.decay_steps > self.steps:
@@ -172,9 +172,9 @@ class RatedOptimizer(Optimizer):
     lr: Annotated[NotNegative, Free] = 2e-4
     """largest learning rate; with 0 nothing is learnt"""
     warmup_steps: Natural = 0
-    """steps from 0 to the whole rate"""
+    """steps in which the rate rises from 0"""
     rate: Annotated[Rate, Free] = ConstantRate()
-    """which part of lr the updates have"""
+    """the learning rate of each update, as a part of lr"""
     clip: Positive = 1.0
     """largest global norm of a gradient"""
 
@@ -211,7 +211,7 @@ class AdamW(RatedOptimizer):
     b2: UnitInterval = 0.999
     """decay of the second moment"""
     weight_decay: NotNegative = 0.0
-    """each step also takes the learning rate times this part of a kernel away; biases and scales stay"""
+    """each step also subtracts learning rate * weight_decay * kernel; biases and scales do not decay"""
 
     def rule(self, learning_rate: optax.Schedule) -> optax.GradientTransformation:
         return optax.adamw(
@@ -230,13 +230,13 @@ class Adam(Optimizer):
     b2: UnitInterval = 0.999
     """decay of the second moment"""
     warmup_steps: Natural = 0
-    """steps from 0 to lr"""
+    """steps in which the rate rises from 0 to lr"""
     decay_steps: Annotated[Count | None, Free] = None
-    """step at which a cosine decay reaches 0; constant lr without"""
+    """step at which a cosine decay reaches 0; None: constant lr"""
     clip: Positive = 1.0
     """largest global norm of a gradient"""
     weight_decay: NotNegative = 0.0
-    """of AdamW: each step also takes lr times this part of a kernel away; biases and scales stay"""
+    """that of AdamW: each step also subtracts lr * weight_decay * kernel; biases and scales do not decay"""
 
     def check_steps(self, steps: int) -> None:
         if self.decay_steps is not None:
@@ -261,7 +261,7 @@ class Adafactor(RatedOptimizer):
     lr: Annotated[NotNegative, Free] = 1e-2
     """largest learning rate, relative to an array's size; with 0 nothing is learnt"""
     momentum: UnitInterval | None = None
-    """decay of the mean of updates, which takes the memory of the parameters; None for no such mean"""
+    """decay of a moving average of updates, which needs as much memory as the parameters; None: no average"""
     decay_rate: UnitInterval = 0.8
     """c of the decay 1 - n^-c of the second moments at update n"""
 
@@ -279,11 +279,11 @@ class Lion(RatedOptimizer):
     lr: Annotated[NotNegative, Free] = 5e-5
     """largest learning rate; with 0 nothing is learnt"""
     b1: UnitInterval = 0.9
-    """weight of the moment beside the gradient in the sign"""
+    """weight of the moment, against the gradient, in the sign"""
     b2: UnitInterval = 0.99
     """decay of the moment"""
     weight_decay: NotNegative = 0.0
-    """each step also takes the learning rate times this part of a kernel away; biases and scales stay"""
+    """each step also subtracts learning rate * weight_decay * kernel; biases and scales do not decay"""
 
     def rule(self, learning_rate: optax.Schedule) -> optax.GradientTransformation:
         return optax.lion(learning_rate, b1=self.b1, b2=self.b2, weight_decay=self.weight_decay, mask=_decays)
@@ -303,11 +303,11 @@ class Muon(RatedOptimizer):
     beta: UnitInterval = 0.95
     """decay of the moment of a kernel"""
     rms: Positive = 0.2
-    """root mean square of what a kernel changes by, before the learning rate; with 0.2 about that of Adam"""
+    """root mean square of the update of a kernel, for a learning rate of 1; with 0.2 about that of Adam"""
     weight_decay: NotNegative = 0.0
-    """each step also takes the learning rate times this part of these kernels away; all others stay"""
+    """each step also subtracts learning rate * weight_decay * kernel; only these kernels decay"""
     adam: tuple[NonEmptyStr, ...] = ("class_emb", "conv_in", "conv_out", "head")
-    """parts of the network whose kernels Adam changes too, as all embeddings: its first and last layers"""
+    """parts of the network whose kernels Adam updates, like all embeddings: its first and last layers"""
     b1: UnitInterval = 0.9
     """decay of the first moment of Adam"""
     b2: UnitInterval = 0.999

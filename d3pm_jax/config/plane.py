@@ -17,16 +17,16 @@ class Plane(Data):
     """
 
     density: plane.Density = "spirals"
-    """what the points are drawn from"""
+    """the density that the points are drawn from"""
     coding: plane.Coding = "gray"
-    """of a cell: "gray" as the 12 bits of the Gray codes of its column and row, of 2 categories, or "plain"
-    as these two numbers, of 64 categories"""
+    """how a cell is written: "gray": the 12 bits of the Gray codes of its column and row, K = 2;
+    "plain": column and row as numbers, K = 64"""
     train_size: Count = 100_000
     """points to train on"""
     test_size: Count = 20_000
     """points to evaluate on"""
     seed: Seed = 0
-    """of the points; those of the two splits differ"""
+    """seed of the points; the two splits have different points"""
 
     def describe(self) -> Description:
         if self.coding == "gray":

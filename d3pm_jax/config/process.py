@@ -60,9 +60,9 @@ class _OfCategories(Process):
     """Describes a process of K categories."""
 
     K: Categories | FromData
-    """number of categories, a mask counted; "data": those of the data, plus a mask that is "data" too"""
+    """number of categories, with a mask; "data": those of the data, plus one if mask_id is "data" too"""
     steps: Size
-    """T"""
+    """number of steps T"""
     beta: Schedule
 
 
@@ -80,7 +80,7 @@ class Absorbing(_OfCategories):
     """Moves to a mask and stays."""
 
     mask_id: Natural | FromData
-    """which category the mask is; K - 1 for an extra symbol, as "data" has it"""
+    """the category of the mask; "data": one more category than the data has, K - 1"""
 
     def build(self) -> processes.Process:
         K = filled_field(self, "K")
@@ -94,11 +94,11 @@ class Autoregressive(Process):
     """Masks one position after the other from the end of a sequence, the last axis of x; T = L."""
 
     K: Categories | FromData
-    """number of categories, the mask counted; "data": those of the data, plus a mask that is "data" too"""
+    """number of categories, with the mask; "data": those of the data, plus one if mask_id is "data" too"""
     L: Size
     """the length of a sequence"""
     mask_id: Natural | FromData
-    """which category the mask is; K - 1 for an extra symbol, as "data" has it"""
+    """the category of the mask; "data": one more category than the data has, K - 1"""
 
     def build(self) -> processes.Process:
         return processes.autoregressive(self.L, filled_field(self, "K"), filled_field(self, "mask_id"))
@@ -124,7 +124,7 @@ class Gaussian(_OfCategories):
     """Moves to near values of ordinal data."""
 
     bands: Count | None = None
-    """the furthest that one step can move; K - 1 without"""
+    """the furthest that one step can move; None: K - 1"""
 
     def build(self) -> processes.Process:
         return processes.gaussian(build_betas(self.beta, self.steps), filled_field(self, "K"), self.bands)
@@ -146,7 +146,7 @@ class Marginal(Process):
     """Resamples from a distribution; K is its length."""
 
     steps: Size
-    """T"""
+    """number of steps T"""
     beta: Schedule
     pi: Shares | FromData
     """K probabilities; "data": how often the training data has each category"""
@@ -176,7 +176,7 @@ class Dense(Process):
     file: FilePath
     """an .npy file, float64 [T, K, K]: row i of matrix t says where step t goes from i"""
     prior: FilePath | None = None
-    """an .npy file, float64 [K]: where the reverse chain starts; by default the mean row of the product"""
+    """an .npy file, float64 [K]: where the reverse chain starts; None: the mean row of Qbar[T]"""
 
     def build(self) -> processes.Process:
         Q = _load_numbers(self.file, "T", "K", "K")
@@ -195,14 +195,15 @@ class _AlongGraph(Process):
     """Describes a process along the graph of the nearest neighbours of embeddings."""
 
     file: FilePath
-    """an .npy file [K, d]: where each category lies"""
+    """an .npy file [K, d]: the embedding of each category"""
     k: Count
     """number of neighbours"""
     steps: Size
-    """T"""
+    """number of steps T"""
     beta: Schedule
     weights: Literal["equal", "rank"] | Positive = dataclasses.field(default="equal", kw_only=True)
-    """of neighbours: equal; by rank, as in the official text code; or a number, the scale of a Gaussian"""
+    """weights of the neighbours: "equal"; "rank": by rank, as in the official text code; or a number, the
+    scale of a Gaussian of their distance"""
     unit: bool = dataclasses.field(default=False, kw_only=True)
     """divide each embedding by its norm, as the official text code does"""
 
@@ -256,7 +257,7 @@ class Hierarchical(Process):
     level_rates: Annotated[tuple[NotNegative, ...], NOT_EMPTY]
     """how often a jump goes into the other half: of all categories, of a half, .., of a pair of neighbours"""
     steps: Size
-    """T"""
+    """number of steps T"""
     beta: Schedule
 
     def build(self) -> processes.Process:

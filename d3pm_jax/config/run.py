@@ -38,9 +38,9 @@ class Train:
     batch_size: Count = 128
     """examples per step, over all devices"""
     seed: Seed = 0
-    """of weights, data order and noise"""
+    """seed of the weights, the data order and the noise"""
     ema_decay: UnitInterval = 0.9999
-    """of the averaged weights, which are evaluated"""
+    """decay of the moving average of the weights; this average is evaluated"""
     log_every: Annotated[Count, Free] = 50
     """steps between lines of metrics.jsonl"""
     checkpoint_every: Annotated[Count, Free] = 1000
@@ -48,21 +48,21 @@ class Train:
     keep_checkpoints: Annotated[Count, Free] = 2
     """how many of the last checkpoints to keep"""
     sample_every: Annotated[Natural, Free] = 0
-    """steps between sample pictures; 0 for none"""
+    """steps between pictures of samples; 0: none"""
     eval_every: Annotated[Natural, Free] = 0
-    """steps between estimates of the bound on `held_out`, or on the data's valid split; 0 for none"""
+    """steps between estimates of the bound, on the `held_out` examples or else the valid split; 0: none"""
     held_out: Natural = 0
-    """how many of the last train examples are never trained on"""
+    """how many of the last training examples to hold out from training"""
     noise: Annotated[FilePath | None, Free] = None
-    """a file of `d3pm presample` to take t and noise from; without, they are drawn, to the same bits"""
+    """a file of `d3pm presample` with t and noise; None: they are drawn, which gives the same bits"""
     accumulate: Annotated[Size, Free] = dataclasses.field(default=1, kw_only=True)
-    """parts that a batch is taken in, one after the other: the same step in less memory"""
+    """parts of a batch that are computed one after the other: the same step in less memory"""
     remat: Annotated[bool, Free] = dataclasses.field(default=False, kw_only=True)
-    """compute blocks again in the backward pass: slower, less memory, but for a UNet or ScoreNet on a CPU"""
+    """recompute blocks in the backward pass: slower, less memory, except for UNet and ScoreNet on a CPU"""
     max_nonfinite: Annotated[Count, Free] = dataclasses.field(default=5, kw_only=True)
-    """after so many steps in a row whose loss, kl, ce or gradient is not finite, and skipped, it stops"""
+    """stop after so many steps in a row that were skipped, as loss, kl, ce or gradient was not finite"""
     drop_condition: Probability = dataclasses.field(default=0.0, kw_only=True)
-    """share of examples that are trained on without their label and condition, for guidance; 0 for none"""
+    """share of examples that lose label and condition in training, which guidance needs; 0: none"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,11 +70,11 @@ class Mesh:
     """Says how a run is laid out over devices; free to change when it is resumed."""
 
     fsdp: Annotated[Size, Free] = 1
-    """devices that parameters, their average and the state of the optimizer are cut into parts for"""
+    """number of devices over which to shard parameters, their average and the state of the optimizer"""
     heartbeat: Annotated[Count, Free] = 30
-    """seconds without a sign of life after which the other processes of a run give up"""
+    """seconds without a sign of life after which a process counts as dead, and the others stop"""
     peak_flops: Annotated[Positive | None, Free] = None
-    """FLOP per second of a device, for its utilisation; None: what is known of its kind"""
+    """peak FLOP/s of a device, from which utilisation follows; None: the known one of its kind"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,8 +91,8 @@ class Config:
     optimizer: Optimizer = Adam()
     mesh: Mesh = Mesh()
     sampler: Annotated[Sampler, Free] = Sampler()
-    """the slots that its samples are drawn by, where a command or `Run.sample` names no others;
-    --sampler.FIELD VALUE sets a field of NAME, and --sampler help lists all names"""
+    """the sampler of the run, unless a command or `Run.sample` names another one;
+    --sampler.FIELD VALUE sets a field of it, and --sampler help lists all samplers"""
 
     @property
     def unused_parts(self) -> tuple[str, ...]:

@@ -163,7 +163,7 @@ class MutualInformation(Schedule):
     """
 
     p0: Shares | FromData = "data"
-    """how often the data has each category; one beyond its end never occurs: an extra mask"""
+    """how often the data has each category; a category beyond its end, an extra mask, never occurs"""
     power: Positive = 1.0
     """above 1 to remove little at first"""
 

@@ -70,7 +70,7 @@ class Importance(Timesteps):
     """Draws steps with a large loss more often, weighted down by as much; uniformly until enough is known."""
 
     least_count: Natural = 10
-    """examples of every step that are not enough"""
+    """t is uniform until each step has been drawn for more examples than this"""
     decay: UnitInterval = 0.9
     """of the running mean of each step's squared loss"""
 

@@ -1,6 +1,7 @@
 """All commands: help, options, and one line for what they cannot do."""
 
 import dataclasses
+import re
 import runpy
 import sys
 from unittest import mock
@@ -46,6 +47,21 @@ def test_help_explains_every_command(capsys):
     assert "--process.steps" in capsys.readouterr().out
     assert status("eval") == status("eval", "x", "--seed", 2**64) == status("sample", "x", "--seed", -1) == 2
     assert status("eval", "x", "--nonsense") == 2
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("train", ["--workdir", "--resume", "--coordinator"]),
+        ("eval", ["--steps", "--grid", "--calls", "--step", "--config", "--coordinator"]),
+        ("sample", ["--num", "--steps", "--grid", "--strength", "--step", "--coordinator"]),
+        ("export", ["--to", "--out", "--step", "--config"]),
+    ],
+)
+def test_help_lists_the_options_of_a_command_before_those_of_many(command, options, capsys):
+    assert status(command, "--help") == 0
+    listed = re.findall(r"^\W*(--[\w.-]+)", capsys.readouterr().out, re.MULTILINE)
+    assert [option for option in listed if option in options] == options
 
 
 def test_the_version_is_that_of_the_library(capsys):
