@@ -60,7 +60,7 @@ def test_help_explains_every_command(capsys):
 )
 def test_help_lists_the_options_of_a_command_before_those_of_many(command, options, capsys):
     assert status(command, "--help") == 0
-    listed = re.findall(r"^\W*(--[\w.-]+)", capsys.readouterr().out, re.MULTILINE)
+    listed = re.findall(r"^. (--[\w.-]+)", capsys.readouterr().out, re.MULTILINE)
     assert [option for option in listed if option in options] == options
 
 
