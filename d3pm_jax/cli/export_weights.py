@@ -23,7 +23,7 @@ class ExportCommand(Checkpoint):
     metadata holds the step, and the config as JSON. In PyTorch, torch_ref.runs.exported.denoiser(FILE)
     returns the network of a diffusion, and safetensors.torch.load_file(FILE) the tensors. `d3pm import FILE`
     begins a run from it. A network of your own, with its batch statistics, is exported by the same rule of
-    names: see docs/own-parts.md.
+    names: see docs/how-to/move-network.md.
 
     Example: d3pm export runs/digits --to torch
     """

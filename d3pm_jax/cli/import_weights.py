@@ -32,7 +32,7 @@ class ImportCommand:
     eval DIR` and `d3pm train --workdir DIR --resume`. A file of `d3pm export` contains its config; for a file
     of PyTorch, pass CONFIG. Fields of the config are overridden as for `d3pm train`; --data.dir DIR names the
     folder of the data. A network of your own in CONFIG takes the state_dict of its twin in PyTorch: see
-    docs/own-parts.md for the names of the tensors.
+    docs/how-to/move-network.md for the names.
 
     2. FILE of another program: a U-Net of Discrete-Time-Diffusion-Models-for-Discrete-Data or an
     MNISTScoreNet (torch.save), or a checkpoint_N of the official D3PM code for images; which one it is

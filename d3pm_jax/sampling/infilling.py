@@ -30,7 +30,7 @@ def infill(
 
     Exact for an absorbing process with an extra mask and a network that sees no time: such a chain fills in
     what is masked, given what is not, whatever came first. A network of another process, or one that sees
-    time, was never shown clean elements among noised ones: `docs/text.md` says how far off it is.
+    time, was never shown clean elements among noised ones: `docs/control.md` says how far off it is.
 
     Args:
         denoise: the network, (xt, process.time[t]) -> logits of x_0.
