@@ -45,9 +45,18 @@ def check_config_reference(names):
 
 
 def check_own_parts(names):
-    config = names["get_config"]()
-    assert config.data.open("train")[0]["x"].shape == (24,)
-    assert config.process.build().K == 4
+    run = d3pm_jax.runs.train(names["get_config"](), "runs/letters")
+    assert run.step == 20
+    x0, _ = run.sample(jax.random.key(0), 4)
+    assert x0.shape == (4, 24)
+    assert x0.max() < 3
+
+
+def check_python(names):
+    assert names["run"].step == 20
+    assert names["x0"].shape == (4, 24)
+    assert names["x0"].max() < 3
+    assert names["states"].shape == (2, 4, 24)
 
 
 def check_compat(names):
@@ -119,6 +128,7 @@ CHECKS = {
     "docs/control.md": check_control,
     "docs/how-to/confidence-repeats.md": check_confidence,
     "docs/how-to/planner-corrector.md": check_planner,
+    "docs/how-to/python.md": check_python,
     "docs/how-to/remask.md": check_remask,
     "docs/how-to/temperature.md": check_temperature,
     "docs/library.md": check_library,
