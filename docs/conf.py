@@ -25,6 +25,7 @@ extensions = [
 html_theme = "furo"
 html_title = project
 html_copy_source = False
+html_search_scorer = "search_scorer.js"
 smartquotes_action = "D"  # dashes, but no quotes: "d3pm" is a value
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4
