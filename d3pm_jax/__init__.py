@@ -69,7 +69,7 @@ from d3pm_jax.schedules import (
 )
 from d3pm_jax.timesteps import low_discrepancy
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "absorbing",
