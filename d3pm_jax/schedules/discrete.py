@@ -64,6 +64,7 @@ def cosine(T: int, offset: float = 0.008, largest: float = 0.999) -> Betas:
     h = np.pi / 2 / (1 + offset) / T
     n = np.arange(T, 0, -1)
     beta = 2 * np.cos((n - 0.5) * h) * np.sin(h / 2) / np.sin(n * h)
+    beta[-1] = 1.0  # f(1) = 0, so it is that exactly; the product may be the float before it
     return check_betas(np.minimum(beta, largest))
 
 

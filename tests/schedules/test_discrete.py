@@ -20,6 +20,10 @@ def test_cosine_is_that_of_the_official_code():
     np.testing.assert_allclose(alpha_bar[:-1], f[1:] / f[0], rtol=1e-12)
 
 
+def test_cosine_without_a_limit_removes_everything():
+    assert [schedules.cosine(T, largest=1.0)[-1] for T in range(1, 200)] == [1.0] * 199
+
+
 STEPS = (1, 2, 3, 50, 1000, 4000)
 
 
