@@ -24,6 +24,8 @@ extensions = [
 ]
 html_theme = "furo"
 html_title = project
+html_favicon = "images/favicon.svg"
+templates_path = ["templates"]
 html_copy_source = False
 html_search_scorer = "search_scorer.js"
 smartquotes_action = "D"  # dashes, but no quotes: "d3pm" is a value
