@@ -8,8 +8,10 @@ from pathlib import Path
 from sphinx.application import Sphinx
 from sphinx.util import logging
 
+os.environ.setdefault("JAX_PLATFORMS", "cpu")  # or JAX looks for other devices, and says what it lacks
+
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "docs"))  # where `docstrings` lies
+sys.path.insert(0, str(ROOT / "docs"))  # where `docstrings` and `explore` lie
 SERVER = os.environ.get("GITHUB_SERVER_URL", "https://github.com")
 REPOSITORY = f"{SERVER}/{os.environ.get('GITHUB_REPOSITORY', 'd3pm-jax/d3pm-jax')}"
 
@@ -68,5 +70,14 @@ def link_to_repository(app: Sphinx, page: str, text: list[str]) -> None:
     text[0] = re.sub(r"\]\((?P<path>\.\./[^)#]+)", link, text[0])
 
 
+def write_explorer(app: Sphinx, error: Exception | None) -> None:
+    """Writes the page that explore.md shows in a frame."""
+    from explore import build_page, compute_cases
+
+    if error is None and app.builder.format == "html":
+        (app.outdir / "explorer.html").write_text(build_page(compute_cases()))
+
+
 def setup(app: Sphinx) -> None:
     app.connect("source-read", link_to_repository)
+    app.connect("build-finished", write_explorer)
