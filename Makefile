@@ -1,11 +1,12 @@
 # make demo: train on real digits, evaluate, draw, report. make torch: PyTorch and the twin beside it. make test: every
 # behaviour once; make slow: the long tests; make parity: everything against PyTorch. make notebooks: executes
-# notebooks/*.py and writes *.ipynb. make docs: the site of docs/, in build/site. All set themselves up in .venv.
+# notebooks/*.py and writes *.ipynb. make docs: the site of docs/, in build/site; make docs-browser: opens all of it in
+# Chromium. All set themselves up in .venv.
 PYTHON ?= python3
 BIN := .venv/bin
 RUN := runs/digits
 
-.PHONY: demo torch test slow parity lint notebooks docs clean
+.PHONY: demo torch test slow parity lint notebooks docs docs-browser clean
 
 demo: .venv/installed-train
 	$(BIN)/d3pm train configs/digits_gaussian.py --workdir $(RUN) $(if $(wildcard $(RUN)/config.json),--resume)
@@ -40,6 +41,9 @@ docs: .venv/installed-docs
 	$(BIN)/python -m sphinx -q -W --keep-going docs build/site
 	$(BIN)/python docs/check_site.py
 
+docs-browser: docs .venv/installed-browser
+	$(BIN)/python docs/check_browser.py
+
 clean:
 	rm -rf .venv build dist .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -64,3 +68,7 @@ clean:
 .venv/installed-docs: pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install -q -e '.[docs]'
 	@touch $@ .venv/installed-torch .venv/installed-train
+
+.venv/installed-browser: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install -q -e '.[browser]'
+	@touch $@ .venv/installed-docs .venv/installed-torch .venv/installed-train
