@@ -95,7 +95,7 @@ FAST = ("README.md", "CONTRIBUTING.md", "docs/start.md")
 )
 def test_shell_blocks(name, monkeypatch, capsys):
     page = ROOT / name
-    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M)
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M)
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     configs = {}
     for block in shell_blocks(page):
