@@ -107,17 +107,34 @@ def check_planner(names):
     assert (names["masked_again"].x0 == 2).mean() < 0.2
 
 
-def check_control(names):
+def check_classifier_free(names):
+    """What the last gamma, 4, gives: a share of 0.38 where gamma is 1, a quarter by chance."""
     guided = names["guided"]
     assert guided.calls.tolist() == [40] * 4
-    share = (guided.x0 == names["labels"][:, None]).mean()
-    assert share > 0.6  # 0.47 where gamma is 1, a quarter by chance
+    assert (guided.x0 == names["labels"][:, None]).mean() > 0.8
+
+
+def check_classifier(names):
     assert (names["threes"].x0 == 3).mean() > 0.5  # a quarter without the classifier
-    completed, edited, known = names["completed"], names["edited"], names["known"]
+
+
+def check_inpaint(names):
+    completed, known = names["completed"], names["known"]
     assert completed.calls.tolist() == [5 * 20] * 4
-    assert edited.calls.tolist() == [5] * 4
-    for chain in (completed, edited):
-        np.testing.assert_array_equal(chain.x0[known], names["x0"][known])
+    np.testing.assert_array_equal(completed.x0[known], names["x0"][known])
+
+
+def check_edit(names):
+    """The last edit is of strength 1, and leaves only what is known."""
+    edited, known = names["edited"], names["known"]
+    assert edited.calls.tolist() == [20] * 100
+    np.testing.assert_array_equal(edited.x0[known], names["x0"][known])
+    assert names["share"] < 0.5
+
+
+def check_steer(names):
+    for way in ("best", "steered"):
+        assert names["score"](names[way].x0).mean() > 5  # 3 without a score
 
 
 CHECKS = {
@@ -125,11 +142,15 @@ CHECKS = {
     "docs/architecture.md": None,
     "docs/compat.md": check_compat,
     "docs/config-reference.md": check_config_reference,
-    "docs/control.md": check_control,
+    "docs/how-to/classifier-free-guidance.md": check_classifier_free,
+    "docs/how-to/classifier-guidance.md": check_classifier,
     "docs/how-to/confidence-repeats.md": check_confidence,
+    "docs/how-to/edit.md": check_edit,
+    "docs/how-to/inpaint.md": check_inpaint,
     "docs/how-to/planner-corrector.md": check_planner,
     "docs/how-to/python.md": check_python,
     "docs/how-to/remask.md": check_remask,
+    "docs/how-to/steer.md": check_steer,
     "docs/how-to/temperature.md": check_temperature,
     "docs/library.md": check_library,
     "docs/own-parts.md": check_own_parts,
@@ -147,7 +168,6 @@ SLOW = (
     "docs/coming-from.md",
     "docs/compat.md",
     "docs/concepts.md",
-    "docs/control.md",
     "docs/flows.md",
     "docs/how-to/",
     "docs/library.md",

@@ -40,7 +40,8 @@ from d3pm_jax.storage.names import MADE_FROM
 GIF_CHAINS = 25  # samples in the GIF
 CLAMPED = (
     "known elements stand among noise that the network was trained without: the others follow them only "
-    "roughly, by --sampler repaint more closely, see docs/control.md; exact for Absorbing with see_time=False"
+    "roughly, by --sampler repaint more closely, see docs/how-to/inpaint.md; exact for Absorbing with "
+    "see_time=False"
 )
 
 

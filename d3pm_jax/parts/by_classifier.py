@@ -31,7 +31,7 @@ CURE = "train a classifier with the data and the process of this run"
 class ClassifierGuidance(Guidance):
     """Guides towards a label by a classifier of noised examples: a run with loss = LabelLoss().
 
-    See `sampling.guidance.by_classifier` for the rule, and docs/control.md for what it does.
+    See `sampling.guidance.by_classifier` for the rule, and docs/control.md for how far from exact it is.
     """
 
     classifier: Any

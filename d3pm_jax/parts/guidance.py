@@ -101,7 +101,7 @@ class Guidance(abc.ABC):
 class ClassifierFreeGuidance(Guidance):
     """Guides by a network that was trained with and without labels or conditions, by `train.drop_condition`.
 
-    See `sampling.guidance.classifier_free` for the rule, and docs/control.md for what it does.
+    See `sampling.guidance.classifier_free` for the rule, and docs/control.md for how far from exact it is.
     """
 
     gamma: float
