@@ -66,3 +66,9 @@ def test_the_requirements_of_an_extra_include_those_of_the_extras_that_it_names(
     docs = release.list_requirements("docs")
     assert set(release.list_requirements("train")) < set(docs)
     assert not any(requirement.startswith("d3pm-jax") for requirement in docs)
+
+
+def test_a_release_tries_each_extra():
+    tried = {name.split(":")[1] for name in release.list_names()}
+    assert tried == {*release.IMPORTS, "compiled", "cuda"}
+    assert tried == {"none", *release.PROJECT["optional-dependencies"]} - set(release.FROM_A_CLONE)
