@@ -424,7 +424,7 @@ def _q_log_ratio(log_q: Array, log_p: Array) -> Array:
     return jnp.where(log_q == NEG_INF, 0.0, jnp.exp(log_q) * (finite(log_q) - log_p))
 
 
-# ---- Where the logits are not both: the cross entropy ----
+# ---- Other beliefs: the cross entropy ----
 #
 # q(x_t | x_0) is one number for x_0 = x_t and another, f, for all other x_0. So the denoiser of a
 # leave-one-out posterior differs from it at x_t alone, and N_p, which the KL has already, is the sum that
