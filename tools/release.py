@@ -229,13 +229,13 @@ def read_installed(python: Path) -> dict[str, str]:
     """Returns the versions of `COMPARED` in an environment."""
     code = f"""
 import importlib.metadata, json
-installed = {{one.name: one.version for one in importlib.metadata.distributions()}}
+installed = {{package.name: package.version for package in importlib.metadata.distributions()}}
 print(json.dumps({{name: installed[name] for name in {COMPARED} if name in installed}}))
 """
     return json.loads(run(python, "-c", code))
 
 
-def time_import(python: Path) -> float:
+def time_import(python: Path, folder: Path) -> float:
     """Returns the seconds of processor time that a process takes which only imports the library."""
 
     def processor_seconds() -> float:
@@ -243,7 +243,7 @@ def time_import(python: Path) -> float:
         return used.ru_utime + used.ru_stime
 
     began = processor_seconds()
-    run(python, "-c", "import d3pm_jax")
+    run(python, "-c", "import d3pm_jax", cwd=folder)  # elsewhere than the sources, which would come first
     return processor_seconds() - began
 
 
@@ -285,7 +285,7 @@ def fill(row: Row, wheel: Path, only_resolve: bool, keep: bool) -> None:
         row.install_seconds = time.perf_counter() - began
         row.versions = read_installed(python)
         check_environment(row, python, folder)
-        row.import_seconds = time_import(python)  # after the bytecode was written
+        row.import_seconds = time_import(python, folder)  # after the bytecode was written
         row.result = "ok"
     except (ReleaseError, subprocess.TimeoutExpired) as error:
         row.result = str(error)
