@@ -1,9 +1,9 @@
-"""Binarised MNIST with uniform noise, for a long training on one core that is stopped and resumed as machines allow.
+"""Binarised MNIST with uniform noise: a long training that is stopped and resumed as the machine allows.
 
     d3pm train configs/bin_mnist_long.py --workdir runs/long --data.dir DIRECTORY_WITH_TFDS_MNIST
 
-The network of bin_mnist_uniform.py. The learning rate stays where it is until the last fifth of the steps, so that a
-copy of the run may be ended early by a decay of its own: `--resume --train.steps N --optimizer.rate.steps N`.
+The network of bin_mnist_uniform.py. The learning rate stays the same until the last fifth of the steps, so
+that a copy of the run can be ended early: `--resume --train.steps N --optimizer.rate.steps N` decays until step N.
 """
 
 from d3pm_jax.config import AdamW, Config, Cosine, HybridLoss, TfdsImages, Train, UNet, Uniform, WSDRate
