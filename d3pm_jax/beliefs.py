@@ -1,4 +1,4 @@
-"""Converts between what a network may believe of x_0: the denoiser and the leave-one-out posterior.
+"""Converts between the two meanings of logits of x_0: the denoiser and the leave-one-out posterior.
 
 The denoiser is p(x_0 | x_t). The leave-one-out posterior of an element is p(x_0 | x_t at all other elements):
 it has not seen the element's own x_t. By Bayes' rule they differ by the evidence of that x_t,
@@ -70,7 +70,7 @@ def to_leave_one_out(
 
 
 def with_belief(belief: Belief, f: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns f(..., belief=belief), and f itself for "d3pm": one of a user's own needs no such keyword.
+    """Returns f(..., belief=belief), but f itself for "d3pm", so that a user's f needs no such keyword.
 
     Args:
         belief: what the logits are.

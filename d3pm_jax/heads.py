@@ -14,7 +14,7 @@ from d3pm_jax.numerics import double_float
 
 @declared(xt=CATEGORIES)
 def residual(output: Float[Array, "*S K"], xt: Int[Array, "*S"]) -> Float[Array, "*S K"]:
-    """output + onehot(x_t): a network that says nothing predicts x_t itself (D3PM appendix B.2).
+    """output + onehot(x_t): a network whose output is 0 predicts x_t itself (D3PM appendix B.2).
 
     Args:
         output: what the network returned.
@@ -100,7 +100,7 @@ def residual_logistic(output: Float[Array, "*S 2"], xt: Int[Array, "*S"], K: int
 
 @declared(K=NUM_CATEGORIES)
 def bounded_logistic(output: Float[Array, "*S 2"], K: int) -> Float[Array, "*S K"]:
-    """logistic(tanh(output_0), output_1, K): the same without x_t.
+    """logistic(tanh(output_0), output_1, K): `residual_logistic` without x_t.
 
     Args:
         output: what the network returned.

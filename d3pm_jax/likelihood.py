@@ -1,4 +1,4 @@
-"""Computes the variational bound on -log p(x_0), all steps of it or some, and converts its units.
+"""Computes the variational bound on -log p(x_0), at all or at some of its steps, and converts its units.
 
 A bound with fewer steps (strided) is that of `processes.respace(process, grid)`: the functions here take it
 as any other process.

@@ -16,7 +16,7 @@ R = TypeVar("R")
 
 
 def refuse_unknown_belief(f: Callable[P, R]) -> Callable[P, R]:
-    """Returns f with a refusal of what is no belief."""
+    """Returns f, which then refuses a belief that is none."""
     # In older versions `first_step` was an argument in the place that `belief` has now.
     gone = (
         'first_step is gone: leave "bayes" out, it is the rule of every belief but "official"; '

@@ -20,7 +20,7 @@ from d3pm_jax.config.model import Model, Spec
 
 @dataclasses.dataclass(frozen=True)
 class Features(CheckedPart):
-    """Describes the network of a layer of a flow. A class of one's own defines `build`."""
+    """Describes the network of a layer of a flow. A class of your own defines `build`."""
 
     def build(self, places: Any, n_in: int, causal: bool, rngs: nnx.Rngs) -> models.Features:
         """Builds the network, f(v [B, *places, n_in], *, key=None) -> features [B, *places, out_features].
@@ -37,7 +37,7 @@ class Features(CheckedPart):
         raise undefined_method(self, "build")
 
     def layer_width(self) -> int:
-        """Returns how many numbers a layer of the network holds of one vector; 1 where that is not known."""
+        """Returns how many numbers a layer of the network holds for one vector; 1 if that is not known."""
         return 1
 
 

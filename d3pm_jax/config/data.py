@@ -61,7 +61,7 @@ class Data(CheckedPart):
         """
 
     def describe(self) -> Description:
-        """Says what examples are, if possible without opening the data."""
+        """Describes the examples, if possible without opening the data."""
         raise undefined_method(self, "describe")
 
     def open(self, split: str) -> Source:

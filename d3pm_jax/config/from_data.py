@@ -1,4 +1,4 @@
-"""Fills in what a config leaves to its data: "data" in place of numbers, which a run saves in its place.
+"""Fills in the numbers of a config that depend on its data, where the config says "data".
 
 | field | "data" stands for |
 |---|---|
@@ -66,7 +66,7 @@ def fill(part: T, categories: int, counts: Counts) -> T:
 
 
 def fill_from_saved(saved: Any, config: T) -> T:
-    """Returns a config with the numbers of a saved one in place of "data", which stands for any numbers.
+    """Returns a config with the numbers of a saved config in place of every "data".
 
     Parts that are of another class in the saved config stay as they are.
     """

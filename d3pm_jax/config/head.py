@@ -61,7 +61,7 @@ class Head:
 
 @dataclasses.dataclass(frozen=True)
 class LogisticHead(Head):
-    """Makes a truncated logistic distribution for ordinal data: its place and log-width from the network."""
+    """Makes logits of a truncated logistic distribution for ordinal data, by its location and log-scale."""
 
     residual: bool = True
     """add x_t, scaled to [-1, 1], to the location, inside a tanh"""

@@ -65,7 +65,7 @@ def read_config_file(path: Path | str) -> Config:
 
 
 def find_paths(part: Any, folders: Sequence[Path]) -> Any:
-    """Returns a part whose relative paths start from the first of some folders where they are there.
+    """Returns a part whose relative paths are completed by the first of some folders that has the file.
 
     A path that is in none of them stays as it is. So does one that is there from the working directory, where
     that is the first.

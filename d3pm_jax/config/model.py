@@ -41,7 +41,7 @@ class Spec(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Model(CheckedPart):
-    """Describes the network. A class of one's own defines `build`."""
+    """Describes the network. A class of your own defines `build`."""
 
     def build(self, spec: Spec, rngs: nnx.Rngs) -> nnx.Module:
         """Builds the network, f(xt, t, *, label=None, condition=None, key=None) -> [B, *S, outputs or K].
@@ -64,7 +64,7 @@ class Model(CheckedPart):
         raise undefined_method(self, "build")
 
     def layer_width(self) -> int:
-        """Returns how many numbers a layer of the network holds of one element; 1 where that is not known."""
+        """Returns how many numbers a layer of the network holds for one element; 1 if that is not known."""
         return 1
 
 

@@ -28,7 +28,7 @@ NEAR = 1e-5  # how far probabilities in float32 may be off
 
 
 class Terms(NamedTuple):
-    """Holds what each element of a batch costs, [B, *S]."""
+    """Holds the loss terms of each element of a batch, [B, *S]."""
 
     loss: Array  # divided by T p_t: its mean over elements is minimised
     kl: Array  # the term of the bound, in nats
@@ -37,7 +37,7 @@ class Terms(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Objective(CheckedPart):
-    """Says what to minimise. A class of one's own defines `terms`; it may define the others."""
+    """Says what to minimise. A class of your own defines `terms`, and may define the other methods."""
 
     unused_parts: ClassVar[tuple[str, ...]] = ()
     """parts of a config that a run with this objective has no use for, and that stay as by default"""
@@ -48,7 +48,7 @@ class Objective(CheckedPart):
         return q_sample(process, x0, t, u)
 
     def terms(self, process: Process, logits: Array, x0: Array, xt: Array, t: Array, p_t: Array) -> Terms:
-        """Returns what each element of a batch costs, whose t had the probabilities p_t [B]."""
+        """Returns the loss terms of each element of a batch; p_t [B] are the probabilities of its t."""
         raise undefined_method(self, "terms")
 
     def check_process(self, process: Process) -> None:

@@ -35,10 +35,10 @@ class Rate(CheckedPart):
     """
 
     def check_steps(self, steps: int) -> None:
-        """Raises ValueError where the rate is 0 before the last of so many steps."""
+        """Raises ValueError if the rate is 0 before the last of this number of steps."""
 
     def build(self) -> optax.Schedule:
-        """Builds n -> the part of lr of the update after n others, a scalar of at least 0."""
+        """Builds n -> the part of lr that update n has, counted from 0: a scalar of at least 0."""
         raise undefined_method(self, "build")
 
 
@@ -137,7 +137,7 @@ class Optimizer(CheckedPart):
     """fields that may change when a run is resumed: those that the state of the built rule does not keep"""
 
     def check_steps(self, steps: int) -> None:
-        """Raises ValueError where the learning rate is 0 before the last of so many steps."""
+        """Raises ValueError if the learning rate is 0 before the last of this number of steps."""
 
     def build(self) -> optax.GradientTransformation:
         """Builds the rule."""
@@ -163,7 +163,7 @@ def _check_rule(method: Callable[..., Any], rule: Any) -> optax.GradientTransfor
 
 @dataclasses.dataclass(frozen=True)
 class RatedOptimizer(Optimizer):
-    """Clips by the global norm, and goes on with a rule whose learning rate has a warm-up and a `Rate`.
+    """Clips by the global norm, then applies a rule whose learning rate has a warm-up and a `Rate`.
 
     The update after n others has the learning rate lr r(n) min(1, (n + 1) / warmup_steps), r being the rate.
     """
@@ -189,11 +189,11 @@ class RatedOptimizer(Optimizer):
         return optax.chain(optax.clip_by_global_norm(self.clip), rule)
 
     def rule(self, learning_rate: optax.Schedule) -> optax.GradientTransformation:
-        """Builds the rule that clipped gradients go on to."""
+        """Builds the rule that is applied to clipped gradients."""
         raise undefined_method(self, "rule")
 
     def learning_rate(self, count: ArrayLike) -> ArrayLike:
-        """Returns the learning rate of the update after count others."""
+        """Returns the learning rate of update number count, counted from 0."""
         # As in `WSDRate`, 1.0 is added before the division, for the width of the result.
         warmup = jnp.minimum(1.0, (jnp.asarray(count) + 1.0) / max(1, self.warmup_steps))
         rate = self.rate.build()
@@ -251,7 +251,7 @@ class Adam(Optimizer):
 
 @dataclasses.dataclass(frozen=True)
 class Adafactor(RatedOptimizer):
-    """Builds Adafactor (Shazeer and Stern 2018, arXiv 1804.04235): second moments of rows and columns alone.
+    """Builds Adafactor (Shazeer and Stern 2018, arXiv 1804.04235): second moments of rows and columns only.
 
     An array with two axes of 128 or more keeps their means over these two, not one of each entry: next to no
     memory. lr is relative: an update is lr times the root mean square of its array, or times 0.001 if that is
@@ -291,7 +291,7 @@ class Lion(RatedOptimizer):
 
 @dataclasses.dataclass(frozen=True)
 class Muon(RatedOptimizer):
-    """Builds Muon: a kernel moves along its moment with all singular values made about 1, all else by Adam.
+    """Builds Muon: kernels move along their orthogonalised moment, and everything else by Adam.
 
     The rule of Jordan et al. 2024 (https://kellerjordan.github.io/posts/muon/), by five steps of Newton and
     Schulz. The last two axes of a kernel [..., n, m] are a matrix, which is taken by itself: that of a layer

@@ -34,7 +34,7 @@ class Source(Protocol):
 
 
 class Part:
-    """Source of the examples start, .., stop - 1 of another source.
+    """Gives access to the examples start, .., stop - 1 of another source.
 
     Raises:
         ValueError: the other source has no such examples.

@@ -35,7 +35,7 @@ def unigram_nats(counts: np.ndarray, test: np.ndarray, weight: np.ndarray | None
 
 
 def class_mixture_nats(train: np.ndarray, labels: np.ndarray, test: np.ndarray, levels: int) -> np.ndarray:
-    """Returns -log p of examples under a mixture of such histograms, one per class, weighted by frequency.
+    """Returns -log p of examples under a mixture of histograms per element: a component for each class.
 
     Args:
         train, test: int [N, *S] categories below levels.
@@ -55,7 +55,7 @@ def class_mixture_nats(train: np.ndarray, labels: np.ndarray, test: np.ndarray, 
 
 
 def histogram_samples(train: np.ndarray, num: int, seed: int) -> np.ndarray:
-    """Draws num samples, each element independently from a training example drawn for it alone.
+    """Draws num samples, taking each element from a training example of its own, drawn at random.
 
     Args:
         train: [N, *S].

@@ -76,7 +76,7 @@ def left_to_right(index: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 def random_order(seed: int) -> Order:
-    """Makes a random `Order`, another one for every example, which follows from its number alone."""
+    """Makes a random `Order` of its own for every example; it depends only on the number of the example."""
     key = jax.random.fold_in(jax.random.key(seed), EVALUATION)
 
     def draw_order(index: jax.Array, shape: tuple[int, ...]) -> jax.Array:
@@ -205,7 +205,7 @@ def summarize_bound(total: np.ndarray, D: int | np.ndarray) -> dict[str, float |
 
 
 def format_with_error(value: float, error: float | None, digits: int, sign: str = "+-") -> str:
-    """Writes a figure of `summarize_bound` and its standard error with so many digits behind the point."""
+    """Writes a figure of `summarize_bound` and its standard error with this number of decimals."""
     if error is None:
         return f"{value:.{digits}f} {sign} unknown"
     return f"{value:.{digits}f} {sign} {error:.{digits}f}"

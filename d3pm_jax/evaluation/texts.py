@@ -89,7 +89,7 @@ def compressed_bits(train: bytes, test: bytes) -> dict[str, float]:
 
 
 def collect_vocabulary(train: Iterable[str]) -> set[str]:
-    """Returns the words of a text that comes in parts: what stands between white space."""
+    """Returns the words of a text, which is passed in parts and split at white space."""
     vocabulary = set[str]()
     unfinished = ""  # the word at the end of a part, which may go on in the next one
     for part in itertools.chain(train, ["\n"]):
@@ -128,7 +128,7 @@ def distinct_ngrams(samples: Sequence[str], n: int) -> float:
 
 
 def longest_copy(samples: Sequence[str], train: Iterable[str]) -> str:
-    """Returns a longest piece of any sample that stands in a text that comes in parts."""
+    """Returns the longest piece of any sample that occurs in a text, which is passed in parts."""
     codes = [_code_points(sample) for sample in samples]
     longest = max(map(len, samples), default=0)
     best = ""

@@ -21,7 +21,7 @@ from d3pm_jax.checks.ranges import is_known
 
 
 class Transformed(NamedTuple):
-    """Holds numbers that were transformed, and by how much their distances grow there."""
+    """Holds transformed numbers, and the log of the slope of the transform at each."""
 
     z: Float[Array, "*V"]
     log_slope: Float[Array, "*V"]  # log |dz/dv|
@@ -112,7 +112,7 @@ def invert_mixture_logit(
     means: Float[Array, "*V m"],
     log_scales: Float[Array, "*V m"],
 ) -> Float[Array, "*V"]:
-    """Returns the v of `mixture_logit`, to the precision of its type.
+    """Inverts `mixture_logit`: returns v, to the precision of its type.
 
     Of one logistic alone v = mean + scale z. The mixture lies between its parts, so that the smallest and the
     largest of these hold its v between them. Steps of Newton's method start from their weighted mean; where
@@ -272,7 +272,7 @@ def mixture_affine(v: Float[Array, "*V"], params: Float[Array, "*V P"]) -> Trans
 
 @declared(z=FINITE, params=FINITE)
 def invert_mixture_affine(z: Float[Array, "*V"], params: Float[Array, "*V P"]) -> Float[Array, "*V"]:
-    """Returns the v of `mixture_affine`.
+    """Inverts `mixture_affine`: returns v.
 
     Args:
         z: numbers.

@@ -43,7 +43,7 @@ InverseTransform = Annotated[
 def coupling(
     conditioner: Conditioner, v: Float[Array, " B *S D"], num_fixed: int, transform: Transform
 ) -> tuple[Float[Array, " B *S D"], Float[Array, " B"]]:
-    """Leaves the first numbers of each vector alone, and transforms the others by what these say.
+    """Keeps the first numbers of each vector, and transforms the others with parameters from the first.
 
     Args:
         conditioner: v[..., :num_fixed] -> parameters [B, *S, D - num_fixed, P].
@@ -66,7 +66,7 @@ def coupling(
 def invert_coupling(
     conditioner: Conditioner, z: Float[Array, " B *S D"], num_fixed: int, inverse: InverseTransform
 ) -> Float[Array, " B *S D"]:
-    """Returns the v of `coupling`.
+    """Inverts `coupling`: returns v.
 
     Args:
         conditioner, num_fixed: as for `coupling`.
@@ -85,7 +85,7 @@ def invert_coupling(
 def autoregressive(
     conditioner: CausalConditioner, v: Float[Array, " B *S D"], transform: Transform
 ) -> tuple[Float[Array, " B *S D"], Float[Array, " B"]]:
-    """Transforms every number by what the numbers before it say: positions in turn, and D in each.
+    """Transforms every number, with parameters from the numbers before it: by position, then the D in each.
 
     Args:
         conditioner: v -> parameters [B, *S, D, P], each of which depends on the numbers before its own alone.
@@ -103,7 +103,7 @@ def autoregressive(
 def invert_autoregressive(
     conditioner: CausalConditioner, z: Float[Array, " B *S D"], inverse: InverseTransform
 ) -> Float[Array, " B *S D"]:
-    """Returns the v of `autoregressive`, one number after the other: it calls the conditioner for each.
+    """Inverts `autoregressive`: returns v, one number after the other, by a call of the conditioner for each.
 
     Args:
         conditioner: as for `autoregressive`.
@@ -145,7 +145,7 @@ def linear(
 
 @declared(z=FINITE, matrix=FINITE)
 def invert_linear(z: Float[Array, " B *S D"], matrix: Float[Array, "D D"]) -> Float[Array, " B *S D"]:
-    """Returns the v of `linear`.
+    """Inverts `linear`: returns v.
 
     Args:
         z: vectors.

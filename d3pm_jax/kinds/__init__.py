@@ -1,4 +1,4 @@
-"""Says what an example looks like: a kind of data is a class, and no caller asks which one it has."""
+"""Defines kinds of data, a class for each: how their examples are shown, named and measured."""
 
 import inspect
 

@@ -157,7 +157,7 @@ class QualityTable(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """Says what examples of a data set look like: how they are shown, named, measured and read from words.
+    """Defines how examples of a data set are shown, named, measured and read from the command line.
 
     A kind of your own derives from this class, and `Data.own_kind` names it. What it does not define is that
     of data of which nothing is known: no picture is made, samples are not measured, none can be completed.
@@ -225,7 +225,7 @@ class Kind:
     def save_samples(
         self, folder: Path, suffix: str, chains: Chains, caption: str, gif: bool = False
     ) -> dict[str, Path]:
-        """Writes samples and chains as they want to be seen; samples alone where `chains.times` is empty.
+        """Writes samples and chains in files to look at; only the samples where `chains.times` is empty.
 
         Args:
             folder: where to write.
@@ -248,7 +248,7 @@ class Kind:
         return []
 
     def parse_given(self, prompt: str | None, infill: str | None, length: int | None) -> Given | None:
-        """Returns the elements that every sample has, from words of the user's, or None if there are none.
+        """Returns the elements that every sample has, from options of the user, or None if there are none.
 
         Args:
             prompt: what a sample begins with.
@@ -285,7 +285,7 @@ class Kind:
         return x
 
     def parse_known(self, word: str, shape: tuple[int, ...]) -> np.ndarray:
-        """Returns which elements are known, bool [*S] or of each sample [N, *S], from a word of the user's.
+        """Returns which elements are known, bool [*S] or for each sample [N, *S], from an option of the user.
 
         Args:
             word: the path of an .npy file of booleans, or of 0 and 1; kinds may know others.
@@ -438,7 +438,7 @@ class Kind:
         steps: int,
         conditions: np.ndarray | None = None,
     ) -> Block | None:
-        """Returns states of chains [R, N, *S] of a process of so many steps as they play, for a report."""
+        """Returns an animation of chains [R, N, *S] of a process with a number of steps, for a report."""
         return None
 
 

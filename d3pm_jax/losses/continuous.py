@@ -1,4 +1,4 @@
-"""Takes the limit of infinitely many steps, for the processes with a closed form: absorbing and uniform.
+"""Computes the loss in the limit of infinitely many steps: absorbing and uniform have a closed form.
 
 Time runs from 0, clean data, to 1. A schedule says how much of x_0 is left (`schedules.continuous`); it falls
 to 0, so that neither a prior nor a reconstruction term remains: the bound on -log p(x_0) is the mean over

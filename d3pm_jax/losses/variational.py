@@ -105,7 +105,7 @@ def posterior_kl(
 def marginal_kl(
     process: Process, logits_x0: Float[Array, "*S K"], x0: Int[Array, "*S"], t: Int[Array, "..."]
 ) -> Float[Array, "*S"]:
-    """KL(q(x_t | x_0) || sum_{x_0} p(x_0) q(x_t | x_0)): how well the prediction says x_t without x_{t+1}.
+    """KL(q(x_t | x_0) || sum_{x_0} p(x_0) q(x_t | x_0)): how well the predicted x_0 explains x_t.
 
     A mask on top of a process needs it: a masked element says nothing of x_{t+1}.
 
@@ -190,7 +190,7 @@ def hybrid(
 
 @declared(x0=CATEGORIES)
 def prior_kl(process: Process, x0: Int[Array, "*S"]) -> Float[Array, "*S"]:
-    """KL(q(x_T | x_0) || p(x_T)): the term L_T of the bound (D3PM eq. 1), which nothing can train.
+    """KL(q(x_T | x_0) || p(x_T)): the term L_T of the bound (D3PM eq. 1), which has no parameters.
 
     Args:
         process: the forward process.
@@ -228,7 +228,7 @@ def stochastic_bound(
 
 @declared(p_t=PROBABILITY, T=NUM_STEPS)
 def mean_over_steps(x: Float[Array, " B *S"], p_t: Float[Array, " B"], T: int) -> Float[Array, ""]:
-    """Averages x / (T p_t): the mean over elements and, whatever the probabilities of the drawn t, over t.
+    """Averages x / (T p_t): an unbiased mean over elements and all t, however the t were drawn.
 
     Args:
         x: one number for each element, of one t per example.

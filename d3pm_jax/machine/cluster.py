@@ -178,7 +178,7 @@ def is_first() -> bool:
 
 
 def run_on_first(compute: Callable[[], int | None]) -> int:
-    """Computes a whole number in the first process alone, and returns it in all of them.
+    """Computes a whole number only in the first process, and returns it in all of them.
 
     Args:
         compute: returns the number, or None for 0; may raise UserError and OSError.
@@ -219,7 +219,7 @@ def wait_for_all() -> None:
 
 @contextlib.contextmanager
 def enter_on_first(context: contextlib.AbstractContextManager[Any]) -> Iterator[None]:
-    """Enters a context in the first process alone; what it raises there is raised in all.
+    """Enters a context only in the first process; what it raises there is raised in all.
 
     Raises:
         UserError: of the context.

@@ -87,7 +87,7 @@ class Terminal:
                 live.stop()
 
     def advance(self, done: int) -> None:
-        """Shows that so many are done; the first time, that all is compiled."""
+        """Shows how many are done; the first time, that everything is compiled."""
         self._done = done
         self._advanced_at = time.monotonic()
         if self._compiled is None:

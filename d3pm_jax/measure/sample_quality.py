@@ -52,7 +52,7 @@ class Protocol:
     conditions: str = NO_CONDITIONS  # of the samples, where the network takes them
 
     def entries(self) -> dict[str, Any]:
-        """Returns the entries by name, without that on conditions where there are none.
+        """Returns the entries by name; the entry on conditions only if there are any.
 
         So the hash in the name of a file is that of before there were conditions.
         """

@@ -111,7 +111,7 @@ class ArgmaxFlow(nnx.Module):
     def encode(
         self, x: Int[Array, " B *S"], u: Float[Array, " B *S"], normal: Float[Array, "B *S D"]
     ) -> tuple[Float[Array, "B *S D"], Float[Array, " B"]]:
-        """Draws v ~ q(v | x), whose signs say x.
+        """Draws v ~ q(v | x), whose signs encode x.
 
         Where codes are shared, one of the n codes of a category is drawn, and v from q(v | code).
 
@@ -140,7 +140,7 @@ class ArgmaxFlow(nnx.Module):
         raise NotImplementedError(f"{type(self).__name__} has no transform: define it")
 
     def invert(self, z: Array) -> Float[Array, "B *S D"]:
-        """Returns the v of `transform`."""
+        """Inverts `transform`: returns v."""
         raise NotImplementedError(f"{type(self).__name__} has no invert: define it")
 
     def log_base(self, z: Array) -> Float[Array, " B"]:
@@ -286,7 +286,7 @@ class ArgmaxCoupling(ArgmaxFlow):
         return z, log_det
 
     def invert(self, z: Array) -> Float[Array, "B *S D"]:
-        """Returns the v of `transform`."""
+        """Inverts `transform`: returns v."""
         v = z
         for i in reversed(range(len(self.steps))):
             v = flows.invert_coupling(self.steps[i], v, self.num_fixed, flows.invert_mixture_affine)
@@ -355,7 +355,7 @@ class ArgmaxAR(ArgmaxFlow):
         return self.digits(_compute_features(self.features, v, key), v)
 
     def invert(self, z: Array) -> Float[Array, "B L D"]:
-        """Returns the v of `transform`.
+        """Inverts `transform`: returns v.
 
         It equals `flows.invert_autoregressive` of `params`, which calls the network for every number. Here
         the network takes one step for every place, and what comes after it is called for every number.

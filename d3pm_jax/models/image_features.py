@@ -14,7 +14,7 @@ from d3pm_jax.models.sequence_features import Features
 
 
 class UNetFeatures(Features, Backbone):
-    """Maps vectors [B, H, W, n] to features [B, H, W, ch] by a U-Net that is told no time.
+    """Maps vectors [B, H, W, n] to features [B, H, W, ch] by a U-Net without a time.
 
     Sizes that cannot be halved often enough are padded with zeros, as in `UNet`.
 

@@ -222,7 +222,7 @@ class LSTM(nnx.Module):
 
 
 class TransformerFeatures(SequenceFeatures):
-    """Applies the blocks of `Transformer` to embedded vectors, of which a causal place sees those before it.
+    """Applies the blocks of `Transformer` to embedded vectors; if causal, a place sees those before it.
 
     Args:
         length: L.

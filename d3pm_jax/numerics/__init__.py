@@ -1,4 +1,4 @@
-"""Does arithmetic of probabilities, exact where ordinary formulas are not: the ground floor of the kernels.
+"""Does arithmetic of probabilities, exact where ordinary formulas are not; all kernels build on it.
 
 `logspace` has sums, normalisation and divergences of logs, `log_matmul` the product with a table,
 `double_float` sums of two floats, `inverse_cdf` draws from uniform noise, `tiles` work by parts on CPUs.

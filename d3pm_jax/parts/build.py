@@ -58,7 +58,7 @@ class Parts:
 
     @property
     def params(self) -> Params:
-        """Returns the averaged parameters, which samples and bounds are of."""
+        """Returns the averaged parameters, from which samples and bounds are computed."""
         return self.state.ema
 
     @property
@@ -125,7 +125,7 @@ class Parts:
         return self.method.classes
 
     def null_inputs(self, B: int) -> dict[str, jax.Array]:
-        """Returns the inputs of `predict`, "label" and "condition", that stand for none, of B examples.
+        """Returns inputs "label" and "condition" of `predict` that stand for no label and no condition.
 
         Raises:
             UserError: the network was not trained without labels or conditions.

@@ -38,7 +38,7 @@ class _AllSteps:
 
 
 class Process(abc.ABC):
-    """Says what every forward process offers. A process of your own defines the abstract methods, K and T.
+    """Defines the interface of forward processes. One of your own defines the abstract methods, K and T.
 
     The other methods follow from these; the families of this package define them too, in ways that cost less.
     `log_q_back` and `log_q_probs` must agree with each other: x_t given x_0 is t steps of x_t given x_{t-1}.
@@ -76,7 +76,7 @@ class Process(abc.ABC):
     @abc.abstractmethod
     @declared(t=steps(0))
     def log_push(self, log_p: Float[Array, "*S K"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
-        """log(p @ Qbar[t]) for normalised p: where a distribution over x_0 is after t steps."""
+        """log(p @ Qbar[t]) for normalised p: the distribution of x_t if x_0 is distributed as p."""
 
     @abc.abstractmethod
     def log_prior(self) -> Float[Array, " K"]:
@@ -191,7 +191,7 @@ _identity_allowed = ContextVar("identity_allowed", default=False)
 
 @contextmanager
 def allow_identity() -> Iterator[None]:
-    """Has constructors in its block make a chain that changes nothing, which they refuse elsewhere.
+    """Allows constructors in its block to make a chain that changes nothing, which they refuse elsewhere.
 
     For comparing with programs that make such a chain, and for studying schedules. Nothing else changes: the
     warning that x_T still depends on x_0 stays. Threads that are started inside do not inherit it.

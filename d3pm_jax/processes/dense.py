@@ -104,7 +104,7 @@ class Dense(Process):
         u: Float[Array, "*S"],
         u_low: Float[Array, "*S"] | None = None,
     ) -> Int[Array, "*S"]:
-        """Draws the first k with u < the sum of Qbar[t, x_0, 0..k]; two words: `numerics.categorical`."""
+        """Draws the first k with u < the sum of Qbar[t, x_0, 0..k]; with two words by `categorical`."""
         if u_low is not None:
             return inverse_cdf.categorical(self.log_q_probs(x0, t), u, u_low)
         ts = jnp.broadcast_to(expand_trailing(t, x0.shape), x0.shape)
@@ -130,7 +130,7 @@ class Dense(Process):
         u: Float[Array, "*S"],
         u_low: Float[Array, "*S"] | None = None,
     ) -> Int[Array, "*S"]:
-        """Draws by `numerics.categorical` from the row Q[t, x]: cumulative sums would be one more table."""
+        """Draws by `numerics.categorical` from the row Q[t, x]; cumulative sums would be one more table."""
         row = gather(self.Q_transposed, expand_trailing(t, x.shape), slice(None), x)  # [*S, K]
         return inverse_cdf.categorical(jnp.log(row), u, u_low)
 

@@ -144,7 +144,7 @@ def random_walk(beta: np.ndarray, W: np.ndarray, prior: np.ndarray | None = None
 
 @declared()
 def from_rate(R: np.ndarray, durations: np.ndarray) -> Dense:
-    """Q_t = exp(s_t R): a Markov process in continuous time, looked at after s_1, s_1 + s_2, .. (D3PM A.2.4).
+    """Q_t = exp(s_t R): a Markov process in continuous time, observed at s_1, s_1 + s_2, .. (D3PM A.2.4).
 
     Every entry is computed by sums and products of non-negative numbers: none is ever negative, and the
     small ones have as many correct digits as the large ones.

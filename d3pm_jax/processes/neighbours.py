@@ -16,7 +16,7 @@ Weights = Annotated[
 
 @declared()
 def unit_rows(embeddings: np.ndarray) -> np.ndarray:
-    """Divides each row by its norm, so that nearest means of the nearest direction, as in the official code.
+    """Divides each row by its norm, so that neighbours are nearest in direction, as in the official code.
 
     Args:
         embeddings: [K, d].

@@ -13,7 +13,7 @@ SpecOfProcess = TypeVar("SpecOfProcess")
 
 @declared()
 def respace(process: Process, grid: Sequence[int]) -> Process:
-    """Makes the same process with fewer steps, each the product of the steps since the last of the grid.
+    """Makes the same process with fewer steps: each is the product of the steps between two of the grid.
 
     Made from the one-step probabilities in float64, as the process itself was. Its `time` is that of the
     steps of the grid, so a network trained on the process serves it: strided sampling and strided bounds are

@@ -1,4 +1,4 @@
-"""Measures what steps between any two times cost a run, see `measure.step_costs`."""
+"""Measures the cost of a step between any two times, see `measure.step_costs`."""
 
 from collections.abc import Callable
 from typing import Any

@@ -271,7 +271,7 @@ class Run:
         sampler: Sampler | str | None = None,
         guidance: Guidance | float | None = None,
     ) -> BestSamples:
-        """Draws n samples, each the best of some candidates by a score, of equal ones the first.
+        """Draws n samples: each is the candidate of the largest score, and of equal ones the first.
 
         Args:
             key: a typed key; sample i depends on its number, on the key, its label and its condition.
@@ -315,7 +315,7 @@ class Run:
         sampler: Sampler | str | None = None,
         guidance: Guidance | float | None = None,
     ) -> SteeredSamples:
-        """Draws n samples of their law times exp(score), in the limit of many particles: `sampling.steer`.
+        """Draws n samples of p(x_0) exp(score(x_0)) / Z, in the limit of many particles: `sampling.steer`.
 
         Args:
             key: a typed key; sample i depends on its number, on the key, its label and its condition.
@@ -369,7 +369,7 @@ class Run:
         return reading.read_batch(self.parts, self.workdir, split, limit)
 
     def read_sample_inputs(self, limit: int | None = None) -> dict[str, Any]:
-        """Reads inputs of samples that are to have those of test examples, see `samples.choose_inputs`.
+        """Reads conditions and labels of test examples, as inputs for samples: see `samples.choose_inputs`.
 
         Raises:
             UserError: the data cannot be read.

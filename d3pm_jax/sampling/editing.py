@@ -71,7 +71,7 @@ def edit(
     known: Bool[Array, " B *S"] | None = None,
     plan: Plan | None = None,
 ) -> Chain:
-    """Draws `run_edit` with the noise that `sample_by` has.
+    """Runs `run_edit` with the noise of `sample_by`.
 
     Args:
         key: a typed key.

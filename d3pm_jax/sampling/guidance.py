@@ -38,7 +38,7 @@ Place = Literal["x_s", "x_0"]
 
 
 class Guided(SelfChecked, abc.ABC):
-    """Calls a network, and pulls what is drawn towards what is asked for: takes the place of `denoise`.
+    """Takes the place of `denoise`: calls a network, and guides the samples towards a class or condition.
 
     A class that changes what the network says of x_0 sets `changes_law = False`, and has no `guide`.
     """
@@ -57,12 +57,12 @@ class Guided(SelfChecked, abc.ABC):
 
     @abc.abstractmethod
     def beliefs(self, x: Array, time: Array) -> list[Array]:
-        """Returns logits of x_0, [B, *S, K]: one, or as many as `guide` takes laws."""
+        """Returns a list of logits of x_0, each [B, *S, K]: one for each law that `guide` takes."""
 
     def guide(
         self, log_laws: list[Array], process: Process, x: Array, t: Array, s: Array
     ) -> Float[Array, " B *S K"]:
-        """Returns the law of x_s from those that come of each belief, given x_t: normalised logs."""
+        """Returns the guided law of x_s given x_t, from the law that each belief implies: normalised logs."""
         (log_law,) = log_laws
         return log_law
 

@@ -26,7 +26,7 @@ def infill(
     reverse: Reverse | None = None,
     belief: Belief = "d3pm",
 ) -> Chain:
-    """x_{t-1} ~ p(x_{t-1} | x_t) for t = T..1 as in `ancestral`, with known elements those of x_0 at every t.
+    """x_{t-1} ~ p(x_{t-1} | x_t) for t = T..1 as in `ancestral`, with known elements set to x_0 at every t.
 
     Exact for an absorbing process with an extra mask and a network that sees no time: such a chain fills in
     what is masked, given what is not, whatever came first. A network of another process, or one that sees
@@ -71,7 +71,7 @@ def sample_infill(
     reverse: Reverse | None = None,
     belief: Belief = "d3pm",
 ) -> Chain:
-    """Draws `infill` with the noise that `sample` has: unknown elements start from the same x_T.
+    """Runs `infill` with the noise of `sample`: unknown elements start from the same x_T.
 
     Args:
         key: a typed key.

@@ -22,7 +22,7 @@ NEG_INF = -jnp.inf
 
 
 def mask_of(process: Process) -> Array | None:
-    """Returns the category that a process masks with, int32 []; None of one without a mask."""
+    """Returns the category that a process masks with, int32 []; None if it has no mask."""
     if isinstance(process, Masked):
         return jnp.asarray(process.K - 1, jnp.int32)
     if isinstance(process, Mixing) and process.pi_kind == "point":
@@ -327,7 +327,7 @@ def leaving_logits(log_p: Float[Array, "*S K"], xt: Int[Array, "*S"]) -> Float[A
 def gibbs_logits(
     process: Process, logits_loo: Float[Array, "*S K"], xt: Int[Array, "*S"], t: Int[Array, "..."]
 ) -> Float[Array, "*S K"]:
-    """log sum over x_0 of leave_one_out(x_0) q_t(x_t | x_0): x_t of one place given all the others.
+    """log sum over x_0 of leave_one_out(x_0) q_t(x_t | x_0): the law of one place given all the others.
 
     Drawing one place from it leaves p_t unchanged.
 
@@ -341,7 +341,7 @@ def gibbs_logits(
 
 
 def require_mixing(process: Process, what: str) -> Mixing:
-    """Returns a process that mixes with pi.
+    """Returns the process, if it mixes with pi.
 
     Raises:
         ValueError: it is of another kind.
@@ -355,7 +355,7 @@ def require_mixing(process: Process, what: str) -> Mixing:
 
 
 def require_absorbing(process: Process, what: str) -> Mixing:
-    """Returns an absorbing process.
+    """Returns the process, if it is absorbing.
 
     Raises:
         ValueError: it is of another kind.

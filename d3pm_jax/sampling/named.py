@@ -73,7 +73,7 @@ def remdm_loop(rows: int = 100, alpha: float = 0.9) -> Sampler:
 
 
 def first_hitting(schedule: Schedule | None = None) -> Sampler:
-    """Reveals a random place at the time that one is revealed at: absorbing (2409.02908)."""
+    """Reveals one random place a call, at a time drawn for it: absorbing (2409.02908)."""
     return Sampler(reveal=FirstHitting(schedule=schedule))
 
 
@@ -123,12 +123,12 @@ def euler() -> Sampler:
 
 
 def predictor_corrector(moves: int = 1, h: float = 0.1) -> Sampler:
-    """Leaps along rates, then moves at the level: uniform, absorbing, marginal (tauLDR, 2205.14987)."""
+    """Leaps along rates, then moves at the same level: uniform, absorbing, marginal (tauLDR, 2205.14987)."""
     return Sampler(Poisson(), corrector=RateCorrector(moves, h))
 
 
 def stratified() -> Sampler:
-    """Moves when the hazard passes whole numbers from a phase on: every process (2601.02799)."""
+    """Moves when the summed hazard passes a whole number: every process (2601.02799)."""
     return Sampler(Stratified())
 
 
@@ -138,7 +138,7 @@ def gibbs(moves: int = 1) -> Sampler:
 
 
 def repaint(passes: int = 10, noises_known: bool = False) -> Sampler:
-    """Takes each step so many times, noised back up between: every process (RePaint, 2201.09865)."""
+    """Repeats each step, with noising back up in between: every process (RePaint, 2201.09865)."""
     return Sampler(passes=passes, noises_known=noises_known)
 
 

@@ -100,7 +100,7 @@ def count_by_factor(probability: Float[Array, "B L"], factor: float) -> Int[Arra
 
 @declared()
 def count_by_entropy(entropy: Float[Array, "B L"], bound: float | Float[Array, ""]) -> Int[Array, " B"]:
-    """Returns the longest prefix whose sum of entropies less the largest is at most a bound (EB-Sampler).
+    """Returns the longest prefix whose entropies, without the largest, sum to a bound at most (EB-Sampler).
 
     Args:
         entropy: in rising order, nats; +inf behind the candidates.
@@ -287,7 +287,7 @@ class Factor(_CountOfProbabilities):
 
 @dataclasses.dataclass(frozen=True)
 class EntropyBound(Count):
-    """Reveals the longest prefix whose entropies but the largest sum to at most a bound."""
+    """Reveals the longest prefix whose entropies, without the largest, sum to at most a bound."""
 
     bound: float = 0.1
     """nats; 0 is one place a row and those of no entropy, infinity is all"""
@@ -344,7 +344,7 @@ class Reveal(Places):
 
 @dataclasses.dataclass(frozen=True)
 class FirstHitting(Places):
-    """Reveals a random place at each time that one is revealed at: 1 - alpha falls to (1 - alpha) u^(1/n).
+    """Reveals a random place a row, at a time drawn for it: 1 - alpha falls to (1 - alpha) u^(1/n).
 
     n is how many masks are left (Zheng et al. 2024, 2409.02908). A network that sees no time needs no times:
     for it this is a random order.
@@ -365,7 +365,7 @@ class FirstHitting(Places):
 
 
 def next_hitting(masked_share: Float[Array, " B"], left: Int[Array, " B"], u: Float[Array, " B"]) -> Array:
-    """Returns 1 - alpha at the next time that one of `left` masks is revealed at: times u^(1 / left)."""
+    """Returns 1 - alpha at the next time that one of `left` masks is revealed: (1 - alpha) u^(1 / left)."""
     # JAX would divide int32 in float32, also where all else is float64.
     left = jnp.maximum(left, 1).astype(masked_share.dtype)
     return masked_share * u ** (1 / left)

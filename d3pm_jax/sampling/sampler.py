@@ -100,7 +100,7 @@ class Sampler:
             self.corrector.check(process, self.transition)
 
     def check_guided(self, guided: type[Guided]) -> None:
-        """Raises ValueError where no law of x_s is drawn from that could be guided so."""
+        """Raises ValueError if the sampler draws from no law of x_s that this guidance could change."""
         cure = guided.cure
         if self.reveal is not None:
             raise ValueError(f"guidance changes the law of x_s, and revealed places take x_0: {cure}")

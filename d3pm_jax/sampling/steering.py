@@ -144,7 +144,7 @@ def effective_size(log_weights: Float[Array, "N P"]) -> Float[Array, " N"]:
 def choose_best(
     score: Score, candidates: Int[Array, "N P *S"]
 ) -> tuple[Int[Array, " N *S"], Float[Array, "N P"]]:
-    """Returns the candidate of largest score for each sample, of equal ones the first, and all scores.
+    """Returns the candidate of largest score for each sample, the first among equals, and all scores.
 
     Args:
         score: of clean examples.
@@ -182,7 +182,7 @@ def best_of(
     known: Bool[Array, " N *S"] | None = None,
     plan: Plan | None = None,
 ) -> Best:
-    """Draws n candidates for each sample, and returns the one of largest score, of equal ones the first.
+    """Draws n candidates for each sample, and returns the one of largest score, the first among equals.
 
     Candidate j of sample i is example i n + j of `sample_by` with the same key.
 

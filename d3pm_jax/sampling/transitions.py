@@ -103,7 +103,7 @@ class Bayes(Transition):
 
 @dataclasses.dataclass(frozen=True)
 class OwnReverse(Transition):
-    """Draws from what a function makes of the logits: (process, logits, xt, t) -> log p(x_{t-1} | x_t)."""
+    """Draws from the law of a function of your own: (process, logits, xt, t) -> log p(x_{t-1} | x_t)."""
 
     reverse: Callable[..., Array]
 
@@ -154,7 +154,7 @@ class Mixture(Transition):
 
 
 class Sigma(abc.ABC):
-    """Says with which probability a place that is not masked is masked again."""
+    """Defines the probability sigma with which a place that is not masked is masked again."""
 
     def start(self, x: Array, dtype: DTypeLike) -> Memory:
         """Returns what it remembers before the first row."""
@@ -166,7 +166,7 @@ class Sigma(abc.ABC):
 
     @abc.abstractmethod
     def sigma(self, view: View, most: Float[Array, " B"]) -> Float[Array, " B *S"]:
-        """Returns it for each place; at a masked one it says how much more often that is unmasked.
+        """Returns sigma for each place; at a masked place, how much more often that is unmasked.
 
         Args:
             view: of the row.
@@ -176,7 +176,7 @@ class Sigma(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class Cap(Sigma):
-    """min(eta, the most)."""
+    """sigma = min(eta, most), most being the largest that the marginals allow."""
 
     eta: float = 0.04
 
@@ -191,7 +191,7 @@ class Cap(Sigma):
 
 @dataclasses.dataclass(frozen=True)
 class Rescale(Sigma):
-    """eta times the most."""
+    """sigma = eta most, most being the largest that the marginals allow."""
 
     eta: float = 0.05
 
@@ -206,7 +206,7 @@ class Rescale(Sigma):
 
 @dataclasses.dataclass(frozen=True)
 class LeastConfident(Sigma):
-    """The most, times a softmax over places of minus the probability that each had when it was unmasked."""
+    """sigma = most softmax(-c) over places, c being the probability that each had when it was unmasked."""
 
     def sigma(self, view: View, most: Array) -> Array:
         is_left_out = view.x == laws.mask_of(view.process)
@@ -230,7 +230,7 @@ class LeastConfident(Sigma):
 
 @dataclasses.dataclass(frozen=True)
 class WhileHeld(Sigma):
-    """The same in rows that hold a level, and none in others."""
+    """sigma = min(held, most) in rows that hold a level, and 0 in the others."""
 
     held: float = 0.02
 
@@ -331,7 +331,7 @@ class RemaskLoop(Remask):
 
 
 class Leap(Transition):
-    """Moves along reverse rates, by a rule that makes a law of them."""
+    """Moves along reverse rates, by a rule that turns them into a law."""
 
     @abc.abstractmethod
     def leap(self, log_rate: Array, x: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Shows examples as their kind wants to be seen, and draws curves, bounds, schedules and chains as files."""
+"""Draws examples, chains, curves, bounds and schedules as pictures, and writes them to files."""
 
 from d3pm_jax.extras import require
 

@@ -27,7 +27,7 @@ def save_curves(
     log: Collection[str] = (),
     caption: str = "",
 ) -> None:
-    """Writes one panel per curve below a caption, on one horizontal axis; those in log are logarithmic."""
+    """Writes one panel per curve below a caption, on one horizontal axis; curves in log have a log scale."""
     save_lines(path, {"": (x, curves)}, xlabel, log, caption)
 
 

@@ -167,7 +167,7 @@ def _load_own_parts(workdir: Path, user_config: Path | Config) -> Mapping[str, t
 
 
 def read_description(workdir: Path) -> Description | None:
-    """Reads the description of a run's data; None in a run of before there was one.
+    """Reads the description of a run's data; None in an older run, which has none.
 
     Raises:
         UserError: it cannot be read.
@@ -185,7 +185,7 @@ class Files(NamedTuple):
 
 
 def read_files(workdir: Path) -> Files | None:
-    """Reads where the files of a run's config lie, and their hashes; None in a run of before they were kept.
+    """Reads where the files of a run's config lie, and their hashes; None in an older run, which has neither.
 
     Raises:
         UserError: they cannot be read.
@@ -219,7 +219,7 @@ def _read_and_load(workdir: Path, name: str, load: Callable[[bytes], Content]) -
 
 
 def check_description(workdir: Path, description: Description) -> None:
-    """Raises UserError where the data to go on with is not described as that of the run was.
+    """Raises UserError where the data to go on with has another description than that of the run.
 
     Args:
         workdir: of the run.
@@ -521,7 +521,7 @@ def claim_folder(
     examples: np.ndarray,
     example_inputs: Mapping[str, np.ndarray] | None = None,
 ) -> None:
-    """Makes a folder that of this run, without touching another run, and writes what the run is.
+    """Claims a folder for this run, unless another run is in it, and writes what the run is.
 
     Args:
         config: of the run.

@@ -39,7 +39,7 @@ class Dropping:
 
     @property
     def extended_condition(self) -> tuple[int, ...] | None:
-        """Returns the shape of a condition that says whether it is null."""
+        """Returns the shape of a condition with the feature that says whether it is null."""
         if self.condition is None:
             return None
         *leading, features = self.condition
@@ -56,7 +56,7 @@ class Dropping:
         return inputs
 
     def extend_condition(self, condition: Array) -> Array:
-        """Returns conditions [B, *C] with the feature that says that none is null.
+        """Returns conditions [B, *C] with one more feature, which says that they are not null.
 
         Those that have it, as null conditions do, are returned as they are.
         """

@@ -43,7 +43,7 @@ def mixture_logit(v: Tensor, logit_weights: Tensor, means: Tensor, log_scales: T
 
 @torch.no_grad()
 def invert_mixture_logit(z: Tensor, logit_weights: Tensor, means: Tensor, log_scales: Tensor) -> Tensor:
-    """Returns the v of `mixture_logit` by bisection between mean_j + scale_j z of the parts."""
+    """Inverts `mixture_logit`: finds v by bisection between mean_j + scale_j z of the parts."""
     ends = means + torch.exp(log_scales) * z[..., None]  # [*V, m]
     low = ends.amin(dim=-1)
     high = ends.amax(dim=-1)
@@ -70,7 +70,7 @@ def mixture_affine(v: Tensor, params: Tensor) -> Transformed:
 
 
 def invert_mixture_affine(z: Tensor, params: Tensor) -> Tensor:
-    """Returns the v of `mixture_affine`."""
+    """Inverts `mixture_affine`: returns v."""
     shift, log_scale, mixture = _split_params(params)
     return invert_mixture_logit(invert_affine(z, shift, log_scale), *mixture)
 

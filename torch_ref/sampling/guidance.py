@@ -14,17 +14,17 @@ from torch_ref.sampling.denoise import Denoise
 
 
 class Guided(abc.ABC):
-    """Calls a network, and pulls what is drawn towards what is asked for: takes the place of `denoise`."""
+    """Takes the place of `denoise`: calls a network, and guides the samples towards a class or condition."""
 
     calls = 1
     changes_law: ClassVar[bool] = True
 
     @abc.abstractmethod
     def beliefs(self, x: Tensor, time: Tensor) -> list[Tensor]:
-        """Returns logits of x_0, one or as many as `guide` takes laws."""
+        """Returns a list of logits of x_0: one for each law that `guide` takes."""
 
     def guide(self, log_laws: list[Tensor], process: Process, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        """Returns the law of x_s from those that come of each belief, given x_t."""
+        """Returns the guided law of x_s given x_t, from the law that each belief implies."""
         return log_laws[0]
 
     def __call__(self, x: Tensor, time: Tensor) -> Tensor:

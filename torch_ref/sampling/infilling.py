@@ -25,7 +25,7 @@ def infill(
     reverse: Reverse | None = None,
     belief: Belief = "d3pm",
 ) -> Chain:
-    """Runs `ancestral` with known elements those of x_0 at every t."""
+    """Runs `ancestral` with known elements set to x_0 at every t."""
     transition = Bayes() if reverse is None else OwnReverse(reverse)
     return run_sampler(
         Sampler(transition),

@@ -194,7 +194,7 @@ class Factor(Count):
 
 @dataclasses.dataclass(frozen=True)
 class EntropyBound(Count):
-    """Reveals the longest prefix whose entropies but the largest sum to at most a bound."""
+    """Reveals the longest prefix whose entropies, without the largest, sum to at most a bound."""
 
     bound: float = 0.1
 
@@ -232,7 +232,7 @@ class Reveal(Places):
 
 @dataclasses.dataclass(frozen=True)
 class FirstHitting(Places):
-    """Reveals a random place at each time that one is revealed at: 1 - alpha falls to (1 - alpha) u^(1/n)."""
+    """Reveals a random place a row, at a time drawn for it: 1 - alpha falls to (1 - alpha) u^(1/n)."""
 
     schedule: Schedule | None = None
 
@@ -244,7 +244,7 @@ class FirstHitting(Places):
 
 
 def next_hitting(masked_share: Tensor, left: Tensor, u: Tensor) -> Tensor:
-    """Returns 1 - alpha at the next time that one of `left` masks is revealed at: times u^(1 / left)."""
+    """Returns 1 - alpha at the next time that one of `left` masks is revealed: (1 - alpha) u^(1 / left)."""
     return masked_share * u ** (1 / left.clamp(min=1))
 
 

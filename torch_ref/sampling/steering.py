@@ -60,7 +60,7 @@ def effective_size(log_weights: Tensor) -> Tensor:
 
 
 def choose_best(score: Score, candidates: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the candidate of largest score for each sample, of equal ones the first, and all scores."""
+    """Returns the candidate of largest score for each sample, the first among equals, and all scores."""
     scores = score(candidates.flatten(0, 1)).reshape(candidates.shape[:2])
     best = []
     for of_sample, score_of_each in zip(candidates, scores, strict=True):

@@ -80,7 +80,7 @@ class Bayes(Transition):
 
 @dataclasses.dataclass(frozen=True)
 class OwnReverse(Transition):
-    """Draws from what a function makes of the logits: (process, logits, xt, t) -> log p(x_{t-1} | x_t)."""
+    """Draws from the law of a function of your own: (process, logits, xt, t) -> log p(x_{t-1} | x_t)."""
 
     reverse: Callable[..., Tensor]
 
@@ -115,7 +115,7 @@ class Mixture(Transition):
 
 
 class Sigma(abc.ABC):
-    """Says with which probability a place that is not masked is masked again."""
+    """Defines the probability sigma with which a place that is not masked is masked again."""
 
     @abc.abstractmethod
     def sigma(self, view: View, most: Tensor) -> Tensor:
@@ -124,7 +124,7 @@ class Sigma(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class Cap(Sigma):
-    """min(eta, the most)."""
+    """sigma = min(eta, most), most being the largest that the marginals allow."""
 
     eta: float = 0.04
 
@@ -134,7 +134,7 @@ class Cap(Sigma):
 
 @dataclasses.dataclass(frozen=True)
 class Rescale(Sigma):
-    """eta times the most."""
+    """sigma = eta most, most being the largest that the marginals allow."""
 
     eta: float = 0.05
 
@@ -144,7 +144,7 @@ class Rescale(Sigma):
 
 @dataclasses.dataclass(frozen=True)
 class LeastConfident(Sigma):
-    """The most, times a softmax over places of minus the probability that each had when it was unmasked."""
+    """sigma = most softmax(-c) over places, c being the probability that each had when it was unmasked."""
 
     def sigma(self, view: View, most: Tensor) -> Tensor:
         may_mask = (view.x != laws.mask_of(view.process)) & view.may_change
@@ -156,7 +156,7 @@ class LeastConfident(Sigma):
 
 @dataclasses.dataclass(frozen=True)
 class WhileHeld(Sigma):
-    """The same in rows that hold a level, and none in others."""
+    """sigma = min(held, most) in rows that hold a level, and 0 in the others."""
 
     held: float = 0.02
 
@@ -218,7 +218,7 @@ class RemaskLoop(Remask):
 
 
 class Leap(Transition):
-    """Moves along reverse rates, by a rule that makes a law of them."""
+    """Moves along reverse rates, by a rule that turns them into a law."""
 
     @abc.abstractmethod
     def leap(self, log_rate: Tensor, x: Tensor) -> Tensor:
