@@ -73,7 +73,7 @@ def test_both_build_the_network_of_data_with_conditions(condition: tuple[int, ..
 
     no_file = tmp_path / "file.txt"
     no_file.write_text("no weights")
-    for wrong_file, message in ((tmp_path, "is a folder"), (no_file, "is no safetensors file")):
+    for wrong_file, message in ((tmp_path, "is a folder"), (no_file, "is not a safetensors file")):
         with pytest.raises(ValueError, match=f"{message}.*: pass the file that d3pm export RUN --to torch"):
             torch_exported.denoiser(wrong_file)
     with pytest.raises(ValueError, match="is a folder: pass the file of weights"):

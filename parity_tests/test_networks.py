@@ -44,7 +44,9 @@ def test_the_twin_refuses_conditions_that_do_not_fit() -> None:
         build((3,))(xt, t)
     with pytest.raises(ValueError, match=r"the condition has shape \(2, 4\): expected \(2, 3\)"):
         build((3,))(xt, t, condition=torch.zeros(2, 4))
-    with pytest.raises(ValueError, match="condition = None was called with a condition: change one"):
+    with pytest.raises(
+        ValueError, match="a condition was passed to a network with condition = None: leave it out"
+    ):
         build(None)(xt, t, condition=torch.zeros(2, 3))
 
 

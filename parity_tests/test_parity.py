@@ -52,8 +52,8 @@ def test_the_twin_names_the_cure_for_a_first_step() -> None:
     process = torch_ref.uniform(np.full(3, 0.3), 4)
     x = torch.tensor([0])
     cure = (
-        'first_step is gone: leave "bayes" out, it is the rule of every belief but "official"; '
-        'write belief="official" for "x0"'
+        'first_step no longer exists: write belief="official" for "x0", and leave "bayes" out, '
+        "the rule of all other beliefs"
     )
     refused = f"it must be 'd3pm' or 'official' or 'leave_one_out' or 'denoiser'; {cure}$"
     first_step: Any

@@ -201,5 +201,5 @@ def test_times_that_are_drawn_more_often_count_less():
     ],
 )
 def test_another_process_than_that_of_the_objective_is_refused(process):
-    with pytest.raises(ValueError, match=r"ContinuousAbsorbing .* is not of this process: .* at t = "):
+    with pytest.raises(ValueError, match=r"ContinuousAbsorbing .* does not fit this process: .* at t = "):
         configs.ContinuousAbsorbing(mask_id=3).check_process(process())

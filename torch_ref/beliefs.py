@@ -19,8 +19,8 @@ def refuse_unknown_belief(f: Callable[P, R]) -> Callable[P, R]:
     """Returns f, which then refuses a belief that is none."""
     # In older versions `first_step` was an argument in the place that `belief` has now.
     gone = (
-        'first_step is gone: leave "bayes" out, it is the rule of every belief but "official"; '
-        'write belief="official" for "x0"'
+        'first_step no longer exists: write belief="official" for "x0", and leave "bayes" out, the '
+        "rule of all other beliefs"
     )
     beliefs = get_args(Belief)
 

@@ -12,7 +12,7 @@ def real_array(name: str, x: Any) -> np.ndarray:
     try:
         array = np.asarray(x)
     except ValueError as error:
-        raise TypeError(f"{name} is no array ({error}): make its rows equally long") from error
+        raise TypeError(f"{name} is not an array ({error}): make its rows equally long") from error
     # To NumPy bfloat16 is of no kind of number.
     if array.dtype.kind not in "iuf" and array.dtype.name != "bfloat16":
         raise TypeError(f"{name} is {describe(x)}, expected an array of real numbers: pass float64")

@@ -5,8 +5,8 @@ from typing import Any
 # `first_step` was the rule at t = 1, an argument in the place that `belief` has now.
 FIRST_STEPS = ("bayes", "x0")
 FIRST_STEP_IS_GONE = (
-    'first_step is gone: leave "bayes" out, it is the rule of every belief but "official"; '
-    'write belief="official" for "x0"'
+    'first_step no longer exists: write belief="official" for "x0", and leave "bayes" out, the rule of '
+    "all other beliefs"
 )
 
 

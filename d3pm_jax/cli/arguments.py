@@ -100,7 +100,7 @@ def take_path(words: list[str]) -> Path | None:
 def check_grid(grid: str, steps: object) -> None:
     """Raises UserError where --grid dp has no number of steps to find the best of."""
     if grid == "dp" and steps is None:
-        raise UserError("--grid dp says which steps --steps takes: pass both, as --steps 20 --grid dp")
+        raise UserError("--grid dp chooses which steps --steps keeps: pass both, as --steps 20 --grid dp")
 
 
 def open_with_others(command: Computation, batch_size: int) -> Run:
@@ -130,7 +130,7 @@ def open_named(command: Checkpoint, batch_size: int, folder: Path | None = None)
     # Commands that compute for hours say now that they could not write what they find.
     results = command.workdir if folder is None else folder
     if results.is_dir() and not os.access(results, os.W_OK):
-        raise UserError(f"{results} cannot be written to, where the results go: change its permissions")
+        raise UserError(f"cannot write the results to {results}: change its permissions")
     return run
 
 

@@ -178,7 +178,7 @@ def _check_options(command: EvalCommand, run: Run) -> None:
         run.parts.method.compile_bound(command.calls, command.seed)
     elif command.calls > min(command.steps):
         raise UserError(
-            f"calls = {command.calls}: it must be in 1..{min(command.steps)}, the fewest steps asked for"
+            f"calls = {command.calls}: it must be in 1..{min(command.steps)}, the smallest number of --steps"
         )
 
 

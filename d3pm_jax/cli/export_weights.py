@@ -42,7 +42,7 @@ def execute(command: ExportCommand, words: list[str]) -> int:
         raise UsageError("the following arguments are required: --to")
     path = command.out or command.workdir / f"weights{SUFFIX}"
     if path.suffix != SUFFIX:
-        raise UserError(f"--out {path}: the file is one of safetensors, name it FILE{SUFFIX}")
+        raise UserError(f"--out {path}: a safetensors file is written, so name it FILE{SUFFIX}")
     set_up()
     run = open_named(command, 1, folder=path.parent)
     exported.export(run, path, command.raw)

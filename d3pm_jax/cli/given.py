@@ -49,10 +49,11 @@ def check_options(given: Path | None, known: str | None, strength: float | None)
     """Raises UsageError for options that do not go together, or a strength that is none."""
     for option, value in (("known", known), ("strength", strength)):
         if value is not None and given is None:
-            raise UsageError(f"argument --{option}: say of which examples, as --given FILE")
+            raise UsageError(f"argument --{option}: pass the examples too, as --given FILE")
     if given is not None and known is None and strength is None:
         raise UsageError(
-            "argument --given: say which elements stay, as --known MASK, or how far to go, as --strength 0.5"
+            "argument --given: pass --known MASK too (which elements stay), or --strength 0.5 (how far "
+            "to edit)"
         )
     if strength is not None and not 0 < strength <= 1:
         raise UsageError(f"argument --strength: it must be above 0, and at most 1, got {strength}")

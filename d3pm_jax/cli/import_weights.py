@@ -94,7 +94,9 @@ def _import_ours(command: ImportCommand, file: Path, config_path: Path | None, w
     for field in dataclasses.fields(command):
         if field.name not in ("workdir", "config") and getattr(command, field.name) != field.default:
             flag = "--" + field.name.replace("_", "-")
-            raise UserError(f"{flag} is for checkpoints of other programs, {file} is none: leave it out")
+            raise UserError(
+                f"{flag} is only for checkpoints of other programs, and {file} is not one: leave it out"
+            )
     base = exported.read_config(file) if config_path is None else config_io.read_config_file(config_path)
     config = reading.apply_overrides(base, words, USAGE)
     if command.workdir is None:
@@ -144,7 +146,10 @@ def _write_network(command: ImportCommand, file: Path, folder: Path) -> None:
         print(f"note: images of {size[0]} x {size[1]}: the file does not say (--size)")
     foreign.write_weights(folder, checkpoint, size)
     print(f"{checkpoint.weights_kind} weights: {folder / WEIGHTS}")
-    print("a network for Python, no run: for one pass --config CONFIG (see d3pm import --help)")
+    print(
+        "this is a network to use from Python, not a run: to begin a run, pass --config CONFIG (see d3pm "
+        "import --help)"
+    )
 
 
 def _write_run(
@@ -155,16 +160,20 @@ def _write_run(
     config = build.fill_in(config, description)
     checkpoint, _ = _read_network(command, file, config, config_path)
     if command.size is not None:
-        raise UserError(f"--size {list(command.size)}: the data of {config_path} has a size; leave it out")
+        raise UserError(
+            f"--size {list(command.size)}: the size follows from the data of {config_path}; leave it out"
+        )
     foreign.check_data(file, checkpoint, description, config_path)
     fitted = foreign.fit_config(config, checkpoint, description)
-    print(f"note: in place of the model of {config_path}: {one_line(fitted.model, 400)}")
+    print(f"note: this model replaces that of {config_path}: {one_line(fitted.model, 400)}")
     if fitted.head != config.head:
         head = one_line(fitted.head, 200)
-        print(f"note: in place of the head of {config_path}, as the program has it: {head}")
+        print(f"note: this head of the program replaces that of {config_path}: {head}")
     T = foreign.begin_run(file, checkpoint, fitted, description, folder, config_path)
     if checkpoint.T != T:
-        print(f"note: the process has T = {T}, the network was made for {checkpoint.T} steps (--max-time)")
+        print(
+            f"note: the process has T = {T}, but the network was made for {checkpoint.T} steps (--max-time)"
+        )
     print(f"{checkpoint.weights_kind} weights: {folder / WEIGHTS}")
     print(f"it is step 0 of a new run in {folder}, for d3pm sample, eval and train --resume")
 

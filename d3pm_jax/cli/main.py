@@ -20,10 +20,10 @@ from d3pm_jax.machine import signals
 GRACE = 3.0  # seconds that the first process waits, before it ends, for others that fail as it does
 # What to do about an error of the operating system.
 CURES = {
-    errno.ENOSPC: "make room and run it again, a training with --resume: what was saved is whole",
-    errno.ENOENT: "check the path, and that its folder is there",
+    errno.ENOSPC: "make room and run the command again, a training with --resume: what was saved is intact",
+    errno.ENOENT: "check the path, and that its folder exists",
     errno.EISDIR: "name a file in it",
-    errno.ENOTDIR: "name a folder where it has a file",
+    errno.ENOTDIR: "a part of this path is a file, name a folder there",
 }
 # How JAX begins what it says of a device that JAX_PLATFORMS asks for and that it cannot use.
 NO_DEVICE = ("Unable to initialize backend", "Unknown backend")

@@ -234,10 +234,10 @@ def refuse_unknown(words: list[str], name: str) -> None:
     if not words:
         return
     if words[0].partition("=")[0] == "--workdir":
-        raise UsageError(f"unknown argument --workdir: the folder comes without it, as in d3pm {name} DIR")
+        raise UsageError(f"unknown argument --workdir: pass the folder alone, as in d3pm {name} DIR")
     word = one_line(words[0], 80)
     if not words[0].startswith("-"):
-        raise UsageError(f"unexpected argument {word}: d3pm {name} takes one DIR, and after it options")
+        raise UsageError(f"unexpected argument {word}: d3pm {name} takes one DIR, followed by options")
     raise UsageError(f"unknown argument {word}: see d3pm {name} --help")
 
 

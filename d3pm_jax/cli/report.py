@@ -44,7 +44,7 @@ def execute(command: ReportCommand, words: list[str]) -> int:
     if not command.workdirs:
         raise UsageError("the following arguments are required: DIR")
     if command.out is not None and command.out.suffix.lower() in OTHER_FORMATS:
-        raise UserError(f"--out {command.out}: the page is one of HTML, name it FILE.html")
+        raise UserError(f"--out {command.out}: an HTML page is written, so name it FILE.html")
     runs = []
     for workdir in command.workdirs:
         runs.append(open_run(workdir, command.own_file, command.step, data_dir=command.data_dir))

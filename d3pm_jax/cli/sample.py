@@ -39,9 +39,9 @@ from d3pm_jax.storage.names import MADE_FROM
 
 GIF_CHAINS = 25  # samples in the GIF
 CLAMPED = (
-    "known elements stand among noise that the network was trained without: the others follow them only "
-    "roughly, by --sampler repaint more closely, see docs/how-to/inpaint.md; exact for Absorbing with "
-    "see_time=False"
+    "note: the network was not trained with known elements among the noise, so the others fit them "
+    "only roughly: --sampler repaint fits them more closely, Absorbing with see_time=False exactly; "
+    "see docs/how-to/inpaint.md"
 )
 
 
@@ -167,8 +167,8 @@ def execute(command: SampleCommand, words: list[str]) -> int:
         sampler_name = describe_sampler(sampler)
     if command.gif and planned is not None and not planned.rows_are_steps:
         raise UserError(
-            f"--gif: a GIF shows x_t by t, and the rows of the sampler {sampler_name} are no steps of the "
-            f"process; leave it out"
+            "--gif: a GIF shows x_t at each step of the process, and the rows of the sampler "
+            f"{sampler_name} are not such steps; leave it out"
         )
     times = times_to_show(run.parts, planned, num_states)
     check_gif(command.gif, times)

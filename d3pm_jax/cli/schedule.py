@@ -100,7 +100,7 @@ def _name_paths(paths: list[Path]) -> dict[str, Path]:
     if len(by_path) < len(paths):
         texts = list(map(str, paths))
         twice = next(name for name in by_path if texts.count(name) > 1)
-        raise UserError(f"{twice} is there more than once: pass each config once")
+        raise UserError(f"{twice} is passed more than once: pass each config once")
     return by_name if len(by_name) == len(paths) else by_path
 
 

@@ -70,7 +70,7 @@ def execute(command: TrainCommand, words: list[str]) -> int:
         return 0
     if command.dry_run:
         if command.address.coordinator is not None:
-            raise UserError("--dry-run is of one process: leave out --coordinator, or --dry-run")
+            raise UserError("--dry-run uses a single process: leave out --coordinator, or --dry-run")
         _set_up(command, config)
         parts, _ = loop.build_run(config)
         print(cost.describe_cost(cost.measure_step(parts)[0], parts))
@@ -118,14 +118,14 @@ def read_train_config(command: TrainCommand, path: Path | None, words: list[str]
     """Returns the config of a file, or of the run to resume, with the fields that words override."""
     if path is not None and command.own_file is not None and command.start is None:
         raise UserError(
-            f"--config {command.own_file} is for a run that is resumed without CONFIG: leave one out"
+            f"--config {command.own_file} is for resuming a run without CONFIG: leave out one of the two"
         )
     if command.resume and command.start is not None:
-        raise UserError("--from begins a new run, --resume goes on with one: leave one out")
+        raise UserError("--from begins a new run, but --resume continues one: leave out one of the two")
     if command.resume and command.workdir is None:
-        raise UserError("--resume goes on with the run in a folder: pass it, as --workdir DIR --resume")
+        raise UserError("--resume continues the run in a folder: pass it, as --workdir DIR --resume")
     if path is None and command.own_file is not None and not command.resume:
-        raise UserError(f"no config: it comes first, without --config: d3pm train {command.own_file}")
+        raise UserError(f"no config: pass it first and without --config, as in d3pm train {command.own_file}")
     if path is not None or not command.resume or command.workdir is None:
         _check_is_no_run(command, path)
         return reading.read_overridden_config(path, words, USAGE)
@@ -144,13 +144,13 @@ def _check_is_no_run(command: TrainCommand, path: Path | None) -> None:
     """Raises UserError where CONFIG is a folder, or a run is named without CONFIG and without --resume."""
     if path is not None and path.is_dir():
         raise UserError(
-            f"{path} is a folder, and CONFIG a Python file: pass one, or go on with a run by "
-            f"d3pm train --workdir DIR --resume"
+            f"{path} is a folder, but CONFIG is a Python file: pass one, or resume a run by d3pm train "
+            "--workdir DIR --resume"
         )
     if path is not None and path.name == names.CONFIG and path.is_file():
         raise UserError(
-            f"{path} is a file of a run: pass the .py file that defines get_config() to begin a new run, or "
-            f"go on with this one by d3pm train --workdir {path.parent} --resume"
+            f"{path} is a file of a run: pass the .py file that defines get_config() to begin a new "
+            f"run, or resume this one by d3pm train --workdir {path.parent} --resume"
         )
     if path is None and command.workdir is not None and (command.workdir / names.CONFIG).is_file():
         raise UserError(f"{command.workdir} holds a run already: pass --resume to go on with it")

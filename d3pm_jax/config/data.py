@@ -420,7 +420,7 @@ class Arrays(Grey):
             labels["valid_labels"] = self.valid_labels
         missing = [name for name, value in labels.items() if value is None]
         if 0 < len(missing) < len(labels):
-            raise ValueError(f"data.{missing[0]} = None: labels need {', '.join(labels)} together")
+            raise ValueError(f"data.{missing[0]} = None: labels need all of {', '.join(labels)}")
         if self.valid is None and self.valid_labels is not None:
             raise ValueError(f"data.valid_labels = {self.valid_labels!r} without data.valid: name both")
 
@@ -429,7 +429,7 @@ class Arrays(Grey):
             conditions["valid_conditions"] = self.valid_conditions
         missing = [name for name, value in conditions.items() if value is None]
         if 0 < len(missing) < len(conditions):
-            raise ValueError(f"data.{missing[0]} = None: conditions need {', '.join(conditions)} together")
+            raise ValueError(f"data.{missing[0]} = None: conditions need all of {', '.join(conditions)}")
         if self.valid is None and self.valid_conditions is not None:
             raise ValueError(
                 f"data.valid_conditions = {self.valid_conditions!r} without data.valid: name both"
@@ -468,8 +468,8 @@ class Arrays(Grey):
             raise DatasetError(f"{name} has dtype {labels.dtype}: labels are integers, as by y.astype(int)")
         if labels.shape != (len(x),):
             raise DatasetError(
-                f"{name} has shape {labels.shape}, and {x_file} {x.shape}: write {(len(x),)}, a label for "
-                f"each example"
+                f"{name} has shape {labels.shape}, but {x_file} has {x.shape}: write labels of shape "
+                f"{(len(x),)}, one for each example"
             )
         return data.ArraySource(x, labels, x_file, conditions)
 
@@ -609,13 +609,16 @@ class Text(Tokens):
         total = sum(Fraction(str(share)) for share in self.split)
         if total != 1 or not (self.split[0] and self.split[2]):
             raise ValueError(
-                f"data.split = {self.split}: train, valid and test are shares that sum to 1, and train and "
-                f"test not 0"
+                f"data.split = {self.split}: the shares of train, valid and test must sum to 1, and "
+                "those of train and test must be above 0"
             )
         if self.test is None and self.valid is not None:
             raise ValueError(f"data.valid = {self.valid!r} without data.test: name both, or leave it out")
         if self.test is not None and self.split != SHARES:
-            raise ValueError(f"data.split = {self.split} with data.test: nothing is cut then, leave one out")
+            raise ValueError(
+                f"data.split = {self.split} with data.test: a split cuts a single text, so leave one of "
+                "them out"
+            )
 
     def corpus(self) -> Corpus:
         one_document_per_line = self.packing == "padded"
@@ -705,7 +708,7 @@ def find_standard_file(folder: str, name: str, size: int) -> str:
     """
     path = Path(folder).expanduser() / name
     packed = path.with_name(f"{name}.zip")
-    cure = f"download mattmahoney.net/dc/{name}.zip there, with {size:,} bytes in it"
+    cure = f"download mattmahoney.net/dc/{name}.zip to this folder; it unpacks to {size:,} bytes"
     if not (path.is_file() or packed.is_file()):
         raise DatasetError(f"no file {path}, nor {packed.name}: {cure}")
     try:

@@ -87,8 +87,8 @@ def filled_field(part: Any, name: str) -> Any:
     value = getattr(part, name)
     if _is_data(name, value):
         raise ValueError(
-            f'{type(part).__name__}.{name} = "data" is not filled in yet: training does it, as '
-            f"config.from_data.fill(config, categories, counts) does; or write the number"
+            f'{type(part).__name__}.{name} = "data" is not filled in yet: call '
+            "config.from_data.fill(config, categories, counts), as training does, or write the number"
         )
     return value
 

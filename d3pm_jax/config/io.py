@@ -386,7 +386,8 @@ def _decode(node: Any, own_classes: Mapping[str, type]) -> Any:
     class_name = node.get("class")
     if not isinstance(class_name, str):
         raise UserError(
-            f"the saved config has a part of class {one_line(repr(class_name))}, which is no name"
+            f"the saved config has a part of class {one_line(repr(class_name))}, which is not the name "
+            "of a class"
         )
     cls = _find_class(class_name, fields, own_classes)
     for base, former_defaults in FORMER_DEFAULTS.items():
@@ -418,8 +419,8 @@ def _find_class(class_name: str, fields: dict[str, Any], own_classes: Mapping[st
         cls = own_classes.get(class_name.removeprefix(OWN))
         if cls is None:
             raise UserError(
-                f"the config has a part {one_line(class_name.removeprefix(OWN))} of its own: pass --config "
-                f"FILE, which defines it"
+                f"the config has a part {one_line(class_name.removeprefix(OWN))} of the user's own: "
+                "pass --config FILE, the Python file that defines it"
             )
         return cls
 

@@ -215,7 +215,10 @@ class NoisyClassifier(Model):
 
     def build(self, spec: Spec, rngs: nnx.Rngs) -> nnx.Module:
         if spec.classes is None:
-            raise ValueError("the data has no labels, and NoisyClassifier is trained to tell them")
+            raise ValueError(
+                "the data has no labels, but NoisyClassifier is trained to predict them: take data with "
+                "labels"
+            )
         if spec.remat:
             raise ValueError("train.remat = True does nothing in NoisyClassifier: leave it out")
         options = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}

@@ -58,8 +58,8 @@ class Objective(CheckedPart):
         """Raises ValueError for a head, or times, that it cannot be minimised with."""
         if timesteps.real:
             raise ValueError(
-                f"timesteps = {timesteps} draws real times, {type(self).__name__} needs whole steps: "
-                f"take LowDiscrepancy()"
+                f"timesteps = {timesteps} draws real times, but {type(self).__name__} needs whole "
+                "steps: take LowDiscrepancy()"
             )
 
 
@@ -147,7 +147,8 @@ class StochasticBound(X0Objective):
             return
         if jnp.isinf(losses.prior_kl(process, jnp.zeros((), jnp.int32))):
             raise ValueError(
-                "the prior KL, and so the stochastic bound, is infinite: end process.beta at 1, as Reciprocal"
+                "the prior KL, and so the stochastic bound, is infinite: end process.beta at 1, as "
+                "Reciprocal() does"
             )
 
 
@@ -175,8 +176,8 @@ class Continuous(Objective):
     def check_beside(self, head: Head, timesteps: Timesteps) -> None:
         if not timesteps.real:
             raise ValueError(
-                f"timesteps = {timesteps} draws whole steps, {type(self).__name__} needs real times: "
-                f"set timesteps=RealTimes()"
+                f"timesteps = {timesteps} draws whole steps, but {type(self).__name__} needs real "
+                "times: set timesteps=RealTimes()"
             )
 
     @values_in_range()
@@ -249,8 +250,8 @@ def _check_same(objective: Continuous, process: Process, pi: Array) -> None:
     off = np.abs(np.exp(process.log_q_probs(x0, jnp.asarray(t))) - expected).max(axis=-1)  # [steps]
     if off.max() > NEAR:
         raise ValueError(
-            f"{name} with alpha = {objective.alpha} is not of this process: q(x_t | x_0) differs by "
-            f"{off.max():.2g} at t = {t[off.argmax()]}; give the process the same schedule (and mask)"
+            f"{name} with alpha = {objective.alpha} does not fit this process: q(x_t | x_0) differs by "
+            f"{off.max():.2g} at t = {t[off.argmax()]}; give both the same schedule and mask"
         )
 
 

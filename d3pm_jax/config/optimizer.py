@@ -99,8 +99,8 @@ class WSDRate(Rate):
     def check(self) -> None:
         if self.decay_steps > self.steps:
             raise ValueError(
-                f"optimizer.rate.decay_steps = {self.decay_steps}: it falls in the last of "
-                f"optimizer.rate.steps = {self.steps}; pass fewer"
+                f"optimizer.rate.decay_steps = {self.decay_steps} is more than optimizer.rate.steps = "
+                f"{self.steps}: pass fewer"
             )
 
     def check_steps(self, steps: int) -> None:

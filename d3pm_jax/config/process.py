@@ -115,7 +115,7 @@ class Argmax(Process):
 
     def build(self) -> processes.Process:
         raise UserError(
-            "process = Argmax() is of a flow, which adds no noise step by step: this needs a diffusion"
+            "process = Argmax() is for a flow, which adds no noise step by step, but this needs a diffusion"
         )
 
 

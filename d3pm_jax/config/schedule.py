@@ -47,7 +47,10 @@ class Schedule:
         beta = build_betas(self, steps)
         if np.any(beta == 1):
             t = int(np.argmax(beta == 1)) + 1
-            raise ValueError(f"beta = 1 at t = {t} would last for ever: stop below 1, or MutualInformation()")
+            raise ValueError(
+                f"beta = 1 at t = {t} is reached only after an infinite time: take a schedule that ends "
+                "below 1, or MutualInformation()"
+            )
         return -np.log1p(-beta)
 
 
@@ -169,8 +172,9 @@ class MutualInformation(Schedule):
 
     def build(self, steps: int) -> np.ndarray:
         raise ValueError(
-            "MutualInformation() depends on what a step does: it is for Uniform, Marginal, FromRate, "
-            "Hierarchical and Absorbing; take another schedule here, for a mask Reciprocal()"
+            "MutualInformation() depends on what a step does, and is only for Uniform, Marginal, "
+            "FromRate, Hierarchical and Absorbing; take another schedule, such as Reciprocal() for a "
+            "mask"
         )
 
     def resampling(self, steps: int, pi: np.ndarray) -> np.ndarray:
@@ -197,8 +201,8 @@ class MutualInformation(Schedule):
 
     def _refuse_power(self, steps: int, size: str, cure: str) -> NoReturn:
         raise ValueError(
-            f"MutualInformation.power = {self.power:g} is too {size} for {steps} steps: some remove "
-            f"less than {NEAREST:g} of the information; choose a {cure} power, or fewer steps"
+            f"MutualInformation.power = {self.power:g} is too {size} for {steps} steps: some steps "
+            f"remove less than {NEAREST:g} of the information; choose a {cure} power, or fewer steps"
         )
 
     def _histogram(self, K: int) -> np.ndarray:
@@ -206,7 +210,7 @@ class MutualInformation(Schedule):
         p0 = np.array(filled_field(self, "p0"), np.float64)
         if len(p0) > K:
             raise ValueError(
-                f"MutualInformation.p0 has {len(p0)} categories, the process {K}: leave some out"
+                f"MutualInformation.p0 has {len(p0)} categories, but the process has {K}: leave some out"
             )
         # An extra mask never occurs in the data.
         return np.pad(p0, (0, K - len(p0)))

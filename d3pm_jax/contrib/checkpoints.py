@@ -60,7 +60,7 @@ def read_network(path: Path, user_options: ImportOptions) -> Foreign:
     try:
         tree = _keep_named_entries(tree, {})
     except RecursionError:
-        raise ValueError(f"{path} holds dicts too deep in each other: pass a checkpoint") from None
+        raise ValueError(f"{path} holds dicts that are nested too deep: pass a checkpoint") from None
 
     for program in _PROGRAMS[kind]:
         try:

@@ -181,14 +181,16 @@ def read_check(path: Path) -> dict[str, np.ndarray]:
             arrays = {name: file[name] for name in ("x", "t", "label", "logits") if name in file.files}
     except Exception as error:
         # A damaged archive makes NumPy and zipfile raise errors of many classes.
-        raise UserError(f"{path} is damaged, or no .npz file ({one_line(error)}): write it again") from error
+        raise UserError(
+            f"{path} is damaged, or not an .npz file ({one_line(error)}): write it again"
+        ) from error
 
     missing = [name for name in ("x", "t", "logits") if name not in arrays]
     if missing:
         raise UserError(f"{path} holds no {', '.join(missing)}: pass x, t, logits, and label if there is one")
     wrong = [name for name, array in arrays.items() if not _is_finite(array)]
     if wrong:
-        raise UserError(f"{path} holds {', '.join(wrong)} that are no finite numbers: write it again")
+        raise UserError(f"{path} holds {', '.join(wrong)} that are not finite numbers: write it again")
     return arrays
 
 
@@ -260,7 +262,7 @@ def compare_logits(
     wide = logit_difference(check, foreign, model, wide=True)
     text = f"logits differ from {check_file} by {narrow:.1e} of the largest, {wide:.1e} in float64"
     if not narrow <= TOLERANCE:
-        cure = "see what was assumed, or whether the check is of these weights"
+        cure = "check what the notes above assume, and that the logits are from these weights"
         if foreign.logistic and arrays["logits"].dtype != np.float64:
             cure = f"compute it in float64, {_COARSE}"
         raise UserError(f"{file}: {text}, more than {TOLERANCE:g}: {cure}")
@@ -299,15 +301,17 @@ def check_data(file: Path, foreign: Foreign, description: Description, config_na
     shape = description.shape
     if len(shape) != 3 or shape[-1] != foreign.channels:
         raise UserError(
-            f"{file} is for images of {foreign.channels} channels, the data of {config_name} has shape "
-            f"{shape}: pass a config of other data"
+            f"{file} is for images of {foreign.channels} channels, but the data of {config_name} has "
+            f"shape {shape}: pass a config of other data"
         )
     if foreign.classes not in (None, description.classes):
         classes = "no labels"
         if description.classes is not None:
             classes = f"{description.classes} classes"
         cure = f"pass a config whose data has {foreign.classes} classes"
-        raise UserError(f"{file} is told one of {foreign.classes} classes, the data has {classes}: {cure}")
+        raise UserError(
+            f"{file} takes labels of {foreign.classes} classes, but the data has {classes}: {cure}"
+        )
 
 
 def begin_run(
@@ -339,7 +343,7 @@ def begin_run(
     T = parts.process.T
     if foreign.K != K:
         cure = "change the process, or pass --categories"
-        raise UserError(f"{file} has K = {foreign.K}, the process of {config_name} has {K}: {cure}")
+        raise UserError(f"{file} has K = {foreign.K}, but the process of {config_name} has {K}: {cure}")
     try:
         params = twin.from_torch(parts.state.params, foreign.tensors)
     except ValueError as error:

@@ -325,7 +325,9 @@ def assemble_unet(
     widths = [checked_shape(level.blocks[0], "conv1.weight", 4)[0] for level in reversed(up)]
     uneven_widths = [width for width in widths if width % ch]
     if uneven_widths:
-        raise ValueError(f"its levels are {uneven_widths} wide, no multiples of the first convolution, {ch}")
+        raise ValueError(
+            f"its levels are {uneven_widths} wide, which are not multiples of the first convolution, {ch}"
+        )
 
     modules = {"mid_attn": mid.attns[0], "mid_block1": mid.blocks[0], "mid_block2": mid.blocks[1]}
     modules |= _name_levels("down", down)
@@ -384,4 +386,4 @@ def refuse_left(tensors: Tensors) -> None:
     listed = ", ".join(names[:3])
     if len(names) > 3:
         listed += f" and {len(names) - 3} more"
-    raise ValueError(f"no part of the network is {listed}")
+    raise ValueError(f"it has tensors that no part of the network takes: {listed}")

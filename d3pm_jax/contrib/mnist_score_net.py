@@ -116,7 +116,10 @@ def _time_dependent_weights(weights: np.ndarray | None, T: int, notes: list[str]
     if numbers.ndim != 1 or len(numbers) < 1 or not np.isfinite(numbers).all():
         raise ValueError(f"{_WEIGHTS} of shape {weights.shape} are not finite numbers by time")
     if len(numbers) != T:
-        notes.append(f"{len(numbers)} {_WEIGHTS} for {T} steps: the last one goes on, more are left out")
+        notes.append(
+            f"{len(numbers)} {_WEIGHTS} for {T} steps: the last one is repeated, or those beyond T are left "
+            "out"
+        )
     last = float(numbers[-1])
     extended = [*numbers.tolist(), *[last] * T]
     by_step = extended[:T]

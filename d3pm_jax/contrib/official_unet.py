@@ -61,7 +61,7 @@ def read_flax_file(path: Path) -> Any:
     except Exception as error:
         # Damaged bytes make msgpack and NumPy raise errors of many classes.
         reason = one_line(f"{type(error).__name__}: {error}")
-        raise ValueError(f"{path} is damaged, or no checkpoint ({reason}): take another copy") from error
+        raise ValueError(f"{path} is damaged, or not a checkpoint ({reason}): take another copy") from error
 
 
 def recognises_tree(tree: Any) -> bool:
@@ -216,7 +216,7 @@ def _as_torch(params: dict[str, Any]) -> Tensors:
             return
         module, _, leaf = path.rpartition(".")
         if leaf not in _LEAVES or not isinstance(node, np.ndarray):
-            raise ValueError(f"{path} is no array of a network")
+            raise ValueError(f"{path} is not an array of a network")
         module_name = module.rpartition(".")[2]
         tensors[f"{module}.{_LEAVES[leaf]}"] = _transpose(_join_heads(node, module_name, leaf))
 

@@ -165,7 +165,9 @@ def _take_attention(tensors: Tensors, path: str, heads: int) -> Tensors:
     attention = layout.as_linear(layout.take_modules(tensors, path, names), "qkv", "proj_out")
     rows, C = layout.checked_shape(attention, "qkv.weight", 2)
     if rows != 3 * C or C % heads or attention["qkv.bias"].shape != (rows,):
-        raise ValueError(f"{path}.qkv of shape {(rows, C)} is no q, k, v of {heads} heads: change --heads")
+        raise ValueError(
+            f"{path}.qkv of shape {(rows, C)} does not split into q, k, v of {heads} heads: change --heads"
+        )
     for leaf in ("weight", "bias"):
         qkv = attention.pop(f"qkv.{leaf}")  # [3 C, C] or [3 C]
         by_head = qkv.reshape(heads, 3, C // heads, *qkv.shape[1:])

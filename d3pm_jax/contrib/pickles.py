@@ -71,7 +71,7 @@ def read_torch_file(path: Path) -> Any:
     except Exception as error:
         # A damaged archive or pickle makes zipfile, pickletools and the reader raise errors of many classes.
         reason = one_line(f"{type(error).__name__}: {error}")
-        raise ValueError(f"{path} is damaged, or none of torch.save ({reason}): {RESAVE}") from error
+        raise ValueError(f"{path} is damaged, or not a file of torch.save ({reason}): {RESAVE}") from error
 
 
 def _read_entry(archive: zipfile.ZipFile, name: str) -> bytes:

@@ -74,7 +74,7 @@ def train_batches(
                 if name in unnumbered:
                     unnumbered[name] = np.array(unnumbered[name])
             changed = random_map(unnumbered, rng)
-            check_example(changed, f"random_map makes of example {example['number']}")
+            check_example(changed, f"random_map turns example {example['number']} into")
             return {**changed, "number": example["number"]}
 
         dataset = dataset.random_map(change)
@@ -235,9 +235,7 @@ def _stack_x(
                 f"x of example {number} has shape {array.shape}, expected {shape}: give all one shape"
             )
         if not array.size:
-            raise DatasetError(
-                f"x of example {number} has shape {array.shape}: it holds nothing, leave it out"
-            )
+            raise DatasetError(f"x of example {number} has shape {array.shape}: it is empty, leave it out")
     return np.stack(arrays)
 
 
@@ -246,7 +244,7 @@ def _read_array(example: Example, name: str, number: int) -> np.ndarray:
     try:
         return np.asarray(example[name])
     except ValueError as error:
-        raise DatasetError(f"{name} of example {number} is no array: {error}") from error
+        raise DatasetError(f"{name} of example {number} is not an array: {error}") from error
 
 
 def _check_all_have(examples: Sequence[Example], numbers: Sequence[int], name: str) -> None:
@@ -300,7 +298,7 @@ def _stack_labels(
                 from_one = ", or subtract 1 from all where they count from 1"
             raise DatasetError(
                 f"the label of example {number} is {label}, but classes = {classes} allows only "
-                f"0..{classes - 1}: mend the label, or set classes{from_one}"
+                f"0..{classes - 1}: correct the label, or set classes{from_one}"
             )
     return np.array(labels).astype(np.int32)
 

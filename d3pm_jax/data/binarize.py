@@ -60,8 +60,8 @@ def _intensity(example: dict[str, Any], levels: int) -> np.ndarray:
     x = np.asarray(example["x"])
     if x.size and not 0 <= x.min() <= x.max() < levels:
         raise DatasetError(
-            f"an example holds {x.min()}..{x.max()}, but its levels are 0..{levels - 1}: mend the data, or "
-            f"leave binarize out"
+            f"an example holds {x.min()}..{x.max()}, but its levels are 0..{levels - 1}: correct the "
+            "data, or leave binarize out"
         )
     return x / (levels - 1)
 

@@ -159,14 +159,15 @@ def check_stored(name: str, data_dir: str) -> None:
         foreign = [cls for cls in class_names if not cls.startswith("tensorflow_datasets.")]
         if foreign:
             raise DatasetError(
-                f"{path} would import {one_line(foreign[0])}: name the directory if you trust it"
+                f"{path} would import {one_line(foreign[0])}: pass the folder yourself (--data.dir DIR) "
+                "if you trust it"
             )
     with _quiet():
         prepared = _open_builder(name, data_dir).is_prepared()
     if not prepared:
         raise DatasetError(
-            f"{name} is not prepared in {data_dir}, which the run names: name the directory yourself to have "
-            f"it prepared there, --data.dir DIR, where DIR is the folder that holds its folder"
+            f"{name} is not prepared in {data_dir}, the folder that the run names: to prepare it there, "
+            "pass that folder yourself by --data.dir"
         )
 
 
@@ -278,8 +279,8 @@ def _prepare(builder: Any) -> None:
     # Where it is prepared in spite of an error, another process was faster.
     if not builder.is_prepared():
         raise DatasetError(
-            f"{builder.name} could not be prepared in {builder.data_dir} ({reason}): "
-            "remove that directory if it exists, put the cause right, and run again"
+            f"{builder.name} could not be prepared in {builder.data_dir} ({reason}): remove that "
+            "directory if it exists, correct the cause, and run again"
         ) from cause
 
 

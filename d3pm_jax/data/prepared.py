@@ -167,8 +167,8 @@ def _find_tokenizer_file(corpus: Corpus) -> Path:
     path = Path(corpus.tokenizer).expanduser()
     if not path.is_file():
         raise DatasetError(
-            f"data.tokenizer = {corpus.tokenizer!r}: there is no such file (from {Path.cwd()}); it is "
-            f"'characters', 'letters27', 'bytes', or a file of the tokenizers library"
+            f"data.tokenizer = {corpus.tokenizer!r}: there is no such file (from {Path.cwd()}); it must "
+            "be 'characters', 'letters27', 'bytes', or a file of the tokenizers library"
         )
     return path
 
@@ -252,8 +252,8 @@ def _check_letters(part: text.TextPart, documents: bool) -> None:
         return
     position = next(i for i, character in enumerate(part.text) if character not in letters)
     raise DatasetError(
-        f"{part.file} holds {part.text[position]!r} at character {part.start + position:,}, which is none of "
-        f"letters27, a-z and space: take data.tokenizer = 'characters', or clean the text"
+        f"{part.file} holds {part.text[position]!r} at character {part.start + position:,}, which is "
+        "not one of letters27 (a-z and space): take data.tokenizer = 'characters', or clean the text"
     )
 
 

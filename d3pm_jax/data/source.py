@@ -108,7 +108,9 @@ class ArraySource:
                 f"{name} has shape {x.shape}: examples are its rows, so it needs two axes, as x[:, None]"
             )
         if len(x) == 0:
-            raise DatasetError(f"{name} has shape {x.shape}, no examples: take one that has")
+            raise DatasetError(
+                f"{name} has shape {x.shape}, so it holds no examples: pass an array with some"
+            )
         if labels is not None:
             _check_integers(labels, f"the labels of {name}", "labels")
             if labels.shape != (len(x),):
@@ -199,7 +201,9 @@ def read_idx(folder: AnyPath, name: NonEmptyStr) -> np.ndarray:
     except (OSError, EOFError, zlib.error) as error:
         raise DatasetError(f"{path} is damaged ({error}): download it again") from error
     if len(content) < 4 or content[:3] != bytes([0, 0, UINT8]):
-        raise DatasetError(f"{path} is no idx file of bytes: put the four idx files of the data set there")
+        raise DatasetError(
+            f"{path} is not an idx file of bytes: put the four idx files of the data set there"
+        )
 
     # The header is four bytes, of which the last is the number of axes, and the sizes of the axes, of four
     # bytes each. In a damaged file there may be fewer sizes than axes.

@@ -71,7 +71,7 @@ class FileTokenizer:
         except Exception as error:
             # The library raises plain Exception.
             raise DatasetError(
-                f"{path} is no file of the tokenizers library ({one_line(error)}): save it anew"
+                f"{path} is not a file of the tokenizers library ({one_line(error)}): save it again"
             ) from error
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
@@ -116,8 +116,8 @@ def match_symbols(text: str, symbols: Sequence[str]) -> np.ndarray:
             if any(symbol.startswith(after_space) for symbol in category_by_bytes):
                 cure = ", or put a space before it"
             raise DatasetError(
-                f"no symbol of the text of the run fits {text[position]!r}, character {position:,} of "
-                f"{one_line(repr(text))}: leave it out{cure}"
+                f"the text that the run was trained on has no symbol for {text[position]!r}, character "
+                f"{position:,} of {one_line(repr(text))}: leave it out{cure}"
             )
         categories.append(category_by_bytes[content[start:end]])
         start = end

@@ -32,7 +32,7 @@ def compile_log_weights(log_weights: LogWeights, num_digits: int, draws: int, se
     @values_in_range()
     def compute(params: Any, process: None, x0: Any, index: Any, extra_inputs: dict[str, Any]) -> Array:
         if "weight" in extra_inputs:
-            raise UserError("the examples have weights, and a flow is of whole examples: leave weight out")
+            raise UserError("the examples have weights, but a flow takes whole examples: leave weight out")
         key = jax.random.fold_in(jax.random.key(seed), EVALUATION)
         keys = fold_in_each(key, index)
 

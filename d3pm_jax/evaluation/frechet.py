@@ -19,8 +19,8 @@ def check_enough(n: int, d: int, noun: str = "features") -> None:
     """Raises ValueError where n features of d numbers have a covariance without full rank: n <= d."""
     if n <= d:
         raise ValueError(
-            f"{n} {noun} of {d} numbers: their covariance has no full rank, and a Fréchet distance would say "
-            f"more of their number than of them; take {d + 1} or more"
+            f"{n} {noun} of {d} numbers are too few: their covariance does not have full rank, and a "
+            f"Fréchet distance would depend mostly on n; take {d + 1} or more"
         )
 
 

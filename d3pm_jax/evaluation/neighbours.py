@@ -86,7 +86,9 @@ def precision_recall(
     """
     for name, x in (("examples", real), ("samples", samples)):
         if len(x) <= k:
-            raise ValueError(f"{len(x)} {name}: none has a neighbour number {k}; take {k + 1} or more")
+            raise ValueError(
+                f"{len(x)} {name} are too few to have a neighbour number {k}: take {k + 1} or more"
+            )
     return PrecisionRecall(_covered(samples, real, k), _covered(real, samples, k))
 
 

@@ -40,7 +40,9 @@ def to_digits(code: Int[Array, "*S"], base: int, digits: int) -> Int[Array, "*S 
             digits.
     """
     powers = _powers(base, digits, code.ndim + 1)
-    allowed = AllowedRange(0, base**digits - 1, f"{digits} digits of base = {base} hold no more; take more")
+    allowed = AllowedRange(
+        0, base**digits - 1, f"digits = {digits} of base = {base} hold no larger code; take more digits"
+    )
     is_code = _check_range("code", code, allowed)
     return jnp.where(is_code[..., None], code[..., None] // powers % base, -1)
 

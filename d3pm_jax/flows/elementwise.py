@@ -138,8 +138,8 @@ def _invert_mixture_logit(z: Array, logit_weights: Array, means: Array, log_scal
         place = tuple(np.argwhere(~np.asarray(is_closed))[0].tolist())
         raise ValueError(
             f"the inverse does not converge at z[{', '.join(map(str, place))}] = {z[place]:g}, where "
-            f"log_scales go up to {log_scales[place].max():g}: make the conditioner return finite numbers, "
-            f"and bound these, as by bounded_log_scale"
+            f"log_scales go up to {log_scales[place].max():g}: make the conditioner return finite "
+            "numbers, and bound the log_scales, as bounded_log_scale does"
         )
     return jnp.where(is_closed, v, jnp.nan)
 

@@ -218,7 +218,7 @@ class Kind:
         """Returns how many states of a chain `save_samples` wants; raises UserError where no GIF is made."""
         if gif:
             raise UserError(
-                f"--gif: a GIF is of images, the data of this run is of kind {self.name!r}; leave it out"
+                f"--gif: no GIF is made of data of kind {self.name!r}, which this run has; leave it out"
             )
         return STATES
 
@@ -261,7 +261,8 @@ class Kind:
         for option, value in {"prompt": prompt, "infill": infill, "length": length}.items():
             if value is not None:
                 raise UserError(
-                    f"--{option}: it is of text, the data of this run is of kind {self.name!r}; leave it out"
+                    f"--{option} is only for text, but the data of this run is of kind {self.name!r}; "
+                    "leave it out"
                 )
         return None
 
@@ -348,8 +349,8 @@ class Kind:
             UserError: the data has no features, there are too few samples, or there is no such file.
         """
         raise UserError(
-            f"sample quality is of texts, and of images with 1 or 3 channels, and the data is of kind "
-            f"{self.name!r} and shape {self.description.shape}: leave --samples out"
+            "sample quality is measured for texts, and for images with 1 or 3 channels, but the data "
+            f"is of kind {self.name!r} and shape {self.description.shape}: leave --samples out"
         )
 
     def quality_options(self) -> str | None:

@@ -48,8 +48,9 @@ def check_measurable(description: Description, num: int, weights: Path | None) -
     classes = description.classes
     if weights is None and (shape[-1] != 1 or classes is None):
         raise UserError(
-            f"images of shape {shape} with {classes or 'no'} classes have no classifier to compare them by, "
-            f"as grey images with labels have: pass --inception FILE, {inception.WEIGHTS} of torch-fidelity"
+            f"there is no classifier to compare images of shape {shape} with {classes or 'no'} classes "
+            f"by, since it takes grey images with labels: pass --inception FILE, {inception.WEIGHTS} of "
+            "torch-fidelity"
         )
     if weights is not None and not weights.is_file():
         raise UserError(f"no file {weights}: pass {inception.WEIGHTS} of torch-fidelity, which you download")
@@ -150,6 +151,6 @@ def obtain_classifier(x: np.ndarray, labels: np.ndarray, description: Descriptio
     except ValueError as error:
         why = one_line(str(error).removeprefix(f"{path}: "))
         raise UserError(
-            f"{path} is no classifier of this data ({why}): delete it, and it is trained again"
+            f"{path} is not a classifier of this data ({why}): delete it, and it is trained again"
         ) from error
     return TrainedClassifier(params, metadata_of_file[twin.HASH])

@@ -72,12 +72,15 @@ class ImageKind(Kind):
             with Image.open(path, formats=["PNG"]) as picture:
                 pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise UserError(f"--given {path} cannot be read as a picture ({one_line(error)})") from error
+            raise UserError(
+                f"--given {path} cannot be read as a picture ({one_line(error)}): save it as a PNG file, or "
+                "pass an .npy file"
+            ) from error
         height, width = pixels.shape[:2]
         if (height, width) != shape[:2]:
             raise UserError(
-                f"--given {path} is {width} pixels wide and {height} high: an image of the run is {shape[1]} "
-                f"wide and {shape[0]} high, a pixel for each element"
+                f"--given {path} is {width} pixels wide and {height} high: resize it to {shape[1]} wide "
+                f"and {shape[0]} high, a pixel for each element"
             )
         levels = self.description.categories
         return np.round(pixels.reshape(shape) / 255 * (levels - 1)).astype(np.int32)

@@ -85,7 +85,7 @@ class MazeKind(Kind):
 
     def check_quality(self, num: int, inception: Path | None) -> None:
         if inception is not None:
-            raise UserError(f"--inception {inception}: it is of images, and paths are measured without it")
+            raise UserError(f"--inception {inception} measures samples of images: leave it out for paths")
 
     def prepare_quality(
         self, train: Split, test: Split, num: int, batch_size: int = 128, inception: Path | None = None

@@ -115,7 +115,7 @@ class PlaneKind(Kind):
 
     def check_quality(self, num: int, inception: Path | None) -> None:
         if inception is not None:
-            raise UserError(f"--inception {inception}: it is of images, and points are measured without it")
+            raise UserError(f"--inception {inception} measures samples of images: leave it out for points")
 
     def prepare_quality(
         self, train: Split, test: Split, num: int, batch_size: int = 128, inception: Path | None = None

@@ -115,7 +115,9 @@ class TextKind(Kind):
         """Returns the tokens that every sample has: those of a prompt, or of a text with gaps [MASK:N]."""
         longest = self.description.shape[0]
         if length is not None and length > longest:
-            raise UserError(f"--length {length}: the run has texts of at most {longest}; take fewer")
+            raise UserError(
+                f"--length {length}: the texts of the run have at most {longest} tokens; take fewer"
+            )
         length = length or longest
         if prompt is not None:
             return self._tokenize_pieces([prompt], "prompt", length)
@@ -140,7 +142,9 @@ class TextKind(Kind):
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, ValueError) as error:
-            raise UserError(f"--given {path} cannot be read as text ({one_line(error)})") from error
+            raise UserError(
+                f"--given {path} cannot be read as text ({one_line(error)}): save it in UTF-8"
+            ) from error
         lines = text.removesuffix("\n").split("\n")
         (length,) = shape
         rows = []
@@ -151,8 +155,8 @@ class TextKind(Kind):
                 raise UserError(f"--given {path}, line {number}: {error}") from error
             if len(tokens) != length:
                 raise UserError(
-                    f"--given {path}, line {number} has {len(tokens)} tokens, a sample {length}: write as "
-                    f"many in each line, or take --length"
+                    f"--given {path}, line {number} has {len(tokens)} tokens, but a sample has "
+                    f"{length}: write {length} tokens in each line, or pass --length"
                 )
             rows.append(tokens)
         return np.stack(rows)
@@ -162,7 +166,7 @@ class TextKind(Kind):
         # Gaps are added up before any is made, as a gap of a billion tokens would not fit the memory.
         gaps = sum(map(int, pieces[1::2]))
         if gaps > length:
-            raise UserError(f"--infill has gaps of {gaps} tokens, a sample {length}: shorten it")
+            raise UserError(f"--infill has gaps of {gaps} tokens, but a sample has {length}: shorten it")
 
         symbols = self.description.symbols or ()
         x0_pieces = []
@@ -182,7 +186,7 @@ class TextKind(Kind):
         x0 = np.concatenate(x0_pieces)
         known = np.concatenate(known_pieces)
         if len(x0) > length:
-            raise UserError(f"--{option} has {len(x0)} tokens, a sample {length}: shorten it")
+            raise UserError(f"--{option} has {len(x0)} tokens, but a sample has {length}: shorten it")
         padding = (0, length - len(x0))
         return Given(np.pad(x0, padding), np.pad(known, padding))  # [L], [L]
 

@@ -137,7 +137,8 @@ def run_training(
             steps = range(first_step + 1, config.train.steps + 1)
             if not steps:
                 outputs.terminal.print_line(
-                    f"nothing left to do: the run is at step {first_step}; --train.steps N goes on to step N"
+                    f"nothing left to do: the run is at step {first_step}; --train.steps N trains it to "
+                    "step N"
                 )
             with outputs.terminal.show_bar():
                 for step in cost.trace_steps(steps, trace, outputs.speed.wait):
@@ -376,7 +377,7 @@ class Outputs:
             figures = self._estimate_valid(state.ema)
             if any(map(math.isinf, figures.values())):
                 self.terminal.print_line(
-                    "the bound of the held-out examples is infinite: is beta 1 at the end?"
+                    "the bound of the held-out examples is infinite: check that process.beta ends at 1"
                 )
             else:
                 means |= {f"valid_{name}": value for name, value in figures.items()}

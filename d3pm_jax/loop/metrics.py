@@ -14,7 +14,7 @@ from d3pm_jax.files import parse_json
 from d3pm_jax.storage.names import LOSS_CURVE, METRICS
 from d3pm_jax.training.step import Metrics
 
-CURE = "delete that line, or the file, which curves alone are drawn from"
+CURE = "delete that line, or the file: nothing but curves is made from it"
 
 # In the order of causes: where the cross entropy is not finite the KL is not either, and so on. The first one
 # that is not finite names what to change.

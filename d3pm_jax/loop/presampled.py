@@ -155,11 +155,11 @@ def open_noise(parts: Parts, path: Path) -> Callable[[int], StepNoise]:
         version = header["version"]
         steps = int(header["steps"])
     except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{path} is damaged, or no noise file: presample it again") from error
+        raise UserError(f"{path} is damaged, or not a noise file: presample it again") from error
     if version != VERSION:
         raise UserError(f"noise file {path} has version {version}, expected {VERSION}: presample it again")
     if reader.num_records() != steps + 1:
-        raise _damaged_error(path, f"{reader.num_records()} records in place of {steps + 1}")
+        raise _damaged_error(path, f"{reader.num_records()} records instead of {steps + 1}")
 
     # What the noise follows from has to be what this run draws its noise from: a file of another seed would
     # train as well, and give other numbers than the run without a file. More steps than the run has are no

@@ -161,7 +161,9 @@ class WandbRun:
             yield
         except self._wandb.Error as error:
             message = one_line(error, 300)
-            raise UserError(f"Weights & Biases says '{message}': mend that, or leave out --wandb") from error
+            raise UserError(
+                f"Weights & Biases says '{message}': correct that, or leave out --wandb"
+            ) from error
 
 
 @contextmanager

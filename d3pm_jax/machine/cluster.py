@@ -91,8 +91,8 @@ def join_processes(address: Address, workdir: Path | None, heartbeat: int, saves
         # JAX has no error class for this: its text is "coordinator_address should be defined."
         if is_auto and "should be defined" in str(error):
             raise UserError(
-                "--coordinator auto: JAX finds no cluster here that it knows, as SLURM, Open MPI, Kubernetes "
-                "or a TPU pod; pass --coordinator HOST:PORT, --num-processes and --process-id"
+                "--coordinator auto: JAX finds no SLURM, Open MPI, Kubernetes or TPU pod here; pass "
+                "--coordinator HOST:PORT, --num-processes and --process-id"
             ) from error
         raise UserError(f"--coordinator {address.coordinator}: {one_line(error)}") from error
 
@@ -121,7 +121,9 @@ def _refuse_numbers(address: Address) -> None:
     numbers = {"num-processes": address.num_processes, "process-id": address.process_id}
     for flag, number in numbers.items():
         if number is not None:
-            raise UserError(f"--{flag} is of a run of several processes: pass --coordinator HOST:PORT too")
+            raise UserError(
+                f"--{flag} is only for a run of several processes: pass --coordinator HOST:PORT too"
+            )
 
 
 def _wait_for_first(address: Address) -> None:
@@ -142,7 +144,8 @@ def _wait_for_first(address: Address) -> None:
         raise UserError("--coordinator HOST:PORT needs --num-processes N and --process-id I, I from 0 on")
     if address.process_id >= address.num_processes:
         raise UserError(
-            f"--process-id {address.process_id} of --num-processes {address.num_processes}: they count from 0"
+            f"--process-id {address.process_id} of --num-processes {address.num_processes}: it must be "
+            "below that number, as processes count from 0"
         )
     if address.process_id == 0:
         try:
@@ -168,7 +171,7 @@ def _wait_for_first(address: Address) -> None:
         time.sleep(min(0.2, seconds_left))
     raise UserError(
         f"nobody answers at {address.coordinator} within {address.connect_timeout} s ({reason}): start "
-        f"process 0 there, or mend --coordinator; --connect-timeout waits longer"
+        "process 0 there, or correct --coordinator; a larger --connect-timeout waits longer"
     )
 
 

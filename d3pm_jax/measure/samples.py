@@ -224,7 +224,10 @@ def draw_samples(
         check_number("chains", chains, Natural)
     known_elements = read_known_elements(parts, options, is_edited=strength is not None)
     if not callable(options.progress):
-        raise UserError(f"progress is {describe(options.progress)}, expected a function of how many are done")
+        raise UserError(
+            f"progress is {describe(options.progress)}, expected a function of the number of samples that "
+            "are done"
+        )
     with as_user_error():
         recorded_times = check_value("record", recorded_times, tuple[Natural, ...])
     parts.method.check_sampling(recorded_times, options.shape, known_elements)
@@ -232,7 +235,8 @@ def draw_samples(
     num_rows = parts.method.num_steps if planned is None else len(planned.rows)
     if any(number > num_rows for number in recorded_times):
         raise UserError(
-            f"record = {list(recorded_times)}: numbers of rows left, or t, are in 0..{num_rows} here"
+            f"record = {list(recorded_times)}: its entries must be in 0..{num_rows}, each a number of "
+            "rows left, or t"
         )
     guidance = settle_guidance(parts, options.guidance, planned, options.shape)
     size = min(options.batch_size, n)
@@ -540,8 +544,8 @@ def make_labels(classes: int | None, index: np.ndarray, label: int | np.ndarray 
     """
     if label is not None and classes is None:
         raise UserError(
-            f"label = {label}: the network of this run is told no classes; leave it out, or train a network "
-            f"with model.classes"
+            f"label = {label}: the network of this run takes no labels; leave it out, or train a "
+            "network with model.classes"
         )
     if classes is None:
         return None

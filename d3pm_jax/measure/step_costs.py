@@ -44,7 +44,7 @@ class Jumps(NamedTuple):
         """
         if steps > len(self.times):
             raise UserError(
-                f"steps = {steps}: the best grid is one of {len(self.times)} times at most; take the even one"
+                f"steps = {steps}: the best grid has at most {len(self.times)} steps; take the even grid"
             )
         try:
             return [self.times[i - 1] for i in best_grid(self.costs, steps)]
@@ -177,8 +177,8 @@ def choose_steps(parts: Parts, workdir: Path, steps: int, grid: str) -> int | li
     if jumps is None:
         command = f"d3pm eval {shlex.quote(str(workdir))} --step {parts.step} --steps {steps} --grid dp"
         raise UserError(
-            f"the best grid of step {parts.step} is not known yet: {command} --limit 100 finds it, with the "
-            f"data of the run"
+            f"the best grid of step {parts.step} is not known yet: find it from the data of the run by "
+            f"{command} --limit 100"
         )
     return jumps.grid(steps)
 

@@ -518,8 +518,8 @@ def _make_features(
         features = make_features(places, n_in, causal, rngs=rngs)
     if not isinstance(features, nnx.Module) or not hasattr(features, "out_features"):
         raise ValueError(
-            f"make_features returns {type(features).__name__}, which is no network with out_features: derive "
-            f"it from models.SequenceFeatures, or for images from models.Features"
+            f"make_features returns {type(features).__name__}, which is not a network with "
+            "out_features: derive it from models.SequenceFeatures, or for images from models.Features"
         )
     return features
 

@@ -21,7 +21,9 @@ TIMES = AllowedRange(
     0, "max_time", "t counts from 1 to max_time = {max_time} of the network, and 0 is clean data"
 )
 # -1 is the one-hot of no class, an all-zero one, as without labels.
-LABELS = AllowedRange(-1, "num_classes", "the network has num_classes = {num_classes}, and -1 is none")
+LABELS = AllowedRange(
+    -1, "num_classes", "the network has num_classes = {num_classes}, and -1 stands for no label"
+)
 
 Init = nnx.initializers.Initializer
 
@@ -418,7 +420,7 @@ def check_channels(xt: Array, channels: int) -> None:
     """Raises ValueError unless the last axis of images is that of their channels."""
     if xt.shape[-1] != channels:
         raise ValueError(
-            f"xt has shape {xt.shape}, expected [B, H, W, {channels}]: its last axis is that of channels"
+            f"xt has shape {xt.shape}, expected [B, H, W, {channels}]: the last axis holds the channels"
         )
 
 
@@ -491,7 +493,9 @@ def class_embedding(
     """
     if embed is None:
         if label is not None:
-            raise ValueError("a network of num_classes = None was called with labels: change one")
+            raise ValueError(
+                "labels were passed to a network with num_classes = None: leave label out, or set num_classes"
+            )
         return None
     n = embed.in_features
     dtype = embed.kernel.dtype

@@ -155,7 +155,8 @@ def _check_variables(shapes: Params) -> None:
     for name, leaf in zip(name_leaves(shapes), jax.tree.leaves(shapes), strict=True):
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             raise ValueError(
-                f"{name} is a random key, the same in every step: keep the streams, rngs, in its place"
+                f"{name} is a random key, which stays the same in every step: store the streams, rngs, "
+                "instead"
             )
 
 

@@ -75,8 +75,8 @@ class Parts:
         """
         if not isinstance(self.method, Diffusion):
             raise UserError(
-                f"the run trains {self.method.subject}, {type(self.config.model).__name__}, and this is of a "
-                f"diffusion: take a run of one, as of process = Absorbing(..)"
+                f"the run trains {self.method.subject}, {type(self.config.model).__name__}, but this "
+                "needs a diffusion: take a run that trains one, such as with process = Absorbing(..)"
             )
         return self.method
 
@@ -89,8 +89,9 @@ class Parts:
         """
         if not isinstance(self.method, Classifier):
             raise UserError(
-                f"the run trains {self.method.subject}, {type(self.config.model).__name__}, and no "
-                f"classifier: take a run with loss = LabelLoss(), as of configs/digits_noisy_classifier.py"
+                f"the run trains {self.method.subject}, {type(self.config.model).__name__}, but this "
+                "needs a classifier: take a run with loss = LabelLoss(), as in "
+                "configs/digits_noisy_classifier.py"
             )
         return self.method
 
@@ -133,8 +134,8 @@ class Parts:
         dropping = self.method.dropping
         if dropping is None:
             raise UserError(
-                "the network of this run knows no examples without label or condition: train one that does, "
-                "as by d3pm train CONFIG --train.drop-condition 0.1"
+                "the network of this run was not trained without label or condition: train one that "
+                "was, by d3pm train CONFIG --train.drop-condition 0.1"
             )
         return dropping.null_inputs(B)
 
@@ -421,7 +422,10 @@ def _restore_new_or_old(folder: Path, step: int, parts: Parts) -> TrainState:
     opt_state = jax.tree.map(keep_params, state.opt_state, is_leaf=lambda x: isinstance(x, nnx.State))
     if cluster.is_first():
         names = ", ".join(name_leaves(buffers))
-        print(f"note: {names} are no parameters: what the optimizer kept of them is dropped", file=sys.stderr)
+        print(
+            f"note: {names} are not parameters: the state of the optimizer for them is dropped",
+            file=sys.stderr,
+        )
     return dataclasses.replace(state, opt_state=opt_state)
 
 

@@ -87,19 +87,19 @@ class ClassifierGuidance(Guidance):
             of_run = getattr(description, field.name)
             if field.compare and value != of_run:
                 raise UserError(
-                    f"the classifier is of other data: its {field.name} is {shorten_value(value)}, "
-                    f"that of this run is {shorten_value(of_run)}; {CURE}"
+                    f"the classifier was trained on other data: its {field.name} is "
+                    f"{shorten_value(value)}, that of this run is {shorten_value(of_run)}; {CURE}"
                 )
         if shape is not None and shape != data_of_classifier.shape:
             raise UserError(
-                f"samples of shape {list(shape)}: the classifier is for examples of "
-                f"{list(data_of_classifier.shape)} alone"
+                f"samples of shape {list(shape)}: the classifier takes only examples of shape "
+                f"{list(data_of_classifier.shape)}"
             )
         for name, (value, of_run) in config_io.differences(self.parts.config, config).items():
             if name.startswith("process."):
                 raise UserError(
-                    f"the classifier is of another process: its {name} is {shorten_value(value)}, "
-                    f"that of this run is {shorten_value(of_run)}; {CURE}"
+                    f"the classifier was trained for another process: its {name} is "
+                    f"{shorten_value(value)}, that of this run is {shorten_value(of_run)}; {CURE}"
                 )
 
     def settle(

@@ -201,8 +201,8 @@ class Classifier:
 def _draws_nothing() -> UserError:
     """Makes the error of whatever asks a classifier for samples."""
     return UserError(
-        "the run trains a classifier, which draws no samples but guides those of a diffusion: name a run of "
-        "one, and this one with --classifier or guidance"
+        "the run trains a classifier, which draws no samples but guides those of a diffusion: name a "
+        "run of a diffusion, and pass this one by --classifier or guidance"
     )
 
 
@@ -271,12 +271,14 @@ def _check_config(config: Config, description: Description, K: int) -> None:
         )
     if description.classes is None:
         raise ValueError(
-            "the data has no labels, which loss = LabelLoss() trains to tell: take data with some"
+            "the data has no labels, which loss = LabelLoss() trains to predict: take data with labels"
         )
     if description.padded:
-        raise ValueError("the data is padded, and a classifier sees whole examples: take packing='wrapped'")
+        raise ValueError("the data is padded, but a classifier takes whole examples: take packing='wrapped'")
     if description.condition is not None:
-        raise ValueError("the data has a condition, which a classifier takes none of: take data without")
+        raise ValueError(
+            "the data has a condition, but a classifier takes none: take data without a condition"
+        )
     if description.categories > K:
         raise ValueError(
             f"process.K = {K}, but the data has {description.categories} categories: set it to at least "
@@ -286,23 +288,20 @@ def _check_config(config: Config, description: Description, K: int) -> None:
         default = next(field.default for field in dataclasses.fields(Config) if field.name == name)
         if getattr(config, name) != default:
             raise ValueError(
-                f"{name} = {getattr(config, name)} is of a diffusion, and loss = LabelLoss() of a "
+                f"{name} = {getattr(config, name)} is for a diffusion, but loss = LabelLoss() trains a "
                 f"classifier: leave {name} out"
             )
     if config.train.drop_condition:
         raise ValueError(
-            f"train.drop_condition = {config.train.drop_condition} drops labels, which a classifier is "
-            f"trained to tell: leave it out"
+            f"train.drop_condition = {config.train.drop_condition} drops labels, but a classifier is "
+            "trained to predict them: leave it out"
         )
     if config.train.sample_every:
         raise ValueError(
             f"train.sample_every = {config.train.sample_every}: a classifier draws no samples, leave it out"
         )
     if config.train.noise is not None:
-        raise ValueError(
-            f"train.noise = {config.train.noise!r} is of a diffusion: leave it out, a classifier draws its "
-            f"noise"
-        )
+        raise ValueError(f"train.noise = {config.train.noise!r} is only for a diffusion: leave it out")
 
 
 def _check_call(config: Config, module: variables.SplitModule, shapes: Params, spec: Spec) -> None:

@@ -300,8 +300,8 @@ class Diffusion:
     def explain_failure(self, failed_at: int) -> str:
         """Says why a step of the chain had nothing to draw from, and what to do."""
         return (
-            f"the network gave no distribution at t = {failed_at}: its weights are not finite, "
-            f"or it ruled out what it was given; use another checkpoint"
+            f"the network gave no distribution at t = {failed_at}: its weights are not finite, or it "
+            "gives probability 0 to every x_0 that can lead to x_t; use another checkpoint"
         )
 
     @property

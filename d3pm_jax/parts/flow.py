@@ -163,7 +163,7 @@ class Flow:
         """Raises UserError unless examples have the shape that the flow is for."""
         if shape != self.shape:
             raise UserError(
-                f"examples of shape {list(shape)}: the flow of this run is for {list(self.shape)} alone"
+                f"examples of shape {list(shape)}: the flow of this run takes only {list(self.shape)}"
             )
 
     def explain_failure(self, failed_at: int) -> str:
@@ -263,8 +263,8 @@ def _check_config(config: Config, description: Description) -> None:
     for name in config.process.unused_parts:
         if getattr(config, name) != defaults[name]:
             raise ValueError(
-                f"{name} = {getattr(config, name)} is of a diffusion, and process = Argmax() of a flow: "
-                f"leave {name} out"
+                f"{name} = {getattr(config, name)} is for a diffusion, but process = Argmax() trains a "
+                f"flow: leave {name} out"
             )
     if config.train.remat:
         raise ValueError("train.remat = True does nothing in a flow: leave it out")
@@ -274,13 +274,11 @@ def _check_config(config: Config, description: Description) -> None:
             f"takes neither: leave it out"
         )
     if config.train.noise is not None:
-        raise ValueError(
-            f"train.noise = {config.train.noise!r} is of a diffusion: leave it out, a flow draws its noise"
-        )
+        raise ValueError(f"train.noise = {config.train.noise!r} is only for a diffusion: leave it out")
     if description.padded:
-        raise ValueError("the data is padded, and a flow is of whole examples: take packing='wrapped'")
+        raise ValueError("the data is padded, but a flow takes whole examples: take packing='wrapped'")
     if description.condition is not None:
-        raise ValueError("the data has a condition, which a flow takes none of: take a diffusion")
+        raise ValueError("the data has a condition, but a flow takes none: take a diffusion")
 
 
 def _check_call(flow: Flow, shapes: Params) -> None:

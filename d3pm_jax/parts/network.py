@@ -259,9 +259,9 @@ def _check_buffers(buffers: Params, new_buffers: Params) -> None:
     for name, before, after in pairs:
         if (before.shape, before.dtype) != (after.shape, after.dtype):
             raise ValueError(
-                f"a call of the network makes its variable {name} {after.dtype} {list(after.shape)}, it was "
-                f"{before.dtype} {list(before.shape)}: keep its shape and type, and make what depends on a "
-                f"batch in __call__"
+                f"a call of the network changes its variable {name} from {before.dtype} "
+                f"{list(before.shape)} to {after.dtype} {list(after.shape)}: keep its shape and type, "
+                "and compute what depends on the batch in __call__"
             )
 
 
@@ -272,8 +272,8 @@ def _check_padding(config: Config, description: Description, takes_weight: bool)
     """
     if description.padded and not takes_weight:
         raise ValueError(
-            f"the data is padded, but the network of {type(config.model).__name__} has no keyword weight to "
-            f"be told where: take Transformer, or packing='wrapped'"
+            f"the data is padded, but the network of {type(config.model).__name__} has no keyword "
+            "weight, which says where: take Transformer, or packing='wrapped'"
         )
 
 

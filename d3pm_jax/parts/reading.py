@@ -55,8 +55,8 @@ def _check_content(parts: Parts, workdir: Path, split: str) -> None:
         return
     if cluster.is_first():
         print(
-            f"warning: the {split} data has changed since the run in {workdir}: figures are of what it is "
-            f"now, not to be compared with those of before",
+            f"warning: the {split} data has changed since the run in {workdir}: figures are of the data "
+            "as it is now, and not comparable with earlier ones",
             file=sys.stderr,
         )
 

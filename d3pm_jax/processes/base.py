@@ -213,8 +213,8 @@ def check_prior(nats: float, stay: float) -> None:
     cure = "raise beta or the number of steps, or end the schedule at beta = 1"
     if stay > 1 - 1e-6 and not _identity_allowed.get():
         raise ValueError(
-            f"the chain is the identity: x_T equals x_0 with probability {stay:.12g}; {cure}; "
-            f"one that is meant can be made within `with d3pm_jax.processes.allow_identity():`"
+            f"the chain is the identity: x_T equals x_0 with probability {stay:.12g}; {cure}; if you "
+            "mean it, make the process inside `with d3pm_jax.processes.allow_identity():`"
         )
     bits = nats / math.log(2)
     if bits > PRIOR_KL_WARNING:

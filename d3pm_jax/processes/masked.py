@@ -59,8 +59,8 @@ class Masked(Process):
         inner = getattr(self.inner, "alpha_bar", None)
         if inner is None:
             raise AttributeError(
-                f"Masked has no alpha_bar on top of {type(self.inner).__name__}, which has none: "
-                f"no probability is that of leaving x_0 alone"
+                f"Masked on top of {type(self.inner).__name__} has no alpha_bar, as "
+                f"{type(self.inner).__name__} has none: there is no single probability of keeping x_0"
             )
         return jnp.exp(self.log_keep_bar) * inner
 

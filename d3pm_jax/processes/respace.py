@@ -37,8 +37,9 @@ def respace(process: Process, grid: Sequence[int]) -> Process:
     expected_time = np.asarray(process.time)[[0, *steps]]
     if not np.array_equal(respaced.time, expected_time):
         raise ValueError(
-            f"{type(process).__name__}.respaced returned a process with time = {np.asarray(respaced.time)}, "
-            f"expected {expected_time}: pass the steps of the original process on, a network is told them"
+            f"{type(process).__name__}.respaced returned a process with time = "
+            f"{np.asarray(respaced.time)}, expected {expected_time}: keep the steps of the original "
+            "process in time, as the network is called with them"
         )
     return respaced
 

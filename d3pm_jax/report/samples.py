@@ -111,9 +111,9 @@ def show_samples(reported: Reported, drawn: Drawn | None) -> Html:
     if drawn.chains.conditions is not None:
         # Classes are those of the examples then, so that there is no row for each of them.
         classes = None
-        words += " The network is told conditions: sample i has that of test example i."
+        words += " The samples have conditions: sample i has that of test example i."
     elif classes is not None:
-        words += f" The network is told labels: sample i is of class i modulo {classes}."
+        words += f" The samples have labels: sample i is of class i modulo {classes}."
 
     of_samples = condition_keyword(drawn.chains.conditions)
     of_examples = condition_keyword(drawn.chains.example_conditions)
@@ -266,7 +266,7 @@ def show_nearest(reported: Reported) -> Html | None:
                 pixels = np.asarray(picture.convert("RGB"))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             cure = "delete it, `d3pm eval --samples` draws it again"
-            raise UserError(f"{path} is no picture ({one_line(error)}): {cure}") from error
+            raise UserError(f"{path} is not a picture ({one_line(error)}): {cure}") from error
         words = f"Right of each sample of step {result.protocol['step']:,} the training example nearest to "
         words += "it, of all of the training split, in "
         words = join_html(words, format_cell(result.protocol["features"]), f" ({path.name}).")

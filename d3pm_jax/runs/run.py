@@ -73,7 +73,7 @@ class Run:
         if t.shape != xt.shape[:1]:
             raise UserError(f"t has shape {list(t.shape)}: pass {list(xt.shape[:1])}, a step for each of xt")
         if label is not None and self.parts.classes is None:
-            raise UserError("label is passed, but the network of this run is told no classes: leave it out")
+            raise UserError("label is passed, but the network of this run takes no labels: leave it out")
         if condition is not None:
             condition = jnp.asarray(condition)
         return jax.jit(self.parts.network)(self.params, xt, t, label=label, condition=condition)

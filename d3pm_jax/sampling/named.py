@@ -243,7 +243,7 @@ def _parse_number(name: str, field: str, value: str | Number, number_type: type)
         return word == "true"
     if number_type not in (int, float):
         raise ValueError(
-            f"sampler.{field}: it is no number, and set in Python, as sampling.named.{name}({field}=..)"
+            f"sampler.{field}: it is not a number, so set it in Python, as sampling.named.{name}({field}=..)"
         )
     expected = "a whole number" if number_type is int else "a number"
     try:

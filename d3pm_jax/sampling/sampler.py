@@ -66,11 +66,14 @@ class Sampler:
         check_fields(self)
         if self.reveal is not None and self.transition != Bayes():
             raise ValueError(
-                f"places are revealed with x_0, and no {type(self.transition).__name__} has a say: leave out "
-                f"transition, or reveal"
+                f"revealed places take x_0, so that transition = {type(self.transition).__name__}(..) "
+                "would do nothing: leave out transition, or reveal"
             )
         if self.reveal is not None and self.corrector is not None:
-            raise ValueError("a corrector moves at a level, and places are revealed at none: leave out one")
+            raise ValueError(
+                "a corrector moves x at a noise level, but revealed places are at none: leave out "
+                "corrector, or reveal"
+            )
         if self.block is not None and self.block < 1:
             raise ValueError(f"block = {self.block}: a block has at least 1 place")
         if self.passes < 1:
@@ -225,8 +228,7 @@ def check_start(plan: Sequence[Row], process: Process) -> None:
     """Raises ValueError for a plan that does not begin at T, where x_T is drawn."""
     if plan and plan[0].t != process.T:
         raise ValueError(
-            f"the plan begins at t = {plan[0].t}, but x_T is of {process.T}: begin there, or pass x_t to "
-            f"run_sampler"
+            f"the plan begins at t = {plan[0].t}, but T = {process.T}: begin at T, or pass x_t to run_sampler"
         )
 
 

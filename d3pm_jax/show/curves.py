@@ -98,7 +98,7 @@ def save_bound_terms(path: Path, bounds: Mapping[str, Mapping[str, Any]], captio
         if "steps" not in bound or "times" not in bound:
             raise ValueError(
                 f"bound {name!r} has {sorted(bound)}, not steps and times: evaluate it without --calls, "
-                f"which estimates the sum alone"
+                "which estimates only the sum"
             )
         times = np.asarray(bound["times"], np.float64)  # [n]
         steps = np.asarray(bound["steps"], np.float64)
@@ -142,7 +142,9 @@ def save_schedules(
     levels = levels or {}
     unknown = sorted(levels.keys() - processes.keys())
     if unknown:
-        raise ValueError(f"levels of {unknown}, which is no process: name those of {sorted(processes)}")
+        raise ValueError(
+            f"levels of {unknown}, which is not one of the processes: name one of {sorted(processes)}"
+        )
 
     same_T = len({process.T for process in processes.values()}) == 1
     lines: dict[str, Line] = {}

@@ -34,7 +34,7 @@ def read_hash_table(path: Path, is_entry: Callable[[Any], bool]) -> dict[str, An
     """
     table = read_json(path)
     if not isinstance(table, dict) or not all(map(is_entry, table.values())):
-        raise ValueError("it is no table of hashes")
+        raise ValueError("it is not a table of hashes")
     return table
 
 

@@ -98,7 +98,7 @@ def _describe_file(path: Path) -> str:
         return f"{path} is a file of a run, which is a folder: pass {path.parent}"
     if path.suffix == ".safetensors":
         command = f"d3pm import {shlex.quote(str(path))} --workdir DIR"
-        return f"{path} is a file of weights, no run: begin one by {command}"
+        return f"{path} is a file of weights, not a run: begin a run by {command}"
     return f"{path} is a file, and a run is a folder: pass the --workdir of a `d3pm train`"
 
 
@@ -133,7 +133,7 @@ def check_links(workdir: Path) -> None:
     paths += checkpoint.list_folders(workdir / CHECKPOINTS)
     for path in paths:
         if path.is_symlink():
-            raise UserError(f"{path} is a link to {os.readlink(path)}: put what it leads to in its place")
+            raise UserError(f"{path} is a link to {os.readlink(path)}: replace the link by what it points to")
 
 
 def _load_own_parts(workdir: Path, user_config: Path | Config) -> Mapping[str, type]:
@@ -283,7 +283,7 @@ def description_from_json(content: bytes) -> Description:
     """
     tree = parse_json(content)
     if not isinstance(tree, dict):
-        raise ValueError("it is no table of fields")
+        raise ValueError("it is not a table of fields")
     fields: dict[str, Any] = dict(tree)
     for name, value in tree.items():
         # JSON has lists where a description has tuples.
@@ -381,9 +381,10 @@ def write_run(
     if classes_without_file:
         command = f"d3pm eval {shlex.quote(str(workdir))} --config own.py"
         print(
-            f"note: {', '.join(classes_without_file)} stand in no file, which opening this run later needs: "
-            f"write them to own.py (in a notebook by a cell that begins with %%writefile own.py), and pass "
-            f"it, as in runs.open({str(workdir)!r}, 'own.py') or {command}",
+            f"note: {', '.join(classes_without_file)} are defined in no file, and opening this run "
+            "later needs one: write them to own.py (in a notebook by a cell that begins with "
+            f"%%writefile own.py), and pass it, as in runs.open({str(workdir)!r}, 'own.py') or "
+            f"{command}",
             file=sys.stderr,
             flush=True,
         )
@@ -474,7 +475,9 @@ def check_is_no_file(workdir: Path) -> None:
     """Raises UserError where a file stands in the place of a folder to write, or of a folder above it."""
     for path in (workdir, *workdir.parents):
         if path.is_file():
-            raise UserError(f"cannot write to {workdir}: {path} is a file, no folder; pass another --workdir")
+            raise UserError(
+                f"cannot write to {workdir}: {path} is a file, not a folder; pass another --workdir"
+            )
 
 
 def explain_folder(folder: Path) -> str:
@@ -500,7 +503,7 @@ def check_empty(workdir: Path, cure: str = "pass another --workdir") -> None:
     if saved_steps and saved_steps != [0]:
         raise UserError(f"{workdir} holds checkpoints but no {CONFIG}: restore it, or pass another --workdir")
     if has_config and CONFIG not in (manifest.read_manifest(workdir) or {}):
-        raise UserError(f"{workdir / CONFIG} is of no run: pass another --workdir")
+        raise UserError(f"{workdir / CONFIG} is not the config of a run: pass another --workdir")
 
 
 def clear_unfinished_start(workdir: Path) -> None:

@@ -65,7 +65,7 @@ class ClassifierLoss:
     ) -> tuple[Array, tuple[Metrics, Array, Buffers]]:
         """Computes the loss; its mean and that of right answers; the nats [B]; and the new buffers."""
         if "weight" in batch:
-            raise ValueError("the batch has weights, and a classifier sees whole examples: leave weight out")
+            raise ValueError("the batch has weights, but a classifier takes whole examples: leave weight out")
         t, p_t, u = noise
         x0 = batch["x"]  # int32 [B, *S]
         label = batch["label"]  # int32 [B]

@@ -83,7 +83,7 @@ class FlowLoss:
     ) -> tuple[Array, tuple[Metrics, Array, Buffers]]:
         """Computes the loss; its mean; the nats [B] of each example; and the new buffers: see `BatchLoss`."""
         if "weight" in batch:
-            raise ValueError("the batch has weights, and a flow is of whole examples: leave weight out")
+            raise ValueError("the batch has weights, but a flow takes whole examples: leave weight out")
         x = batch["x"]
         variables = merge_variables(params, buffers)
         output = self.log_weights(variables, x, noise.u, noise.normal, key)

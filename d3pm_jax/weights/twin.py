@@ -125,7 +125,7 @@ def _read_tensor(leaf: _Leaf, name: str, tensor: Any) -> np.ndarray:
     except (TypeError, ValueError, RuntimeError) as error:
         # PyTorch has no array of a tensor that is on another device, or that has a gradient.
         raise ValueError(
-            f"{name} is no array ({one_line(error)}): pass tensor.detach().cpu().numpy()"
+            f"{name} is not an array ({one_line(error)}): pass tensor.detach().cpu().numpy()"
         ) from error
     is_real = any(jnp.issubdtype(array.dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_))
     if not is_real and array.dtype != leaf.array.dtype:
@@ -233,7 +233,7 @@ def _opened(path: Path) -> Iterator[Any]:
                     )
             yield file
     except safetensors.SafetensorError as error:
-        raise ValueError(f"{path} is damaged, or no safetensors file ({error}): write it again") from error
+        raise ValueError(f"{path} is damaged, or not a safetensors file ({error}): write it again") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 

@@ -17,8 +17,8 @@ from d3pm_jax.losses import variational
 from tests import tiny
 
 CURE = (
-    'first_step is gone: leave "bayes" out, it is the rule of every belief but "official"; '
-    'write belief="official" for "x0"'
+    'first_step no longer exists: write belief="official" for "x0", and leave "bayes" out, '
+    "the rule of all other beliefs"
 )
 PROCESS = d3pm.uniform(d3pm.reciprocal(4), 3)
 X = jnp.array([0, 1, 2])

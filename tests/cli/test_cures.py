@@ -41,21 +41,33 @@ def folder(tmp_path_factory):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("train --resume", "--resume goes on with the run in a folder: pass it, as --workdir DIR --resume"),
-        ("train {config} --resume", "goes on with the run in a folder: pass it, as --workdir DIR --resume"),
+        ("train --resume", "--resume continues the run in a folder: pass it, as --workdir DIR --resume"),
+        (
+            "train {config} --resume",
+            "--resume continues the run in a folder: pass it, as --workdir DIR --resume",
+        ),
         (
             "train {run} --resume --workdir {run}",
-            "/run is a folder, and CONFIG a Python file: pass one, or go",
+            "/run is a folder, but CONFIG is a Python file: pass one, or",
         ),
         ("train --workdir {run}", "/run holds a run already: pass --resume to go on with it"),
-        ("train {config} --workdir {file}", "{file} is a file, no folder; pass another --workdir"),
-        ("train {config} --workdir {file}/w", "to {file}/w: {file} is a file, no folder; pass another"),
+        ("train {config} --workdir {file}", "{file} is a file, not a folder; pass another --workdir"),
+        ("train {config} --workdir {file}/w", "to {file}/w: {file} is a file, not a folder; pass another"),
         ("train --workdir {file} --resume", "{file} is a file, and a run is a folder: pass the --workdir of"),
-        ("train {config} --workdir {file} --resume", "{file} is a file, no folder; pass another --workdir"),
+        (
+            "train {config} --workdir {file} --resume",
+            "{file} is a file, not a folder; pass another --workdir",
+        ),
         ("eval {file}", "{file} is a file, and a run is a folder: pass the --workdir of a `d3pm train`"),
         ("sample {run}/config.json", "{run}/config.json is a file of a run, which is a folder: pass {run}\n"),
-        ("eval {weights}", "is a file of weights, no run: begin one by d3pm import {weights} --workdir DIR"),
-        ("train --config {config} --workdir w", "it comes first, without --config: d3pm train {config}"),
+        (
+            "eval {weights}",
+            "is a file of weights, not a run: begin a run by d3pm import {weights} --workdir DIR",
+        ),
+        (
+            "train --config {config} --workdir w",
+            "pass it first and without --config, as in d3pm train {config}",
+        ),
         (
             "train {run}/config.json --workdir w",
             "/config.json is a file of a run: pass the .py file that defines get_config() to begin a new run",
@@ -64,7 +76,7 @@ def folder(tmp_path_factory):
             "train {config} --workdir w --model transformer",
             "--model is a part, whose class is chosen in the file CONFIG: edit it there, or set its fields",
         ),
-        ("report {run} --out page.pdf", "--out page.pdf: the page is one of HTML, name it FILE.html"),
+        ("report {run} --out page.pdf", "--out page.pdf: an HTML page is written, so name it FILE.html"),
         (
             "import {run} --workdir w",
             "/run is a folder: pass the file that d3pm export {run} --to torch writes",
@@ -89,7 +101,7 @@ def folder(tmp_path_factory):
         ),
         (
             "train {arrays} --workdir w" + OF_ARRAYS.replace("FILE", "{empty}"),
-            "{empty} has shape (0, 12), no examples: take one",
+            "{empty} has shape (0, 12), so it holds no examples: pass an array with",
         ),
         (
             "train {config} --workdir w --train.lr 1",
@@ -124,12 +136,12 @@ def test_a_mistake_is_told_with_its_cure(words, message, folder, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("eval --workdir w", "unknown argument --workdir: the folder comes without it, as in d3pm eval DIR"),
+        ("eval --workdir w", "unknown argument --workdir: pass the folder alone, as in d3pm eval DIR"),
         ("sample w --nums 3", "unknown argument --nums: did you mean --num?"),
         ("sample w --batchsize=3", "unknown argument --batchsize: did you mean --batch-size?"),
         ("train x.py --work-dir w", "unknown argument --work-dir: did you mean --workdir?"),
         ("presample x.py --step 3 --out x", "unknown argument --step: did you mean --steps?"),
-        ("eval w v", "unexpected argument v: d3pm eval takes one DIR, and after it options"),
+        ("eval w v", "unexpected argument v: d3pm eval takes one DIR, followed by options"),
         ("eval w --steps 2, 3", "argument --steps: write 2,3 without spaces"),
         ("eval w -step 2", "unknown argument -step: did you mean --step?"),
         ("train x.py -workdir w", "unknown argument -workdir: did you mean --workdir?"),

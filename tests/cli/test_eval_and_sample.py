@@ -75,7 +75,7 @@ def test_batches_do_not_matter_to_a_bound_nor_a_gif_to_the_picture(trained):
 def test_a_gif_is_of_images(tmp_path, capsys):
     arrays = dataclasses.replace(tiny.DIGITS, kind="array")
     tiny.write_run(tmp_path / "w", tiny.get_config(), description=arrays)
-    message = "--gif: a GIF is of images, the data of this run is of kind 'array'; leave it out"
+    message = "--gif: no GIF is made of data of kind 'array', which this run has; leave it out"
     assert message in error(capsys, "sample", tmp_path / "w", "--gif")
 
 
@@ -162,7 +162,7 @@ def test_eval_tells_each_number_of_steps_on_the_best_grid_and_from_few_calls(tra
     assert few["bits_per_dim"] != whole["bits_per_dim"]
     assert "9 of them for each example" in capsys.readouterr().out
     calls = ("eval", trained, "--calls", "4", "--steps", "5,3")
-    assert "calls = 4: it must be in 1..3, the fewest steps asked for" in error(capsys, *calls)
+    assert "calls = 4: it must be in 1..3, the smallest number of --steps" in error(capsys, *calls)
     message = "calls = 11: it must be in 1..10, the steps of the process"
     assert message in error(capsys, "eval", trained, "--calls", "11")
     assert status("sample", trained, "--steps", "3", "--grid", "dp", "--num", "4") == 0
@@ -183,7 +183,8 @@ def test_eval_tells_each_number_of_steps_on_the_best_grid_and_from_few_calls(tra
     for other in (text.replace('"weights": "', '"weights": "0'), None):
         costs_file.unlink() if other is None else costs_file.write_text(other)
         message = error(capsys, *two)
-        assert f"d3pm eval {trained} --step 20 --steps 2 --grid dp --limit 100 finds it" in message
+        command = f"d3pm eval {trained} --step 20 --steps 2 --grid dp --limit 100"
+        assert f"find it from the data of the run by {command}\n" in message
     assert "pass both, as --steps 20 --grid dp" in error(capsys, "sample", trained, "--grid", "dp")
 
 

@@ -139,7 +139,7 @@ def test_the_classifier_is_kept_and_verified(run, tmp_path, monkeypatch):
     content[-1] ^= 1
     classifier_file.write_bytes(content)
     with pytest.raises(
-        UserError, match=r"is no classifier of this data \(it is damaged.*\): delete it, and it is trained"
+        UserError, match=r"is not a classifier of this data \(it is damaged.*\): delete it, and it is trained"
     ):
         features.obtain_classifier(train, labels, run.parts.description)
 
@@ -147,7 +147,12 @@ def test_the_classifier_is_kept_and_verified(run, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("description", "num", "weights", "message"),
     [
-        (tiny.DIGITS, 64, None, r"--samples 64: 64 samples of 64 numbers: .*no full rank.*; take 65 or more"),
+        (
+            tiny.DIGITS,
+            64,
+            None,
+            r"--samples 64: 64 samples of 64 numbers are too few: .*not have full rank.*; take 65 or more",
+        ),
         (tiny.DIGITS, 2000, "there", r"--samples 2000: .*; take 2049 or more"),
         (tiny.DIGITS, 2049, "none", r"no file .*none: pass weights-inception-\S+ of torch-fidelity"),
         (Description((8, 8, 3), 17, 10, "image"), 99, None, r"shape \(8, 8, 3\) .*: pass --inception FILE"),

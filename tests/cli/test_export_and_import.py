@@ -182,7 +182,7 @@ def test_bad_files_and_places_get_one_line(old, tmp_path, capsys):
     for content in (whole[:-10], whole[: len(whole) // 2], whole[:5], b"", b"PK" * 100):
         file.write_bytes(content)
         message = error(capsys, "import", file, "--workdir", tmp_path / "new")
-        assert "is damaged, or no safetensors file" in message
+        assert "is damaged, or not a safetensors file" in message
     assert "no weights: pass a file first" in error(capsys, "import", "--workdir", tmp_path / "new")
     assert "No such file" in error(capsys, "import", tmp_path / "none", "--workdir", tmp_path / "new")
     assert not Path(tmp_path / "new").exists()
@@ -258,5 +258,5 @@ def test_an_export_elsewhere_leaves_a_run_that_cannot_be_written(old, tmp_path, 
     monkeypatch.setattr(os, "access", lambda path, mode: path != workdir and access(path, mode))
     assert status("export", workdir, "--to", "torch", "--out", out) == 0
     assert out.exists()
-    message = f"{workdir} cannot be written to, where the results go: change its permissions"
+    message = f"cannot write the results to {workdir}: change its permissions"
     assert message in error(capsys, "export", workdir, "--to", "torch")

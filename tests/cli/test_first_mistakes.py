@@ -170,4 +170,4 @@ def test_a_page_has_any_name_but_that_of_another_kind(name, tmp_path, capsys, mo
     monkeypatch.setattr(report_command, "open_run", lambda *args, **options: None)
     assert status("report", tmp_path, "--out", tmp_path / name) == 0
     assert status("report", tmp_path, "--out", tmp_path / "page.PNG") == 1
-    assert capsys.readouterr().err.endswith("page.PNG: the page is one of HTML, name it FILE.html\n")
+    assert capsys.readouterr().err.endswith("page.PNG: an HTML page is written, so name it FILE.html\n")

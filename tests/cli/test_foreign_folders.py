@@ -151,7 +151,7 @@ def test_links_that_lead_outside(name, run, capsys):
     with unharmed(run):
         for command in COMMANDS.values():
             message = error(capsys, *command(run))
-            assert f"{path} is a link to {target}: put what it leads to in its place" in message
+            assert f"{path} is a link to {target}: replace the link by what it points to" in message
 
 
 @pytest.mark.slow
@@ -203,7 +203,7 @@ def test_data_is_not_prepared_where_only_the_run_says_so(run, capsys):
     with unharmed(run):
         for name in ("train", "eval"):
             message = error(capsys, *COMMANDS[name](run))
-            assert f"digits is not prepared in {outside}, which the run names" in message
+            assert f"digits is not prepared in {outside}, the folder that the run names" in message
         features = outside / "digits" / "1.0.0" / "features.json"
         features.parent.mkdir(parents=True)
         features.write_text(json.dumps({"pythonClassName": "antigravity.Feature", "content": {}}))

@@ -45,7 +45,7 @@ def test_a_checkpoint_is_a_file_of_weights_and_a_run(files, tmp_path, data_dir, 
     assert printed.err == ""
     assert "number of heads = 1, the program's default: the file does not say (--heads)" in printed.out
     assert "Head(residual=False" in printed.out
-    assert "note: the process has T = 10, the network was made for 1000 steps" in printed.out
+    assert "note: the process has T = 10, but the network was made for 1000 steps" in printed.out
     run = runs.open(new)
     assert run.config.head == Head(residual=False)
     assert (run.config.model.max_time, run.config.model.channels_per_group) == (1000, 4)
@@ -78,7 +78,7 @@ def test_a_check_is_compared_and_the_twin_builds_the_same(files, tmp_path, capsy
         np.testing.assert_allclose(logits, arrays["logits"], atol=2e-6)
     message = error(capsys, "import", file, "--raw", "--workdir", tmp_path / "v", "--check", check)
     assert "of the largest, " in message
-    assert "more than 0.0001: see what was assumed" in message
+    assert "more than 0.0001: check what the notes above assume" in message
     assert not (tmp_path / "v").exists()
 
 
@@ -92,11 +92,11 @@ def test_what_keeps_a_checkpoint_from_being_imported(files, tmp_path, data_dir, 
     other = error(capsys, "import", file, CONFIG, *to, *config, "--process.K", "18")
     assert "it gives logits of K = 17 categories, not 18" in other
     assert "the data of" in error(capsys, "import", file, CONFIG, *to, *config, "--size", "8", "8")
-    assert "is no q, k, v of 3 heads" in error(capsys, "import", file, *to, "--heads", "3")
+    assert "does not split into q, k, v of 3 heads" in error(capsys, "import", file, *to, "--heads", "3")
     assert "--max-time 2.5: it must be a whole" in error(capsys, "import", file, *to, "--max-time", "2.5")
     ours = tmp_path / "w.safetensors"
     ours.write_bytes(b"")
-    assert "--raw is for checkpoints of other programs" in error(capsys, "import", ours, "--raw", *to)
+    assert "--raw is only for checkpoints of other programs" in error(capsys, "import", ours, "--raw", *to)
     assert "No such file" in error(capsys, "import", file, *to, "--check", tmp_path / "none.npz")
     assert not (tmp_path / "new").exists()
 
@@ -117,7 +117,7 @@ def test_the_categories_of_a_logistic_head_are_those_of_the_data(logistic, tmp_p
     file, check = logistic
     to = ["--config", CONFIG, "--data.dir", data_dir, "--workdir", tmp_path / "run"]
     message = error(capsys, "import", file, *to, "--categories", "8")
-    assert "has K = 8, the process of" in message
+    assert "has K = 8, but the process of" in message
     assert "has 17: change the process, or pass --categories" in message
     assert "more than 0.0001: compute it in float64" in error(capsys, "import", file, *to, "--check", check)
     assert status("import", file, *to, "--process.K", "data") == 0
@@ -139,7 +139,7 @@ def test_a_check_or_a_config_of_another_kind_is_named(files, tmp_path, data_dir,
     tree = official_tree(np.random.default_rng(0), 17, classes=3)
     labelled.write_bytes(serialization.msgpack_serialize(tree))
     said = error(capsys, "import", labelled, CONFIG, "--data.dir", data_dir, *to)
-    assert "is told one of 3 classes, the data has 10 classes: pass a config whose data has 3" in said
+    assert "takes labels of 3 classes, but the data has 10 classes: pass a config whose data has 3" in said
 
 
 def test_a_head_of_a_config_becomes_that_of_the_program(files):

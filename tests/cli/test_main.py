@@ -123,7 +123,7 @@ def test_a_restricted_pair_is_quoted_whole():
         (OSError("5120 requested and 0 written"), "error: 5120 requested and 0 written\n"),
         (
             OSError(28, "No space left on device"),
-            "No space left on device; make room and run it again",
+            "No space left on device; make room and run the command again",
         ),
         (OSError(13, "Permission denied", "x"), "error: Permission denied: x\n"),
         (MemoryError("Unable to allocate 64 TiB"), "Unable to allocate 64 TiB; take smaller batches"),
@@ -141,7 +141,10 @@ def test_what_the_system_says_is_one_line(raised, message, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("raised", "cure"),
     [
-        ("OSError(28, 'No space left on device')", "; make room and run it again, a training with --resume"),
+        (
+            "OSError(28, 'No space left on device')",
+            "; make room and run the command again, a training with --resume",
+        ),
         ("MemoryError('Unable to allocate 64 TiB')", "; take smaller batches, or a smaller network"),
         ("RuntimeError('RESOURCE_EXHAUSTED: Out of memory')", "; take smaller batches, or a smaller"),
     ],

@@ -237,7 +237,7 @@ def test_any_error_of_one_process_ends_all(failing, where):
 def test_no_cluster(failing):
     ((code, _, errors),) = ended(failing["no cluster"])
     assert code == 1
-    assert re.fullmatch(r"d3pm train: error: --coordinator auto: JAX finds no cluster [^\n]+\n", errors)
+    assert re.fullmatch(r"d3pm train: error: --coordinator auto: JAX finds no SLURM, [^\n]+\n", errors)
 
 
 def test_processes_with_other_numbers_of_devices(failing):

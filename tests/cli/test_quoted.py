@@ -16,7 +16,7 @@ from tests.config.test_own_data import Shards
 def test_paths_of_commands_are_quoted(tmp_path, monkeypatch, capsys):
     file = tmp_path / "my weights.safetensors"
     file.write_text("no weights")
-    with pytest.raises(UserError, match=rf"begin one by d3pm import '{file}' --workdir DIR$"):
+    with pytest.raises(UserError, match=rf"begin a run by d3pm import '{file}' --workdir DIR$"):
         run_folder.read_config(file)
 
     monkeypatch.setattr(exported.twin, "read_metadata", lambda file: {})

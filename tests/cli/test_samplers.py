@@ -104,7 +104,10 @@ def test_chains_are_shown_of_samplers_that_take_the_steps(tmp_path, capsys):
     assert status("sample", folder, "--sampler", "first_hitting", *options) == 0
     assert (folder / "samples_samplerfirst_hitting.png").exists()
     assert len(list(folder.glob("chain*"))) == 1
-    message = "--gif: a GIF shows x_t by t, and the rows of the sampler first_hitting are no steps of the"
+    message = (
+        "--gif: a GIF shows x_t at each step of the process, and the rows of the sampler first_hitting are "
+        "not such steps"
+    )
     assert message in error(capsys, "sample", folder, "--sampler", "first_hitting", *options, "--gif")
 
 
@@ -141,7 +144,7 @@ def test_words_that_cannot_be_used_get_one_line(workdir, capsys):
         *named_sampler, "--sampler.rows", "2.5"
     )
     assert "top_p = 1.5: it must be in (0, 1]" in message(*named_sampler, "--sampler.top-p", "1.5")
-    assert "schedule: it is no number, and set in Python" in message(
+    assert "schedule: it is not a number, so set it in Python" in message(
         "--sampler", "first_hitting", "--sampler.schedule", "linear"
     )
     bad_usage = {

@@ -60,7 +60,7 @@ def test_bad_values_among_several_configs_name_theirs(tmp_path, capsys, monkeypa
     args = ["schedule", CONFIG, other, "--out", tmp_path / "x.png"]
     assert f"{CONFIG}: no field --process.stepz" in error(capsys, *args, "--process.stepz", "2")
     assert f"{tmp_path / 'none.py'}: no config file" in error(capsys, *args[:3], tmp_path / "none.py")
-    assert f"{other} is there more than once" in error(capsys, *args[:3], other)
+    assert f"{other} is passed more than once" in error(capsys, *args[:3], other)
     assert not (tmp_path / "x.png").exists()
     drawn = []
     monkeypatch.setattr(show, "save_schedules", lambda *args: drawn.extend(args[1]))

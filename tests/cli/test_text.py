@@ -64,10 +64,10 @@ def test_samples_begin_with_a_prompt_or_have_it_around_gaps(run, capsys):
 def test_what_cannot_be_asked_of_a_text_is_said_in_a_line(run, capsys):
     folder = run.workdir
     for words, said in (
-        (("--prompt", "the cat sat on it"), "--prompt has 17 tokens, a sample 8: shorten it"),
+        (("--prompt", "the cat sat on it"), "--prompt has 17 tokens, but a sample has 8: shorten it"),
         (
             ("--prompt", "tax"),
-            "no symbol of the text of the run fits 'x', character 2 of 'tax': leave it out",
+            "the text that the run was trained on has no symbol for 'x', character 2 of 'tax': leave it out",
         ),
         (
             ("--infill", "a[MASK:0]t"),
@@ -78,9 +78,9 @@ def test_what_cannot_be_asked_of_a_text_is_said_in_a_line(run, capsys):
         (("--infill", "a[MASK:3"), "--infill has '[MASK:3': write [MASK:N]"),
         (("--infill", "a[MASK:" + "9" * 5000 + "]"), "write [MASK:N] for a gap"),
         (("--infill", "the"), "--infill 'the' has no gap: write [MASK:N]"),
-        (("--infill", "a[MASK:9]"), "--infill has gaps of 9 tokens, a sample 8"),
-        (("--infill", "the[MASK:6]"), "--infill has 9 tokens, a sample 8"),
-        (("--length", 9), "--length 9: the run has texts of at most 8"),
+        (("--infill", "a[MASK:9]"), "--infill has gaps of 9 tokens, but a sample has 8"),
+        (("--infill", "the[MASK:6]"), "--infill has 9 tokens, but a sample has 8"),
+        (("--length", 9), "--length 9: the texts of the run have at most 8 tokens"),
     ):
         assert said in error(capsys, "sample", folder, *words)
     inception = error(capsys, "eval", folder, "--samples", 5, "--inception", "x")

@@ -155,7 +155,7 @@ def test_a_run_that_began_from_another_is_resumed_to_the_same_bits(trained, tmp_
 def test_a_run_does_not_begin_from_what_does_not_fit(trained, tmp_path, data_dir, capsys, monkeypatch):
     args = train_args(tmp_path / "new", data_dir, "--from", trained)
     assert "are for K = 17, this run has K = 18: change" in error(capsys, *args, "--process.K", "18")
-    assert "--from begins a new run, --resume goes on with one" in error(capsys, *args, "--resume")
+    assert "--from begins a new run, but --resume continues one" in error(capsys, *args, "--resume")
     assert "holds no run" in error(capsys, *args[:-1], tmp_path / "none")
     weights = begin.weights_of(restored(trained, 20))
     other = weights._replace(params={**weights.params, "late": {"scale": np.zeros(17)}})

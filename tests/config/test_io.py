@@ -110,7 +110,9 @@ def test_only_a_part_of_the_users_file_is_made(tmp_path):
     classes = config_io.own_parts(config_io.load_module(tmp_path / "own.py"))
     for name in ("run", "Description", "__init__"):
         tree = config_io.to_json(tiny.get_config()) | {"data": {"class": f"own.{name}", "sep": ""}}
-        with pytest.raises(UserError, match=f"the config has a part {name} of its own: pass --config FILE"):
+        with pytest.raises(
+            UserError, match=f"the config has a part {name} of the user's own: pass --config FILE"
+        ):
             config_io.from_json(tree, classes)
         assert config_io.own_names(tree) == [name]
 
@@ -119,7 +121,7 @@ def test_only_a_part_of_the_users_file_is_made(tmp_path):
 def test_only_parts_are_made_from_json(name):
     before = dict(vars(configs))
     tree = config_io.to_json(tiny.get_config()) | {"data": {"class": name, "name": "pwned"}}
-    with pytest.raises(UserError, match=r"this version has no part named|which is no name"):
+    with pytest.raises(UserError, match=r"this version has no part named|which is not the name of a class"):
         config_io.from_json(tree)
     assert vars(configs) == before
 

@@ -50,7 +50,7 @@ def test_a_sampler_is_saved_by_the_names_of_its_slots_and_read_back_equal():
     tree = json.loads(config_io.dump_config(own))
     assert tree["sampler"]["transition"] == {"class": "own.Stays", "share": 0.25}
     assert config_io.from_json(tree, {"Stays": Stays}) == own
-    with pytest.raises(UserError, match="has a part Stays of its own: pass --config FILE"):
+    with pytest.raises(UserError, match="has a part Stays of the user's own: pass --config FILE"):
         config_io.from_json(tree)
 
 

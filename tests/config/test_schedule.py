@@ -90,14 +90,17 @@ def test_mutual_information_may_fall_by_a_power():
 
 
 def test_a_schedule_that_does_not_fit_says_what_does():
-    with pytest.raises(ValueError, match=r"Uniform, Marginal, FromRate, .* for a mask Reciprocal"):
+    with pytest.raises(ValueError, match=r"Uniform, Marginal, FromRate, .* such as Reciprocal.* for a mask"):
         config.Gaussian(3, T, INFORMATION).build()
-    with pytest.raises(ValueError, match="p0 has 3 categories, the process 2"):
+    with pytest.raises(ValueError, match="p0 has 3 categories, but the process has 2"):
         config.Uniform(2, T, INFORMATION).build()
     for power, cure in ((20.0, "smaller"), (1e-13, "larger")):
         message = rf"MutualInformation\.power = {power:g} is too .* for 10 steps: .* a {cure} power"
         with pytest.raises(ValueError, match=message):
             config.MutualInformation(P0, power).durations(T, RATE)
         config.MutualInformation(P0, power).durations(1, RATE)
-    with pytest.raises(ValueError, match="beta = 1 at t = 10 would last for ever: stop below 1"):
+    with pytest.raises(
+        ValueError,
+        match="beta = 1 at t = 10 is reached only after an infinite time: take a schedule that ends below 1",
+    ):
         config.Reciprocal().durations(T, RATE)

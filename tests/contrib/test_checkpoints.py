@@ -243,14 +243,14 @@ def test_a_damaged_checkpoint_is_said_to_be(whole, tmp_path):
     flipped[content.index(b"data/0") + 400] ^= 1
     for damaged in (content[:-10], content[: len(content) // 2], content[:30], bytes(flipped)):
         file.write_bytes(damaged)
-        assert "is damaged, or none of torch.save" in refused(file)
+        assert "is damaged, or not a file of torch.save" in refused(file)
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("x/data.pkl", pickle.dumps([1]), zipfile.ZIP_DEFLATED)
     assert "is compressed" in refused(file)
     whole_file = serialization.msgpack_serialize(official_tree(np.random.default_rng(0), 5))
     for damaged in (whole_file[:-5], whole_file[:100], b"\x81"):
         file.write_bytes(damaged)
-        assert "is damaged, or no checkpoint" in refused(file)
+        assert "is damaged, or not a checkpoint" in refused(file)
 
 
 def test_weights_that_do_not_fit_are_named(whole, tmp_path):
@@ -266,7 +266,7 @@ def test_weights_that_do_not_fit_are_named(whole, tmp_path):
     bad = [torch.full_like(averages[0], torch.nan), *averages[1:]]
     assert "not finite" in said(ema_shadow_params=bad)
     more = {"net.odd.weight": torch.ones(1)}
-    assert "no part of the network is odd.weight" in said(ema_shadow_params=None, **more)
+    assert "no part of the network takes: odd.weight" in said(ema_shadow_params=None, **more)
     torch.save({"model": tree["model"] | {"ema_shadow_params": None}}, file)
     assert checkpoints.read_network(file, ImportOptions()).weights_kind == "raw"
 

@@ -115,7 +115,7 @@ HARMFUL = {
     "a set of them": (b"\x8f()" + b"2\x86" * 45 + b"\x90", "a set or an object"),
     "a frozen set of them": (b"()" + b"2\x86" * 45 + b"\x91", "a set or an object"),
     "pairs of them for OrderedDict": (b"ccollections\nOrderedDict\n(](()NtetR", "TypeError"),
-    "2^40 bytes": (b"\x96" + struct.pack("<Q", 2**40), "is damaged, or none of torch.save"),
+    "2^40 bytes": (b"\x96" + struct.pack("<Q", 2**40), "is damaged, or not a file of torch.save"),
     "bytes that can be written to": (b"\x96" + struct.pack("<Q", 1) + b"a", "a set or an object"),
     "an object": (b"ctorch\nSize\n)\x81", "a set or an object"),
     "a list that is a dict": (b"}Na", "items of what is no list"),

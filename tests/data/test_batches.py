@@ -165,7 +165,7 @@ def test_categories_that_count_from_one(values, categories, cure):
 @pytest.mark.parametrize(("labels", "is_shifted"), [((1, 3, 2), True), ((0, 3), False), ((1, 4), False)])
 def test_labels_that_count_from_one(labels, is_shifted):
     examples = [{"x": np.zeros(2, int), "label": label} for label in labels]
-    with pytest.raises(DatasetError, match=r"3 allows only 0\.\.2: mend the label, or set") as raised:
+    with pytest.raises(DatasetError, match=r"3 allows only 0\.\.2: correct the label, or set") as raised:
         read_batch(examples, 7, None, Description((2,), 7, 3))
     assert str(raised.value).endswith("or subtract 1 from all where they count from 1") == is_shifted
 

@@ -42,7 +42,7 @@ def test_idx_files_that_are_missing_or_damaged_are_named(tmp_path):
     write_mnist(tmp_path)
     path = tmp_path / "t10k-labels-idx1-ubyte"
     damaged = path.read_bytes()[:-1]
-    for content, message in ((damaged, "is damaged, of 10 bytes for shape"), (b"junk", "is no idx file")):
+    for content, message in ((damaged, "is damaged, of 10 bytes for shape"), (b"junk", "is not an idx file")):
         path.write_bytes(content)
         with pytest.raises(DatasetError, match=message):
             config.Idx(str(tmp_path)).open("test")

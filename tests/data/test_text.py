@@ -63,7 +63,7 @@ def test_letters27_are_space_and_a_to_z(tmp_path):
     data = config.Text(write(tmp_path, "the zoo " * 5), tokenizer="letters27", length=4)
     assert data.describe().symbols == tuple(" abcdefghijklmnopqrstuvwxyz")
     np.testing.assert_array_equal(data.open("train")[0]["x"], [20, 8, 5, 0])
-    with pytest.raises(DatasetError, match=r"holds 'T' at character 8, which is none of letters27"):
+    with pytest.raises(DatasetError, match=r"holds 'T' at character 8, which is not one of letters27"):
         config.Text(write(tmp_path, "the zoo The"), tokenizer="letters27").describe()
 
 
@@ -125,9 +125,13 @@ def test_what_cannot_be_is_one_line(tmp_path):
         "no file or folder gone.txt (from": lambda: config.Text("gone.txt"),
         "has no *.txt: put the texts there": lambda: config.Text(str(tmp_path / "empty")),
         "torn.xz cannot be read (": lambda: config.Text(torn),
-        "shares that sum to 1": lambda: config.Text(good, split=(0.9, 0.05, 0.1)),
-        "train and test not 0": lambda: config.Text(good, split=(0.9, 0.1, 0.0)),
-        "with data.test: nothing is cut": lambda: config.Text(good, short, split=(0.5, 0.25, 0.25)),
+        "the shares of train, valid and test must sum to 1": lambda: config.Text(
+            good, split=(0.9, 0.05, 0.1)
+        ),
+        "those of train and test must be above 0": lambda: config.Text(good, split=(0.9, 0.1, 0.0)),
+        "with data.test: a split cuts a single text": lambda: config.Text(
+            good, short, split=(0.5, 0.25, 0.25)
+        ),
         "without data.test: name both": lambda: config.Text(good, valid=short),
         "data.tokenizer = 'charcters': there is no such file (from": lambda: config.Text(
             good, tokenizer="charcters"

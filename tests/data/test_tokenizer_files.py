@@ -122,7 +122,9 @@ def test_a_file_makes_data_and_another_file_other_data(tmp_path):
 def test_files_that_cannot_be_read_are_one_line(tmp_path, monkeypatch):
     text = tmp_path / "text.txt"
     text.write_text(TEXT)
-    with pytest.raises(DatasetError, match=r"text.txt is no file of the tokenizers library \(.*\): save it"):
+    with pytest.raises(
+        DatasetError, match=r"text.txt is not a file of the tokenizers library \(.*\): save it"
+    ):
         config.Text(str(text), tokenizer=str(text)).describe()
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     monkeypatch.setattr("d3pm_jax.extras.find_spec", lambda name: None)

@@ -53,7 +53,9 @@ def test_any_covariances_against_the_root_of_their_product():
 def test_what_has_no_distance_is_refused():
     x = np.random.default_rng(3).normal(size=(6, 5))
     frechet.compute_statistics(x)
-    with pytest.raises(ValueError, match=r"5 features of 5 numbers: .* no full rank.*; take 6 or more"):
+    with pytest.raises(
+        ValueError, match=r"5 features of 5 numbers are too few: .* not have full rank.*; take 6 or more"
+    ):
         frechet.compute_statistics(x[:5])
     few = frechet.Statistics(np.zeros(5), np.eye(5), 5)
     with pytest.raises(ValueError, match="take 6 or more"):

@@ -48,7 +48,9 @@ def test_precision_and_recall_are_those_of_all_pairs():
     assert 0 < shares.recall < shares.precision
     assert tuple(precision_recall(real, samples, 1)) == brute_force(real, samples, 1) != tuple(shares)
     assert precision_recall(real, real + 100) == (0, 0)
-    with pytest.raises(ValueError, match="3 samples: none has a neighbour number 3; take 4 or more"):
+    with pytest.raises(
+        ValueError, match="3 samples are too few to have a neighbour number 3: take 4 or more"
+    ):
         precision_recall(real, samples[:3])
 
 

@@ -80,12 +80,12 @@ def test_what_cannot_be_read_gets_one_line(tmp_path):
             write("x.txt", "0 1"), (2, 3)
         ),
         "x.txt: examples of kind 'image' are": lambda: IMAGES.read_given(write("x.txt", "0 1"), (4, 6, 1)),
-        "wide.png is 7 pixels wide and 4 high: an image of the run is 6 wide and 4 high": lambda: (
-            IMAGES.read_given(picture, (4, 6, 1))
+        "wide.png is 7 pixels wide and 4 high: resize it to 6 wide and 4 high": lambda: IMAGES.read_given(
+            picture, (4, 6, 1)
         ),
         "bad.png cannot be read as a picture": lambda: IMAGES.read_given(write("bad.png", "x"), (4, 6, 1)),
         "gone.png cannot be read as a picture": lambda: IMAGES.read_given(tmp_path / "gone.png", (4, 6, 1)),
-        "t.txt, line 2 has 4 tokens, a sample 5: write as many": lambda: TEXTS.read_given(
+        "t.txt, line 2 has 4 tokens, but a sample has 5: write 5 tokens": lambda: TEXTS.read_given(
             write("t.txt", "ababa\nabab\n"), (5,)
         ),
         "t.txt, line 1: ": lambda: TEXTS.read_given(write("t.txt", "abcba"), (5,)),

@@ -102,7 +102,7 @@ def test_samples_are_measured_in_the_mazes_of_the_test_split(conditioned):
     samples[7] = 0
     measured = reference.measure(samples)
     assert measured.figures == pytest.approx({"n": 9, "valid": 8 / 9, "shortest": 8 / 9, "extra": 0})
-    with pytest.raises(UserError, match="--inception weights: it is of images"):
+    with pytest.raises(UserError, match="--inception weights measures samples of images"):
         kind.check_quality(9, Path("weights"))
 
 

@@ -103,7 +103,7 @@ def test_samples_are_measured_against_the_exact_masses(tmp_path):
     assert line == f"samples beside the exact density: {tmp_path / 'density_quality_a.png'}"
     # A report takes a picture of the name of the figures for that of the nearest examples.
     assert [path.name for path in tmp_path.iterdir()] == ["density_quality_a.png"]
-    with pytest.raises(UserError, match="--inception weights: it is of images"):
+    with pytest.raises(UserError, match="--inception weights measures samples of images"):
         kind.check_quality(9, Path("weights"))
 
 

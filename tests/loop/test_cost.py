@@ -35,7 +35,7 @@ def test_dry_run_compiles_and_writes_nothing(small_network, tmp_path, monkeypatc
     assert {path.name for path in tmp_path.iterdir()} == {"data"}  # which was prepared
     assert "batch_size" in error(capsys, "train", CONFIG, "--dry-run", "--train.batch-size", "9999")
     assert "decay_steps = 5" in error(capsys, "train", CONFIG, "--dry-run", "--optimizer.decay-steps", "5")
-    assert "is of one process" in error(capsys, "train", CONFIG, "--dry-run", "--coordinator", "auto")
+    assert "uses a single process" in error(capsys, "train", CONFIG, "--dry-run", "--coordinator", "auto")
 
 
 def test_as_many_devices_as_divide_a_part_of_a_batch(monkeypatch):

@@ -184,12 +184,12 @@ def test_a_bank_that_is_damaged_is_refused(written, tmp_path):
 
     header = array_record_module.ArrayRecordReader(str(written)).read([0])[0]
     for texts, message in {
-        (b"\x89PNG", b"2"): "or no noise file",
-        (b"[1]",): "or no noise file",
-        (b'{"version": 1, "steps": [5]}',): "or no noise file",
-        (b"[" * 9999,): "or no noise file",
+        (b"\x89PNG", b"2"): "or not a noise file",
+        (b"[1]",): "or not a noise file",
+        (b'{"version": 1, "steps": [5]}',): "or not a noise file",
+        (b"[" * 9999,): "or not a noise file",
         (header.replace(b'"version": 1', b'"version": 2'),): "has version 2, expected 1",
-        (header, b"1", b"2"): "3 records in place of 6",
+        (header, b"1", b"2"): "3 records instead of 6",
     }.items():
         records(*texts)
         with pytest.raises(UserError, match=message):

@@ -124,7 +124,7 @@ def test_a_resumed_run_is_the_same_run_there_and_a_moved_folder_too(tmp_path, se
 
 def test_what_the_package_raises_is_one_line(tmp_path, service):
     service.fails.add("init")
-    line = "Weights & Biases says 'No API key configured': mend that, or leave out --wandb"
+    line = "Weights & Biases says 'No API key configured': correct that, or leave out --wandb"
     with pytest.raises(UserError, match=line):
         logs.WandbRun(tmp_path, "digits", {})
     service.fails = {"log"}

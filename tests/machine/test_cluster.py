@@ -12,15 +12,21 @@ from d3pm_jax.machine import cluster
 @pytest.mark.parametrize(
     ("place", "message"),
     [
-        ((None, 2), r"^--num-processes is of a run of several processes: pass --coordinator HOST:PORT too$"),
-        ((None, None, 0), r"^--process-id is of a run of several"),
+        (
+            (None, 2),
+            r"^--num-processes is only for a run of several processes: pass --coordinator HOST:PORT too$",
+        ),
+        ((None, None, 0), r"^--process-id is only for a run of several"),
         (("somewhere", 2, 0), r"^--coordinator somewhere: write HOST:PORT of process 0, or auto$"),
         (("host:0", 2, 0), r"^--coordinator host:0: write HOST:PORT"),
         (("host:65536", 2, 0), r"^--coordinator host:65536: write HOST:PORT"),
         ((":123", 2, 0), r"^--coordinator :123: write HOST:PORT"),
         (("host:123", 2), r"^--coordinator HOST:PORT needs --num-processes N and --process-id I"),
         (("host:123", None, 1), r"^--coordinator HOST:PORT needs"),
-        (("host:123", 2, 2), r"^--process-id 2 of --num-processes 2: they count from 0$"),
+        (
+            ("host:123", 2, 2),
+            r"^--process-id 2 of --num-processes 2: it must be below that number, as processes count from 0$",
+        ),
     ],
 )
 def test_a_place_that_is_none_is_refused(place, message, tmp_path):

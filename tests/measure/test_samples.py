@@ -99,12 +99,12 @@ def test_arguments_that_cannot_be_used_are_told_with_a_cure(tmp_path, small_netw
             key, 4, known_elements=(x0, known.astype(float))
         ),
         "hold 17..17: categories are 0..16": lambda: run.sample(key, 4, known_elements=(x0 + 17, known)),
-        "told no classes; leave it out, or train a network with model.classes": lambda: run.sample(key, 4, 1),
+        "takes no labels; leave it out, or train a network with model.classes": lambda: run.sample(key, 4, 1),
         "seed = -1: it must be a whole number in 0..": lambda: run.evaluate_on(x0[None], seed=-1),
         "batch_size = 0: it must be a whole number": lambda: run.evaluate_on(x0[None], batch_size=0),
         "calls = True: it must be a whole number": lambda: run.evaluate_on(x0[None], calls=True),
         "limit = 0: it must be a whole number in 1..": lambda: run.evaluate(limit=0),
-        r"x0 has shape \(0, 8, 8, 1\), no examples": lambda: run.evaluate_on(x0[None][:0]),
+        r"x0 has shape \(0, 8, 8, 1\), so it holds no examples": lambda: run.evaluate_on(x0[None][:0]),
         r"x of example 0 holds 17 at \[0, 0, 0\]": lambda: run.evaluate_on(x0[None] + 17),
         "x0 has dtype float64: categories are integers": lambda: run.evaluate_on(x0[None] * 0.5),
         r"the labels of x0 have shape \(2,\)": lambda: run.evaluate_on(x0[None], np.zeros(2, int)),
@@ -132,7 +132,7 @@ def test_arguments_that_cannot_be_used_are_told_with_a_cure(tmp_path, small_netw
         "sampler = 'psy': there is none of this name; did you mean psi": lambda: run.sample(
             key, 4, sampler="psy"
         ),
-        "label is passed, but the network of this run is told no classes: leave it out": lambda: run.predict(
+        "label is passed, but the network of this run takes no labels: leave it out": lambda: run.predict(
             x0[None], np.array([1]), label=np.array([1])
         ),
         "n = -3: it must be a whole number in 1..": lambda: run.read_last("test", -3),

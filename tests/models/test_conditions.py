@@ -135,7 +135,7 @@ def test_a_shape_that_fits_no_network_is_named(condition, message):
 @pytest.mark.parametrize(
     ("condition", "shape", "message"),
     [
-        (None, (2, 3), "a network of condition = None was called with a condition: change one"),
+        (None, (2, 3), "a condition was passed to a network with condition = None: leave it out"),
         (VECTOR, None, r"the network needs a condition of shape \(2, 3\): pass condition"),
         (VECTOR, (2, 4), r"the condition has shape \(2, 4\): expected \(2, 3\)"),
         (VECTOR, (2, 3, 1), r"the condition has shape \(2, 3, 1\): expected \(2, 3\)"),

@@ -69,7 +69,7 @@ def test_every_parameter_and_every_input_matters(options):
 @pytest.mark.parametrize("build", [small, small_score_net])
 def test_labels_need_classes(build):
     xt, t = images()
-    with pytest.raises(ValueError, match="num_classes = None was called with labels"):
+    with pytest.raises(ValueError, match="labels were passed to a network with num_classes = None"):
         nnx.eval_shape(lambda: build()(xt, t, label=t))
 
 

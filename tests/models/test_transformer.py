@@ -86,7 +86,7 @@ def test_a_network_without_time_does_not_see_it():
     call = jax.jit(lambda p, t: nnx.merge(graphdef, p)(XT, t))
     np.testing.assert_array_equal(call(params, T), call(params, T - 1))
     assert "temb1" not in params
-    with pytest.raises(ValueError, match="num_classes = None was called with labels"):
+    with pytest.raises(ValueError, match="labels were passed to a network with num_classes = None"):
         nnx.eval_shape(lambda: build(see_time=False)(XT, T, label=T))
 
 

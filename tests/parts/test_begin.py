@@ -67,6 +67,6 @@ def test_a_run_does_not_begin_where_another_is_written(parts, params, tmp_path):
 
 def test_the_config_of_another_program_is_kept(parts, tmp_path):
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(UserError, match=r"config.json is of no run: pass another --workdir"):
+    with pytest.raises(UserError, match=r"config.json is not the config of a run: pass another --workdir"):
         run_folder.claim_folder(parts.config, tmp_path, False, tiny.DIGITS, np.zeros((3, 8, 8, 1), np.int32))
     assert (tmp_path / "config.json").read_text() == "{}"

@@ -310,7 +310,7 @@ def test_a_picture_of_quality_is_shown_or_refused(whole, tmp_path):
     assert f"in sums ({path.name})" in page.inside["figcaption"][0]
     np.testing.assert_array_equal(pixels(image["src"]), colours)
     path.write_bytes(path.read_bytes()[:40])
-    with pytest.raises(UserError, match=r"\.png is no picture .*: delete it, `d3pm eval --samples`"):
+    with pytest.raises(UserError, match=r"\.png is not a picture .*: delete it, `d3pm eval --samples`"):
         samples.show_nearest(record)
 
 

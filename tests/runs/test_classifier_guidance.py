@@ -127,7 +127,9 @@ def test_a_classifier_that_does_not_fit_is_one_line(run, classifier):
     for message, other in others.items():
         with pytest.raises(UserError, match=message):
             draw(run, ClassifierGuidance(make_run(*other), 2.0))
-    with pytest.raises(UserError, match=r"samples of shape \[3, 2, 1\]: the classifier is for examples of"):
+    with pytest.raises(
+        UserError, match=r"samples of shape \[3, 2, 1\]: the classifier takes only examples of shape"
+    ):
         draw(run, asked, shape=(3, 2, 1))
     with pytest.raises(UserError, match=r"label = 10: it must be in 0\.\.9"):
         run.draw(KEY, N, 10, batch_size=N, guidance=asked)
@@ -137,7 +139,10 @@ def test_a_classifier_that_does_not_fit_is_one_line(run, classifier):
         draw(classifier, asked)
 
     makes = {
-        "the run trains a diffusion, UNet, and no classifier: take a run with loss = LabelLoss": (run, 2.0),
+        "the run trains a diffusion, UNet, but this needs a classifier: take a run with loss = LabelLoss": (
+            run,
+            2.0,
+        ),
         r"classifier is .*runs/c.*: pass a run, as runs.open\(folder\) gives it": ("runs/c", 2.0),
         "gamma is .*nan.*: it must be a finite number": (classifier, float("nan")),
         "gamma is .*inf.*: it must be a finite number": (classifier, float("inf")),
@@ -175,6 +180,6 @@ def test_the_command_guides_by_a_classifier(tmp_path, capsys):
     ):
         assert status("sample", workdir, *words) == 2
         assert message in capsys.readouterr().err
-    assert "trains a diffusion, UNet, and no classifier" in error(
+    assert "trains a diffusion, UNet, but this needs a classifier" in error(
         capsys, "sample", workdir, "--classifier", workdir, "--guidance", "2"
     )

@@ -151,7 +151,7 @@ def test_the_loss_is_the_mean_cross_entropy_over_t_from_0_to_T(run):
     np.testing.assert_allclose(costs, [np.log(4), -np.log(0.7)], rtol=1e-6)
     assert value == means["loss"] == pytest.approx((np.log(4) - 2 * np.log(0.7)) / 2)
     assert means["accuracy"] == pytest.approx(2 / 2)
-    with pytest.raises(ValueError, match="a classifier sees whole examples"):
+    with pytest.raises(ValueError, match="a classifier takes whole examples"):
         table.compute(
             {}, None, process, batch | {"weight": jnp.ones((2, L))}, drawn, jax.random.key(0), 2 * L
         )
@@ -221,7 +221,7 @@ def test_a_classifier_is_no_diffusion_and_a_diffusion_no_classifier(run, folder)
     x = np.zeros((2, L), np.int32)
     t = np.ones(2, np.int32)
     calls = {
-        "the run trains a classifier, NoisyClassifier, and this is of a diffusion": lambda: run.predict(x, t),
+        "the run trains a classifier, NoisyClassifier, but this needs a diffusion": lambda: run.predict(x, t),
         "which draws no samples": lambda: run.sample(jax.random.key(0), 2),
         r"t has shape \[\]: pass \[2\]": lambda: run.classify(x, 1),
         r"t holds 1..6: pass integers in 0..5": lambda: run.classify(x, [1, 6]),
@@ -229,7 +229,7 @@ def test_a_classifier_is_no_diffusion_and_a_diffusion_no_classifier(run, folder)
         r"xt is a list: pass integers in 0..": lambda: run.classify([[1, 2, 3], [1]], t),
         r"xt holds -1..0: pass integers in 0..": lambda: run.classify(x - [[1], [0]], t),
         r"xt has shape \[2, 1\]: pass \[N, ": lambda: run.classify(x[:, :1], t),
-        "and this is of a diffusion: take": lambda: runs.presample(run.config, folder / "n.array_record"),
+        "but this needs a diffusion: take": lambda: runs.presample(run.config, folder / "n.array_record"),
     }
     for message, call in calls.items():
         with pytest.raises(UserError, match=message):
@@ -242,7 +242,7 @@ def test_a_classifier_is_no_diffusion_and_a_diffusion_no_classifier(run, folder)
     description = config.data.describe_data(base.data)
     parts = build.build(build.fill_in(diffusion, description), description)
     with pytest.raises(
-        UserError, match="the run trains a diffusion, Transformer, and no classifier: take a run"
+        UserError, match="the run trains a diffusion, Transformer, but this needs a classifier: take a run"
     ):
         parts.classifier  # noqa: B018
 
@@ -284,17 +284,17 @@ def test_what_a_classifier_cannot_be_trained_with_is_refused(folder):
             "model": config.UNet()
         },
         "model = NoisyClassifier builds a classifier: set loss = LabelLoss": {"loss": config.HybridLoss()},
-        "head = .* is of a diffusion, .* leave head out": {"head": config.Head(residual=False)},
-        "timesteps = .* draws real times, LabelLoss needs whole steps": {"timesteps": config.RealTimes()},
+        "head = .* is for a diffusion, .* leave head out": {"head": config.Head(residual=False)},
+        "timesteps = .* draws real times, but LabelLoss needs whole steps": {"timesteps": config.RealTimes()},
         "process.K = 2, but the data has 3 categories": {"process": uniform},
         "train.remat = True does nothing in NoisyClassifier": {
             "train": dataclasses.replace(train, remat=True)
         },
-        "train.noise = 'n' is of a diffusion": {"train": dataclasses.replace(train, noise="n")},
+        "train.noise = 'n' is only for a diffusion": {"train": dataclasses.replace(train, noise="n")},
         "train.sample_every = 5: a classifier draws no samples": {
             "train": dataclasses.replace(train, sample_every=5)
         },
-        "train.drop_condition = 0.5 drops labels, which a classifier is trained to tell": {
+        "train.drop_condition = 0.5 drops labels, but a classifier is trained to predict them": {
             "train": dataclasses.replace(train, drop_condition=0.5)
         },
         "width = 3: the embedding of time needs a width of at least 4": {"model": NoisyClassifier(width=3)},
@@ -312,9 +312,9 @@ def test_what_a_classifier_cannot_be_trained_with_is_refused(folder):
             build.build(build.fill_in(changed, description), description)
 
     data_changes = {
-        "the data has no labels, which loss = LabelLoss.. trains to tell": {"classes": None},
-        "the data is padded, and a classifier sees whole examples": {"padded": True},
-        "the data has a condition, which a classifier takes none of": {"condition": (2,)},
+        "the data has no labels, which loss = LabelLoss.. trains to predict": {"classes": None},
+        "the data is padded, but a classifier takes whole examples": {"padded": True},
+        "the data has a condition, but a classifier takes none": {"condition": (2,)},
     }
     for message, change in data_changes.items():
         changed = dataclasses.replace(description, **change)

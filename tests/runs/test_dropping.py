@@ -122,7 +122,7 @@ def test_rate_0_is_the_training_of_before():
         tree = config_io.to_json(config)
         assert tree["train"].pop("drop_condition") == 0.0
         assert config_io.from_json(tree, config_io.own_parts(config)) == config
-        with pytest.raises(UserError, match=r"knows no examples without .* --train.drop-condition 0.1$"):
+        with pytest.raises(UserError, match=r"was not trained without .* --train.drop-condition 0.1$"):
             parts.null_inputs(2)
     with pytest.raises(UserError, match=r"train.drop_condition was 0.0, is 0.25"):
         check_resume(get_config(0.0), get_config(0.25))

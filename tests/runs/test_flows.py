@@ -193,15 +193,19 @@ def test_a_flow_has_no_steps_states_or_known_elements(run):
         "leave --prompt, --infill, --given or known_elements out": lambda: run.sample(
             key, 2, known_elements=known
         ),
-        rf"shape \[3\]: the flow of this run is for \[{L}\] alone": lambda: run.sample(key, 2, shape=(3,)),
-        rf"shape \[6\]: the flow of this run is for \[{L}\] alone": lambda: run.evaluate_on(x[:, [0] * 6]),
-        "a flow is of whole examples: leave weight out": lambda: run.evaluate_on(x, weight=np.ones(x.shape)),
-        "label = 1: the network of this run is told no classes": lambda: run.sample(key, 2, label=1),
-        "is of a diffusion": lambda: runs.presample(run.config, run.workdir / "n.array_record"),
+        rf"shape \[3\]: the flow of this run takes only \[{L}\](\n|$)": lambda: run.sample(
+            key, 2, shape=(3,)
+        ),
+        rf"shape \[6\]: the flow of this run takes only \[{L}\](\n|$)": lambda: run.evaluate_on(
+            x[:, [0] * 6]
+        ),
+        "a flow takes whole examples: leave weight out": lambda: run.evaluate_on(x, weight=np.ones(x.shape)),
+        "label = 1: the network of this run takes no labels": lambda: run.sample(key, 2, label=1),
+        "but this needs a diffusion": lambda: runs.presample(run.config, run.workdir / "n.array_record"),
     }
     for message, call in refusals.items():
         expected = (
-            message if " " in message else "the run trains a flow, ArgmaxCoupling, and this is of a diff"
+            message if " " in message else "the run trains a flow, ArgmaxCoupling, but this needs a diff"
         )
         with pytest.raises(UserError, match=expected):
             call()
@@ -222,7 +226,7 @@ def test_a_loss_of_your_own_is_one_for_each_example():
     for returned in (jnp.zeros(2), (jnp.zeros(()), None), (jnp.zeros(2, jnp.int32), None)):
         with pytest.raises(UserError, match=r"return log weights, floating \[2\], and buffers"):
             compute(returned, batch)
-    with pytest.raises(ValueError, match="the batch has weights, and a flow is of whole examples"):
+    with pytest.raises(ValueError, match="the batch has weights, but a flow takes whole examples"):
         compute((jnp.zeros(2), None), batch | {"weight": jnp.ones((2, L))})
 
 
@@ -231,11 +235,11 @@ def test_what_is_of_a_diffusion_is_refused(folder):
     absorbing = config.Absorbing(K="data", steps=4, beta=config.Reciprocal(), mask_id="data")
     transformer = config.Transformer(width=8, num_layers=1, num_heads=2)
     changes = {
-        "head = .* is of a diffusion, .* leave head out": {"head": config.Head(residual=False)},
+        "head = .* is for a diffusion, .* leave head out": {"head": config.Head(residual=False)},
         "loss = .* leave loss out": {"loss": config.HybridLoss(ce_weight=0.5)},
         "timesteps = .* leave timesteps out": {"timesteps": config.Independent()},
         "train.remat = True does nothing in a flow": {"train": Train(steps=1, remat=True)},
-        "train.noise = 'n' is of a diffusion: leave it out": {"train": Train(steps=1, noise="n")},
+        "train.noise = 'n' is only for a diffusion: leave it out": {"train": Train(steps=1, noise="n")},
         "process.K = 4, but the data has 5": {"process": Argmax(4)},
         "model = Transformer builds no flow": {"model": transformer},
         "model = ArgmaxCoupling builds a flow: set process": {"process": absorbing},

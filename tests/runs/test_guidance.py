@@ -119,7 +119,9 @@ def test_what_cannot_be_guided_is_one_line(uniform, absorbing, tmp_path):
     for number in (np.float32("inf"), np.float32("nan"), 10**400):
         with pytest.raises(UserError, match=r"gamma is .*(inf|nan|000).*: it must be a finite number"):
             read_guidance(number)
-    with pytest.raises(UserError, match=r"record = \[7\]: numbers of rows left, or t, are in 0\.\.3 here"):
+    with pytest.raises(
+        UserError, match=r"record = \[7\]: its entries must be in 0\.\.3, each a number of rows"
+    ):
         draw(absorbing, sampler=named.maskgit(rows=3), record=[7])
     for fields, message in (
         ({"gamma": float("nan")}, r"gamma is .*nan.*: it must be a finite number"),

@@ -56,7 +56,7 @@ def test_commands_take_the_file_and_never_run_its_copy(trained, capsys, tmp_path
     message = error(capsys, "eval", trained, "--config", changed)
     assert f"{changed} is not what this run was made with: it differs from {trained / 'config.py'}" in message
     both = error(capsys, "train", FILE, "--config", FILE, "--workdir", trained, "--resume")
-    assert "is for a run that is resumed without CONFIG" in both
+    assert "is for resuming a run without CONFIG" in both
     assert status("eval", trained, "--limit", "4", "--config", trained / "config.py") == 0
     assert "unigram" in capsys.readouterr().out
     assert json.loads((trained / "eval_limit4.json").read_text())["examples"] == 4
@@ -226,7 +226,7 @@ def test_a_run_of_a_notebook_says_that_opening_it_needs_a_file(cell, tmp_path, c
     run_folder.write_run(workdir, config, config.data.describe())
     note = capsys.readouterr().err
     assert note.startswith(
-        "note: Letters, Convolution stand in no file, which opening this run later needs: "
+        "note: Letters, Convolution are defined in no file, and opening this run later needs one: "
     )
     assert f"runs.open('{workdir}', 'own.py') or d3pm eval {workdir} --config own.py" in note
     assert note.count("\n") == 1

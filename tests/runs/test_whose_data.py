@@ -72,7 +72,7 @@ def test_other_content_is_refused_on_resume_and_said_in_evaluation(split, change
     for name in ("train", "test"):
         opened.read_batch(name)
         said = capsys.readouterr().err
-        assert said.startswith(f"warning: {message}figures are of what it is now") == (name == split)
+        assert said.startswith(f"warning: {message}figures are of the data as it is now") == (name == split)
         assert said.count("\n") == (name == split)
 
 

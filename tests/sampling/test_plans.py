@@ -68,7 +68,9 @@ SLOTS = {
     "EntropyBound counts entropies, but the order is LargestProbability()": lambda: places.Reveal(
         places.LargestProbability(), places.EntropyBound()
     ),
-    "no Keep has a say: leave out transition, or reveal": lambda: Sampler(tr.Keep(), reveal=places.Reveal()),
+    "transition = Keep(..) would do nothing: leave out transition, or reveal": lambda: Sampler(
+        tr.Keep(), reveal=places.Reveal()
+    ),
     "a corrector of rates leaps as the sampler does, but Keep does not": lambda: Sampler(
         tr.Keep(), corrector=c.RateCorrector()
     ).check(UNIFORM),
@@ -81,7 +83,7 @@ SLOTS = {
         reveal=places.Reveal(), noises_known=True
     ),
     "noises_known = True: a block is drawn": lambda: Sampler(block=2, noises_known=True),
-    "places are revealed at none: leave out one": lambda: Sampler(
+    "but revealed places are at none: leave out corrector": lambda: Sampler(
         reveal=places.Reveal(), corrector=c.Gibbs()
     ),
 }

@@ -103,7 +103,11 @@ def test_what_is_no_schedule_is_one_line(tmp_path):
     by_position = d3pm.autoregressive(3, 4, 3)
     for processes, levels, message in (
         ({}, {}, "there is nothing to draw"),
-        ({"a": process}, {"b": 3}, r"levels of \['b'\], which is no process: name those of \['a'\]"),
+        (
+            {"a": process},
+            {"b": 3},
+            r"levels of \['b'\], which is not one of the processes: name one of \['a'\]",
+        ),
         ({"a": process}, {"a": 5}, r"levels = 5: data of a process with K = 4 has 2..4 categories"),
         ({"a": process}, {"a": 1}, "levels = 1"),
         ({"a": by_position}, {}, "save_schedules draws a process of elements each on its own"),

@@ -64,7 +64,9 @@ def class_embedding(embed: nn.Linear | None, label: Tensor | None, B: int) -> Te
     """Returns the embedding of one-hot labels; the bias for each of B images where there are none."""
     if embed is None:
         if label is not None:
-            raise ValueError("a network of num_classes = None was called with labels: change one")
+            raise ValueError(
+                "labels were passed to a network with num_classes = None: leave label out, or set num_classes"
+            )
         return None
     if label is None:
         return embed.bias.expand(B, -1)

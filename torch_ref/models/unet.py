@@ -103,7 +103,10 @@ class UNet(Backbone):
         """Raises ValueError where the condition of B images is not what the network is for."""
         if self.condition_shape is None:
             if condition is not None:
-                raise ValueError("a network of condition = None was called with a condition: change one")
+                raise ValueError(
+                    "a condition was passed to a network with condition = None: leave it out, or set "
+                    "condition to its shape"
+                )
             return
         expected = (B, *self.condition_shape)
         if condition is None:

@@ -38,7 +38,9 @@ def network(file: str | Path) -> nn.Module:
     for only_in_jax in ("compute", "remat"):
         options.pop(only_in_jax, None)
     if name not in models.__all__:
-        raise ValueError(f"{name} is none of {models.__all__}: build yours, and load the tensors into it")
+        raise ValueError(
+            f"{name} is not one of {models.__all__}: build your own network, and load the tensors into it"
+        )
     T = options.pop("max_time", None) or process["T"]
     if name == "NoisyClassifier":
         options["shape"] = data["shape"]
@@ -162,7 +164,7 @@ def metadata(file: str | Path) -> list[dict[str, Any]]:
         with safetensors.safe_open(file, "pt") as opened:
             texts = opened.metadata() or {}
     except safetensors.SafetensorError as error:
-        raise ValueError(f"{file} is no safetensors file ({error}): {cure}") from error
+        raise ValueError(f"{file} is not a safetensors file ({error}): {cure}") from error
     try:
         return [json.loads(texts[name]) for name in ("config", "data", "process")]
     except KeyError as error:

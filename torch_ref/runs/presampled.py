@@ -25,7 +25,7 @@ def read(path: str) -> Iterator[tuple[Tensor, Tensor]]:
     reader = array_record_module.ArrayRecordReader(str(path))
     header = json.loads(reader.read([0])[0])
     if (header.get("format"), header.get("version")) != ("d3pm noise bank", 1):
-        raise ValueError(f"{path} is no noise file of version 1: presample it with this release")
+        raise ValueError(f"{path} is not a noise file of version 1: presample it with this release")
     B = header["batch_size"]
     for i in range(header["steps"]):
         record = reader.read([i + 1])[0]
