@@ -59,7 +59,7 @@ class ReleaseError(Exception):
 
 def run(*command: str | Path, cwd: Path = ROOT) -> str:
     """Returns what a command prints, or raises a ReleaseError that ends with its last lines."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     environment |= {"JAX_PLATFORMS": "cpu", "UV_PYTHON_DOWNLOADS": "never"}
     done = subprocess.run(
         [str(word) for word in command],
