@@ -71,7 +71,9 @@ def test_the_file_of_labels_is_named(tmp_path):
     arrays = configs.Arrays(paths[0], paths[0], 3, train_labels=paths[1], test_labels=paths[1], classes=2)
     cases = {
         "has dtype float64: labels are integers, as by y.astype(int)": np.zeros(6),
-        f"has shape (5,), and {paths[0]} (6, 3): write (6,), a label for each": np.zeros(5, int),
+        f"has shape (5,), but {paths[0]} has (6, 3): write labels of shape (6,), one for each": np.zeros(
+            5, int
+        ),
     }
     for message, labels in cases.items():
         np.save(paths[1], labels)

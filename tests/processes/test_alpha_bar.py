@@ -42,5 +42,5 @@ def test_other_processes_have_none():
     dense = d3pm.gaussian(np.full(T, 0.9), 4)
     for process in (dense, d3pm.masked(dense, GAMMA), d3pm.autoregressive(T, 4, 3)):
         assert not hasattr(process, "alpha_bar")
-    with pytest.raises(AttributeError, match="Masked has no alpha_bar on top of Dense"):
+    with pytest.raises(AttributeError, match="Masked on top of Dense has no alpha_bar, as Dense has none"):
         d3pm.masked(dense, GAMMA).alpha_bar  # noqa: B018
