@@ -3,7 +3,8 @@
     d3pm train configs/bin_mnist_long.py --workdir runs/long --data.dir DIRECTORY_WITH_TFDS_MNIST
 
 The network of bin_mnist_uniform.py. The learning rate stays the same until the last fifth of the steps, so
-that a copy of the run can be ended early: `--resume --train.steps N --optimizer.rate.steps N` decays until step N.
+that a copy of the run can be ended early: with `--resume --train.steps N --optimizer.rate.steps N` it decays
+until step N.
 """
 
 from d3pm_jax.config import AdamW, Config, Cosine, HybridLoss, TfdsImages, Train, UNet, Uniform, WSDRate
