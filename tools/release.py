@@ -106,7 +106,7 @@ def check_versions(root: Path = ROOT) -> None:
 
 
 def check_tree() -> None:
-    """Raises a ReleaseError where a file differs from the last commit, or none knows of it."""
+    """Raises a ReleaseError where a file differs from the last commit, or is not in it."""
     changed = run("git", "status", "--porcelain")
     if changed:
         raise ReleaseError(f"commit or remove these first:\n{changed}")

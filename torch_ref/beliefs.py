@@ -16,7 +16,7 @@ R = TypeVar("R")
 
 
 def refuse_unknown_belief(f: Callable[P, R]) -> Callable[P, R]:
-    """Returns f, which then refuses a belief that is none."""
+    """Returns f with a check of its belief, whose error names the cure for `first_step`."""
     # In older versions `first_step` was an argument in the place that `belief` has now.
     gone = (
         'first_step no longer exists: write belief="official" for "x0", and leave "bayes" out, the '
