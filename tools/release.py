@@ -330,6 +330,7 @@ def main() -> None:
     check_versions()
     WORK.mkdir(parents=True, exist_ok=True)
     wheel = build()
+    wheel_hash = hash_file(wheel)
     print(f"{shutil.disk_usage(WORK).free / 1e9:.0f} GB are free; an environment takes up to 2 GB")
 
     patterns = options.only or ["*"]
@@ -340,16 +341,14 @@ def main() -> None:
     rows = read_rows()
     for name in names:
         earlier = rows.get(name)
-        if earlier is not None and earlier.is_done and earlier.wheel == hash_file(wheel):
+        if earlier is not None and earlier.is_done and earlier.wheel == wheel_hash:
             continue
-        row = rows[name] = Row(*name.split(":"), wheel=hash_file(wheel))
+        row = rows[name] = Row(*name.split(":"), wheel=wheel_hash)
         fill(row, wheel, options.resolve, options.keep)
         write_rows(rows)
         print(f"{name}: {row.result}", flush=True)
 
-    of_this_wheel = [
-        rows[name] for name in list_names() if name in rows and rows[name].wheel == hash_file(wheel)
-    ]
+    of_this_wheel = [rows[name] for name in list_names() if name in rows and rows[name].wheel == wheel_hash]
     print("\n" + format_table(of_this_wheel))
     if sum(row.is_done for row in of_this_wheel) < len(list_names()):
         raise ReleaseError("not all rows are there and ok: no upload yet")
