@@ -114,7 +114,7 @@ class UNet(Convolutional):
     onehot_input: bool = False
     """give the network onehot(x_t) as well as the scaled x_t"""
     classes: Count | None = None
-    """number of classes, to train on labels; None: labels are ignored"""
+    """number of classes of the data, to train on labels; None: labels are ignored"""
     channels_per_group: Count | None = dataclasses.field(default=None, kw_only=True)
     """a layer of C channels has min(C // channels_per_group, groups) groups; None: groups"""
     attention_eps: Epsilon | None = dataclasses.field(default=None, kw_only=True)
@@ -142,7 +142,7 @@ class ScoreNet(Convolutional):
     time_dependent_weights: tuple[float, ...] | None = None
     """factors of the output at evenly spaced t up to T; None: none"""
     classes: Count | None = None
-    """number of classes, to train on labels; None: labels are ignored"""
+    """number of classes of the data, to train on labels; None: labels are ignored"""
 
     def build(self, spec: Spec, rngs: nnx.Rngs) -> nnx.Module:
         options = self._options(spec)
@@ -167,7 +167,7 @@ class Transformer(Model):
     see_time: bool = True
     """give t to the network; predictions of an absorbing process need no t"""
     classes: Count | None = None
-    """number of classes, to train on labels; None: labels are ignored"""
+    """number of classes of the data, to train on labels; None: labels are ignored"""
     compute: Literal["float32", "bfloat16"] = "float32"
     """type of the activations; parameters, last layer, loss and draws are always float32"""
     remat: bool = False

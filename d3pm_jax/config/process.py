@@ -60,7 +60,7 @@ class _OfCategories(Process):
     """Describes a process of K categories."""
 
     K: Categories | FromData
-    """number of categories, with a mask; "data": those of the data, plus one if mask_id is "data" too"""
+    """number of categories and any mask; "data": those of the data, plus one if mask_id is "data" too"""
     steps: Size
     """number of steps T"""
     beta: Schedule
