@@ -247,7 +247,9 @@ class Kind:
         """Returns samples [N, *S] as lines for a terminal; none where they cannot be read there."""
         return []
 
-    def parse_given(self, prompt: str | None, infill: str | None, length: int | None) -> Given | None:
+    def parse_given(
+        self, prompt: str | None = None, infill: str | None = None, length: int | None = None
+    ) -> Given | None:
         """Returns the elements that every sample has, from options of the user, or None if there are none.
 
         Args:

@@ -111,7 +111,9 @@ class TextKind(Kind):
             lines.append(self.description.text(x))
         return lines
 
-    def parse_given(self, prompt: str | None, infill: str | None, length: int | None) -> Given | None:
+    def parse_given(
+        self, prompt: str | None = None, infill: str | None = None, length: int | None = None
+    ) -> Given | None:
         """Returns the tokens that every sample has: those of a prompt, or of a text with gaps [MASK:N]."""
         longest = self.description.shape[0]
         if length is not None and length > longest:

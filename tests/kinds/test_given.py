@@ -53,6 +53,18 @@ def test_texts_are_lines_with_their_breaks_escaped(tmp_path):
     np.testing.assert_array_equal(TEXTS.read_given(tmp_path / "x.txt", (5,)), x)
 
 
+def test_a_prompt_or_a_text_with_gaps_is_a_part_of_a_sample():
+    prompt = TEXTS.parse_given("ba")
+    assert prompt is not None
+    np.testing.assert_array_equal(prompt.x0[:2], [1, 0])
+    np.testing.assert_array_equal(prompt.known, [True, True, False, False, False])
+    gap = TEXTS.parse_given(infill="b[MASK:2]a")
+    assert gap is not None
+    np.testing.assert_array_equal(gap.x0[[0, 3]], [1, 0])
+    np.testing.assert_array_equal(gap.known, [True, False, False, True, False])
+    assert TEXTS.parse_given() is None
+
+
 def test_what_cannot_be_read_gets_one_line(tmp_path):
     def save(name, x):
         np.save(tmp_path / name, x)
