@@ -62,7 +62,9 @@ def test_steps_beyond_the_end_are_refused_with_the_cure():
             optimizer.check_steps(101)
     configs.Lion(rate=InverseSqrtRate(5)).check_steps(10**6)
     config = dataclasses.replace(tiny.get_config(), optimizer=configs.AdamW(rate=WSDRate(10, 11)))
-    with pytest.raises(UserError, match=r"optimizer.rate.decay_steps = 11: .* optimizer.rate.steps = 10"):
+    with pytest.raises(
+        UserError, match=r"optimizer.rate.decay_steps = 11 is more than optimizer.rate.steps = 10"
+    ):
         config_io.check_config(config)
 
 

@@ -69,7 +69,7 @@ def test_dynamic_data_is_fixed_for_evaluation_and_drawn_anew_in_every_epoch(arra
 
 
 def test_what_has_no_levels_is_one_line(arrays):
-    with pytest.raises(DatasetError, match=r"an example holds 0..255, but its levels are 0..16: mend"):
+    with pytest.raises(DatasetError, match=r"an example holds 0..255, but its levels are 0..16: correct"):
         read_all(arrays("dynamic", 17).open("test"), 2)
     data = arrays("dynamic", 17)
     with pytest.raises(DatasetError, match=r"an example holds 0..255"):

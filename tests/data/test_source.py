@@ -165,7 +165,7 @@ def test_what_conditions_cannot_be_is_one_line(conditioned):
     ):
         conditioned(np.zeros((3, 2))).open("train")
     with pytest.raises(
-        ValueError, match=r"data.test_conditions = None: conditions need train_conditions, test"
+        ValueError, match=r"data.test_conditions = None: conditions need all of train_conditions, test"
     ):
         config.Arrays("a", "b", 3, train_conditions="c").check()
     with pytest.raises(ValueError, match=r"data.valid_conditions = None: conditions need"):

@@ -92,7 +92,7 @@ def test_what_codes_cannot_hold_is_refused():
         flows.draw_code(jnp.zeros(2, jnp.int32), 27, 16, jnp.zeros(2))
     with pytest.raises(ValueError, match=r"x contains 27, outside 0\.\.26"):
         flows.draw_code(jnp.array([0, 27]), 27, 32, jnp.zeros(2))
-    with pytest.raises(ValueError, match=r"code contains 16, outside 0\.\.15: 4 digits of base = 2"):
+    with pytest.raises(ValueError, match=r"code contains 16, outside 0\.\.15: digits = 4 of base = 2"):
         flows.to_digits(jnp.array([0, 16]), 2, 4)
     with pytest.raises(ValueError, match=r"digits contains 2, outside 0\.\.1: .* base = 2"):
         flows.from_digits(jnp.array([[0, 2]]), 2)

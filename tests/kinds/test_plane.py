@@ -26,7 +26,8 @@ def test_points_of_the_plane_are_a_kind_like_any_other(tmp_path, capsys):
     assert f"points: {workdir / 'samples.png'}\n" in out
     x = np.load(workdir / "samples.npy")
     assert x.shape == (64, 2)
-    assert "of kind 'plane'; leave it out" in error(capsys, "sample", workdir, "--gif", *config_option)
+    refused = error(capsys, "sample", workdir, "--gif", *config_option)
+    assert "of kind 'plane', which this run has; leave it out" in refused
     assert "of kind 'plane'; leave it out" in error(
         capsys, "sample", workdir, "--prompt", "a", *config_option
     )
