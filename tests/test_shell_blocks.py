@@ -90,6 +90,10 @@ NAMES = [str(page.relative_to(ROOT)) for page in PAGES if shell_blocks(page)]
 FAST = ("README.md", "CONTRIBUTING.md", "docs/start.md")
 
 
+def test_fast_pages_have_shell_blocks():
+    assert set(FAST) <= set(NAMES)
+
+
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in FAST)) for name in NAMES]
 )
