@@ -67,10 +67,14 @@ def main(steps=1000, batch=64, width=256, held_out=297, seed=0):
             print(f"step {i:5d}  loss {value:.4f}")
     # A pytree: the parameters are arguments of what is compiled, and not constants in it.
     predict = Partial(denoise, params)
-    nats = jax.jit(d3pm.estimate_bound)(key_bound, predict, process, test, np.arange(len(test))).total()
+    # The same belief as in the loss.
+    bound = jax.jit(d3pm.estimate_bound, static_argnames="belief")
+    index = np.arange(len(test))
+    nats = bound(key_bound, predict, process, test, index, belief="leave_one_out").total()
     mean, error = d3pm.mean_and_se(d3pm.bits_per_dim(nats, 64))
     print(f"test bits/dim: {mean:.3f} +- {error:.3f}")
-    samples = jax.jit(d3pm.sample, static_argnames="shape")(key_sample, predict, process, shape=(6, 8, 8)).x0
+    draw = jax.jit(d3pm.sample, static_argnames=("shape", "belief"))
+    samples = draw(key_sample, predict, process, shape=(6, 8, 8), belief="leave_one_out").x0
     for row in np.hstack(samples):
         print("".join(" .:-=+*#@"[level // 2] * 2 for level in row))
 
