@@ -75,11 +75,21 @@ class Description:
             )
 
     def text(self, x: Integer[np.ndarray, " n"], masked: str = "_") -> str:
-        """Returns the text of categories, with `masked` for a category that the data does not have."""
+        """Returns the text of categories, with `masked` for a category that the data does not have.
+
+        Raises:
+            ValueError: x is not one example.
+        """
         return join_symbols(self.written(x, masked))
 
     def written(self, x: Integer[np.ndarray, " n"], masked: str = "_") -> list[str]:
-        """Returns the symbols of categories, for `tokenizers.join_symbols`; -1, padding, is left out."""
+        """Returns the symbols of categories, for `tokenizers.join_symbols`; -1, padding, is left out.
+
+        Raises:
+            ValueError: x is not one example.
+        """
+        if x.ndim != 1:
+            raise ValueError(f"x has shape {list(x.shape)}, expected [n]: pass one example at a time")
         symbols: tuple[str, ...] = self.symbols or ()
         categories: list[int] = x.tolist()
         symbols_of_x: list[str] = []

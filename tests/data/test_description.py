@@ -1,5 +1,7 @@
 """Descriptions of data that cannot be are refused."""
 
+import jaxtyping
+import numpy as np
 import pytest
 
 from d3pm_jax import kinds
@@ -28,3 +30,13 @@ from d3pm_jax.errors import UserError
 def test_a_description_that_cannot_be_is_refused(fields, message):
     with pytest.raises(UserError, match=message):
         kinds.make_kind(Description(**({"shape": (2,), "categories": 3} | fields)))
+
+
+@pytest.mark.parametrize("method", [Description.text, Description.written])
+def test_a_batch_of_texts_is_refused(method, monkeypatch):
+    # As users call it: without the checks of types that tests have.
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    description = Description((3,), 2, kind="text", symbols=("a", "b"))
+    message = r"^x has shape \[2, 3\], expected \[n\]: pass one example at a time$"
+    with pytest.raises(ValueError, match=message):
+        method(description, np.zeros((2, 3), int))
