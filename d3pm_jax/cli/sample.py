@@ -9,6 +9,7 @@ import numpy as np
 
 from d3pm_jax.cli import arguments, samplers
 from d3pm_jax.cli.given import check_options, read_given
+from d3pm_jax.config import Absorbing
 from d3pm_jax.config.checks import Count, Natural, Seed
 from d3pm_jax.data.source import open_npy
 from d3pm_jax.errors import UsageError, UserError, as_user_error
@@ -28,6 +29,7 @@ from d3pm_jax.measure.samples import (
     times_to_show,
     write_samples,
 )
+from d3pm_jax.parts.build import Parts
 from d3pm_jax.parts.by_classifier import ClassifierGuidance
 from d3pm_jax.parts.guidance import ClassifierFreeGuidance, Guidance
 from d3pm_jax.runs.run import open_run
@@ -43,6 +45,7 @@ CLAMPED = (
     "only roughly: --sampler repaint fits them more closely, Absorbing with see_time=False exactly; "
     "see docs/how-to/inpaint.md"
 )
+NEARLY_EXACT = "note: nearly exact in one pass: only the time that the network sees is off"
 
 
 @arguments.list_own_options_first
@@ -264,10 +267,21 @@ def execute(command: SampleCommand, words: list[str]) -> int:
     if made_from is not None:
         has_known = made_from.has_known
     if has_known and find_mask(run.parts) is None:
-        print(CLAMPED)
+        print(_describe_fit(run.parts))
     for line in kind.in_words(samples):
         print(line)
     return 0
+
+
+def _describe_fit(parts: Parts) -> str:
+    """Says how well samples fit their known elements, of a run whose samples do not fit them exactly."""
+    process = parts.config.process
+    if not isinstance(process, Absorbing) or process.mask_id != parts.config.head.forbid:
+        return CLAMPED
+    # Among extra masks a network is trained with clean elements: it only expects more or fewer at this time.
+    if hasattr(parts.config.model, "see_time"):
+        return f"{NEARLY_EXACT}; a network with see_time=False is exact"
+    return NEARLY_EXACT
 
 
 def _read_condition_file(path: Path) -> np.ndarray:

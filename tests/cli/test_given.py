@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from d3pm_jax.cli.sample import SampleCommand
-from d3pm_jax.config import Adam, Linear, Uniform
+from d3pm_jax.config import Absorbing, Adam, Head, Linear, Reciprocal, Transformer, Uniform
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UsageError
 from tests import tiny
@@ -49,6 +49,23 @@ def test_known_parts_stay_and_are_shown(workdir, capsys):
     assert f"samples beside what they were made from: {picture}\n" in printed
     assert picture.exists()
     assert "the network was not trained with known elements among the noise" in printed
+
+
+@pytest.mark.parametrize("model", [tiny.get_config().model, Transformer()])
+def test_masks_are_said_to_be_nearly_exact(model, tmp_path, small_network, capsys):
+    config = dataclasses.replace(
+        tiny.get_config(),
+        process=Absorbing(K=K + 1, steps=4, beta=Reciprocal(), mask_id=K),
+        head=Head(forbid=K),
+        model=model,
+    )
+    tiny.write_run(tmp_path / "w", config, description=Description(SHAPE, K, None, "image"))
+    np.save(tmp_path / "x.npy", X0)
+    assert status("sample", tmp_path / "w", "--num", 1, "--given", tmp_path / "x.npy", "--known", "left") == 0
+    printed = capsys.readouterr().out
+    assert "note: nearly exact in one pass: only the time that the network sees is off" in printed
+    assert "repaint" not in printed
+    assert ("see_time" in printed) == hasattr(model, "see_time")
 
 
 @pytest.mark.slow
