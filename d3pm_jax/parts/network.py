@@ -86,11 +86,7 @@ def split_network(config: Config, description: Description, process: Process) ->
     # The weight has to be named: a network that takes any keyword need not know what padding is.
     takes_weight = "weight" in module.signature.parameters
     _check_padding(config, description, takes_weight)
-    if description.condition is not None and not module.takes_keyword("condition"):
-        raise ValueError(
-            f"the data has a condition {list(description.condition)}, but the network of "
-            f"{type(config.model).__name__} has no keyword condition: take UNet, or a network of your own"
-        )
+    _check_condition(config, description, module)
 
     def choose_inputs(
         key: Key[Array, ""] | None, label: Array | None, weight: Array | None, condition: Array | None
@@ -263,6 +259,21 @@ def _check_buffers(buffers: Params, new_buffers: Params) -> None:
                 f"{list(before.shape)} to {after.dtype} {list(after.shape)}: keep its shape and type, "
                 "and compute what depends on the batch in __call__"
             )
+
+
+def _check_condition(config: Config, description: Description, module: variables.SplitModule) -> None:
+    """Raises ValueError for data with a condition and a network that does not take it."""
+    if description.condition is None or module.takes_keyword("condition"):
+        return
+    cure = "take a network of your own whose __call__ takes the keyword condition"
+    if not module.called_method.__module__.startswith("d3pm_jax."):
+        cure = "add the keyword condition to its __call__"
+    elif len(description.shape) == 3:
+        cure = "take UNet, or a network of your own whose __call__ takes the keyword condition"
+    raise ValueError(
+        f"the data has a condition {list(description.condition)}, but the network of "
+        f"{type(config.model).__name__} has no keyword condition: {cure}"
+    )
 
 
 def _check_padding(config: Config, description: Description, takes_weight: bool) -> None:

@@ -7,14 +7,15 @@ import jax
 import numpy as np
 import pytest
 
-from d3pm_jax import runs
+from d3pm_jax import config as configs, runs
 from d3pm_jax.data import DatasetError, Description, read_batch
 from d3pm_jax.errors import UserError
 from d3pm_jax.kinds import ArrayKind, make_kind
 from d3pm_jax.loop import metrics
+from d3pm_jax.parts.network import split_network
 from tests import tiny
 from tests.cli.commands import error, status
-from tests.runs import conditioned
+from tests.runs import conditioned, own_parts
 from tests.runs.conditioned import patterns
 
 FILE = Path(conditioned.__file__)
@@ -145,6 +146,26 @@ def test_examples_without_their_condition_are_one_line():
         batch(described, {"x": x, "condition": np.array([1e300])})
     with pytest.raises(DatasetError, match=r"example 0 has a condition \[1\], but the data is described wi"):
         batch(Description((2,), 4), {"x": x, "condition": np.ones(1)})
+
+
+OWN_NETWORK = "a network of your own whose __call__ takes the keyword condition"
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "cure"),
+    [
+        (configs.ScoreNet(ch=8, groups=4, attn=()), (8, 8, 1), f"take UNet, or {OWN_NETWORK}"),
+        (configs.Transformer(width=8, num_layers=1, num_heads=2), (16,), f"take {OWN_NETWORK}"),
+        (own_parts.Convolution(4), (16,), "add the keyword condition to its __call__"),
+    ],
+)
+def test_a_network_without_conditions_is_refused_with_a_cure_for_such_data(model, shape, cure):
+    config = dataclasses.replace(tiny.get_config(), model=model)
+    description = Description(shape, 17, condition=(3,))
+    name = type(model).__name__
+    message = rf"the data has a condition \[3\], but the network of {name} has no keyword condition: {cure}$"
+    with pytest.raises(ValueError, match=message):
+        split_network(config, description, config.process.build())
 
 
 def test_a_kind_without_conditions_is_refused_before_training():
