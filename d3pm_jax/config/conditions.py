@@ -6,7 +6,7 @@ from typing import Annotated
 import numpy as np
 
 from d3pm_jax.config.checks import Count, Free, NonEmptyStr, Seed, undefined_method
-from d3pm_jax.config.data import Data, Digits
+from d3pm_jax.config.data import Data, Digits, check_split_of
 from d3pm_jax.data import Description, Source
 from d3pm_jax.data.digit_conditions import SMALL_SIDE, ConditionedSource, block_means, scaled_style
 from d3pm_jax.data.mazes import CHANNELS, Cells, MazeSource
@@ -107,5 +107,6 @@ class Mazes(Data):
         return dataclasses.replace(description, condition=(side, side, CHANNELS), condition_type="float32")
 
     def open(self, split: str) -> Source:
+        check_split_of(self, split)
         size = {"train": self.train_size, "test": self.test_size}[split]
         return MazeSource(self.cells, size, self.seed, split, self.conditioned)

@@ -30,7 +30,7 @@ from d3pm_jax.data import DatasetError, Description, Source, images, tokenizers
 from d3pm_jax.data.binarize import Binarize, BinarySource, draw_binary
 from d3pm_jax.data.digests import hash_array, hash_file, join_hashes
 from d3pm_jax.data.prepared import Corpus, prepare_corpus
-from d3pm_jax.data.source import check_source, find_idx, read_idx
+from d3pm_jax.data.source import check_source, check_split, find_idx, read_idx
 from d3pm_jax.data.windows import Overlapping, Padded, Windows, random_window
 from d3pm_jax.errors import UserError, locate_statement, wrong_return
 
@@ -103,6 +103,14 @@ def list_data_paths(data: Data) -> dict[str, str]:
 def hash_split(data: Data, split: str) -> str | None:
     """Returns a hash of the examples of a split; None where it is not known without reading them all."""
     return None
+
+
+def check_split_of(data: Data, split: str) -> None:
+    """Raises DatasetError for a split that a data set does not have."""
+    splits = ["train", "test", *data.other_splits]
+    if data.has_valid:
+        splits.insert(1, "valid")
+    check_split(split, splits)
 
 
 def describe_data(data: Data) -> Description:
@@ -319,6 +327,7 @@ class TfdsImages(Grey):
         return images.describe_data_set(self.name, self.dir)
 
     def open_levels(self, split: str) -> Source:
+        check_split_of(self, split)
         tfds_splits = {"train": self.train_split, "test": self.test_split, "valid": self.valid_split}
         tfds_split = tfds_splits[split]
         assert tfds_split is not None
@@ -361,6 +370,7 @@ class Idx(Grey):
         return Description((*x.shape[1:], 1), 256, int(labels.max()) + 1, "image")
 
     def open_levels(self, split: str) -> Source:
+        check_split_of(self, split)
         x, labels = self._read(split)
         return data.ArraySource(x[..., None], labels, f"{self.dir}, {split}")
 
@@ -456,6 +466,7 @@ class Arrays(Grey):
         return files[split]
 
     def open_levels(self, split: str) -> Source:
+        check_split_of(self, split)
         x_file, labels_file, conditions_file = self._files(split)
         x = data.open_npy(x_file)
         conditions = None if conditions_file is None else data.open_npy(conditions_file)

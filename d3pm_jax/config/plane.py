@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from d3pm_jax.config.checks import Count, Seed
-from d3pm_jax.config.data import Data
+from d3pm_jax.config.data import Data, check_split_of
 from d3pm_jax.data import ArraySource, Description, Source, plane
 
 
@@ -34,6 +34,7 @@ class Plane(Data):
         return Description((2,), plane.SIDE, kind=self.density)
 
     def open(self, split: str) -> Source:
+        check_split_of(self, split)
         number = {"train": 0, "test": 1}[split]
         size = {"train": self.train_size, "test": self.test_size}[split]
         rng = np.random.default_rng([self.seed, number])

@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from d3pm_jax.data import text, tokenizers
-from d3pm_jax.data.source import DatasetError
+from d3pm_jax.data.source import DatasetError, check_split
 from d3pm_jax.errors import one_line
 
 # The version of the format of the files. It enters the hash that names their folder.
@@ -80,8 +80,9 @@ class Prepared:
         """Maps a split into memory.
 
         Raises:
-            DatasetError: its files are damaged.
+            DatasetError: there is no such split, or its files are damaged.
         """
+        check_split(split, self.counts)
         x = _map_file(self.folder / f"{split}.tokens", _smallest_type(self.symbols))
         if len(x) != self.counts[split]:
             raise DatasetError(f"{self.folder} is damaged: delete it, then it is prepared again")

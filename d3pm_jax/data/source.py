@@ -4,7 +4,7 @@ import gzip
 import math
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -66,6 +66,13 @@ def check_source(name: str, source: Any) -> None:
         raise TypeError(
             f"{name} is {describe(source)}, expected a sequence of examples: wrap an array as ArraySource(x)"
         )
+
+
+def check_split(split: str, splits: Collection[str]) -> None:
+    """Raises DatasetError for a split that is not among those of a data set, which are two or more."""
+    if split not in splits:
+        *others, last = splits
+        raise DatasetError(f"there is no split {split!r}: take {', '.join(others)} or {last}")
 
 
 def check_example(example: Any, subject: str) -> None:

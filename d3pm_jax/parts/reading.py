@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from d3pm_jax import data
-from d3pm_jax.config.data import hash_split, open_examples, say_where_it_lies
+from d3pm_jax.config.data import check_split_of, hash_split, open_examples, say_where_it_lies
 from d3pm_jax.data.digests import split_digest
 from d3pm_jax.errors import UserError
 from d3pm_jax.kinds import Split
@@ -23,12 +23,7 @@ def open_split(parts: Parts, workdir: Path, split: str) -> data.Source:
             one that the run recorded.
     """
     spec = parts.config.data
-    splits = ["train", "test", *spec.other_splits]
-    if spec.has_valid:
-        splits.append("valid")
-    if split not in splits:
-        names = " and ".join(map(repr, splits))
-        raise UserError(f"split = {split!r}: the data of this run has {names}")
+    check_split_of(spec, split)
     try:
         _check_content(parts, workdir, split)
         return open_examples(spec, split)

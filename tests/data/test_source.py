@@ -48,6 +48,26 @@ def test_idx_files_that_are_missing_or_damaged_are_named(tmp_path):
             config.Idx(str(tmp_path)).open("test")
 
 
+@pytest.mark.parametrize(
+    ("data", "splits"),
+    [
+        (config.Shakespeare(length=64), "train, valid or test"),
+        (config.Digits(), "train or test"),
+        (config.Digits(valid_split="test"), "train, valid or test"),
+        (config.StyledDigits(), "train or test"),
+        (config.Idx("nowhere"), "train or test"),
+        (config.Arrays("x.npy", "x.npy", 3), "train or test"),
+        (config.Arrays("x.npy", "x.npy", 3, valid="x.npy"), "train, valid or test"),
+        (config.Plane(), "train or test"),
+        (config.Mazes(), "train or test"),
+    ],
+)
+def test_a_split_that_there_is_not_is_named_with_those_that_there_are(data, splits):
+    split = "validation" if data.has_valid else "valid"
+    with pytest.raises(DatasetError, match=f"^there is no split '{split}': take {splits}$"):
+        data.open(split)
+
+
 @pytest.fixture
 def arrays(tmp_path):
     """A function that writes arrays and names them."""

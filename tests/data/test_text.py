@@ -152,3 +152,9 @@ def blocked(tmp_path, good):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("platformdirs.user_cache_dir", lambda *name: write(tmp_path, "x", "file"))
         config.Text(good, length=3).describe()
+
+
+def test_a_text_of_two_files_has_no_valid_split(tmp_path):
+    path = write(tmp_path, "hello " * 20)
+    with pytest.raises(DatasetError, match=r"^there is no split 'valid': take train or test$"):
+        config.Text(path, path, length=4).open("valid")

@@ -113,8 +113,8 @@ def test_arguments_that_cannot_be_used_are_told_with_a_cure(tmp_path, small_netw
             x0[None], weight=np.ones((1, 8))
         ),
         r"t has shape \[\]: pass \[1\], a step for each of xt": lambda: run.predict(x0[None], 3),
-        "split = 'trian': the data of this run has 'train' and 'test'": lambda: run.read_batch("trian"),
-        "split = 'valid': the data of this run has 'train' and 'test'": lambda: run.read_batch("valid"),
+        "there is no split 'trian': take train or test": lambda: run.read_batch("trian"),
+        "there is no split 'valid': take train or test": lambda: run.read_split("valid"),
         "config is 'a.py': pass a Config, as config.io.read": lambda: runs.train("a.py", tmp_path / "new"),
         "workdir is None: pass the folder to write": lambda: runs.train(run.config, None),
         "start is 'w': pass a run, as runs.open": lambda: runs.train(run.config, tmp_path / "new", start="w"),
