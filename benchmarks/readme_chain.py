@@ -8,16 +8,14 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from PIL import Image
 
 import d3pm_jax as d3pm
 from d3pm_jax import show
 from d3pm_jax.runs import exported
 
 ROWS = 3
-SHOWN = (100, 90, 80, 70, 60, 50, 40, 30, 20, 10, 0)
 SCALE = 2
-GAP = 6
+SHOWN = (100, 90, 80, 70, 60, 50, 40, 30, 20, 10, 0)
 
 
 def main() -> None:
@@ -31,9 +29,8 @@ def main() -> None:
     )
     images = show.to_rgb(np.asarray(chain.states), levels=2)  # [times, rows, 28, 28, 3]
     images = images.repeat(SCALE, axis=2).repeat(SCALE, axis=3)
-    images = np.pad(images, ((0, 0), (0, 0), (0, GAP), (0, GAP), (0, 0)), constant_values=255)
-    picture = np.concatenate([np.concatenate(list(row), axis=1) for row in images.swapaxes(0, 1)], axis=0)
-    Image.fromarray(picture[:-GAP, :-GAP]).save(args.out, optimize=True)
+    in_rows = images.swapaxes(0, 1).reshape(-1, *images.shape[2:])
+    show.save_grid(args.out, in_rows, columns=len(SHOWN))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ import numpy as np
 
 from d3pm_jax.cli import arguments, samplers
 from d3pm_jax.cli.given import check_options, read_given
-from d3pm_jax.config import Absorbing
 from d3pm_jax.config.checks import Count, Natural, Seed
 from d3pm_jax.data.source import open_npy
 from d3pm_jax.errors import UsageError, UserError, as_user_error
@@ -17,7 +16,7 @@ from d3pm_jax.files import describe_content, write_npy
 from d3pm_jax.kinds.base import STATES, check_gif
 from d3pm_jax.machine.terminal import Terminal
 from d3pm_jax.measure import record, step_costs
-from d3pm_jax.measure.bounds import find_mask
+from d3pm_jax.measure.bounds import find_extra_mask, find_mask
 from d3pm_jax.measure.samples import (
     Options,
     chains_to_show,
@@ -275,8 +274,7 @@ def execute(command: SampleCommand, words: list[str]) -> int:
 
 def _describe_fit(parts: Parts) -> str:
     """Says how well samples fit their known elements, of a run whose samples do not fit them exactly."""
-    process = parts.config.process
-    if not isinstance(process, Absorbing) or process.mask_id != parts.config.head.forbid:
+    if find_extra_mask(parts) is None:
         return CLAMPED
     # Among extra masks a network is trained with clean elements: it only expects more or fewer at this time.
     if hasattr(parts.config.model, "see_time"):

@@ -218,20 +218,24 @@ EVAL = record.Format(
 )
 
 
+def find_extra_mask(parts: Parts) -> int | None:
+    """Returns the mask category of an absorbing run whose network never predicts it; None for other runs."""
+    process = parts.config.process
+    if not isinstance(process, Absorbing) or not isinstance(process.mask_id, int):
+        return None
+    if parts.config.head.forbid != process.mask_id:
+        return None
+    return process.mask_id
+
+
 def find_mask(parts: Parts) -> int | None:
     """Returns the mask category of a run whose network can fill in any set of elements; else None.
 
     Such a network sees no time, so that it answers for any number of masks, and never predicts the mask.
     """
-    forbidden = parts.config.head.forbid
-    if not isinstance(forbidden, int):
-        return None
     if getattr(parts.config.model, "see_time", True):
         return None
-    process = parts.config.process
-    if not isinstance(process, Absorbing) or process.mask_id != forbidden:
-        return None
-    return forbidden
+    return find_extra_mask(parts)
 
 
 def compute_likelihood(
