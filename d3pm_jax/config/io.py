@@ -420,7 +420,7 @@ def _find_class(class_name: str, fields: dict[str, Any], own_classes: Mapping[st
         if cls is None:
             raise UserError(
                 f"the config has a part {one_line(class_name.removeprefix(OWN))} of the user's own: "
-                "pass --config FILE, the Python file that defines it"
+                "pass --config FILE, the Python file that defines it, or runs.open(DIR, FILE)"
             )
         return cls
 

@@ -76,7 +76,7 @@ def read_config(workdir: Path | str, user_config: Path | Config | None = None) -
                 hint = "there is no copy: write its classes to FILE, or pass the config itself to runs.open"
             raise UserError(
                 f"the run in {workdir} has parts of its own, {one_line(', '.join(own_names))}: pass the "
-                f"file that defines them, --config FILE; {hint}"
+                f"file that defines them, --config FILE or runs.open(DIR, FILE); {hint}"
             )
         own_parts = _load_own_parts(workdir, user_config)
     try:

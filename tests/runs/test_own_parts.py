@@ -46,7 +46,7 @@ def test_commands_take_the_file_and_never_run_its_copy(trained, capsys, tmp_path
     for command in (["eval", trained], ["sample", trained], ["train", "--workdir", trained, "--resume"]):
         message = error(capsys, *command)
         assert "parts of its own, Letters, Convolution: pass the file that defines them" in message
-        assert f"--config FILE; a copy is in {trained / 'config.py'}" in message
+        assert f"--config FILE or runs.open(DIR, FILE); a copy is in {trained / 'config.py'}" in message
     assert status("sample", trained, "--num", "3", "--config", FILE) == 0
     lines = (trained / "samples.txt").read_text().splitlines()
     symbols = np.array(list("abc"))
@@ -232,7 +232,9 @@ def test_a_run_of_a_notebook_says_that_opening_it_needs_a_file(cell, tmp_path, c
     assert note.count("\n") == 1
     with pytest.raises(UserError) as refused:
         runs.open(workdir)
-    assert "--config FILE; there is no copy: write its classes to FILE" in str(refused.value)
+    assert "--config FILE or runs.open(DIR, FILE); there is no copy: write its classes to FILE" in str(
+        refused.value
+    )
     assert str(workdir / "config.py") not in str(refused.value)
     assert read_config(workdir, config) == config
     assert read_config(workdir, FILE).model.width == config.model.width
