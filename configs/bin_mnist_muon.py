@@ -8,7 +8,7 @@ after N steps, which are at least 1,000 more than it has:
     d3pm train --workdir COPY --resume --train.steps N \\
         --optimizer.rate.steps N --optimizer.rate.decay-steps 1000
 
-The weights in pretrained/ began from those of bin_mnist_uniform.py (--from), and were ended at 3,650 steps.
+docs/results.md says how the weights in pretrained/ were trained with it.
 """
 
 from d3pm_jax.config import Config, Cosine, HybridLoss, Muon, TfdsImages, Train, UNet, Uniform, WSDRate

@@ -7,6 +7,8 @@ after N steps, which are at least 1,000 more than it has:
 
     d3pm train --workdir COPY --resume --train.steps N \\
         --optimizer.rate.steps N --optimizer.rate.decay-steps 1000
+
+docs/results.md says how the weights in pretrained/ were trained with it.
 """
 
 from d3pm_jax.config import (
