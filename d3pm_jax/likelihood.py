@@ -212,6 +212,8 @@ def chain_rule(
     Returns:
         Nats of each element; their sum is -log p(x_0) in this order.
     """
+    if x0.size == 0:
+        return jnp.zeros(x0.shape, order.dtype)
     flat = x0.reshape(len(x0), -1)  # [B, D]
     # places[b, i] is the i-th element to be filled in, and rank[b, d] says as which the element d is.
     places = jnp.argsort(order.reshape(flat.shape), axis=1)  # [B, D]

@@ -58,6 +58,13 @@ def test_the_chain_rule_is_the_likelihood_of_filling_in_one_place_after_the_othe
     assert np.ptp(nats, axis=0).min() > 1e-3  # the orders differ
 
 
+@pytest.mark.parametrize("shape", [(0, 3), (2, 0), (0, 2, 2)])
+def test_the_chain_rule_of_no_elements(shape):
+    x0 = jnp.zeros(shape, jnp.int32)
+    nats = d3pm.chain_rule(lambda xt: jnp.zeros((*xt.shape, 4)), x0, jnp.zeros(shape), 3)
+    assert nats.shape == shape
+
+
 def every_pair(data, K):
     """Every x_0 of the data with every x_t, [data^L K^L, L] each."""
     i, j = np.meshgrid(np.arange(data**L), np.arange(K**L), indexing="ij")
