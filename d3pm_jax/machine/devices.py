@@ -21,6 +21,8 @@ from d3pm_jax.errors import UserError
 # longer than to read it.
 WORTH_CUTTING = 2**14
 
+_chosen: list[int] = []  # the number of CPU devices that `use_all_cores` chose last, if it did
+
 
 def make_mesh(fsdp: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
     """Makes the mesh of all devices of all processes, those of a process beside each other.
@@ -118,11 +120,16 @@ def state_sharding(mesh: Mesh, shape: tuple[int, ...]) -> NamedSharding:
 def use_all_cores(batch_size: int, fsdp: int = 1) -> None:
     """Makes one CPU device per core, as many as divide the batch: XLA uses several better than one.
 
-    Must come before the first JAX computation. Without effect where there is a GPU or TPU, or where
-    JAX_NUM_CPU_DEVICES says how many.
+    Must come before the first JAX computation. Without effect where there is a GPU or TPU, or where the
+    user says how many: by JAX_NUM_CPU_DEVICES, by `jax_num_cpu_devices` of JAX, or in XLA_FLAGS.
     """
     logging.getLogger("absl").setLevel(logging.ERROR)
-    if "JAX_NUM_CPU_DEVICES" in os.environ:
+    # -1 means unset. JAX sets the option from the variable when it is imported, which a notebook may have
+    # done before. A number that an earlier call of this function chose may be changed.
+    is_set_by_variable = "JAX_NUM_CPU_DEVICES" in os.environ
+    is_set_for_jax = jax.config.values["jax_num_cpu_devices"] not in (-1, *_chosen)
+    is_set_for_xla = "--xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if is_set_by_variable or is_set_for_jax or is_set_for_xla:
         return
     if hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))
@@ -132,4 +139,6 @@ def use_all_cores(batch_size: int, fsdp: int = 1) -> None:
     divisible_by_fsdp = [n for n in divisors if n % fsdp == 0]
     # JAX refuses where it runs already, in a notebook say: then its devices are used as they are.
     with contextlib.suppress(RuntimeError):
-        jax.config.update("jax_num_cpu_devices", max(divisible_by_fsdp or divisors))
+        num_devices = max(divisible_by_fsdp or divisors)
+        jax.config.update("jax_num_cpu_devices", num_devices)
+        _chosen[:] = [num_devices]

@@ -3,6 +3,7 @@
 import os
 import platform
 import resource
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -67,6 +68,40 @@ def test_a_command_sets_the_state_of_the_process_once_and_in_order(monkeypatch, 
         ("keep_freed_memory", 5),
         ("join", address, tmp_path, 7, True),
     ]
+
+
+def test_a_number_of_devices_that_the_user_set_stays(monkeypatch):
+    values = {"jax_num_cpu_devices": -1}
+    config = SimpleNamespace(values=values, update=values.__setitem__)
+    monkeypatch.setattr(devices, "jax", SimpleNamespace(config=config))
+    monkeypatch.setattr(devices, "_chosen", [])
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(4), raising=False)
+
+    def number_for(batch_size):
+        devices.use_all_cores(batch_size)
+        return values["jax_num_cpu_devices"]
+
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=3")
+    assert number_for(4) == -1
+    monkeypatch.setenv("XLA_FLAGS", "")
+    assert number_for(4) == 4
+    assert number_for(6) == 3
+    values["jax_num_cpu_devices"] = 2
+    assert number_for(4) == 2
+
+
+def print_devices_of_user():
+    jax.config.update("jax_num_cpu_devices", 3)
+    devices.use_all_cores(4)
+    print(jax.device_count())
+
+
+@pytest.mark.slow
+def test_jax_has_the_number_of_devices_that_the_user_set(tmp_path):
+    process = Fork(tmp_path, print_devices_of_user, as_users=True, JAX_PLATFORMS="cpu")
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert output.split() == ["3"]
 
 
 @pytest.mark.slow
