@@ -5,7 +5,7 @@ Of a network that fills in masks and sees no time, it computes the exact likelih
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -111,20 +111,29 @@ def describe_protocol(
     """Describes all that a bound depends on.
 
     Of the config of the data it leaves out where the data lies: on another machine it is the same data. The
-    hash of the examples says so for certain.
+    hash of the examples says so for certain, and that of the labels and conditions that the network takes.
     """
     config = parts.config
     data = config_io.to_json(config.data)
-    content = b"".join(examples[name].tobytes() for name in ("x", "weight") if name in examples)
-    return {
+    protocol = {
         "N": len(examples["x"]),
         "split": getattr(config.data, "test_split", "test"),
         "data": {name: value for name, value in data.items() if name not in config.data.places},
-        "examples": f"sha256 {hashlib.sha256(content).hexdigest()}",
+        "examples": _hash_arrays([examples[name] for name in ("x", "weight") if name in examples]),
         "terms": parts.method.describe_terms(calls),
         "seed": seed,
         **describe_conditions(parts),
     }
+    inputs = [x for name, x in parts.extra_inputs(examples).items() if name != "weight"]
+    if inputs:
+        protocol["inputs"] = _hash_arrays(inputs)
+    return protocol
+
+
+def _hash_arrays(arrays: Iterable[np.ndarray]) -> str:
+    """Returns the hash of the numbers of arrays, one after the other."""
+    content = b"".join(x.tobytes() for x in arrays)
+    return f"sha256 {hashlib.sha256(content).hexdigest()}"
 
 
 def write_bound(
@@ -210,7 +219,7 @@ def _check_bound(bound: Record) -> None:
 
 
 EVAL = record.Format(
-    ("N", "examples"),
+    ("N", "examples", "inputs"),
     ("step", "examples"),
     _from_keys,
     DAMAGED,
@@ -326,7 +335,7 @@ def _check_exact(likelihood: Record) -> None:
 
 
 EXACT = record.Format(
-    ("N", "examples"),
+    ("N", "examples", "inputs"),
     ("step", "examples"),
     _exact_from_keys,
     "{path} is damaged ({why}): delete it, `d3pm eval --chain-rule` writes it again",

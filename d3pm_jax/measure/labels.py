@@ -79,7 +79,7 @@ def _check_labels(labels: Record) -> None:
 
 
 LABELS = record.Format(
-    ("N", "examples"),
+    ("N", "examples", "inputs"),
     ("step", "examples"),
     _from_keys,
     "{path} is damaged ({why}): delete it, `d3pm eval` writes it again",

@@ -117,7 +117,7 @@ def tabulate_bounds(runs: Sequence[Reported]) -> Html:
         head = ["run", "file", "bits/dim", "nats", "reconstruction", "prior", *OF_BOUND, "examples"]
         words = (
             "Upper bounds on -log p of test examples, mean ± standard error over the examples. They compare "
-            "where the examples are the same, and only there."
+            "where the examples are the same, with the same labels and conditions, and only there."
         )
         parts += [tag("p", words, class_="soft"), build_table(head, rows, 2)]
     for text, names in runs_by_baselines.items():

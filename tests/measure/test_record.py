@@ -129,6 +129,8 @@ def test_figures_have_their_units_and_errors(tmp_path):
     [
         ("eval", {"examples": "sha256 cd", "seed": 2, "steps": 1}, ["examples"]),
         ("eval", {"N": 4}, ["N"]),
+        ("eval", {"inputs": "sha256 cd"}, ["inputs"]),
+        ("exact", {"inputs": "sha256 cd"}, ["inputs"]),
         ("exact", {"N": 4, "seed": 2}, ["N"]),
         ("quality", {"N": 5, "features": "pixels", "step": 6}, ["N", "features"]),
         ("samples", {"num": 9}, []),

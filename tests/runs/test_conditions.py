@@ -12,6 +12,7 @@ from d3pm_jax.data import DatasetError, Description, read_batch
 from d3pm_jax.errors import UserError
 from d3pm_jax.kinds import ArrayKind, make_kind
 from d3pm_jax.loop import metrics
+from d3pm_jax.measure import bounds
 from d3pm_jax.parts.network import split_network
 from tests import tiny
 from tests.cli.commands import error, status
@@ -53,6 +54,19 @@ def test_an_example_is_trained_and_evaluated_with_its_own_condition(trained):
     assert run.evaluate_on(x0, labels, 32, condition=np.roll(conditions, 1, 0))["bits_per_dim"] > 1
     logits = run.predict(x0, np.ones(70, int), labels, conditions)
     np.testing.assert_array_equal(logits.argmax(-1), x0)
+
+
+def test_bounds_of_other_conditions_or_labels_do_not_compare(trained):
+    parts = runs.open(trained, FILE).parts
+    conditions = patterns(5, 1)
+    examples = {"x": conditions.reshape(-1, 6), "label": conditions[:, 0, 0], "condition": conditions}
+    protocols = [bounds.describe_protocol(parts, examples, seed=0)]
+    for name in "label", "condition":
+        others = examples | {name: np.roll(examples[name], 1, axis=0)}
+        protocols.append(bounds.describe_protocol(parts, others, seed=0))
+    inputs = [protocol.pop("inputs") for protocol in protocols]
+    assert protocols == [protocols[0]] * 3
+    assert len(set(inputs)) == 3
 
 
 def test_sample_i_has_condition_i_modulo_their_number(trained, tmp_path, capsys):
