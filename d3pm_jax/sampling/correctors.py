@@ -82,6 +82,11 @@ class Gibbs(Corrector):
     """Draws one place, chosen uniformly, from its law given the others: that leaves p_t as it is.
 
     Of a process with a mask the place is masked before the network is called, as it was trained to see it.
+
+    The law is that of the leave-one-out belief. A network with belief "denoiser" says nothing of an x_0 that
+    x_t rules out, where q(x_t | x_0) = 0: such an x_0 then counts as impossible, and p_t does not stay as it
+    is. That happens at small t of a banded process, and for a marginal one whose pi has a 0; with belief
+    "official" at t = 1 alone. There take a network of the leave-one-out belief, or no such corrector.
     """
 
     moves: int = 1
