@@ -28,7 +28,7 @@ from d3pm_jax.machine import cluster
 from d3pm_jax.machine.devices import batch_sharding, check_batch, mesh_of, use_all_cores
 from d3pm_jax.machine.terminal import Terminal
 from d3pm_jax.measure.samples import choose_inputs, choose_sampler_of, make_sampler, plan_sampler
-from d3pm_jax.models.variables import name_leaves, split_variables
+from d3pm_jax.models.variables import check_precision, check_sizes, name_leaves, split_variables
 from d3pm_jax.parts import begin, build, splits
 from d3pm_jax.placing import place, place_part
 from d3pm_jax.storage import checkpoint, lock
@@ -226,6 +226,9 @@ def _build_parts(
             f"the network of {type(config.model).__name__} has no nnx.Param, so that nothing is trained: "
             f"make what it learns one, as nnx.Param(jnp.zeros(3))"
         )
+    with as_user_error():
+        check_precision(params)
+        check_sizes(parts.state.params)
     check_batch(parts.mesh, config.train.batch_size, config.train.accumulate)
 
     # A learning rate that has fallen to 0 before the last step is refused: the last steps would change

@@ -144,6 +144,32 @@ def split_module(build: Callable[[Key[Array, ""]], Any]) -> tuple[SplitModule, P
     return SplitModule(training_graph, evaluation_graph, streams, signature, called_method), shapes
 
 
+def check_precision(params: Variables) -> None:
+    """Raises ValueError for a parameter that is no real number of 32 bits or more."""
+    for name, leaf in zip(name_leaves(params), jax.tree.leaves(params), strict=True):
+        dtype = leaf.dtype
+        what = f"{name or 'params'} is a parameter of {dtype}"
+        # JAX gives the derivative of a real loss by a complex number such that an optimizer would descend in
+        # the real part, and climb in the imaginary one.
+        if jnp.issubdtype(dtype, jnp.complexfloating):
+            raise ValueError(f"{what}, which is not trained: make its real and imaginary part two parameters")
+        if jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32:
+            raise ValueError(
+                f"{what}, in which rounding would lose small updates and spoil the average: make it float32 "
+                f"and compute in {dtype} (in Flax dtype={dtype}, without param_dtype)"
+            )
+
+
+def check_sizes(variables: Variables) -> None:
+    """Raises ValueError for an array without entries, with which no checkpoint can be written."""
+    for name, leaf in zip(name_leaves(variables), jax.tree.leaves(variables), strict=True):
+        if leaf.size == 0:
+            raise ValueError(
+                f"{name} has shape {list(leaf.shape)}, and an array without entries cannot be saved: leave "
+                "it out"
+            )
+
+
 def _check_variables(shapes: Params) -> None:
     """Raises ValueError for a parameter that has no gradient, and for a key that is no stream."""
     params, _ = split_variables(shapes)

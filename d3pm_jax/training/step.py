@@ -11,7 +11,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Key
 
-from d3pm_jax.models.variables import merge_variables, split_variables
+from d3pm_jax.models.variables import check_precision, merge_variables, split_variables
 from d3pm_jax.processes import Process
 from d3pm_jax.training.diffusion import (
     DiffusionLoss,
@@ -53,6 +53,7 @@ def make_update(
             batch = dropping.drop(batch, key, state.step)
         key_dropout = split_keys(key, state.step)[2]
         params, buffers = split_variables(state.params)
+        check_precision(params)
         grads, metrics, costs, new_buffers = _gradient(
             loss, accumulate, params, buffers, process, batch, noise, key_dropout
         )
@@ -130,6 +131,8 @@ def make_loss_step(
     buffers, optimizer and history stay as they are to the bit, while steps are counted on. Unlike that of
     `optax.apply_if_finite` this rule has no state, looks at the loss too, and takes no pass over the gradient
     of its own.
+
+    Parameters are real numbers of 32 bits or more: a step raises ValueError for others.
 
     A batch that is taken in parts makes one step, that of the whole batch up to rounding, but for dropout,
     which has a key for each part, and for batch statistics, which each part makes and hands to the next.
@@ -256,16 +259,17 @@ def _gradient(
 
 
 def _move_average(average: Any, newest: Any, weight: Array) -> Any:
-    """Returns average + weight (newest - average) of parameters and batch statistics of floats.
+    """Returns average + weight (newest - average) of parameters and batch statistics of 32 bits or more.
 
     Every other buffer is the newest: a mean of integers is none, and a mean of a constant with itself may be
-    another number, by rounding.
+    another number, by rounding. In 16 bits rounding would outweigh the change.
     """
     if not isinstance(newest, nnx.State):
         return optax.incremental_update(newest, average, weight)
 
     def is_averaged(path: tuple, x: Any) -> bool:
-        return isinstance(x, nnx.Param | nnx.BatchStat) and jnp.issubdtype(x.dtype, jnp.floating)
+        is_float = jnp.issubdtype(x.dtype, jnp.floating)
+        return isinstance(x, nnx.Param | nnx.BatchStat) and is_float and jnp.finfo(x.dtype).bits >= 32
 
     newest, others = nnx.split_state(newest, is_averaged, ...)
     average = nnx.filter_state(average, is_averaged)

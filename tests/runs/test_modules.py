@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from d3pm_jax import config as configs
+from d3pm_jax import config as configs, runs
 from d3pm_jax.errors import UserError
 from d3pm_jax.models.variables import name_leaves, split_module, split_variables
 from d3pm_jax.parts import build
@@ -152,6 +152,14 @@ def test_averages_take_constants_as_they_are():
     assert {name: float(x) for name, x in average.items()} == {"mean": 0.5, "shift": 0.25, "weight": 0.5}
 
 
+def test_batch_statistics_of_16_bits_are_not_averaged():
+    """The mean of a constant with itself would be another number, by rounding."""
+    statistics = nnx.State({"mean": nnx.BatchStat(jnp.bfloat16(0.02))})
+    average = by_name(training_step._move_average(statistics, statistics, 0.1))["mean"]
+    assert average == jnp.bfloat16(0.02)
+    assert average.dtype == jnp.bfloat16
+
+
 def test_a_network_without_a_key_is_in_evaluation_mode():
     module, _ = split_module(lambda key: nnx.Dropout(0.5, rngs=nnx.Rngs(key)))
     x = jnp.ones((4, 8))
@@ -194,6 +202,15 @@ REFUSED = {
         jnp.zeros((1, modules.LENGTH), jnp.int32), jnp.ones(1, jnp.int32)
     ),
     "integers": lambda spec, rngs: Changed(spec, rngs, "count", lambda rngs: nnx.Param(jnp.arange(3))),
+    "complex": lambda spec, rngs: Changed(
+        spec, rngs, "poles", lambda rngs: nnx.Param(jnp.zeros(3, jnp.complex64))
+    ),
+    "16 bits": lambda spec, rngs: Changed(
+        spec, rngs, "scale", lambda rngs: nnx.Param(jnp.zeros(3, jnp.bfloat16))
+    ),
+    "empty": lambda spec, rngs: Changed(
+        spec, rngs, "registers", lambda rngs: nnx.Variable(jnp.zeros((0, 8)))
+    ),
     "key": lambda spec, rngs: Changed(spec, rngs, "seed", lambda rngs: rngs.params()),
     "train": lambda spec, rngs: Changed(spec, rngs, "train", lambda rngs: True),
 }
@@ -226,3 +243,32 @@ def test_what_is_no_network_is_refused_in_one_line(name, message):
     config = modules.get_config(Built(name))
     with pytest.raises(UserError, match=f"^{message}"):
         build.build(config, config.data.describe())
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "complex",
+            "poles is a parameter of complex64, which is not trained: make its real and imaginary part two "
+            "parameters",
+        ),
+        (
+            "16 bits",
+            "scale is a parameter of bfloat16, in which rounding would lose small updates and spoil the "
+            r"average: make it float32 and compute in bfloat16 "
+            r"\(in Flax dtype=bfloat16, without param_dtype\)",
+        ),
+        (
+            "empty",
+            r"registers has shape \[0, 8\], and an array without entries cannot be saved: leave it out",
+        ),
+    ],
+)
+def test_what_cannot_be_trained_or_saved_is_refused_before_there_is_a_run(name, message, tmp_path):
+    with pytest.raises(UserError, match=f"^{message}$"):
+        runs.train(modules.get_config(Built(name)), tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+    # It can be opened: a run of an older version may have such parameters.
+    config = modules.get_config(Built(name))
+    build.build(config, config.data.describe())
