@@ -31,6 +31,7 @@ from d3pm_jax.storage import names
 
 NUMBERS = ("nats", "reconstruction", "prior", "elbo_bits_per_dim")  # figures of a bound that a file may lack
 ORDERS = ("left to right", "in random orders")  # of the elements, in an exact likelihood
+COMPARED = ("N", "examples", "inputs")  # entries of the protocol that comparable figures have in common
 DAMAGED = "{path} is damaged ({why}): delete it, `d3pm eval` writes it again"
 
 
@@ -219,7 +220,7 @@ def _check_bound(bound: Record) -> None:
 
 
 EVAL = record.Format(
-    ("N", "examples", "inputs"),
+    COMPARED,
     ("step", "examples"),
     _from_keys,
     DAMAGED,
@@ -335,7 +336,7 @@ def _check_exact(likelihood: Record) -> None:
 
 
 EXACT = record.Format(
-    ("N", "examples", "inputs"),
+    COMPARED,
     ("step", "examples"),
     _exact_from_keys,
     "{path} is damaged ({why}): delete it, `d3pm eval --chain-rule` writes it again",

@@ -8,7 +8,7 @@ import numpy as np
 
 from d3pm_jax.evaluation.bound import format_with_error
 from d3pm_jax.measure import record
-from d3pm_jax.measure.bounds import describe_protocol
+from d3pm_jax.measure.bounds import COMPARED, describe_protocol
 from d3pm_jax.measure.record import Record
 from d3pm_jax.parts.build import Parts
 from d3pm_jax.storage import names
@@ -79,7 +79,7 @@ def _check_labels(labels: Record) -> None:
 
 
 LABELS = record.Format(
-    ("N", "examples", "inputs"),
+    COMPARED,
     ("step", "examples"),
     _from_keys,
     "{path} is damaged ({why}): delete it, `d3pm eval` writes it again",

@@ -144,6 +144,11 @@ def split_module(build: Callable[[Key[Array, ""]], Any]) -> tuple[SplitModule, P
     return SplitModule(training_graph, evaluation_graph, streams, signature, called_method), shapes
 
 
+def is_narrow(dtype: Any) -> bool:
+    """Says whether a type is one of floats of less than 32 bits, whose averages rounding would spoil."""
+    return jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32
+
+
 def check_precision(params: Variables) -> None:
     """Raises ValueError for a parameter that is no real number of 32 bits or more."""
     for name, leaf in zip(name_leaves(params), jax.tree.leaves(params), strict=True):
@@ -153,7 +158,7 @@ def check_precision(params: Variables) -> None:
         # the real part, and climb in the imaginary one.
         if jnp.issubdtype(dtype, jnp.complexfloating):
             raise ValueError(f"{what}, which is not trained: make its real and imaginary part two parameters")
-        if jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32:
+        if is_narrow(dtype):
             raise ValueError(
                 f"{what}, in which rounding would lose small updates and spoil the average: make it float32 "
                 f"and compute in {dtype} (in Flax dtype={dtype}, without param_dtype)"

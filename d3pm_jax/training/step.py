@@ -11,7 +11,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Key
 
-from d3pm_jax.models.variables import check_precision, merge_variables, split_variables
+from d3pm_jax.models.variables import check_precision, is_narrow, merge_variables, split_variables
 from d3pm_jax.processes import Process
 from d3pm_jax.training.diffusion import (
     DiffusionLoss,
@@ -268,8 +268,8 @@ def _move_average(average: Any, newest: Any, weight: Array) -> Any:
         return optax.incremental_update(newest, average, weight)
 
     def is_averaged(path: tuple, x: Any) -> bool:
-        is_float = jnp.issubdtype(x.dtype, jnp.floating)
-        return isinstance(x, nnx.Param | nnx.BatchStat) and is_float and jnp.finfo(x.dtype).bits >= 32
+        is_wide_float = jnp.issubdtype(x.dtype, jnp.floating) and not is_narrow(x.dtype)
+        return isinstance(x, nnx.Param | nnx.BatchStat) and is_wide_float
 
     newest, others = nnx.split_state(newest, is_averaged, ...)
     average = nnx.filter_state(average, is_averaged)
