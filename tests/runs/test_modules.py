@@ -155,7 +155,7 @@ def test_averages_take_constants_as_they_are():
 def test_batch_statistics_of_16_bits_are_not_averaged():
     """The mean of a constant with itself would be another number, by rounding."""
     statistics = nnx.State({"mean": nnx.BatchStat(jnp.bfloat16(0.02))})
-    average = by_name(training_step._move_average(statistics, statistics, 0.1))["mean"]
+    average = by_name(training_step._move_average(statistics, statistics, jnp.float32(0.1)))["mean"]
     assert average == jnp.bfloat16(0.02)
     assert average.dtype == jnp.bfloat16
 

@@ -26,7 +26,11 @@ ADAM = configs.Adam(lr=0.1, b1=0.8, b2=0.9, warmup_steps=2, decay_steps=10, clip
 @pytest.mark.parametrize("dtype", ["complex64", "bfloat16", "float16"])
 def test_parameters_that_cannot_be_trained_or_averaged_are_refused(dtype):
     optimizer = optax.sgd(0.1)
-    step = make_step(configs.HybridLoss(), configs.LowDiscrepancy(), optimizer, predict=None, ema_decay=0.9)
+
+    def predict(params, xt, t, key=None):
+        raise AssertionError("the network is not called")
+
+    step = make_step(configs.HybridLoss(), configs.LowDiscrepancy(), optimizer, predict, ema_decay=0.9)
     batch = {"x": jnp.zeros((2, 1), jnp.int32)}
     for params, name in ({"v": jnp.zeros(2), "w": jnp.zeros(2, dtype)}, "w"), (jnp.zeros(2, dtype), "params"):
         with pytest.raises(ValueError, match=f"^{name} is a parameter of {dtype}, "):
