@@ -2,8 +2,8 @@
 
     d3pm train configs/letters_uniform_muon.py --workdir runs/letters_uniform_muon --data.train YOURS.txt
 
-The learning rate falls in the last fifth of the steps alone. letters_muon.py is the same with absorbing noise,
-and says how a copy of the folder is ended earlier.
+The learning rate falls in the last fifth of the steps alone. letters_muon.py is that of absorbing noise, and
+says how a copy of the folder is ended earlier.
 """
 
 from d3pm_jax.config import Config, Cosine, HybridLoss, Muon, Text, Train, Transformer, Uniform, WSDRate

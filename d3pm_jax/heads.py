@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 from d3pm_jax import numerics
 from d3pm_jax.checks import CATEGORIES, CATEGORY, NUM_CATEGORIES, declared
 from d3pm_jax.numerics import double_float
+from d3pm_jax.numerics.logspace import widen
 
 
 @declared(xt=CATEGORIES)
@@ -92,8 +93,9 @@ def residual_logistic(output: Float[Array, "*S 2"], xt: Int[Array, "*S"], K: int
         K: number of categories, at least 2.
 
     Returns:
-        Logits of x_0.
+        Logits of x_0, in float32 or wider.
     """
+    output = widen(output)
     loc = output[..., 0] + xt * (2.0 / (K - 1)) - 1.0
     return logistic(jnp.tanh(loc), output[..., 1], K)
 
@@ -107,6 +109,7 @@ def bounded_logistic(output: Float[Array, "*S 2"], K: int) -> Float[Array, "*S K
         K: number of categories, at least 2.
 
     Returns:
-        Logits of x_0.
+        Logits of x_0, in float32 or wider.
     """
+    output = widen(output)
     return logistic(jnp.tanh(output[..., 0]), output[..., 1], K)

@@ -175,11 +175,16 @@ def importance(u: Float[Array, " B"], p: Float[Array, " T"]) -> tuple[Int[Array,
         (t, p_t), t int32 in 1..T; -1 and NaN where all p are 0 and only the program knows it.
 
     Raises:
-        ValueError: all p are 0.
+        ValueError: all p are 0, or their sum is not 1 up to rounding.
     """
     is_known = not isinstance(p, jax.core.Tracer) and p.is_fully_addressable
     if is_known and not np.any(np.asarray(p) > 0):
         raise ValueError(f"p holds {p.size} probabilities that are all 0: one of them must be above 0")
+    if is_known:
+        total = np.asarray(p, np.float64).sum()
+        # Types of 16 bits have such roundings.
+        if abs(total - 1) > 0.01:
+            raise ValueError(f"p has the sum {total:g}: divide it by that, so that it is 1")
     log_p = jnp.broadcast_to(jnp.log(p), (*u.shape, p.size))  # [B, T]: the same row for every example
     index = inverse_cdf.categorical(log_p, u)  # t - 1
     is_drawn = index >= 0
@@ -209,6 +214,9 @@ def update(
         TypeError, ValueError: the history is none: its arrays differ in length, or hold NaN.
     """
     _check_history(history)
+    kl = kl.astype(
+        jnp.promote_types(kl.dtype, history.mean_square.dtype)
+    )  # float16 has no squares above 65504
     # A table [B, T] of which example counts for which step. Its sums are added up in one order, where a
     # scatter on an accelerator would add in any.
     of_step = (t[:, None] == jnp.arange(1, history.T + 1, dtype=jnp.int32)[None]) & jnp.isfinite(kl)[:, None]

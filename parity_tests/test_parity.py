@@ -6,11 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
 
+import d3pm_jax
 import torch_ref
 import torch_ref.sampling.named
 from d3pm_jax.sampling.named import SAMPLERS
@@ -80,6 +82,46 @@ def test_the_twin_has_an_alpha_bar_where_the_rows_of_qbar_are_equal_off_the_diag
     assert with_alpha_bar == mixing | {"absorbing_extra", "marginal_reset", "marginal_slow"}
     with pytest.raises(AttributeError, match="rows of Qbar differ off the diagonal"):
         torch_ref.gaussian(np.full(3, 0.3), 4).alpha_bar  # noqa: B018
+
+
+@pytest.mark.filterwarnings("ignore:x_T still depends")
+def test_masks_on_masks_are_drawn_in_the_order_of_jax() -> None:
+    beta = np.array([0.4, 0.5])
+    theirs = torch_ref.masked(torch_ref.masked(torch_ref.uniform(beta, 3), beta), beta)
+    with precision("float64"):
+        ours = d3pm_jax.masked(d3pm_jax.masked(d3pm_jax.uniform(beta, 3), beta), beta)
+        x0 = np.repeat(np.arange(5), 999)
+        u = np.tile(np.arange(1, 1000) / 1000 + 1e-5, 5)
+        for t in (1, 2):
+            for name in ("draw_q", "draw_step"):
+                expected = getattr(ours, name)(jnp.asarray(x0), jnp.asarray(t), jnp.asarray(u))
+                actual = getattr(theirs, name)(torch.tensor(x0), torch.tensor(t), torch.tensor(u))
+                np.testing.assert_array_equal(actual, expected)
+
+
+def test_the_twin_takes_the_ends_of_time() -> None:
+    schedule = torch_ref.schedules.continuous.linear
+    logits = torch.zeros(1, 3, requires_grad=True)
+    x, t = torch.tensor([1]), torch.tensor([0.0, 0.5, 1.0])
+    continuous = torch_ref.losses.continuous
+    nats = [continuous.uniform_nelbo(schedule, logits, x, x, time[None]) for time in t]
+    np.testing.assert_allclose(torch.cat(nats).detach(), [2 / 3, 0.5379, 0.0], atol=1e-4)
+    at_0 = continuous.absorbing_nelbo(schedule, logits, x, x, t[:1], 0)
+    (at_0 + sum(nats)).sum().backward()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+
+
+def test_the_twin_takes_examples_of_one_element_and_any_strides() -> None:
+    ones = torch.ones(3)
+    assert torch_ref.losses.mean_over_steps(ones, ones / 2, 2) == 1
+    process = torch_ref.uniform(np.full(2, 0.5), 3)
+    assert torch_ref.stochastic_bound(process, ones, torch.tensor([0, 1, 2]), ones).shape == (3,)
+    x0 = torch.arange(12).reshape(1, 3, 2, 2).permute(0, 2, 3, 1)
+    order = torch.arange(12, dtype=torch.float64).reshape(x0.shape)
+    nats = torch_ref.chain_rule(lambda xt: torch.zeros(*xt.shape, 13, dtype=torch.float64), x0, order, 12)
+    assert nats.dtype == torch.float64
+    torch.testing.assert_close(nats, torch.full(x0.shape, np.log(13.0), dtype=torch.float64))
 
 
 def test_the_twin_respaces_what_is_below_a_mask() -> None:

@@ -65,6 +65,16 @@ def test_the_chain_rule_of_no_elements(shape):
     assert nats.shape == shape
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_the_chain_rule_of_logits_of_16_bits_is_that_of_their_values(dtype):
+    logits = jnp.asarray(np.random.default_rng(0).normal(size=(1, 4, 50)), dtype)
+    x0 = jnp.arange(4)[None]
+    nats = d3pm.chain_rule(lambda xt: logits, x0, jnp.arange(4.0)[None] / 4, 50)
+    assert nats.dtype == jnp.float32
+    expected = -np.asarray(jax.nn.log_softmax(logits.astype(jnp.float32)))[0, range(4), range(4)]
+    np.testing.assert_allclose(nats[0], expected, rtol=1e-6)
+
+
 def every_pair(data, K):
     """Every x_0 of the data with every x_t, [data^L K^L, L] each."""
     i, j = np.meshgrid(np.arange(data**L), np.arange(K**L), indexing="ij")

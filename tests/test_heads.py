@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import d3pm_jax as d3pm
+from d3pm_jax import config as configs
 
 LOC = np.float32([-1.5, -1.0, -0.7, -0.003, 0.0, 0.3337, 0.999, 1.5])
 LOG_SCALE = np.float32([-7.0, -3.3, -0.1, 0.0, 1.7, 7.0])
@@ -83,3 +84,17 @@ def test_residual_logistic_refuses_what_it_cannot_scale():
         d3pm.heads.residual_logistic(jnp.zeros((3, 2)), jnp.zeros(3, jnp.int32), 1)
     with pytest.raises(ValueError, match=r"xt contains 7, outside 0\.\.3"):
         d3pm.heads.residual_logistic(jnp.zeros((1, 2)), jnp.array([7]), 4)
+
+
+@pytest.mark.parametrize("head", [configs.LogisticHead(), configs.LogisticHead(input_range=(0, 255))])
+def test_outputs_of_16_bits_start_from_every_category(head):
+    """bfloat16 has 8 digits: where x_t is among 256 takes more."""
+    xt = jnp.arange(256)
+    output = jnp.stack([jnp.zeros(256), jnp.full(256, -4.0)], axis=-1)
+    expected = head.logits(output, xt, 256)
+    np.testing.assert_array_equal(head.logits(output.astype(jnp.bfloat16), xt, 256), expected)
+    if head.input_range is None:
+        np.testing.assert_array_equal(
+            d3pm.heads.residual_logistic(output.astype(jnp.bfloat16), xt, 256),
+            d3pm.heads.residual_logistic(output, xt, 256),
+        )

@@ -34,6 +34,19 @@ def test_every_step_is_drawn_as_often_as_its_probability_says():
     np.testing.assert_array_equal(p_t, 1.0)
 
 
+def test_probabilities_that_do_not_sum_to_one_are_refused():
+    """With them loss_t / p_t would not be the sum of the losses on average."""
+    with pytest.raises(ValueError, match="p has the sum 4: divide it by that, so that it is 1"):
+        importance(jnp.zeros(2), jnp.ones(4))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_losses_of_16_bits_have_squares(dtype):
+    kl = jnp.full(1, 300.0, dtype)
+    history = update(empty_history(1), jnp.ones(1, jnp.int32), kl, 0.0)
+    assert history.mean_square == np.float32(kl[0]) ** 2
+
+
 def test_a_batch_counts_in_any_order():
     history = LossHistory(jnp.asarray(MEAN_SQUARE), jnp.array([3, 0, 2, 1]))
     t = np.array([4, 1, 4, 2, 4])

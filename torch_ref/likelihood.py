@@ -10,6 +10,7 @@ from torch import Tensor
 from torch_ref import beliefs, timesteps
 from torch_ref.beliefs import Belief
 from torch_ref.losses import posterior_kl, prior_kl
+from torch_ref.numerics.rows import to_rows
 from torch_ref.posteriors import q_sample
 from torch_ref.processes.base import Process
 from torch_ref.sampling import Denoise, Noise
@@ -67,17 +68,23 @@ def strata_bound(
 
 def chain_rule(fill_in: Callable[[Tensor], Tensor], x0: Tensor, order: Tensor, mask_id: int) -> Tensor:
     """-log p(x_i | the elements before i), elements from the lowest entry of `order` to the highest."""
-    costs = torch.zeros(x0.shape)
+    if not x0.numel():
+        return torch.zeros(x0.shape, dtype=order.dtype)
+    x0 = x0.contiguous()
+    costs = []
     for b in range(len(x0)):
         xt = torch.full_like(x0[b], mask_id)
-        for i in order[b].flatten().argsort(stable=True):
+        places = order[b].flatten().argsort(stable=True)
+        costs_in_order = []
+        for i in places:
             # A network may need a batch of its usual size: the same x_t at every place of it, of which one
             # is read.
             logits = fill_in(xt.clone()[None].expand_as(x0))[b].flatten(0, -2)  # [D, K]
             category = x0[b].view(-1)[i]
-            costs[b].view(-1)[i] = -logits[i].log_softmax(-1)[category]
+            costs_in_order.append(-logits[i].log_softmax(-1)[category])
             xt.view(-1)[i] = category
-    return costs
+        costs.append(torch.stack(costs_in_order)[places.argsort()].reshape(x0.shape[1:]))
+    return torch.stack(costs)
 
 
 def mean_and_se(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,4 +101,4 @@ def _sum_per_example(nats: Tensor, weight: Tensor | None) -> Tensor:
     """Sums weight nats over the elements of each example; those of weight 0 may be infinite."""
     if weight is not None:
         nats = torch.where(weight > 0, weight * nats, torch.zeros_like(nats))
-    return nats.flatten(1).sum(dim=1)
+    return to_rows(nats).sum(dim=1)

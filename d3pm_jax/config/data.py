@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import os
 import zipfile
@@ -219,7 +220,8 @@ def move_data(data: Data, folder: str) -> Data:
     `train/x.npy` before `x.npy`. What is not there stays where it was.
 
     Raises:
-        UserError: the data has no field that says where it lies, or nothing of it is in the folder.
+        UserError: the data has no field that says where it lies, nothing of it is in the folder, or two files
+            would be one.
     """
     if "dir" in data.places:
         return dataclasses.replace(data, dir=folder)  # pyright: ignore[reportCallIssue]
@@ -239,6 +241,12 @@ def move_data(data: Data, folder: str) -> Data:
             f"--data.dir {folder}: it holds no {file_names}; name the folder where they lie (in Python by "
             f"data_dir)"
         )
+    for (name, path), (other, other_path) in itertools.combinations(moved.items(), 2):
+        if path == other_path and paths[name] != paths[other]:
+            raise UserError(
+                f"--data.dir {folder}: {paths[name]} ({name}) and {paths[other]} ({other}) would both be "
+                f"{path}; name the folder in which they lie apart (in Python by data_dir)"
+            )
     return dataclasses.replace(data, **moved)
 
 
@@ -376,7 +384,10 @@ class Idx(Grey):
 
     def _read(self, split: str) -> tuple[np.ndarray, np.ndarray]:
         images, labels = self._names(split)
-        return read_idx(self.dir, images), read_idx(self.dir, labels)  # [N, H, W], [N]
+        x, y = read_idx(self.dir, images), read_idx(self.dir, labels)  # [N, H, W], [N]
+        if not len(x):
+            raise data.DatasetError(f"{images} in {self.dir} has no examples: copy the files again")
+        return x, y
 
     def _names(self, split: str) -> tuple[str, str]:
         """Returns the names of the files of images and of labels."""

@@ -2,6 +2,7 @@
 
 import functools
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any
 
@@ -17,6 +18,10 @@ from d3pm_jax.data.source import DatasetError, Source, check_example, check_sour
 Example = dict[str, Any]
 Batch = dict[str, np.ndarray]
 RandomMap = Callable[[Example, np.random.Generator], Example]
+
+# Several threads read ahead. A source may be an open file, which has one place to read from: all of them
+# together ask it for one example at a time.
+_READING = threading.Lock()
 
 
 @declared()
@@ -182,7 +187,8 @@ class _Numbered:
         return len(self._source)
 
     def __getitem__(self, index: int) -> Example:
-        example = self._source[index]
+        with _READING:
+            example = self._source[index]
         check_example(example, f"example {index} of the source is")
         return {**example, "number": index}
 
@@ -201,6 +207,8 @@ def _collate(
     batch: Batch = {"x": x.astype(np.int32)}
     for name in ("label", "weight"):
         _check_all_have(examples, numbers, name)
+    if description is not None:
+        _check_has_described(examples[0], numbers[0], description)
     if "label" in examples[0]:
         classes = None if description is None else description.classes
         batch["label"] = _stack_labels(examples, numbers, classes)
@@ -255,6 +263,20 @@ def _check_all_have(examples: Sequence[Example], numbers: Sequence[int], name: s
         number_without = numbers[has_entry.index(False)]
         raise DatasetError(
             f"example {number_without} has no {name}, which example {number_with} has: give it to all or none"
+        )
+
+
+def _check_has_described(example: Example, number: int, description: Description) -> None:
+    """Raises DatasetError where an example has no label or weight, which the data is described with."""
+    if description.classes is not None and "label" not in example:
+        raise DatasetError(
+            f"example {number} has no label, but the data is described with {description.classes} classes: "
+            f"add label to the examples, or leave classes out of the Description"
+        )
+    if description.padded and "weight" not in example:
+        raise DatasetError(
+            f"example {number} has no weight, but the data is described as padded: add weight to the "
+            f"examples, 0 where x is padding, or leave padded out of the Description"
         )
 
 

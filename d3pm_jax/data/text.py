@@ -45,7 +45,7 @@ def list_files(path: str) -> list[Path]:
         return [location]
     if not location.is_dir():
         raise DatasetError(f"no file or folder {location} (from {Path.cwd()}): name a text in UTF-8")
-    files = [file for file in location.glob("*.txt") if file.is_file()]
+    files = [file for file in location.glob("[!.]*.txt") if file.is_file()]
     if not files:
         raise DatasetError(f"the folder {location} has no *.txt: put the texts there, or name a file")
     return sorted(files, key=lambda file: file.name)

@@ -75,14 +75,48 @@ class FileTokenizer:
             ) from error
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        self.symbols = _list_symbols(json.loads(self._tokenizer.to_str()), self._tokenizer.get_vocab())
+        self._path = path
+        content = json.loads(self._tokenizer.to_str())
+        vocabulary = self._tokenizer.get_vocab()
+        self.symbols = _list_symbols(content, vocabulary)
+
+        # Without a token for the unknown, BPE leaves out what is in no token, without a word.
+        model = content["model"]
+        leaves_out = model["type"] == "BPE" and model["unk_token"] is None and not model["byte_fallback"]
+        self._parts_of_tokens = {*"".join(vocabulary)} if leaves_out else None
+        self._checked_characters: set[str] = set()
 
     def encode(self, lines: Sequence[str]) -> tuple[np.ndarray, list[int]]:
-        encodings = self._tokenizer.encode_batch_fast(list(lines), add_special_tokens=False)
+        """Raises DatasetError where a character has no token."""
+        if self._parts_of_tokens is not None:
+            self._check_characters({*"".join(lines)}, self._parts_of_tokens)
+        try:
+            encodings = self._tokenizer.encode_batch_fast(list(lines), add_special_tokens=False)
+        except Exception as error:
+            # The library raises plain Exception.
+            raise DatasetError(
+                f"{self._path} cannot cut the text into tokens ({one_line(error)}): give its model an "
+                "unk_token that the vocabulary has"
+            ) from error
         ids_by_line = [encoding.ids for encoding in encodings]
         lengths = [len(ids) for ids in ids_by_line]
         ids = itertools.chain.from_iterable(ids_by_line)
         return np.fromiter(ids, np.uint32, sum(lengths)), lengths
+
+    def _check_characters(self, characters: set[str], parts_of_tokens: set[str]) -> None:
+        """Raises DatasetError where the model would leave out a character, or a byte of it."""
+        normalizer = self._tokenizer.normalizer
+        pre_tokenizer = self._tokenizer.pre_tokenizer
+        for character in sorted(characters - self._checked_characters):
+            text = character if normalizer is None else normalizer.normalize_str(character)
+            if pre_tokenizer is not None:
+                text = "".join(word for word, _ in pre_tokenizer.pre_tokenize_str(text))
+            if not parts_of_tokens.issuperset(text):
+                raise DatasetError(
+                    f"{self._path} has no token for {character!r}, which the text has, and would leave it "
+                    "out: train it on such text, on all bytes, or with an unk_token"
+                )
+        self._checked_characters |= characters
 
 
 # A tokenizer has `symbols`, the texts of its categories, and encode(lines), which returns the categories of

@@ -70,6 +70,8 @@ class ImageKind(Kind):
             return super().read_given(path, shape)
         try:
             with Image.open(path, formats=["PNG"]) as picture:
+                if picture.mode.startswith("I"):
+                    raise ValueError("its greys have 16 bits, of which 8 would be left out")
                 pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise UserError(

@@ -340,10 +340,8 @@ class TextKind(Kind):
         return token_texts
 
     def _join_windows(self, batch: Batch) -> str:
-        """Joins windows to the one text that they are cut from, and documents with padding as lines."""
-        if "weight" not in batch:
-            return self.description.text(batch["x"].ravel())
-        return "\n".join(map(self.description.text, _tokens_of(batch)))
+        """Joins windows, or documents without their padding, to one text; no token is added between them."""
+        return self.description.text(np.concatenate(_tokens_of(batch)))
 
     def in_parts(self, train: Split) -> Iterator[str]:
         """Reads a training split as one text in parts: its windows, or its documents as lines."""

@@ -5,6 +5,8 @@ almost always, the same sums are made of probabilities here, at about a third of
 which one does takes the definition, and its neighbours with it.
 """
 
+import math
+
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
@@ -86,5 +88,6 @@ def _from_weights(
 
 def _times(p: Array, matrices: Array) -> Array:
     """Multiplies the rows of p [*B, .., K] by the matrix of each of the leading axes, [*B, K, K]."""
-    rows = jnp.reshape(p, (*matrices.shape[:-2], -1, p.shape[-1]))
+    n = math.prod(p.shape[matrices.ndim - 2 : -1])
+    rows = jnp.reshape(p, (*matrices.shape[:-2], n, p.shape[-1]))
     return jnp.reshape(jnp.matmul(rows, matrices, precision=lax.Precision.HIGHEST), p.shape)

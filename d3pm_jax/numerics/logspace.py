@@ -18,6 +18,11 @@ from d3pm_jax.checks import CATEGORIES, declared
 NEG_INF = -jnp.inf
 
 
+def widen(x: Array) -> Array:
+    """Returns x in float32 or wider."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 @declared()
 def log_add(a: Float[Array, "*S"], b: Float[Array, "*S"]) -> Float[Array, "*S"]:
     """log(exp a + exp b); -inf where both are, with gradient 0 there.

@@ -1,6 +1,7 @@
 """Makes a process of any one-step matrices, as dense tables."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial, reduce
 from typing import Any, NamedTuple
@@ -90,7 +91,8 @@ class Dense(Process):
         expand_trailing(t, log_p.shape[:-1])  # raises unless the shape of t is a prefix
 
         # All elements of one t go into one product with one matrix.
-        rows = jnp.reshape(log_p, (*jnp.shape(t), -1, self.K))  # [*B, n, K]
+        n = math.prod(log_p.shape[jnp.ndim(t) : -1])
+        rows = jnp.reshape(log_p, (*jnp.shape(t), n, self.K))  # [*B, n, K]
         Qbar = gather(self.Qbar_table, t)  # [*B, K, K]
         return jnp.reshape(numerics.log_matmul(rows, Qbar), log_p.shape)
 

@@ -414,24 +414,44 @@ class Run:
         """Computes the bound on x0 int32 [N, *S] and labels int32 [N]: see `measure.bounds.compute_bound`.
 
         Raises:
-            UserError: they are not what the data is described as, but for the size of an example.
+            UserError: they are not what the data is described as, but for the size of an example; the weight
+                is no weight; or the network takes labels, and there are none.
         """
         x0 = np.asarray(x0)
         if labels is not None:
             labels = np.asarray(labels)
+        elif self.parts.classes is not None:
+            raise UserError("the network of this run takes labels: pass labels, an integer for each example")
         source = ArraySource(x0, labels, "x0")
-        description = dataclasses.replace(self.parts.description, shape=x0.shape[1:], condition=None)
+        description = dataclasses.replace(
+            self.parts.description,
+            shape=x0.shape[1:],
+            classes=None if labels is None else self.parts.description.classes,
+            padded=False,
+            condition=None,
+        )
         examples = read_batch(source, self.parts.categories, None, description)
         if weight is not None:
             if np.shape(weight) != x0.shape:
                 raise UserError(
                     f"the weight has shape {list(np.shape(weight))}: pass {list(x0.shape)}, as x0"
                 )
-            examples["weight"] = np.asarray(weight)
+            examples["weight"] = _check_weight(np.asarray(weight))
         condition = self.parts.convert_condition(condition, len(x0))
         if condition is not None:
             examples["condition"] = condition
         return bounds.compute_bound(self.parts, examples, batch_size, seed, progress, calls)
+
+
+def _check_weight(weight: np.ndarray) -> np.ndarray:
+    """Returns the weights of a bound. Raises UserError where it would be no mean by them."""
+    # The comparisons are written so that NaN fails them.
+    if not (np.all((weight >= 0) & (weight < np.inf)) and weight.any()):
+        raise UserError(
+            f"the weight holds {weight.min():g}..{weight.max():g}: pass finite numbers of at least 0, one of "
+            f"them above 0"
+        )
+    return weight
 
 
 def _read_integers(name: str, values: Any, largest: int) -> jax.Array:

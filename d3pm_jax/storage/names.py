@@ -38,6 +38,7 @@ EXACT = "exact"
 ACCURACY = "accuracy"
 QUALITY = "quality"
 JUMPS = "jumps"
+RESULTS = (SAMPLES, EVAL, BOUND_TERMS, EXACT, ACCURACY, QUALITY, JUMPS)
 
 REPORT = "report.html"
 WEIGHTS = "weights.safetensors"

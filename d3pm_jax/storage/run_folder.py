@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping
@@ -32,6 +33,8 @@ from d3pm_jax.storage.names import (
 
 # Test examples that a run keeps, to sample, export and draw pictures without its data.
 NUM_EXAMPLES = 64
+# The files of results, of which a report shows those of its step.
+RESULT = re.compile(rf"({'|'.join(names.RESULTS)})(_.*)?\.json")
 FILES = (CONFIG, CONFIG_COPY, names.FILES, DESCRIPTION, EXAMPLES, CONDITIONS, LABELS)
 REWRITE = "restore it, or without it resume the run with its data, which writes it again"
 
@@ -489,10 +492,11 @@ def explain_folder(folder: Path) -> str:
 
 
 def check_empty(workdir: Path, cure: str = "pass another --workdir") -> None:
-    """Raises UserError where a folder is a file, holds a run, or links that it would be written through.
+    """Raises UserError where a new run in a folder would replace what is there, or be written through links.
 
     A config alone is of a run that was stopped before its first checkpoint, and a step 0 alone of one that
-    was killed while it began from weights: neither is a run yet. Other checkpoints are somebody's work.
+    was killed while it began from weights: neither is a run yet. Other checkpoints, results, and files that a
+    run would write but that no run wrote, are somebody's work.
     """
     check_is_no_file(workdir)
     check_links(workdir)
@@ -502,8 +506,25 @@ def check_empty(workdir: Path, cure: str = "pass another --workdir") -> None:
         raise UserError(f"{workdir} holds a run already: {cure}")
     if saved_steps and saved_steps != [0]:
         raise UserError(f"{workdir} holds checkpoints but no {CONFIG}: restore it, or pass another --workdir")
-    if has_config and CONFIG not in (manifest.read_manifest(workdir) or {}):
+    written = manifest.read_manifest(workdir)
+    if has_config and CONFIG not in (written or {}):
         raise UserError(f"{workdir / CONFIG} is not the config of a run: pass another --workdir")
+    foreign = [name for name in FILES if name not in (written or {}) and (workdir / name).exists()]
+    # A run writes its manifest before these.
+    if written is None:
+        foreign += [name for name in (names.METRICS, names.LAYOUTS) if (workdir / name).exists()]
+        unfinished = checkpoint.list_folders(workdir / CHECKPOINTS)
+        foreign += [f"{CHECKPOINTS}/{path.name}" for path in unfinished if path.name.split(".")[0] != "0"]
+    if foreign:
+        raise UserError(
+            f"{workdir / foreign[0]} would be replaced, and is not of a run: pass another --workdir"
+        )
+    results = [path for path in sorted(workdir.glob("*.json")) if RESULT.fullmatch(path.name)]
+    if results:
+        raise UserError(
+            f"{results[0]} is a result of a run that has no checkpoints any more: pass another --workdir, or "
+            "delete the results"
+        )
 
 
 def clear_unfinished_start(workdir: Path) -> None:

@@ -134,6 +134,35 @@ def test_dropped_iterator_ends_its_threads(train):
     assert not readers()
 
 
+def test_a_source_is_asked_for_one_example_at_a_time():
+    """It may be a file, whose place is moved before it is read."""
+
+    class File:
+        place = None
+
+        def __len__(self):
+            return 40
+
+        def __getitem__(self, i):
+            self.place = i
+            time.sleep(1e-4)
+            return {"x": np.array([self.place])}
+
+    batches = train_batches(File(), 40, 0, 40)
+    for _ in range(5):
+        assert sorted(next(batches)["x"][:, 0]) == list(range(40))
+
+
+def test_labels_and_weights_that_the_data_is_described_with_are_asked_for():
+    source = [{"x": np.zeros((2, 2, 1), int)}]
+    with_classes = Description((2, 2, 1), 3, 10, kind="image")
+    message = "example 0 has no label, but the data is described with 10 classes: add label to the examples"
+    assert failure(read_batch, source, 3, None, with_classes).startswith(message)
+    padded = Description((2, 2, 1), 3, kind="image", padded=True)
+    message = "example 0 has no weight, but the data is described as padded: add weight to the examples"
+    assert failure(read_batch, source, 3, None, padded).startswith(message)
+
+
 def test_values_outside_the_categories(train):
     message = failure(lambda: take(train, 1, num_categories=16))
     assert re.match(r"x of example \d+ holds 16 at \[\d, \d, 0\], but K = 16", message)

@@ -130,3 +130,33 @@ def test_files_that_cannot_be_read_are_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr("d3pm_jax.extras.find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match=r"needs tokenizers: pip install 'd3pm-jax\[text\]'"):
         config.Text(str(text), tokenizer=str(text)).describe()
+
+
+NO_SPACES = str.maketrans("", "", " Ġ▁")
+
+
+def bpe_without_unknown(pre_tokenizer):
+    made = tokenizers.Tokenizer(tokenizers.models.BPE())
+    made.pre_tokenizer = pre_tokenizer
+    made.train_from_iterator(["the cat sat"], tokenizers.trainers.BpeTrainer(show_progress=False))
+    return made
+
+
+@pytest.mark.parametrize("name", ["ByteLevel", "Whitespace", "Metaspace"])
+def test_bpe_would_leave_out_what_it_does_not_know(tmp_path, name):
+    tokenizer = FileTokenizer(save(bpe_without_unknown(getattr(tokenizers.pre_tokenizers, name)()), tmp_path))
+    ids, _ = tokenizer.encode(["the cat", "sat"])
+    assert join_symbols(tokenizer.symbols[k] for k in ids).translate(NO_SPACES) == "thecatsat"
+    with pytest.raises(DatasetError, match=r"tokenizer\.json has no token for 'z', which the text has"):
+        tokenizer.encode(["the cat", "zest"])
+    with pytest.raises(DatasetError, match="no token for 'é'"):
+        tokenizer.encode(["thé"])
+
+
+def test_words_without_a_token_for_the_unknown_are_refused(tmp_path):
+    made = tokenizers.Tokenizer(tokenizers.models.WordLevel({"the": 0, "thing": 1}, unk_token="[UNK]"))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    with pytest.raises(
+        DatasetError, match=r"cannot cut the text into tokens \(.*\): give its model an unk_token"
+    ):
+        FileTokenizer(save(made, tmp_path)).encode(["the cat"])

@@ -112,6 +112,13 @@ def test_arguments_that_cannot_be_used_are_told_with_a_cure(tmp_path, small_netw
         r"the weight has shape \[1, 8\]: pass \[1, 8, 8, 1\]": lambda: run.evaluate_on(
             x0[None], weight=np.ones((1, 8))
         ),
+        r"the weight holds nan\.\.nan: pass finite numbers": lambda: run.evaluate_on(
+            x0[None], weight=np.full((1, 8, 8, 1), np.nan)
+        ),
+        r"the weight holds -1\.\.-1: pass finite": lambda: run.evaluate_on(
+            x0[None], weight=-np.ones((1, 8, 8, 1))
+        ),
+        r"holds 0\.\.0: .* one of them above 0": lambda: run.evaluate_on(x0[None], weight=0.0 * x0[None]),
         r"t has shape \[\]: pass \[1\], a step for each of xt": lambda: run.predict(x0[None], 3),
         "there is no split 'trian': take train or test": lambda: run.read_batch("trian"),
         "there is no split 'valid': take train or test": lambda: run.read_split("valid"),

@@ -70,3 +70,33 @@ def test_the_config_of_another_program_is_kept(parts, tmp_path):
     with pytest.raises(UserError, match=r"config.json is not the config of a run: pass another --workdir"):
         run_folder.claim_folder(parts.config, tmp_path, False, tiny.DIGITS, np.zeros((3, 8, 8, 1), np.int32))
     assert (tmp_path / "config.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("examples.npy", "examples.npy would be replaced, and is not of a run: pass another --workdir"),
+        ("config.py", "config.py would be replaced, and is not of a run"),
+        ("metrics.jsonl", "metrics.jsonl would be replaced, and is not of a run"),
+        ("checkpoints/500/model.bin", "500 would be replaced, and is not of a run"),
+        ("eval_limit200.json", "eval_limit200.json is a result of a run that has no checkpoints any more"),
+    ],
+)
+def test_a_run_does_not_begin_over_the_files_of_others(parts, tmp_path, name, said):
+    file = tmp_path / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("mine")
+    with pytest.raises(UserError, match=said):
+        run_folder.claim_folder(parts.config, tmp_path, False, tiny.DIGITS, np.zeros((3, 8, 8, 1), np.int32))
+    assert file.read_text() == "mine"
+
+
+def test_results_of_deleted_checkpoints_are_not_those_of_a_new_run(parts, params, tmp_path):
+    begin.begin_run(parts, tmp_path, params)
+    shutil.rmtree(tmp_path / "checkpoints")
+    run_folder.check_empty(tmp_path)
+    for name in ("samples.json", "exact_chain_rule5.json", "quality_n5_steps3_seed0_ab.json"):
+        (tmp_path / name).write_text("{}")
+        with pytest.raises(UserError, match=rf"{name} is a result of .*, or delete the results"):
+            run_folder.check_empty(tmp_path)
+        (tmp_path / name).unlink()

@@ -127,3 +127,22 @@ def _shapes(jaxpr):
         yield from (v.aval.shape for v in equation.outvars)
         for inner in jax.extend.core.jaxprs_in_params(equation.params):
             yield from _shapes(inner)
+
+
+@pytest.mark.filterwarnings("ignore:x_T still depends")
+@pytest.mark.parametrize("name", ["uniform", "banded", "masked banded"])
+def test_kernels_take_no_examples(name):
+    beta = np.full(4, 0.9)
+    build = {
+        "uniform": lambda: d3pm.uniform(beta, 4),
+        "banded": lambda: d3pm.banded(beta, 4, 1),
+        "masked banded": lambda: d3pm.masked(d3pm.banded(beta, 3, 1), beta),
+    }
+    process = build[name]()
+    x, t, logits = jnp.zeros((0, 3), jnp.int32), jnp.zeros(0, jnp.int32), jnp.zeros((0, 3, 4))
+    loss = jax.value_and_grad(lambda logits: d3pm.hybrid(process, logits, x, x, t, 0.1).loss.sum())
+    value, gradient = loss(logits)
+    assert value == 0
+    assert gradient.shape == (0, 3, 4)
+    assert process.log_push(logits, t).shape == (0, 3, 4)
+    assert d3pm.p_sample(process, logits, x, t, jnp.zeros((0, 3))).shape == (0, 3)

@@ -142,6 +142,8 @@ def test_what_is_no_condition_of_a_run_is_one_line(trained, tmp_path, capsys):
     x0 = patterns(2, 1).reshape(-1, 6)
     with pytest.raises(UserError, match="the network of this run takes a condition"):
         run.evaluate_on(x0, x0[:, 0])
+    with pytest.raises(UserError, match="takes labels: pass labels, an integer for each example"):
+        run.evaluate_on(x0, condition=patterns(2, 1))
     with pytest.raises(UserError, match=r"the condition has shape \[3, 2, 3\]: .* int32 \[2, 2, 3\]"):
         run.evaluate_on(x0, x0[:, 0], condition=patterns(3, 1))
 

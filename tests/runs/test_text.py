@@ -80,6 +80,8 @@ def test_padding_counts_nowhere(trained):
     assert batch["x"].size > D
     assert bound["bits_per_dim"] == pytest.approx(bound["nats"] * len(batch["x"]) / D / np.log(2))
     assert sum(bound["steps"]) + bound["prior"] == pytest.approx(bound["bits_per_dim"], rel=1e-5)
+    figures = trained.parts.kind.extra_figures(bound, batch)
+    assert figures["bits_per_char"] == pytest.approx(bound["bits_per_dim"])  # a token is a character
     with pytest.raises(UserError, match=r"have weights: take Run\.read_batch"):
         trained.read_split("test")
     examples = run_folder.read_examples(trained.workdir, trained.parts.description)

@@ -25,7 +25,8 @@ def absorbing_nelbo(
     schedule: Schedule, logits_x0: Tensor, x0: Tensor, xt: Tensor, time: Tensor, mask_id: int
 ) -> Tensor:
     """-alpha' / (1 - alpha) (-log p(x_0)) where x_t is the mask."""
-    weight = expand_trailing(rate(schedule, time) / schedule(time).beta, x0.shape)
+    beta = schedule(time).beta
+    weight = expand_trailing(rate(schedule, time) / torch.where(beta > 0, beta, 1.0), x0.shape)
     ce = -log_normalize(logits_x0).gather(-1, x0[..., None])[..., 0]
     return torch.where(xt == mask_id, weight * ce, 0.0)
 
@@ -43,5 +44,11 @@ def uniform_nelbo(schedule: Schedule, logits_x0: Tensor, x0: Tensor, xt: Tensor,
     b = K * alpha * log_normalize(logits_x0).exp() + beta  # [*S, K]
     a_i = a.gather(-1, xt[..., None])  # [*S, 1]
     b_i = b.gather(-1, xt[..., None])  # [*S, 1]
-    terms = (K / a_i - K / b_i)[..., 0] - (a / a_i * torch.log(b_i * a / (b * a_i))).sum(dim=-1)
-    return -expand_trailing(rate(schedule, time), x0.shape) / (K * alpha[..., 0]) * terms
+    # Without noise other pairs than x_t = x_0 are impossible, and 0 log 0 = 0; without x_0 the loss is 0.
+    possible = a_i > 0
+    a_i = torch.where(possible, a_i, 1.0)
+    ratio = torch.where(a > 0, b_i * a / torch.where(a > 0, b * a_i, 1.0), 1.0)
+    terms = (K / a_i - K / b_i)[..., 0] - (a / a_i * torch.log(ratio)).sum(dim=-1)
+    left = alpha > 0
+    weight = -expand_trailing(rate(schedule, time), x0.shape) / (K * torch.where(left, alpha, 1.0)[..., 0])
+    return torch.where((left & possible)[..., 0], weight * terms, 0.0)

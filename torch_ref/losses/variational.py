@@ -7,6 +7,7 @@ from torch import Tensor
 
 from torch_ref import numerics
 from torch_ref.beliefs import Belief, refuse_unknown_belief, to_denoiser
+from torch_ref.numerics.rows import to_rows
 from torch_ref.posteriors import log_p_x0, p_logits, p_prev, q_posterior
 from torch_ref.processes.base import Process
 
@@ -93,9 +94,9 @@ def prior_kl(process: Process, x0: Tensor) -> Tensor:
 
 def stochastic_bound(process: Process, kl: Tensor, x0: Tensor, p_t: Tensor) -> Tensor:
     """sum of kl / p_t + sum of prior KL, per example."""
-    return kl.flatten(1).sum(dim=1) / p_t + prior_kl(process, x0).flatten(1).sum(dim=1)
+    return to_rows(kl).sum(dim=1) / p_t + to_rows(prior_kl(process, x0)).sum(dim=1)
 
 
 def mean_over_steps(x: Tensor, p_t: Tensor, T: int) -> Tensor:
     """mean of x / (T p_t), over elements and over t, whatever the probabilities of the drawn t."""
-    return (x.flatten(1).mean(dim=1) / (T * p_t)).mean()
+    return (to_rows(x).mean(dim=1) / (T * p_t)).mean()

@@ -38,6 +38,11 @@ class Process:
         return len(self.Q_step) - 1
 
     @property
+    def num_masks(self) -> int:
+        """Returns how many masks lie on top of each other, the last categories."""
+        return 0 if self.inner is None else 1 + self.inner.num_masks
+
+    @property
     def alpha_bar(self) -> Tensor:
         """Returns [T + 1] where rows of Qbar[t] are equal but for alpha_bar[t] more on the diagonal."""
         Qbar = torch.stack(list(accumulate(self.Q64, torch.matmul)))
@@ -86,7 +91,7 @@ class Process:
     def draw_q(self, x0: Tensor, t: Tensor, u: Tensor, u_low: Tensor | None = None) -> Tensor:
         """Inverts the cumulative row of Qbar at u.
 
-        Where Q = alpha I + (1 - alpha) 1 pi^T, x_0 comes last in that row, but before a mask on top: it is
+        Where Q = alpha I + (1 - alpha) 1 pi^T, x_0 comes last in that row, but before masks on top: it is
         what is left when the others had their turn.
         """
         return self._draw(self._rows(self.Q_cum, x0, t), x0, u, u_low)
@@ -104,13 +109,13 @@ class Process:
             return inverse_cdf.categorical(rows.log(), u, u_low)
         p = rows.double()  # [*S, K]
         others = ~torch.nn.functional.one_hot(x0, self.K).bool()
-        if self.inner is not None:
-            others[..., -1] = False
+        masks = range(self.K - self.num_masks, self.K)
+        others[..., masks.start :] = False
         noise = inverse_cdf.noise_from_words(u, u_low)
         hit = (noise[..., None] < torch.where(others, p, 0.0).cumsum(dim=-1)) & others
         unmoved = x0
-        if self.inner is not None:
-            unmoved = torch.where(noise < 1 - p[..., -1], x0, self.K - 1)
+        for mask in masks:
+            unmoved = torch.where(noise < 1 - p[..., mask:].sum(dim=-1), unmoved, mask)
         return torch.where(hit.any(dim=-1), hit.int().argmax(dim=-1), unmoved)
 
     def draw_prior(self, u: Tensor, u_low: Tensor | None = None) -> Tensor:
