@@ -86,7 +86,7 @@ def test_residual_logistic_refuses_what_it_cannot_scale():
         d3pm.heads.residual_logistic(jnp.zeros((1, 2)), jnp.array([7]), 4)
 
 
-@pytest.mark.parametrize("head", [configs.LogisticHead(), configs.LogisticHead(input_range=(0, 255))])
+@pytest.mark.parametrize("head", [configs.LogisticHead(), configs.LogisticHead(input_range=(0.0, 255.0))])
 def test_outputs_of_16_bits_start_from_every_category(head):
     """bfloat16 has 8 digits: where x_t is among 256 takes more."""
     xt = jnp.arange(256)

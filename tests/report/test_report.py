@@ -29,6 +29,7 @@ from tests.report.reading import Page, pixels
 pytestmark = pytest.mark.usefixtures("small_network")
 
 EVIL = "<script>alert(1)</script>"
+UNLABELLED = dataclasses.replace(tiny.DIGITS, classes=None)
 PROTOCOL = protocol.Protocol(
     9,
     "train",
@@ -62,11 +63,11 @@ def home(tmp_path_factory):
     config = dataclasses.replace(tiny.get_config(), data=Arrays(**files, categories=17, kind="image"))
     whole = home / EVIL.replace("/", "&")
     bare = home / "bare"
-    tiny.write_run(whole, config)
+    tiny.write_run(whole, config, description=UNLABELLED)
     shutil.copytree(whole, bare)
     run_folder.write_run(bare, dataclasses.replace(config, optimizer=Adam(lr=0.25)), tiny.DIGITS)
     examples = rng.integers(17, size=(6, 8, 8, 1)).astype(np.int32)
-    run_folder.write_run(whole, config, tiny.DIGITS, examples)
+    run_folder.write_run(whole, config, UNLABELLED, examples)
     np.save(bare / "samples.npy", rng.integers(17, size=(70, 8, 8, 1)).astype(np.int32))
     about = {"step": 7, "num": 70, "steps": 10, "grid": "even", "seed": 0, "label": None}
     (bare / "samples.json").write_text(json.dumps(about))
