@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 from d3pm_jax import numerics
 from d3pm_jax.checks import CATEGORIES, CATEGORY, NUM_CATEGORIES, declared
 from d3pm_jax.numerics import double_float
-from d3pm_jax.numerics.logspace import widen
+from d3pm_jax.numerics.logspace import at_least_float32
 
 
 @declared(xt=CATEGORIES)
@@ -95,7 +95,7 @@ def residual_logistic(output: Float[Array, "*S 2"], xt: Int[Array, "*S"], K: int
     Returns:
         Logits of x_0, in float32 or wider.
     """
-    output = widen(output)
+    output = at_least_float32(output)
     loc = output[..., 0] + xt * (2.0 / (K - 1)) - 1.0
     return logistic(jnp.tanh(loc), output[..., 1], K)
 
@@ -111,5 +111,5 @@ def bounded_logistic(output: Float[Array, "*S 2"], K: int) -> Float[Array, "*S K
     Returns:
         Logits of x_0, in float32 or wider.
     """
-    output = widen(output)
+    output = at_least_float32(output)
     return logistic(jnp.tanh(output[..., 0]), output[..., 1], K)

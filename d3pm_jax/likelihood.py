@@ -27,7 +27,7 @@ from d3pm_jax.checks import (
     marked,
 )
 from d3pm_jax.losses import posterior_kl, prior_kl
-from d3pm_jax.numerics.logspace import widen
+from d3pm_jax.numerics.logspace import at_least_float32
 from d3pm_jax.posteriors import q_sample
 from d3pm_jax.processes.base import Process
 from d3pm_jax.sampling.denoise import CURE_OF_LOGITS, Denoise
@@ -214,7 +214,7 @@ def chain_rule(
         Nats of each element, in float32 or wider; their sum is -log p(x_0) in this order.
     """
     if x0.size == 0:
-        return jnp.zeros(x0.shape, order.dtype)
+        return at_least_float32(jnp.zeros(x0.shape, order.dtype))
     flat = x0.reshape(len(x0), -1)  # [B, D]
     # places[b, i] is the i-th element to be filled in, and rank[b, d] says as which the element d is.
     places = jnp.argsort(order.reshape(flat.shape), axis=1)  # [B, D]
@@ -226,7 +226,7 @@ def chain_rule(
         place = places[:, i, None]  # [B, 1]
         logits_at_place = jnp.take_along_axis(logits, place[..., None], axis=1)  # [B, 1, K]
         x0_at_place = jnp.take_along_axis(flat, place, axis=1)  # [B, 1]
-        return -numerics.log_prob(widen(logits_at_place), x0_at_place)[:, 0]
+        return -numerics.log_prob(at_least_float32(logits_at_place), x0_at_place)[:, 0]
 
     costs = lax.map(cost_of_next, jnp.arange(flat.shape[1], dtype=jnp.int32))  # [D, B], in their order
     return jnp.take_along_axis(costs.T, rank, axis=1).reshape(x0.shape)

@@ -214,9 +214,8 @@ def update(
         TypeError, ValueError: the history is none: its arrays differ in length, or hold NaN.
     """
     _check_history(history)
-    kl = kl.astype(
-        jnp.promote_types(kl.dtype, history.mean_square.dtype)
-    )  # float16 has no squares above 65504
+    # float16 has no squares above 65504.
+    kl = kl.astype(jnp.promote_types(kl.dtype, history.mean_square.dtype))
     # A table [B, T] of which example counts for which step. Its sums are added up in one order, where a
     # scatter on an accelerator would add in any.
     of_step = (t[:, None] == jnp.arange(1, history.T + 1, dtype=jnp.int32)[None]) & jnp.isfinite(kl)[:, None]

@@ -110,6 +110,12 @@ def test_the_twin_takes_the_ends_of_time() -> None:
     (at_0 + sum(nats)).sum().backward()
     assert logits.grad is not None
     assert logits.grad.isfinite().all()
+    without = torch.tensor([[0.0, -torch.inf, 0.0]], requires_grad=True)
+    assert continuous.uniform_nelbo(schedule, without, x, x, t[:1]) == torch.inf
+    impossible = continuous.uniform_nelbo(schedule, without, x + 1, x, t[:1])
+    impossible.sum().backward()
+    assert impossible == 0
+    np.testing.assert_array_equal(without.grad, 0.0)
 
 
 def test_the_twin_takes_examples_of_one_element_and_any_strides() -> None:
@@ -122,6 +128,13 @@ def test_the_twin_takes_examples_of_one_element_and_any_strides() -> None:
     nats = torch_ref.chain_rule(lambda xt: torch.zeros(*xt.shape, 13, dtype=torch.float64), x0, order, 12)
     assert nats.dtype == torch.float64
     torch.testing.assert_close(nats, torch.full(x0.shape, np.log(13.0), dtype=torch.float64))
+    narrow = torch_ref.chain_rule(lambda xt: torch.zeros(*xt.shape, 13, dtype=torch.bfloat16), x0, order, 12)
+    torch.testing.assert_close(narrow, nats.float())
+    timesteps = torch_ref.timesteps
+    history = timesteps.update(
+        timesteps.empty_history(1), torch.ones(1).int(), torch.full((1,), 300.0).half()
+    )
+    assert history.mean_square == pytest.approx(0.1 * 300**2)
 
 
 def test_the_twin_respaces_what_is_below_a_mask() -> None:

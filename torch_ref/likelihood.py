@@ -69,7 +69,7 @@ def strata_bound(
 def chain_rule(fill_in: Callable[[Tensor], Tensor], x0: Tensor, order: Tensor, mask_id: int) -> Tensor:
     """-log p(x_i | the elements before i), elements from the lowest entry of `order` to the highest."""
     if not x0.numel():
-        return torch.zeros(x0.shape, dtype=order.dtype)
+        return torch.zeros(x0.shape, dtype=torch.promote_types(order.dtype, torch.float32))
     x0 = x0.contiguous()
     costs = []
     for b in range(len(x0)):
@@ -80,6 +80,7 @@ def chain_rule(fill_in: Callable[[Tensor], Tensor], x0: Tensor, order: Tensor, m
             # A network may need a batch of its usual size: the same x_t at every place of it, of which one
             # is read.
             logits = fill_in(xt.clone()[None].expand_as(x0))[b].flatten(0, -2)  # [D, K]
+            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
             category = x0[b].view(-1)[i]
             costs_in_order.append(-logits[i].log_softmax(-1)[category])
             xt.view(-1)[i] = category

@@ -70,7 +70,7 @@ def update(history: LossHistory, t: Tensor, kl: Tensor, decay: float = 0.9) -> L
     # Examples with an infinite loss would leave nothing of the mean: they are not counted.
     finite = kl.isfinite()
     t = t[finite]
-    kl = kl[finite]
+    kl = kl[finite].to(torch.promote_types(kl.dtype, mean_square.dtype))
     for step in t.unique():
         kl_of_step = kl[t == step]
         mean_square[step - 1] = decay * mean_square[step - 1] + (1 - decay) * kl_of_step.square().mean()

@@ -10,7 +10,7 @@ from d3pm_jax import heads
 from d3pm_jax.checks import values_in_range
 from d3pm_jax.config.checks import Interval, Natural
 from d3pm_jax.config.from_data import FromData, filled_field
-from d3pm_jax.numerics.logspace import widen
+from d3pm_jax.numerics.logspace import at_least_float32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +78,7 @@ class LogisticHead(Head):
     def parameters(self, output: Array, xt: Array, K: int) -> tuple[Array, Array]:
         """Returns loc and log_scale of `heads.logistic`, [*S] each."""
         # The place of x_t, of K many, needs more than the digits of bfloat16.
-        output = widen(output)
+        output = at_least_float32(output)
         loc = output[..., 0]
         if self.residual and self.input_range is not None:
             # As in `heads.residual_logistic`, but x_t is scaled by a range that is not 0..K - 1.

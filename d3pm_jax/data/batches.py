@@ -20,8 +20,8 @@ Batch = dict[str, np.ndarray]
 RandomMap = Callable[[Example, np.random.Generator], Example]
 
 # Several threads read ahead. A source may be an open file, which has one place to read from: all of them
-# together ask it for one example at a time.
-_READING = threading.Lock()
+# together ask for one example at a time. A source may read another one, so the lock can be taken again.
+_READING = threading.RLock()
 
 
 @declared()
@@ -271,12 +271,14 @@ def _check_has_described(example: Example, number: int, description: Description
     if description.classes is not None and "label" not in example:
         raise DatasetError(
             f"example {number} has no label, but the data is described with {description.classes} classes: "
-            f"add label to the examples, or leave classes out of the Description"
+            f"add label to the examples, and to what random_map returns, or leave classes out of the "
+            f"Description of a new run"
         )
     if description.padded and "weight" not in example:
         raise DatasetError(
             f"example {number} has no weight, but the data is described as padded: add weight to the "
-            f"examples, 0 where x is padding, or leave padded out of the Description"
+            f"examples, 0 where x is padding, and to what random_map returns, or leave padded out of the "
+            f"Description of a new run"
         )
 
 

@@ -156,7 +156,8 @@ def open_npy(path: AnyPath) -> np.ndarray:
     Raises:
         DatasetError: there is no such file, or it is no .npy file.
     """
-    path = Path(path).expanduser()
+    if str(path).startswith("~/"):
+        path = Path(path).expanduser()
     if not Path(path).is_file():
         raise DatasetError(f"no file {path} (from {Path.cwd()}): write it with numpy.save, or name another")
     try:

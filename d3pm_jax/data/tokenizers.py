@@ -80,16 +80,17 @@ class FileTokenizer:
         vocabulary = self._tokenizer.get_vocab()
         self.symbols = _list_symbols(content, vocabulary)
 
-        # Without a token for the unknown, BPE leaves out what is in no token, without a word.
-        model = content["model"]
-        leaves_out = model["type"] == "BPE" and model["unk_token"] is None and not model["byte_fallback"]
-        self._parts_of_tokens = {*"".join(vocabulary)} if leaves_out else None
-        self._checked_characters: set[str] = set()
+        # Without a token for the unknown, BPE leaves out what it does not know, without a word. With one that
+        # no text has, it says so.
+        self._unknown_id: int | None = None
+        if content["model"]["type"] == "BPE" and content["model"]["unk_token"] is None:
+            self._unknown_id = max(vocabulary.values()) + 1
+            self._tokenizer = tokenizers.Tokenizer.from_str(
+                json.dumps(_add_unknown(content, self._unknown_id))
+            )
 
     def encode(self, lines: Sequence[str]) -> tuple[np.ndarray, list[int]]:
-        """Raises DatasetError where a character has no token."""
-        if self._parts_of_tokens is not None:
-            self._check_characters({*"".join(lines)}, self._parts_of_tokens)
+        """Raises DatasetError where something of the lines has no token."""
         try:
             encodings = self._tokenizer.encode_batch_fast(list(lines), add_special_tokens=False)
         except Exception as error:
@@ -100,23 +101,28 @@ class FileTokenizer:
             ) from error
         ids_by_line = [encoding.ids for encoding in encodings]
         lengths = [len(ids) for ids in ids_by_line]
-        ids = itertools.chain.from_iterable(ids_by_line)
-        return np.fromiter(ids, np.uint32, sum(lengths)), lengths
+        ids = np.fromiter(itertools.chain.from_iterable(ids_by_line), np.uint32, sum(lengths))
+        if self._unknown_id is not None and (ids == self._unknown_id).any():
+            line = next(line for line, ids in zip(lines, ids_by_line, strict=True) if self._unknown_id in ids)
+            # The encodings above do not say where in the line their tokens are.
+            encoding = self._tokenizer.encode(line, add_special_tokens=False)
+            start, end = encoding.offsets[encoding.ids.index(self._unknown_id)]
+            raise DatasetError(
+                f"{self._path} has no token for {line[start:end]!r}, which the text has, and would leave it "
+                "out: train it on such text, on all bytes, or with an unk_token"
+            )
+        return ids, lengths
 
-    def _check_characters(self, characters: set[str], parts_of_tokens: set[str]) -> None:
-        """Raises DatasetError where the model would leave out a character, or a byte of it."""
-        normalizer = self._tokenizer.normalizer
-        pre_tokenizer = self._tokenizer.pre_tokenizer
-        for character in sorted(characters - self._checked_characters):
-            text = character if normalizer is None else normalizer.normalize_str(character)
-            if pre_tokenizer is not None:
-                text = "".join(word for word, _ in pre_tokenizer.pre_tokenize_str(text))
-            if not parts_of_tokens.issuperset(text):
-                raise DatasetError(
-                    f"{self._path} has no token for {character!r}, which the text has, and would leave it "
-                    "out: train it on such text, on all bytes, or with an unk_token"
-                )
-        self._checked_characters |= characters
+
+def _add_unknown(content: dict[str, Any], unknown_id: int) -> dict[str, Any]:
+    """Returns the content of a file of BPE with a token for what it does not know."""
+    unknown = "[unknown]"
+    while unknown in content["model"]["vocab"]:
+        unknown = f"[{unknown}]"
+    # Special tokens come first here too, so that the new one has an id of its own.
+    added = {token["content"]: token["id"] for token in content["added_tokens"]}
+    vocabulary = {**added, **content["model"]["vocab"], unknown: unknown_id}
+    return {**content, "model": {**content["model"], "vocab": vocabulary, "unk_token": unknown}}
 
 
 # A tokenizer has `symbols`, the texts of its categories, and encode(lines), which returns the categories of

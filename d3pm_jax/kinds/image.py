@@ -21,6 +21,7 @@ COLUMNS = 8  # of pairs, and of a grid in a report
 NAMED = 20  # classes whose rows have their numbers before them
 SEED = 0  # of the draws that samples are compared with
 PARTS = ("left", "right", "top", "bottom", "center", "border")  # of an image, that may be known
+BIT_DEPTH = 24  # the byte of a PNG file that holds it
 LINE_LEVEL = 90  # grey of the line between a sample and its condition
 
 QUALITY = QualityTable(
@@ -70,8 +71,8 @@ class ImageKind(Kind):
             return super().read_given(path, shape)
         try:
             with Image.open(path, formats=["PNG"]) as picture:
-                if picture.mode.startswith("I"):
-                    raise ValueError("its greys have 16 bits, of which 8 would be left out")
+                if path.read_bytes()[BIT_DEPTH] > 8:
+                    raise ValueError("its greys or colours have 16 bits, of which 8 would be left out")
                 pixels = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise UserError(

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from d3pm_jax import numerics
 from d3pm_jax.checks import CATEGORIES, CATEGORY, INDEX, NOISE, NUM_CATEGORIES, SHARE, TIME, declared
-from d3pm_jax.numerics.logspace import widen
+from d3pm_jax.numerics.logspace import at_least_float32
 from d3pm_jax.processes.tables import expand_trailing
 from d3pm_jax.schedules.continuous import Level, Schedule
 
@@ -88,7 +88,7 @@ def absorbing_nelbo(
         Nats per unit of time, +inf where the prediction rules x_0 out.
     """
     level, rate = _level_and_rate(schedule, time)
-    ce = -numerics.log_prob(widen(logits_x0), x0)  # [*S]
+    ce = -numerics.log_prob(at_least_float32(logits_x0), x0)  # [*S]
 
     # -alpha' / (1 - alpha). At time 0, 1 - alpha is 0, but nothing is masked: the weight then counts for no
     # element, and any finite number will do.
@@ -123,8 +123,8 @@ def uniform_nelbo(
 
     # r is of the law that is certain of x_0, s of the predicted one, both [*S, K].
     log_p0 = jnp.where(jnp.arange(K).reshape((1,) * x0.ndim + (K,)) == x0[..., None], 0.0, -jnp.inf)
-    log_r, at_xt = _relative_to_xt(log_alpha, log_beta, log_p0.astype(widen(logits_x0).dtype), xt)
-    log_p = numerics.log_normalize(widen(logits_x0))
+    log_r, at_xt = _relative_to_xt(log_alpha, log_beta, log_p0.astype(at_least_float32(logits_x0).dtype), xt)
+    log_p = numerics.log_normalize(at_least_float32(logits_x0))
     log_s, predicted_at_xt = _relative_to_xt(log_alpha, log_beta, log_p, xt)
 
     # At alpha = 0 nothing of x_0 is left to be learnt, and 1 / alpha is not to make a NaN of it.

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, Real
 
 from d3pm_jax.checks import AllowedRange
 from d3pm_jax.cpu.conv import conv, conv_of_flax
+from d3pm_jax.numerics.logspace import at_least_float32
 
 # What networks are called with.
 CATEGORIES = AllowedRange(0, "K", "the network has K = {K} categories; give it more or fix the data")
@@ -26,11 +27,6 @@ LABELS = AllowedRange(
 )
 
 Init = nnx.initializers.Initializer
-
-
-def at_least_float32(x: Array) -> Array:
-    """Returns x in float32 if its type is narrower, for sums over many entries and for the last layer."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3, 4))

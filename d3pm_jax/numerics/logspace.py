@@ -18,8 +18,8 @@ from d3pm_jax.checks import CATEGORIES, declared
 NEG_INF = -jnp.inf
 
 
-def widen(x: Array) -> Array:
-    """Returns x in float32 or wider."""
+def at_least_float32(x: Array) -> Array:
+    """Returns x in float32 if its type is narrower, for sums over many entries."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from d3pm_jax import numerics
 from d3pm_jax.checks import declared
-from d3pm_jax.numerics.logspace import widen
+from d3pm_jax.numerics.logspace import at_least_float32
 from d3pm_jax.sampling.fields import check_fields
 
 
@@ -90,7 +90,7 @@ def _rank(logits: Array) -> Array:
 
 def _cumulative(logits: Array, inclusive: bool) -> Array:
     """Sums the probabilities of all categories that come before each one, and its own if inclusive."""
-    p = jnp.exp(numerics.log_normalize(widen(logits)))
+    p = jnp.exp(numerics.log_normalize(at_least_float32(logits)))
     order = jnp.argsort(-logits, axis=-1, stable=True)
     in_order = jnp.take_along_axis(p, order, axis=-1)
     sums = jnp.cumsum(in_order, axis=-1)
@@ -151,7 +151,7 @@ class Shaping:
         self.check(K)
         if self.temperature != 1:
             # Less the largest, so that none becomes infinite.
-            logits = widen(logits)
+            logits = at_least_float32(logits)
             top = jnp.max(logits, axis=-1, keepdims=True)
             logits = (logits - jnp.where(top == -jnp.inf, 0.0, top)) / self.temperature
         for k in self.forbid:

@@ -376,10 +376,6 @@ def write_run(
     Raises:
         OSError: it cannot be written.
     """
-    contents: dict[str, bytes] = {}
-    config_file = config_io.own_file(config)
-    if config_file is not None:
-        contents[CONFIG_COPY] = config_file.read_bytes()
     classes_without_file = config_io.own_classes_without_file(config)
     if classes_without_file:
         command = f"d3pm eval {shlex.quote(str(workdir))} --config own.py"
@@ -391,6 +387,20 @@ def write_run(
             file=sys.stderr,
             flush=True,
         )
+    manifest.replace_files(workdir, _make_contents(config, description, examples, example_inputs))
+
+
+def _make_contents(
+    config: Config,
+    description: Description,
+    examples: np.ndarray | None,
+    example_inputs: Mapping[str, np.ndarray] | None,
+) -> dict[str, bytes]:
+    """Makes the content of each file that `write_run` writes, in this order."""
+    contents: dict[str, bytes] = {}
+    config_file = config_io.own_file(config)
+    if config_file is not None:
+        contents[CONFIG_COPY] = config_file.read_bytes()
     files = {"directory": str(Path.cwd()), "hashes": _hash_files(config)}
     contents[names.FILES] = json.dumps(files, indent=1).encode()
     contents[DESCRIPTION] = json.dumps(dataclasses.asdict(description), indent=2).encode()
@@ -409,7 +419,7 @@ def write_run(
     # Files are written in this order, and a folder without a config is no run. So the config comes last: a
     # process that is killed in between leaves nothing that could be resumed with a part of its files.
     contents[CONFIG] = config_io.dump_config(config).encode()
-    manifest.replace_files(workdir, contents)
+    return contents
 
 
 def may_change(config: Config) -> set[str]:
@@ -495,8 +505,8 @@ def check_empty(workdir: Path, cure: str = "pass another --workdir") -> None:
     """Raises UserError where a new run in a folder would replace what is there, or be written through links.
 
     A config alone is of a run that was stopped before its first checkpoint, and a step 0 alone of one that
-    was killed while it began from weights: neither is a run yet. Other checkpoints, results, and files that a
-    run would write but that no run wrote, are somebody's work.
+    was killed while it began from weights: neither is a run yet. Other checkpoints, logs and results are
+    somebody's work.
     """
     check_is_no_file(workdir)
     check_links(workdir)
@@ -509,22 +519,37 @@ def check_empty(workdir: Path, cure: str = "pass another --workdir") -> None:
     written = manifest.read_manifest(workdir)
     if has_config and CONFIG not in (written or {}):
         raise UserError(f"{workdir / CONFIG} is not the config of a run: pass another --workdir")
-    foreign = [name for name in FILES if name not in (written or {}) and (workdir / name).exists()]
-    # A run writes its manifest before these.
+    # A run writes its manifest before its checkpoints and logs, but for a step 0.
     if written is None:
-        foreign += [name for name in (names.METRICS, names.LAYOUTS) if (workdir / name).exists()]
-        unfinished = checkpoint.list_folders(workdir / CHECKPOINTS)
-        foreign += [f"{CHECKPOINTS}/{path.name}" for path in unfinished if path.name.split(".")[0] != "0"]
-    if foreign:
-        raise UserError(
-            f"{workdir / foreign[0]} would be replaced, and is not of a run: pass another --workdir"
-        )
-    results = [path for path in sorted(workdir.glob("*.json")) if RESULT.fullmatch(path.name)]
-    if results:
-        raise UserError(
-            f"{results[0]} is a result of a run that has no checkpoints any more: pass another --workdir, or "
-            "delete the results"
-        )
+        logs = [workdir / name for name in (names.METRICS, names.LAYOUTS) if (workdir / name).exists()]
+        unfinished = [path for path in checkpoint.list_folders(workdir / CHECKPOINTS) if path.stem != "0"]
+        for path in (*logs, *unfinished):
+            raise _foreign_error(path)
+    else:
+        _check_has_no_results(workdir)
+
+
+def _foreign_error(path: Path) -> UserError:
+    return UserError(f"{path} would be replaced, and is not of a run: pass another --workdir")
+
+
+def _check_has_no_results(workdir: Path) -> None:
+    """Raises UserError where a run has left results, which a report would take for those of a new one."""
+    for path in sorted(workdir.glob("*.json")):
+        if RESULT.fullmatch(path.name):
+            raise UserError(
+                f"{path} is a result of the run that was here, whose checkpoints are gone: move its results "
+                "away, or pass another --workdir"
+            )
+
+
+def _check_replaces_nothing(workdir: Path, contents: Mapping[str, bytes]) -> None:
+    """Raises UserError where a new run would replace a file, by another content, that no run wrote."""
+    written = manifest.read_manifest(workdir) or {}
+    for name, content in contents.items():
+        path = workdir / name
+        if path.exists() and name not in written and path.read_bytes() != content:
+            raise _foreign_error(path)
 
 
 def clear_unfinished_start(workdir: Path) -> None:
@@ -560,6 +585,7 @@ def claim_folder(
     """
     if not resume:
         clear_unfinished_start(workdir)
+        _check_replaces_nothing(workdir, _make_contents(config, description, examples, example_inputs))
     saved_steps = checkpoint.list_steps(workdir / CHECKPOINTS)
     if saved_steps and saved_steps[-1] > config.train.steps:
         raise UserError(f"the run is at step {saved_steps[-1]} already: set train.steps to that or more")

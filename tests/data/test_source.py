@@ -36,6 +36,13 @@ def test_idx_files_are_images_with_labels(tmp_path):
     assert len(data.open("test")) == 3
 
 
+def test_idx_files_without_examples_are_named(tmp_path):
+    write_idx(tmp_path / "t10k-images-idx3-ubyte", IMAGES[:0], False)
+    write_idx(tmp_path / "t10k-labels-idx1-ubyte", LABELS[:0], False)
+    with pytest.raises(DatasetError, match=r"t10k-images-idx3-ubyte in .* has no examples: copy the files"):
+        config.Idx(str(tmp_path)).describe()
+
+
 def test_idx_files_that_are_missing_or_damaged_are_named(tmp_path):
     with pytest.raises(DatasetError, match=r"no file .*t10k-images-idx3-ubyte, nor t10k-.*gz"):
         config.Idx(str(tmp_path)).describe()

@@ -37,7 +37,7 @@ def test_shares_are_decimal_fractions(tmp_path):
 
 
 def test_texts_of_folders_are_joined_by_name_and_splits_may_be_named(tmp_path):
-    for name, content in (("b.txt", "bé"), ("a.txt", "a"), ("c.md", "no")):
+    for name, content in (("b.txt", "bé"), ("a.txt", "a"), ("c.md", "no"), (".d.txt", "no")):
         write(tmp_path / "train", content, name)
     test = write(tmp_path, "ab", "test.txt")
     valid = write(tmp_path, "x", "valid.txt")

@@ -135,10 +135,11 @@ def test_files_that_cannot_be_read_are_one_line(tmp_path, monkeypatch):
 NO_SPACES = str.maketrans("", "", " Ġ▁")
 
 
-def bpe_without_unknown(pre_tokenizer):
-    made = tokenizers.Tokenizer(tokenizers.models.BPE())
+def bpe_without_unknown(pre_tokenizer=None, **options):
+    made = tokenizers.Tokenizer(tokenizers.models.BPE(**options))
     made.pre_tokenizer = pre_tokenizer
-    made.train_from_iterator(["the cat sat"], tokenizers.trainers.BpeTrainer(show_progress=False))
+    trainer = tokenizers.trainers.BpeTrainer(special_tokens=["[PAD]"], show_progress=False, **options)
+    made.train_from_iterator(["the cat sat"], trainer)
     return made
 
 
@@ -147,10 +148,23 @@ def test_bpe_would_leave_out_what_it_does_not_know(tmp_path, name):
     tokenizer = FileTokenizer(save(bpe_without_unknown(getattr(tokenizers.pre_tokenizers, name)()), tmp_path))
     ids, _ = tokenizer.encode(["the cat", "sat"])
     assert join_symbols(tokenizer.symbols[k] for k in ids).translate(NO_SPACES) == "thecatsat"
-    with pytest.raises(DatasetError, match=r"tokenizer\.json has no token for 'z', which the text has"):
-        tokenizer.encode(["the cat", "zest"])
-    with pytest.raises(DatasetError, match="no token for 'é'"):
-        tokenizer.encode(["thé"])
+    assert ids.max() < len(tokenizer.symbols)
+    for text, character in (("a zest", "z"), ("thé", "é"), ("the P", "P")):  # P is in a special token
+        with pytest.raises(
+            DatasetError, match=rf"tokenizer\.json has no token for '{character}', which the text"
+        ):
+            tokenizer.encode(["the cat", text])
+
+
+def test_bpe_with_normalizers_and_suffixes_leaves_out_what_they_leave_out(tmp_path):
+    made = bpe_without_unknown()
+    made.normalizer = tokenizers.normalizers.Replace("\r\n", " ")
+    x, _ = FileTokenizer(save(made, tmp_path)).encode(["the\r\ncat"])
+    np.testing.assert_array_equal(x, made.encode("the cat").ids)
+    # Of words that end with t alone, h is known inside of words only.
+    suffixed = bpe_without_unknown(tokenizers.pre_tokenizers.Whitespace(), end_of_word_suffix="</w>")
+    with pytest.raises(DatasetError, match="has no token for 'h'"):
+        FileTokenizer(save(suffixed, tmp_path)).encode(["cath"])
 
 
 def test_words_without_a_token_for_the_unknown_are_refused(tmp_path):

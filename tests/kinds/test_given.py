@@ -38,6 +38,14 @@ def test_a_picture_has_a_pixel_for_each_element(tmp_path):
     np.testing.assert_array_equal(COLOURS.read_given(tmp_path / "palette.png", (2, 3, 3)), colours)
 
 
+def test_a_picture_of_16_bits_is_refused(tmp_path):
+    """Pillow would cut greys off at 255, and take the high byte of colours."""
+    grey = Image.fromarray(np.full((4, 6), 300, np.uint16))
+    grey.save(tmp_path / "grey.png")
+    with pytest.raises(UserError, match="its greys or colours have 16 bits, of which 8 would be left out"):
+        IMAGES.read_given(tmp_path / "grey.png", (4, 6, 1))
+
+
 def test_parts_of_an_image_by_their_names():
     marked = {word: IMAGES.parse_known(word, (4, 6, 1))[..., 0] for word in ("left", "top", "center")}
     np.testing.assert_array_equal(marked["left"], np.tile([1, 1, 1, 0, 0, 0], (4, 1)))

@@ -73,22 +73,23 @@ def test_the_config_of_another_program_is_kept(parts, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
-    [
-        ("examples.npy", "examples.npy would be replaced, and is not of a run: pass another --workdir"),
-        ("config.py", "config.py would be replaced, and is not of a run"),
-        ("metrics.jsonl", "metrics.jsonl would be replaced, and is not of a run"),
-        ("checkpoints/500/model.bin", "500 would be replaced, and is not of a run"),
-        ("eval_limit200.json", "eval_limit200.json is a result of a run that has no checkpoints any more"),
-    ],
+    "name", ["examples.npy", "description.json", "metrics.jsonl", "checkpoints/500/x.bin"]
 )
-def test_a_run_does_not_begin_over_the_files_of_others(parts, tmp_path, name, said):
+def test_a_run_does_not_begin_over_the_files_of_others(parts, tmp_path, name):
     file = tmp_path / name
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("mine")
+    said = rf"{name.removesuffix('/x.bin')} would be replaced, and is not of a run: pass another --workdir"
     with pytest.raises(UserError, match=said):
         run_folder.claim_folder(parts.config, tmp_path, False, tiny.DIGITS, np.zeros((3, 8, 8, 1), np.int32))
     assert file.read_text() == "mine"
+
+
+def test_a_run_begins_beside_files_that_it_does_not_write(parts, tmp_path):
+    for name in ("config.py", "labels.npy", "eval_settings.json", "samples.json"):
+        (tmp_path / name).write_text("mine")
+    run_folder.claim_folder(parts.config, tmp_path, False, tiny.DIGITS, np.zeros((3, 8, 8, 1), np.int32))
+    assert (tmp_path / "labels.npy").read_text() == "mine"
 
 
 def test_results_of_deleted_checkpoints_are_not_those_of_a_new_run(parts, params, tmp_path):
@@ -97,6 +98,6 @@ def test_results_of_deleted_checkpoints_are_not_those_of_a_new_run(parts, params
     run_folder.check_empty(tmp_path)
     for name in ("samples.json", "exact_chain_rule5.json", "quality_n5_steps3_seed0_ab.json"):
         (tmp_path / name).write_text("{}")
-        with pytest.raises(UserError, match=rf"{name} is a result of .*, or delete the results"):
+        with pytest.raises(UserError, match=rf"{name} is a result of .*: move its results away"):
             run_folder.check_empty(tmp_path)
         (tmp_path / name).unlink()

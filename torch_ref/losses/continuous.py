@@ -47,7 +47,9 @@ def uniform_nelbo(schedule: Schedule, logits_x0: Tensor, x0: Tensor, xt: Tensor,
     # Without noise other pairs than x_t = x_0 are impossible, and 0 log 0 = 0; without x_0 the loss is 0.
     possible = a_i > 0
     a_i = torch.where(possible, a_i, 1.0)
-    ratio = torch.where(a > 0, b_i * a / torch.where(a > 0, b * a_i, 1.0), 1.0)
+    b_i = torch.where(possible, b_i, 1.0)
+    counts = (a > 0) & possible & ~torch.nn.functional.one_hot(xt, K).bool()  # log 1 = 0 at x_t
+    ratio = torch.where(counts, b_i * a / torch.where(counts, b * a_i, 1.0), 1.0)
     terms = (K / a_i - K / b_i)[..., 0] - (a / a_i * torch.log(ratio)).sum(dim=-1)
     left = alpha > 0
     weight = -expand_trailing(rate(schedule, time), x0.shape) / (K * torch.where(left, alpha, 1.0)[..., 0])
