@@ -107,11 +107,11 @@ def row(case: Case, runs: list[Path], judge: Judge) -> str:
     return f"| {' | '.join(columns)} |"
 
 
-def spread(x: list[float]) -> str:
+def spread(x: list[float], digits: int = 3) -> str:
     """Returns the standard error of a mean over seeds, in words; "" of one seed."""
     if len(x) == 1:
         return ""
-    return f" ± {np.std(x, ddof=1) / np.sqrt(len(x)):.3f}"
+    return f" ± {np.std(x, ddof=1) / np.sqrt(len(x)):.{digits}f}"
 
 
 if __name__ == "__main__":

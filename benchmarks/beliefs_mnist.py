@@ -73,7 +73,7 @@ def table(out: Path, seeds: list[int]) -> str:
         for n in STEPS:
             files = [result(workdir(out, belief, seed), n) for seed in seeds]
             nats = [json.loads(file.read_text())["nats"] for file in files]
-            cells += [", ".join(f"{x:.2f}" for x in nats), f"{np.mean(nats):.2f}{spread(nats)}"]
+            cells += [", ".join(f"{x:.2f}" for x in nats), f"{np.mean(nats):.2f}{spread(nats, digits=2)}"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
