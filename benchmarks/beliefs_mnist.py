@@ -1,6 +1,6 @@
 """The three beliefs on binarised MNIST: trains and evaluates what is missing, prints a table.
 
-    python benchmarks/beliefs_mnist.py --data-dir DIR [--out runs/beliefs_mnist] [--seeds 0,1,2] [--steps 600]
+    python benchmarks/beliefs_mnist.py --data-dir DIR [--out runs/beliefs_mnist] [--seeds 0,1,2] [--steps 400]
 
 DIR holds MNIST as TFDS prepares it. A run is `configs/bin_mnist_muon.py` with half of its width, so that it
 takes some minutes of one core; one that was stopped is taken up again. The table has bounds on the first 500
@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--data-dir", required=True, help="where MNIST lies")
     parser.add_argument("--out", type=Path, default=Path("runs/beliefs_mnist"), help="where the runs are")
     parser.add_argument("--seeds", default="0,1,2", help="of the trainings")
-    parser.add_argument("--steps", type=int, default=600, help="of a training")
+    parser.add_argument("--steps", type=int, default=400, help="of a training")
     args = parser.parse_args()
     seeds = [int(seed) for seed in args.seeds.split(",")]
     for seed in seeds:

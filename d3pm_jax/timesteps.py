@@ -178,10 +178,10 @@ def importance(u: Float[Array, " B"], p: Float[Array, " T"]) -> tuple[Int[Array,
         ValueError: all p are 0, or their sum is not 1 up to rounding.
     """
     is_known = not isinstance(p, jax.core.Tracer) and p.is_fully_addressable
-    if is_known and not np.any(np.asarray(p) > 0):
-        raise ValueError(f"p holds {p.size} probabilities that are all 0: one of them must be above 0")
     if is_known:
         total = np.asarray(p, np.float64).sum()
+        if total == 0:
+            raise ValueError(f"p holds {p.size} probabilities that are all 0: one of them must be above 0")
         # Types of 16 bits have such roundings.
         if abs(total - 1) > 0.01:
             raise ValueError(f"p has the sum {total:g}: divide it by that, so that it is 1")

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Key
 
-from d3pm_jax.models.layers import Attention, ResBlock, Style, at_least_float32, conv_doubled
+from d3pm_jax.models.layers import Attention, ResBlock, Style, conv_doubled
+from d3pm_jax.numerics.logspace import at_least_float32
 
 
 def padded_size(size: int, levels: int) -> int:

@@ -17,11 +17,11 @@ from d3pm_jax.models.layers import (
     LABELS,
     TIMES,
     apply_to_rows,
-    at_least_float32,
     class_embedding,
     dropout,
     time_embedding,
 )
+from d3pm_jax.numerics.logspace import at_least_float32
 
 # Every norm adds this to the variance.
 EPS = 1e-6

@@ -31,6 +31,7 @@ from d3pm_jax.checks import NOISE, declared
 from d3pm_jax.cpu import tiles
 from d3pm_jax.numerics import double_float
 from d3pm_jax.numerics.double_float import DoubleFloat
+from d3pm_jax.numerics.logspace import at_least_float32
 from d3pm_jax.numerics.rows import map_rows
 from d3pm_jax.numerics.sliced_rows import CHUNK, Part, SlicedRow, gather_block, pad, reads_slices
 
@@ -76,7 +77,7 @@ def _categorical(log_p: Array, u: Array, u_low: Array | None) -> Array:
 
 
 def _draw_by_parts(log_p: Array, *noise: Array) -> Array:
-    log_p = log_p.astype(jnp.promote_types(log_p.dtype, jnp.float32))
+    log_p = at_least_float32(log_p)
 
     def draw_part(log_p: Array, noise_high: Array, noise_low: Array) -> tuple[Array]:
         return (_draw(log_p, (noise_high, noise_low)),)

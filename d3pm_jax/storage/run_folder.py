@@ -521,15 +521,17 @@ def check_empty(workdir: Path, cure: str = "pass another --workdir") -> None:
         raise UserError(f"{workdir / CONFIG} is not the config of a run: pass another --workdir")
     # A run writes its manifest before its checkpoints and logs, but for a step 0.
     if written is None:
-        logs = [workdir / name for name in (names.METRICS, names.LAYOUTS) if (workdir / name).exists()]
-        unfinished = [path for path in checkpoint.list_folders(workdir / CHECKPOINTS) if path.stem != "0"]
-        for path in (*logs, *unfinished):
-            raise _foreign_error(path)
+        foreign = [workdir / name for name in (names.METRICS, names.LAYOUTS) if (workdir / name).exists()]
+        unfinished = checkpoint.list_folders(workdir / CHECKPOINTS)
+        foreign += [path for path in unfinished if path.name.split(".")[0] != "0"]
+        if foreign:
+            raise _foreign_error(foreign[0])
     else:
         _check_has_no_results(workdir)
 
 
 def _foreign_error(path: Path) -> UserError:
+    """Returns the error of a file or folder that no run wrote and a new one would replace."""
     return UserError(f"{path} would be replaced, and is not of a run: pass another --workdir")
 
 
@@ -548,7 +550,9 @@ def _check_replaces_nothing(workdir: Path, contents: Mapping[str, bytes]) -> Non
     written = manifest.read_manifest(workdir) or {}
     for name, content in contents.items():
         path = workdir / name
-        if path.exists() and name not in written and path.read_bytes() != content:
+        if not path.exists() or name in written:
+            continue
+        if not path.is_file() or path.read_bytes() != content:
             raise _foreign_error(path)
 
 
