@@ -3,72 +3,73 @@
 # notebooks/*.py and writes *.ipynb. make docs: the site of docs/, in build/site; make docs-browser: opens all of it in
 # Chromium. All set themselves up in .venv.
 PYTHON ?= python3
-BIN := .venv/bin
+VENV ?= .venv
+BIN := $(VENV)/bin
 RUN := runs/digits
 
 .PHONY: demo torch test slow parity lint notebooks docs docs-browser clean
 
-demo: .venv/installed-train
+demo: $(VENV)/installed-train
 	$(BIN)/d3pm train configs/digits_gaussian.py --workdir $(RUN) $(if $(wildcard $(RUN)/config.json),--resume)
 	$(BIN)/d3pm eval $(RUN)
 	$(BIN)/d3pm sample $(RUN)
 	$(BIN)/d3pm report $(RUN)
 
-torch: .venv/installed-torch
+torch: $(VENV)/installed-torch
 
-test: .venv/installed-dev
+test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile -q -m "not slow"
 
 # Two passes: what is marked optimised is compiled as users compile it, which takes twice as long (see conftest.py).
-slow: .venv/installed-dev
+slow: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q -m "slow and not optimised"
 	XLA_FLAGS= $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q -m optimised
 
-parity: .venv/installed-dev
+parity: $(VENV)/installed-dev
 	$(BIN)/python -m parity_tests
 
-lint: .venv/installed-dev
+lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-notebooks: .venv/installed-dev
+notebooks: $(VENV)/installed-dev
 	$(BIN)/python notebooks/execute.py
 
-docs: .venv/installed-docs
+docs: $(VENV)/installed-docs
 	rm -rf build/site
 	$(BIN)/python -m sphinx -q -W --keep-going docs build/site
 	$(BIN)/python docs/check_site.py
 
-docs-browser: docs .venv/installed-browser
+docs-browser: docs $(VENV)/installed-browser
 	$(BIN)/python docs/check_browser.py
 
 clean:
 	rm -rf .venv build dist .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.venv/bin/python:
+$(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "$(PYTHON) is older than 3.11: pass a newer one, e.g. make demo PYTHON=python3.12"; exit 1; }
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv "$(VENV)"
 
-.venv/installed-train: pyproject.toml | .venv/bin/python
+$(VENV)/installed-train: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install -q -e '.[train]'
 	@touch $@
 
-.venv/installed-torch: pyproject.toml | .venv/bin/python
+$(VENV)/installed-torch: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install -q -e '.[torch,train]'
-	@touch $@ .venv/installed-train
+	@touch $@ $(VENV)/installed-train
 
-.venv/installed-dev: pyproject.toml | .venv/bin/python
+$(VENV)/installed-dev: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install -q -e '.[dev]'
-	@touch $@ .venv/installed-torch .venv/installed-train
+	@touch $@ $(VENV)/installed-torch $(VENV)/installed-train
 
-.venv/installed-docs: pyproject.toml | .venv/bin/python
+$(VENV)/installed-docs: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install -q -e '.[docs]'
-	@touch $@ .venv/installed-torch .venv/installed-train
+	@touch $@ $(VENV)/installed-torch $(VENV)/installed-train
 
-.venv/installed-browser: pyproject.toml | .venv/bin/python
+$(VENV)/installed-browser: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install -q -e '.[browser]'
-	@touch $@ .venv/installed-docs .venv/installed-torch .venv/installed-train
+	@touch $@ $(VENV)/installed-docs $(VENV)/installed-torch $(VENV)/installed-train
