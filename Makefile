@@ -1,7 +1,8 @@
 # make demo: train on real digits, evaluate, draw, report. make torch: PyTorch and the twin beside it. make test: every
 # behaviour once; make slow: the long tests; make parity: everything against PyTorch. make notebooks: executes
 # notebooks/*.py and writes *.ipynb. make docs: the site of docs/, in build/site; make docs-browser: opens all of it in
-# Chromium. All set themselves up in .venv.
+# Chromium. All set themselves up in .venv. Another Python has an environment of its own, for any of them:
+# make test PYTHON=python3.13 VENV=.venv-3.13
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -46,7 +47,7 @@ docs-browser: docs $(VENV)/installed-browser
 	$(BIN)/python docs/check_browser.py
 
 clean:
-	rm -rf .venv build dist .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:

@@ -86,7 +86,10 @@ def _report(args: argparse.Namespace) -> int:
     try:
         device = jax.devices(args.device)[0]
     except RuntimeError:
-        print(f"JAX finds no {args.device}: install '.[cuda]' on a machine that has one", file=sys.stderr)
+        print(
+            f"JAX finds no {args.device}: install '.[cuda13]' (or cuda12, tpu) on a machine that has one",
+            file=sys.stderr,
+        )
         return 1
     matmul = args.matmul_precision
     if matmul is None and args.device == "gpu":

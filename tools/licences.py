@@ -33,7 +33,7 @@ d3pm_jax is under the MIT licence: see [LICENSE](../LICENSE).
 
 The table has each package that it depends on directly, with the licence that the package's metadata states.
 The packages that these depend on have licences of their own, which are not listed here. With the extra
-`[cuda]` these include NVIDIA's libraries, under NVIDIA's licence.
+`[cuda12]` or `[cuda13]` these include NVIDIA's libraries, under NVIDIA's licence.
 
 `python -m tools.licences` writes this page. It fails where a licence is copyleft, of one company or not
 stated, and no remark says why the package may be used.
