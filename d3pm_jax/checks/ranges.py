@@ -205,8 +205,8 @@ def _mark_array(x: Any, shape: Shape | None, wrong: Array, axes: tuple[str, ...]
     return x
 
 
-# With jit the NaN is a constant of a program, also in a gradient that is taken without: `jax_debug_nans` looks
-# at what comes out, and would find the constant alone.
+# With jit of its own the NaN is a constant of a program, also in a gradient that is taken without jit:
+# `jax_debug_nans` looks at what comes out of it, and would raise at the constant alone.
 @partial(jax.jit, static_argnames="dtype", inline=True)
 def _nan_where(wrong: Array, dtype: Any) -> Array:
     return jnp.where(wrong, jnp.asarray(jnp.nan, dtype), jnp.asarray(1, dtype))

@@ -142,8 +142,8 @@ def kl_terms(log_q: Array, log_p: Array) -> tuple[Array, Array, Array]:
     p = jnp.exp(log_p)
     ruled_out = (log_q > NEG_INF) & (log_p == NEG_INF)
 
-    # r is 0 where a term has no finite value: where q is 0, as 0 log 0 = 0, and where q > 0 meets p = 0, which
-    # the last line makes inf. There neither log is subtracted, as -inf - (-inf) would be NaN.
+    # r is set to 0 where a term has no finite value: where q is 0, as 0 log 0 = 0, and where q > 0 meets p =
+    # 0, which the last line makes inf. The logs are replaced before, as -inf - (-inf) would be NaN.
     has_ratio = (q > 0) & ~ruled_out
     r = jnp.where(has_ratio, log_q, 0.0) - jnp.where(has_ratio, log_p, 0.0)
 
