@@ -349,7 +349,7 @@ def _sum_terms(
 
     # Where pi_j = 0, q_j is 0 too, and the term is p_j^- alone.
     if pi_kind == "general":
-        kl += unreached * jnp.sum(p * (per_pi == 0).astype(p.dtype), axis=-1)
+        kl += unreached * jnp.sum(p * jnp.asarray(per_pi == 0, p.dtype), axis=-1)
 
     # s_j = (rho p_j / pi_j) / rise_j = 1 - 1 / rise_j, so that pi_j s_j = pi_j - pi_j / rise_j. Where rho p_j
     # is small beside pi_j the difference loses digits, but the error of S is no more than the sum of the
