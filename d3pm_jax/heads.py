@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from d3pm_jax import numerics
-from d3pm_jax.checks import CATEGORIES, CATEGORY, NUM_CATEGORIES, declared
+from d3pm_jax.checks import CATEGORIES, CATEGORY, NUM_CATEGORIES, declared, promote_types
 from d3pm_jax.numerics import double_float
 from d3pm_jax.numerics.logspace import at_least_float32
 
@@ -72,7 +72,7 @@ def logistic(loc: Float[Array, "*S"], log_scale: Float[Array, "*S"], K: int) -> 
     edges = double_float.split_float64((2 * np.arange(K + 1) - K) / (K - 1.0)).reshape(
         (2,) + (1,) * loc.ndim + (K + 1,)
     )
-    wide = jnp.promote_types(jnp.promote_types(loc.dtype, log_scale.dtype), jnp.float32)
+    wide = promote_types(loc, log_scale, jnp.float32)
     loc = loc.astype(wide)[..., None]  # [*S, 1]
     log_scale = log_scale.astype(wide)[..., None]  # [*S, 1]
     inverse = math.exp(2.0) * jnp.exp(-log_scale)
@@ -96,7 +96,7 @@ def residual_logistic(output: Float[Array, "*S 2"], xt: Int[Array, "*S"], K: int
         Logits of x_0, in float32 or wider.
     """
     output = at_least_float32(output)
-    loc = output[..., 0] + xt * (2.0 / (K - 1)) - 1.0
+    loc = output[..., 0] + xt.astype(output.dtype) * (2.0 / (K - 1)) - 1.0
     return logistic(jnp.tanh(loc), output[..., 1], K)
 
 

@@ -153,8 +153,9 @@ def strata_bound(
         ts = t[j]  # [B]
         xt = q_sample(process, x0, ts, noise(j + 1))  # [B, *S]
         logits = denoise(xt, process.time[ts])  # [B, *S, K]
+        nats = _sum_per_example(term(process, logits, x0, xt, ts), weight)  # [B]
         # One t stands for all steps of its stratum.
-        return sizes[j] * _sum_per_example(term(process, logits, x0, xt, ts), weight)
+        return sizes[j].astype(nats.dtype) * nats
 
     terms = lax.map(term_of_stratum, jnp.arange(u.shape[0], dtype=jnp.int32))  # [n, B]
     return jnp.sum(terms, axis=0) + _sum_per_example(prior_kl(process, x0), weight)
@@ -218,7 +219,7 @@ def chain_rule(
     flat = x0.reshape(len(x0), -1)  # [B, D]
     # places[b, i] is the i-th element to be filled in, and rank[b, d] says as which the element d is.
     places = jnp.argsort(order.reshape(flat.shape), axis=1)  # [B, D]
-    rank = jnp.argsort(places, axis=1)  # [B, D]
+    rank = jnp.argsort(places, axis=1).astype(jnp.int32)  # [B, D]
 
     def cost_of_next(i: Array) -> Array:
         xt = jnp.where(rank < i, flat, mask_id).reshape(x0.shape)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from d3pm_jax.checks import NOISE, NUM_STEPS, POSITIVE, SHARE, at_least, declared, steps
+from d3pm_jax.checks import NOISE, NUM_STEPS, POSITIVE, SHARE, at_least, declared, promote_types, steps
 from d3pm_jax.checks.arrays import describe
 from d3pm_jax.checks.ranges import check_range
 from d3pm_jax.numerics import inverse_cdf
@@ -84,7 +84,7 @@ def stratified(u: Float[Array, "n B"], T: int) -> tuple[Int[Array, "n B"], Int[A
     first = jnp.asarray(ends[:-1], jnp.int32)  # [n]
     size = jnp.asarray(np.diff(ends), jnp.int32)  # [n]
     # u size can round up to size, so the minimum below.
-    inside = jnp.floor(u * size[:, None]).astype(jnp.int32)  # [n, B]
+    inside = jnp.floor(u * size[:, None].astype(u.dtype)).astype(jnp.int32)  # [n, B]
     return first[:, None] + jnp.minimum(inside, size[:, None] - 1) + 1, size
 
 
@@ -215,11 +215,11 @@ def update(
     """
     _check_history(history)
     # float16 has no squares above 65504.
-    kl = kl.astype(jnp.promote_types(kl.dtype, history.mean_square.dtype))
+    kl = kl.astype(promote_types(kl.dtype, history.mean_square.dtype))
     # A table [B, T] of which example counts for which step. Its sums are added up in one order, where a
     # scatter on an accelerator would add in any.
     of_step = (t[:, None] == jnp.arange(1, history.T + 1, dtype=jnp.int32)[None]) & jnp.isfinite(kl)[:, None]
     seen = jnp.sum(of_step, axis=0, dtype=jnp.int32)  # [T]
     total = jnp.sum(jnp.where(of_step, jnp.square(kl)[:, None], 0.0), axis=0)  # [T]
-    moved = decay * history.mean_square + (1 - decay) * (total / jnp.maximum(seen, 1))
+    moved = decay * history.mean_square + (1 - decay) * (total / jnp.maximum(seen, 1).astype(total.dtype))
     return LossHistory(jnp.where(seen > 0, moved, history.mean_square), history.counts + seen)

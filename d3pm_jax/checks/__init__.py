@@ -14,6 +14,7 @@ checked again, and `values_in_range` leaves out the check of values (`depth`).
 What comes back from a function of the user, such as a network, is checked like an argument (`callbacks`).
 """
 
+from d3pm_jax.checks.annotations import promote_types as promote_types
 from d3pm_jax.checks.arrays import (
     check_distribution as check_distribution,
     real_array as real_array,

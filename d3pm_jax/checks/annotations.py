@@ -127,6 +127,15 @@ def check_array(name: str, x: Any, entry_type: EntryType) -> Any:
     return x
 
 
+def promote_types(*arrays_or_types: Any) -> np.dtype:
+    """Returns the type that arrays are brought to which this library promotes on purpose.
+
+    Strict dtype promotion is for what happens by accident: it would refuse this question too.
+    """
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.result_type(*arrays_or_types)
+
+
 # issubdtype takes microseconds, and every call asks for each of its arrays.
 @functools.cache
 def is_of_dtype(dtype: Any, wider: tuple[Any, ...]) -> bool:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from d3pm_jax.checks.annotations import ResultShape, is_of_dtype
+from d3pm_jax.checks.annotations import ResultShape, is_of_dtype, promote_types
 from d3pm_jax.checks.shapes import Shape, Sizes
 
 # Where an argument, whose values only the program knows, is out of range, and the names of its axes.
@@ -153,7 +153,7 @@ def to_jax(x: Any, allowed: AllowedRange | None) -> Any:
 def find_outside(x: Array, shape: Shape | None, allowed: AllowedRange, sizes: Sizes) -> Outside:
     """Computes in the program which values of an argument are out of range, and names its axes."""
     if is_of_dtype(x.dtype, (jnp.integer,)):
-        x = x.astype(jnp.promote_types(x.dtype, jnp.int32))  # which can hold K
+        x = x.astype(promote_types(x.dtype, jnp.int32))  # which can hold K
     # An argument of any shape has axes that no result shares.
     axes = ("any",) * x.ndim if shape is None else shape.axes(x.ndim)
     return ~allowed.contains(x, allowed.last(sizes)), axes
@@ -199,10 +199,17 @@ def _mark_array(x: Any, shape: Shape | None, wrong: Array, axes: tuple[str, ...]
 
     if jnp.issubdtype(x.dtype, jnp.floating):
         # A product with NaN, where a choice would leave the gradient of what was wrong as it is.
-        return x * jnp.where(wrong, jnp.asarray(jnp.nan, x.dtype), jnp.asarray(1, x.dtype))
+        return x * _nan_where(wrong, x.dtype)
     if jnp.issubdtype(x.dtype, jnp.integer):
-        return jnp.where(wrong, -1, x.astype(jnp.promote_types(x.dtype, jnp.int32)))
+        return jnp.where(wrong, -1, x.astype(promote_types(x.dtype, jnp.int32)))
     return x
+
+
+# With jit of its own the NaN is a constant of a program, also in a gradient that is taken without jit:
+# `jax_debug_nans` looks at what comes out of it, and would raise at the constant alone.
+@partial(jax.jit, static_argnames="dtype", inline=True)
+def _nan_where(wrong: Array, dtype: Any) -> Array:
+    return jnp.where(wrong, jnp.asarray(jnp.nan, dtype), jnp.asarray(1, dtype))
 
 
 def _describe_cure(allowed: AllowedRange, sizes: Sizes) -> str:

@@ -81,7 +81,7 @@ def log_gumbel_posterior(
         Nats; -inf where the argmax is another.
     """
     density = log_gumbel(phi, v) - numerics.log_prob(phi, x)
-    return jnp.where(jnp.argmax(v, axis=-1) == x, density, -jnp.inf)
+    return jnp.where(jnp.argmax(v, axis=-1).astype(x.dtype) == x, density, -jnp.inf)
 
 
 @declared(phi=FINITE, v=FINITE)

@@ -88,7 +88,7 @@ def draw_code(
         raise ValueError(f"num_codes = {num_codes} is below K = {K}: take a larger base or more digits")
     n = (num_codes - 1 - x) // K + 1  # [*S]
     # u n may round up to n.
-    which_code = jnp.minimum(jnp.floor(u * n).astype(jnp.int32), n - 1)
+    which_code = jnp.minimum(jnp.floor(u * n.astype(u.dtype)).astype(jnp.int32), n - 1)
     return x + K * which_code, jnp.log(n.astype(u.dtype))
 
 

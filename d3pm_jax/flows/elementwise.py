@@ -16,7 +16,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from d3pm_jax import numerics
-from d3pm_jax.checks import FINITE, declared
+from d3pm_jax.checks import FINITE, declared, promote_types
 from d3pm_jax.checks.ranges import is_known
 
 
@@ -160,7 +160,7 @@ def _invert_mixture_logit_jvp(primals: tuple[Array, ...], tangents: tuple[Array,
 @jax.jit
 def _solve(z: Array, logit_weights: Array, means: Array, log_scales: Array) -> tuple[Array, Array]:
     """Returns v, and where it is that of z: elsewhere the steps did not end."""
-    dtype = jnp.result_type(z, logit_weights, means, log_scales)
+    dtype = promote_types(z, logit_weights, means, log_scales)
     # Mirrored at 0 a mixture has F and 1 - F exchanged, so that -v belongs to -z. All is mirrored where z is
     # negative: then F is at least a half at the v that is looked for.
     sign = jnp.where(z < 0, -1.0, 1.0).astype(dtype)

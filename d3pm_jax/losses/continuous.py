@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 from d3pm_jax import numerics
 from d3pm_jax.checks import CATEGORIES, CATEGORY, INDEX, NOISE, NUM_CATEGORIES, SHARE, TIME, declared
 from d3pm_jax.numerics.logspace import at_least_float32
-from d3pm_jax.processes.tables import expand_trailing
+from d3pm_jax.processes.tables import expand_trailing, is_category
 from d3pm_jax.schedules.continuous import Level, Schedule
 
 
@@ -60,7 +60,7 @@ def uniform_draw(
     j = jnp.where(moved, j, 0.0).astype(jnp.int32)
 
     # The j-th of the others is j itself below x_0, and one more from there on.
-    return jnp.where(moved, j + (j >= x0), x0).astype(jnp.int32)
+    return jnp.where(moved, j + (j >= x0).astype(j.dtype), x0).astype(jnp.int32)
 
 
 @declared(schedule=SHARE, x0=CATEGORIES, xt=CATEGORIES, time=TIME, mask_id=CATEGORY)
@@ -122,7 +122,7 @@ def uniform_nelbo(
     log_beta = expand_trailing(jnp.log(level.beta), x0.shape)[..., None]  # [.., 1]
 
     # r is of the law that is certain of x_0, s of the predicted one, both [*S, K].
-    log_p0 = jnp.where(jnp.arange(K).reshape((1,) * x0.ndim + (K,)) == x0[..., None], 0.0, -jnp.inf)
+    log_p0 = jnp.where(is_category(x0, K), 0.0, -jnp.inf)
     log_r, at_xt = _relative_to_xt(log_alpha, log_beta, log_p0.astype(at_least_float32(logits_x0).dtype), xt)
     log_p = numerics.log_normalize(at_least_float32(logits_x0))
     log_s, predicted_at_xt = _relative_to_xt(log_alpha, log_beta, log_p, xt)

@@ -239,7 +239,8 @@ def _ce_and_gradient(process: Process, logits: Array, x0: Array, xt: Array, t: A
     impossible = at_x0 == -jnp.inf
 
     # softmax - onehot(x_0), with one division for each element: one of K numbers takes far longer.
-    gradient = jnp.where(impossible, 0.0, weights * (1 / total) - is_category(x0, process.K))
+    at_category = is_category(x0, process.K).astype(weights.dtype)  # [*S, K]
+    gradient = jnp.where(impossible, 0.0, weights * (1 / total) - at_category)
     return jnp.where(impossible, jnp.inf, jnp.log(total) + top - at_x0)[..., 0], gradient
 
 

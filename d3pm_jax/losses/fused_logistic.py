@@ -15,6 +15,7 @@ from jaxtyping import Array
 
 from d3pm_jax import heads
 from d3pm_jax.beliefs import Belief
+from d3pm_jax.checks import promote_types
 from d3pm_jax.losses import fused_mixing, variational
 from d3pm_jax.losses.fused_mixing import Saved, StepLogs
 from d3pm_jax.losses.variational import Hybrid
@@ -59,7 +60,7 @@ def _kl_and_ce(
     process: Mixing, loc: Array, log_scale: Array, x0: Array, xt: Array, t: Array, belief: Belief
 ) -> tuple[Array, Array]:
     log_pi = lax.stop_gradient(process.log_pi)
-    wide = jnp.result_type(loc, log_scale, log_pi, jnp.float32)
+    wide = promote_types(loc, log_scale, log_pi, jnp.float32)
     step = fused_mixing.gather_logs(process, x0, xt, t)
     belief_of_row: Belief = "d3pm" if belief == "official" else belief
     kl, ce = _by_hand(

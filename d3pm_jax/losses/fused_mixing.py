@@ -26,6 +26,7 @@ from jaxtyping import Array
 
 from d3pm_jax import numerics
 from d3pm_jax.beliefs import Belief
+from d3pm_jax.checks import promote_types
 from d3pm_jax.cpu import tiles
 from d3pm_jax.numerics.logspace import kl_terms
 from d3pm_jax.numerics.rows import Row, map_rows
@@ -348,7 +349,7 @@ def _sum_terms(
 
     # Where pi_j = 0, q_j is 0 too, and the term is p_j^- alone.
     if pi_kind == "general":
-        kl += unreached * jnp.sum(p * (per_pi == 0), axis=-1)
+        kl += unreached * jnp.sum(p * jnp.asarray(per_pi == 0, p.dtype), axis=-1)
 
     # s_j = (rho p_j / pi_j) / rise_j = 1 - 1 / rise_j, so that pi_j s_j = pi_j - pi_j / rise_j. Where rho p_j
     # is small beside pi_j the difference loses digits, but the error of S is no more than the sum of the
@@ -622,7 +623,7 @@ def _slope_of_others(pi_kind: PiKind, slope: Slope, p: Array, pi_table: PiTable)
 
 def _promote(logits: Array, log_pi: Array) -> Array:
     """Returns logits in the type of the tables or wider."""
-    return logits.astype(jnp.promote_types(logits.dtype, log_pi.dtype))
+    return logits.astype(promote_types(logits.dtype, log_pi.dtype))
 
 
 def _evidence(belief: Belief, step: StepLogs) -> Array | None:

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from d3pm_jax.checks import NOISE, declared
+from d3pm_jax.checks import NOISE, declared, promote_types
 from d3pm_jax.cpu import tiles
 from d3pm_jax.cpu.loops import end_loop
 from d3pm_jax.numerics import double_float
@@ -72,7 +72,7 @@ def categorical(
 def _categorical(log_p: Array, u: Array, u_low: Array | None) -> Array:
     noise = double_float.noise_from_words(u, u_low)
     # Rows have one type for all. Logits stay what they are where noise is wider.
-    if jnp.promote_types(log_p.dtype, jnp.float32) != noise[0].dtype:
+    if promote_types(log_p.dtype, jnp.float32) != noise[0].dtype:
         return _draw_by_parts(log_p, *noise)
     return lax.platform_dependent(log_p, *noise, cpu=_draw_by_parts, default=_draw_by_rows)
 

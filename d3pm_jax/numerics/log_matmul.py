@@ -65,10 +65,11 @@ def _split_in_bands(log_p: Array) -> tuple[Array, Array, Array]:
     # round up to the next band at any depth. The clip holds the position in [0, width] in both cases: it
     # bounds exp(-inside), on which the ranges of all products are built.
     #
-    # Where the depth is inf, so is the band, and inf - inf is NaN: the last line puts inf there, whose
+    # Where the depth is inf, so is the band, and inf - inf would be NaN: the last line puts inf there, whose
     # exponential is 0.
-    inside = jnp.clip(depth - band * width, 0.0, width)
-    return top, band, jnp.where(band < jnp.inf, inside, jnp.inf)
+    has_band = band < jnp.inf
+    inside = jnp.clip(depth - jnp.where(has_band, band, 0.0) * width, 0.0, width)
+    return top, band, jnp.where(has_band, inside, jnp.inf)
 
 
 def _fold_further_bands(band: Array, body: Callable[[Array, Array], Array], init: Array) -> Array:

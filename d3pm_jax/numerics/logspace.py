@@ -13,14 +13,14 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from d3pm_jax.checks import CATEGORIES, declared
+from d3pm_jax.checks import CATEGORIES, declared, promote_types
 
 NEG_INF = -jnp.inf
 
 
 def at_least_float32(x: Array) -> Array:
     """Returns x in float32 if its type is narrower, for sums over many entries."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return x.astype(promote_types(x.dtype, jnp.float32))
 
 
 @declared()
@@ -107,10 +107,10 @@ def _log_prob_fwd(logits: Array, k: Array):
 
 def _log_prob_bwd(residuals, g: Array):
     logits, k, total, value = residuals
-    categories = jnp.arange(logits.shape[-1]).reshape((1,) * k.ndim + (-1,))
+    categories = jnp.arange(logits.shape[-1], dtype=jnp.int32).reshape((1,) * k.ndim + (-1,))
     p = jnp.exp(logits - jnp.where(total == NEG_INF, 0.0, total)[..., None])
     g = jnp.where(value == NEG_INF, 0.0, g)[..., None]
-    return g * ((k[..., None] == categories) - p), None
+    return g * ((k[..., None] == categories).astype(p.dtype) - p), None
 
 
 _log_prob.defvjp(_log_prob_fwd, _log_prob_bwd)
@@ -143,8 +143,9 @@ def kl_terms(log_q: Array, log_p: Array) -> tuple[Array, Array, Array]:
     ruled_out = (log_q > NEG_INF) & (log_p == NEG_INF)
 
     # r is set to 0 where a term has no finite value: where q is 0, as 0 log 0 = 0, and where q > 0 meets p =
-    # 0, which the last line makes inf.
-    r = jnp.where((q > 0) & ~ruled_out, log_q - jnp.where(ruled_out, 0.0, log_p), 0.0)
+    # 0, which the last line makes inf. The logs are replaced before, as -inf - (-inf) would be NaN.
+    has_ratio = (q > 0) & ~ruled_out
+    r = jnp.where(has_ratio, log_q, 0.0) - jnp.where(has_ratio, log_p, 0.0)
 
     # Near r = 0 a term is q (r + expm1(-r)). Further out expm1(-r) may overflow, and the same number is q r -
     # q + p, as p = q exp(-r).

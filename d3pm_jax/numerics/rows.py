@@ -34,6 +34,7 @@ from jax.interpreters import mlir
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array
 
+from d3pm_jax.checks import promote_types
 from d3pm_jax.numerics import kernel_check, sliced_rows
 from d3pm_jax.numerics.sliced_rows import takes_slices
 
@@ -175,7 +176,7 @@ def _make_shapes(
 
 def _float_type(types: Sequence[Any]) -> Any:
     """Returns the type that a row is computed in: the widest of the arguments, float32 at least."""
-    return jnp.result_type(jnp.float32, *(x for x in types if jnp.issubdtype(x, jnp.floating)))
+    return promote_types(jnp.float32, *(x for x in types if jnp.issubdtype(x, jnp.floating)))
 
 
 @lru_cache(maxsize=256)

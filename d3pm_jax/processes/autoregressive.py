@@ -13,7 +13,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from d3pm_jax.checks import CATEGORY, NUM_CATEGORIES, NUM_STEPS, declared
-from d3pm_jax.processes.base import Process
+from d3pm_jax.processes.base import Process, promote
 from d3pm_jax.processes.respace import require_spec
 from d3pm_jax.processes.tables import all_steps, expand_trailing, is_category
 from d3pm_jax.types import Leaf
@@ -59,6 +59,7 @@ class Autoregressive(Process):
         return self._column(self._masked(t, xt.shape), xt)
 
     def log_push(self, log_p: Float[Array, "*S K"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
+        log_p = promote(self, log_p)
         masked = self._masked(t, log_p.shape[:-1])[..., None]  # [*S, 1]
         # A row that is no distribution, all -inf or with a NaN, stays what it is: its largest entry shows
         # which.

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from d3pm_jax.checks import CATEGORIES, NOISE, declared, like, steps
+from d3pm_jax.checks import CATEGORIES, NOISE, declared, like, promote_types, steps
 from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.processes import tables
 from d3pm_jax.processes.tables import expand_trailing
@@ -160,7 +160,7 @@ METHODS = frozenset(name for name, member in vars(Process).items() if hasattr(me
 @declared()
 def promote(process: Process, logits: Float[Array, "*S K"]) -> Float[Array, "*S K"]:
     """Returns logits in the type of the tables or wider."""
-    return logits.astype(jnp.promote_types(logits.dtype, process.log_prior().dtype))
+    return logits.astype(promote_types(logits.dtype, process.log_prior().dtype))
 
 
 def _level_of_caller() -> int:

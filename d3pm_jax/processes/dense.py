@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 from d3pm_jax import numerics
 from d3pm_jax.checks import check_distribution, declared, real_array
 from d3pm_jax.numerics import double_float, inverse_cdf
-from d3pm_jax.processes.base import Process, check_prior
+from d3pm_jax.processes.base import Process, check_prior, promote
 from d3pm_jax.processes.respace import require_spec, steps_between
 from d3pm_jax.processes.tables import all_steps, expand_trailing, gather
 from d3pm_jax.types import Leaf
@@ -92,7 +92,7 @@ class Dense(Process):
 
         # All elements of one t go into one product with one matrix.
         n = math.prod(log_p.shape[jnp.ndim(t) : -1])
-        rows = jnp.reshape(log_p, (*jnp.shape(t), n, self.K))  # [*B, n, K]
+        rows = jnp.reshape(promote(self, log_p), (*jnp.shape(t), n, self.K))  # [*B, n, K]
         Qbar = gather(self.Qbar_table, t)  # [*B, K, K]
         return jnp.reshape(numerics.log_matmul(rows, Qbar), log_p.shape)
 

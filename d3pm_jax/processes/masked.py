@@ -14,7 +14,7 @@ from d3pm_jax import numerics, schedules
 from d3pm_jax.checks import declared
 from d3pm_jax.numerics import double_float
 from d3pm_jax.numerics.double_float import DoubleFloat
-from d3pm_jax.processes.base import Process, check_elementwise
+from d3pm_jax.processes.base import Process, check_elementwise, promote
 from d3pm_jax.processes.respace import compose, require_spec
 from d3pm_jax.processes.tables import gather, gather_steps, log_bars, log_steps
 from d3pm_jax.types import Leaf
@@ -109,6 +109,7 @@ class Masked(Process):
         return jnp.concatenate([column, from_mask[..., None]], axis=-1)
 
     def log_push(self, log_p: Float[Array, "*S K"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
+        log_p = promote(self, log_p)
         log_keep, log_mask = gather_steps((self.log_keep_bar, self.log_mask_bar), t, log_p.shape[:-1])
 
         # The inner process pushes normalised distributions: that of x_0 where it is not the mask, whose

@@ -16,7 +16,7 @@ from d3pm_jax import numerics, schedules
 from d3pm_jax.checks import CATEGORY, NUM_CATEGORIES, check_distribution, declared
 from d3pm_jax.numerics import double_float, inverse_cdf
 from d3pm_jax.numerics.double_float import DoubleFloat
-from d3pm_jax.processes.base import Process, check_prior
+from d3pm_jax.processes.base import Process, check_prior, promote
 from d3pm_jax.processes.respace import compose, require_spec
 from d3pm_jax.processes.tables import (
     all_steps,
@@ -112,6 +112,7 @@ class Mixing(Process):
         return self._column(self.log_alpha_bar, self.log_beta_bar, xt, t)
 
     def log_push(self, log_p: Float[Array, "*S K"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
+        log_p = promote(self, log_p)
         ts = expand_trailing(t, log_p.shape[:-1])[..., None]
         moved = gather(self.log_beta_bar, ts) + self._log_pi(log_p.ndim - 1)
         # A row of -inf is no distribution: it stays one, where `moved` would make it pi.
@@ -182,7 +183,7 @@ class Mixing(Process):
 
         # The K - 1 intervals are those of the other categories: from x_0 on each is one category further.
         moved = (k < self.K - 1) & can_move
-        return jnp.where(moved, k + (k >= x0), self.K)
+        return jnp.where(moved, k + (k >= x0).astype(k.dtype), self.K)
 
     def _move_general(self, x0: Array, mix: DoubleFloat, noise: DoubleFloat) -> Array:
         """Finds the first k whose end of mix pi, x_0 left out, is above u; K for x_0."""

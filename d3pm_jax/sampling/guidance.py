@@ -19,7 +19,16 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from d3pm_jax import numerics
-from d3pm_jax.checks import CATEGORIES, FINITE, INDEX, NUM_CATEGORIES, Called, SelfChecked, declared
+from d3pm_jax.checks import (
+    CATEGORIES,
+    FINITE,
+    INDEX,
+    NUM_CATEGORIES,
+    Called,
+    SelfChecked,
+    declared,
+    promote_types,
+)
 from d3pm_jax.processes.base import Process
 from d3pm_jax.processes.tables import expand_trailing
 from d3pm_jax.sampling.denoise import CURE_OF_LOGITS, Denoise, call_network
@@ -198,7 +207,7 @@ def combine_logits(
         what the other rules out; else -inf everywhere where no category is possible in both.
     """
     # A large gamma takes the difference of two numbers many times: bfloat16 has no digits left for that.
-    dtype = jnp.promote_types(jnp.result_type(logits, null_logits), jnp.float32)
+    dtype = promote_types(logits, null_logits, jnp.float32)
     logits = logits.astype(dtype)
     null_logits = null_logits.astype(dtype)
     gamma = jnp.asarray(gamma, dtype)

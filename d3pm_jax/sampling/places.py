@@ -93,9 +93,9 @@ def count_by_factor(probability: Float[Array, "B L"], factor: float) -> Int[Arra
         probability: in falling order; 0 behind the candidates.
         factor: above 0.
     """
-    n = jnp.arange(1, probability.shape[-1] + 1)[None]
-    below = (n + 1) * (1 - probability) < factor
-    return jnp.maximum(jnp.max(jnp.where(below, n, 0), axis=-1), 1).astype(jnp.int32)
+    n = jnp.arange(1, probability.shape[-1] + 1, dtype=jnp.int32)[None]
+    below = (n + 1).astype(probability.dtype) * (1 - probability) < factor
+    return jnp.maximum(jnp.max(jnp.where(below, n, 0), axis=-1), 1)
 
 
 @declared()

@@ -594,7 +594,7 @@ def _reveal(problem: Problem, state: State, row: Row) -> tuple[State, Seen | Non
 
     def reveal() -> tuple[State, Seen | None]:
         x, memory, logits = _reveal_some(problem, state, row, masked, may_change)
-        after = State(x, memory, state.calls + is_active, state.program_calls + 1)
+        after = State(x, memory, state.calls + is_active.astype(state.calls.dtype), state.program_calls + 1)
         return after, _see(problem, state.x, logits, x)
 
     return lax.cond(jnp.any(is_active), reveal, lambda: (state, _see(problem, state.x, None, state.x)))
@@ -724,7 +724,7 @@ def shape_logits(problem: Problem, logits: Array, x: Array, t: Array) -> tuple[A
     shaped = sampler.shaping.apply(possible)
     # For the same reason a place stays what it is that holds a forbidden category.
     is_empty = jnp.max(shaped, axis=-1, keepdims=True) == -jnp.inf
-    return jnp.where(is_empty, possible, shaped), belief
+    return jnp.where(is_empty, possible.astype(shaped.dtype), shaped), belief
 
 
 def _may_change(problem: Problem, x: Array, row: Row) -> Array | None:

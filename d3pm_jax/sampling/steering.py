@@ -23,7 +23,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from d3pm_jax.beliefs import Belief
 from d3pm_jax.checks import CATEGORIES, INDEX, NOISE, SCORES, Called, at_least, declared, marked
 from d3pm_jax.numerics import inverse_cdf
-from d3pm_jax.processes.base import Process
+from d3pm_jax.processes.base import Process, promote
 from d3pm_jax.processes.tables import expand_trailing
 from d3pm_jax.sampling import laws
 from d3pm_jax.sampling.chain import Chain, Row, State, run_plan
@@ -115,7 +115,8 @@ def resample(log_weights: Float[Array, "N P"], u: Float[Array, " N"]) -> Int[Arr
     # behind many particles: so whole numbers are compared first, and u with what is left, which is exact.
     scaled = ends * (P / total)  # exact for equal weights
     whole = jnp.floor(scaled)
-    drawn = whole.astype(jnp.int32) + (u[:, None] < scaled - whole)  # how many are drawn up to each
+    has_next = u[:, None] < scaled - whole
+    drawn = whole.astype(jnp.int32) + has_next.astype(jnp.int32)  # how many are drawn up to each
     drawn = jnp.where(ends >= total, P, jnp.minimum(drawn, P))
     numbers = jnp.arange(P, dtype=jnp.int32)[None]
 
@@ -405,7 +406,8 @@ def _draw_clean(problem: Problem, seen: Seen | None, x: Array, row: Row) -> Arra
         # p(x_0 | x_s, x_t) of independent places: leave-one-out logits do not hold the evidence of x_t, and
         # that of x_s is all to add. Where a corrector has moved x to what they rule out, it alone counts.
         evidence = process.log_q_x0(x, s)  # [B, *S, K]
-        log_p = laws.leave_one_out_of(process, logits, seen.x, t, belief) + evidence
+        logits_loo = laws.leave_one_out_of(process, logits, seen.x, t, belief)
+        log_p = promote(process, logits_loo) + evidence
         is_ruled_out = jnp.max(log_p, axis=-1, keepdims=True) == -jnp.inf
         drawn = inverse_cdf.categorical(jnp.where(is_ruled_out, evidence, log_p), u)
         clean = jnp.where(row.s == 0, x, drawn)

@@ -46,13 +46,20 @@ NUMPY = np.random.default_rng(0)
 UNIT = jnp.asarray(NUMPY.random(S), jnp.float32)
 P = np.array([0.1, 0.2, 0.3, 0.4])
 R = np.array([[-1.0, 1, 0, 0], [1, -2, 1, 0], [0, 1, -2, 1], [0, 0, 1, -1]])
-PROCESSES = {
-    "uniform": d3pm.uniform(d3pm.reciprocal(T), K),
-    "absorbing": d3pm.absorbing(d3pm.reciprocal(T), K, K - 1),
-    "marginal": d3pm.marginal(d3pm.reciprocal(T), P),
-    "dense": d3pm.dense([*np.tile(np.eye(K) / 2 + P / 2, (T - 1, 1, 1)), np.full((K, K), 1 / K)]),
-    "masked": d3pm.masked(d3pm.uniform(d3pm.reciprocal(T), K - 1), d3pm.reciprocal(T)),
-}
+
+
+def make_processes() -> dict[str, Process]:
+    """Makes one of each family, in the float type of JAX at the time."""
+    return {
+        "uniform": d3pm.uniform(d3pm.reciprocal(T), K),
+        "absorbing": d3pm.absorbing(d3pm.reciprocal(T), K, K - 1),
+        "marginal": d3pm.marginal(d3pm.reciprocal(T), P),
+        "dense": d3pm.dense([*np.tile(np.eye(K) / 2 + P / 2, (T - 1, 1, 1)), np.full((K, K), 1 / K)]),
+        "masked": d3pm.masked(d3pm.uniform(d3pm.reciprocal(T), K - 1), d3pm.reciprocal(T)),
+    }
+
+
+PROCESSES = make_processes()
 
 
 def logits_of(xt: Any, t: Any) -> Any:
