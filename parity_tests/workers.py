@@ -13,6 +13,8 @@ import jax
 
 Key = TypeVar("Key", bound=Hashable)
 MAX_WORKERS = 8  # each holds PyTorch, JAX and the programs that it compiled
+LARGEST_CACHE = 10 * 2**30  # bytes of programs that workers share
+LEAST_SECONDS = 0.02  # that such a program takes to compile
 
 
 def compute(parts: Mapping[Key, Callable[[], Any]], device: Any) -> dict[Key, Any]:
@@ -64,7 +66,11 @@ def _start_worker(folder: str) -> None:
             have the small programs of operations without jit: each is compiled once.
     """
     jax.config.update("jax_compilation_cache_dir", folder)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    # With a largest size JAX locks the folder while it reads or writes, so that no worker reads half of what
+    # another one writes. It then looks at all that is there for each program that it adds: only what takes
+    # some time to compile is worth that.
+    jax.config.update("jax_compilation_cache_max_size", LARGEST_CACHE)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", LEAST_SECONDS)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
     # Where there is a GPU, this process leaves it and its memory alone.
     jax.config.update("jax_platforms", "cpu")
