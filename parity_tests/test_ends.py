@@ -1,7 +1,7 @@
 """Value and gradient exactly where a number is raised to an end, or lowered to one.
 
-Frameworks differ there, and versions of one: at its end `torch.clamp` has the gradient 1 in PyTorch 2.13 and 0 in
-2.15, and `jnp.maximum` has a half. The twin says which side it takes, and it is that of JAX.
+Frameworks differ there, and versions of one: at its end `torch.clamp` has the gradient 1 in PyTorch 2.13, and
+0 in 2.15, and `jnp.maximum` has a half. The twin says which side it takes, and it is that of JAX.
 """
 
 from types import SimpleNamespace
@@ -104,7 +104,7 @@ def test_a_share_that_is_the_largest(name: str, options: dict[str, float]) -> No
 
 
 def test_weights_of_time_at_their_ends() -> None:
-    """Number i of n stands at t = i T / n: the gradient by t is 0 before the first, at each that of a side."""
+    """Number i of n stands at i T / n: before the first the gradient by t is 0, at each that of a side."""
     K, T = 3, 6
     options: dict[str, Any] = {"K": K, "channels": 1, "max_time": T, "ch": 2, "ch_mult": (1,), "attn": ()}
     options |= {"groups": 1, "num_res_blocks": 1, "time_dependent_weights": (1.0, 3.0, 2.0)}

@@ -110,8 +110,7 @@ def _count_equation(equation: Any, depends: list[bool]) -> tuple[int, list[bool]
 
 def _count_higher_ranks(outside: Sequence[Any], inside: Sequence[Any]) -> int:
     """Counts variables that have more axes outside a loop than inside its body."""
-    pairs = zip(outside, inside, strict=True)
-    return sum(len(outer.aval.shape) > len(inner.aval.shape) for outer, inner in pairs)
+    return sum(len(x.aval.shape) > len(y.aval.shape) for x, y in zip(outside, inside, strict=True))
 
 
 def _inner_program(params: Mapping[str, Any]) -> Jaxpr | None:
