@@ -119,9 +119,8 @@ def agrees(name: str, kernel: Form, reference: Form, K: int, arguments: Sequence
     return False
 
 
-@lru_cache(maxsize=256)
 def give_up(report: str) -> None:
-    """Warns that XLA's form is used in place of a kernel, once for each report.
+    """Warns that XLA's form is used in place of a kernel.
 
     Raises:
         RuntimeError: this is one of several processes, which have to run the same program.
@@ -129,6 +128,10 @@ def give_up(report: str) -> None:
     if jax.process_count() > 1:
         raise RuntimeError(f"{report}; set {VARIABLE}=0 for all processes")
     warnings.warn(f"{report}; XLA's form is used in its place", stacklevel=2)
+
+
+# The same for what many programs meet: once for each report.
+give_up_once = lru_cache(maxsize=256)(give_up)
 
 
 def _draw(rng: np.random.Generator, K: int, x: Any) -> np.ndarray:

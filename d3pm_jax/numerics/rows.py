@@ -326,7 +326,7 @@ def _lower_for_cuda(ctx: Any, *leaves: Any, call: Call) -> Any:
             return mlir.lower_fun(partial(_by_pallas, call), multiple_results=True)(ctx, *leaves)
     except Exception as error:  # of a compiler, whose errors have no type in common
         # What was written of the kernel before it failed is used by nothing, and XLA leaves it out.
-        kernel_check.give_up(
+        kernel_check.give_up_once(
             f"a kernel cannot be lowered, {one_line(error, 200)!r}: if that names no cure, please report this"
             f" line, with the version of jax ({jax.__version__})"
         )

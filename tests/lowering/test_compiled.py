@@ -1,4 +1,8 @@
-"""What an H100 would run: programs of benchmarks/compiled.py, by Python of an environment with [compiled]."""
+"""What an H100 would run: programs of benchmarks/compiled.py, by Python of an environment with [compiled].
+
+Their JAX is that of this environment, whatever runs the tests: of Python 3.11 the oldest of the range, else the
+newest. The head of what is printed says which; `-rA` shows it.
+"""
 
 import os
 import subprocess
@@ -38,6 +42,14 @@ def run_python(*words):
     )
     assert process.returncode == 0, process.stderr
     return process.stdout
+
+
+@pytest.fixture(scope="module", autouse=True)
+def version(record_testsuite_property):
+    """The version of JAX that compiles."""
+    found = run_python("-c", "import jax; print(jax.__version__)").strip()
+    record_testsuite_property("compiled by jax", found)
+    return found
 
 
 def read_rows(printed):

@@ -25,7 +25,7 @@ N, K = 6, 5
 def nothing_said():
     """What is said once may be said again, and what a test took away is there again."""
     yield
-    kernel_check.give_up.cache_clear()
+    kernel_check.give_up_once.cache_clear()
     kernel_check.has_backend.cache_clear()
 
 
@@ -168,7 +168,7 @@ def test_a_kernel_that_cannot_be_lowered_is_not_used(monkeypatch):
     assert lowered.compiler_ir().operation.verify()
     assert "stablehlo.sort" in lowered.as_text()
     assert read_kernels(lower(sort_and_scale)) == []  # for the same reason, which is not said again
-    kernel_check.give_up.cache_clear()
+    kernel_check.give_up_once.cache_clear()
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     with pytest.raises(RuntimeError, match=f"{report}.*; set D3PM_JAX_PALLAS=0 for all processes"):
         lower(sort)
@@ -267,10 +267,8 @@ def test_a_kernel_that_differs_or_fails_is_not_used(monkeypatch):
         warnings.simplefilter("error")
         assert kernel_check.agrees("f", reference, reference, K, shapes)
     for kernel, words in ((wrong, "differs"), (wrong_integers, "differs"), (failing, "no such instruction")):
-        kernel_check.give_up.cache_clear()
         with pytest.warns(UserWarning, match=f"kernel f .*{words}.* K = 5: please report"):
             assert not kernel_check.agrees("f", kernel, reference, K, shapes)
-    kernel_check.give_up.cache_clear()
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     with pytest.raises(RuntimeError, match="set D3PM_JAX_PALLAS=0 for all processes"):
         kernel_check.agrees("f", wrong, reference, K, shapes)
