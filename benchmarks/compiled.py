@@ -328,8 +328,8 @@ def count_registers(folder: Path, card: cards.Card) -> str:
         # A kernel has some. A 0 would pass for a good figure.
         number = len(list(folder.glob("*.ptx")))
         sys.exit(
-            f"no registers read, of {number} files of PTX that XLA of jax {jax.__version__} wrote: change DUMP "
-            f"in benchmarks/compiled.py to options with which it writes them, or install a ptxas that reads them"
+            f"no registers read, of {number} files of PTX that XLA of jax {jax.__version__} wrote: change "
+            f"DUMP in {__file__} to options with which it writes them, or install a ptxas that reads them"
         )
     return f"{most}; {spilled} B"
 

@@ -1,7 +1,7 @@
 """What an H100 would run: programs of benchmarks/compiled.py, by Python of an environment with [compiled].
 
-Their JAX is that of this environment, whatever runs the tests: of Python 3.11 the oldest of the range, else the
-newest. The head of what is printed says which; `-rA` shows it.
+Its JAX compiles, whatever JAX runs the tests: on Python 3.11 the oldest of the range, above the newest. The
+name of each test says which, as in test_memory_of_the_gaussian_loss[jax 0.12.0.1].
 """
 
 import os
@@ -44,12 +44,16 @@ def run_python(*words):
     return process.stdout
 
 
-@pytest.fixture(scope="module", autouse=True)
-def version(record_testsuite_property):
-    """The version of JAX that compiles."""
-    found = run_python("-c", "import jax; print(jax.__version__)").strip()
-    record_testsuite_property("compiled by jax", found)
-    return found
+def read_version():
+    """Returns which JAX compiles, for the names of the tests."""
+    if PYTHON not in os.environ:
+        return "no jax"
+    return "jax " + run_python("-c", "import importlib.metadata as m; print(m.version('jax'))").strip()
+
+
+@pytest.fixture(autouse=True, params=[read_version()])
+def version(request):
+    return request.param
 
 
 def read_rows(printed):
@@ -83,6 +87,22 @@ def test_passes_over_the_logits():
     for name, most in MOST_PASSES.items():
         assert 0 < float(rows[name][3]) <= most, rows[name]
     assert rows["loss, uniform, d3pm"][7].endswith("; 0 B")  # spills
+
+
+def test_no_registers_are_an_error(tmp_path, version):
+    """A program whose PTX was not written has none to read, which is no figure."""
+    (tmp_path / "empty.ptx").touch()
+    words = f"import compiled, pathlib; compiled.count_registers(pathlib.Path({str(tmp_path)!r}), "
+    words += "compiled.cards.CARDS['h100'])"
+    process = subprocess.run(
+        [os.environ[PYTHON], "-c", words],
+        cwd=ROOT / "benchmarks",
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert process.returncode == 1
+    assert f"no registers read, of 1 files of PTX that XLA of {version} wrote: change DUMP" in process.stderr
 
 
 def test_registers_of_a_loss_in_bfloat16():
