@@ -74,7 +74,8 @@ def test_most_remasked_at_its_end() -> None:
     t = np.array([1])
     with precision("float64"):
         process = d3pm_jax.absorbing(np.array([0.5, 1.0]), 3, 2)
-        ours, pull_back = jax.vjp(lambda process: laws.most_remasked(process, t, t), process)
+        step = jnp.asarray(t)
+        ours, pull_back = jax.vjp(lambda process: laws.most_remasked(process, step, step), process)
         tables = jax.tree.leaves(pull_back(jnp.ones(1))[0])
         beta = torch.tensor([0.5, 1.0], requires_grad=True)
         process = torch_ref.absorbing(beta, 3, 2)
@@ -111,11 +112,11 @@ def test_weights_of_time_at_their_ends() -> None:
 
     # Without the convolutions time enters by its weights alone.
     class Ours(models.ScoreNet):
-        def _run(self, onehot: Any, *args: Any) -> Any:
-            return onehot
+        def _run(self, x: Any, temb: Any, cemb: Any, key: Any) -> Any:
+            return x
 
     class Twin(torch_models.ScoreNet):
-        def run(self, x: Any, *args: Any) -> Any:
+        def run(self, x: Any, temb: Any, cemb: Any = None) -> Any:
             return x.double()
 
     t = np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
