@@ -57,7 +57,7 @@ FAMILIES: dict[str, Callable[[int], Any]] = {
     "gaussian": lambda K: d3pm.gaussian(d3pm.linear(T), K),
 }
 # For the PTX of kernels in the folder `xla_dump_to`, which XLA of jax 0.12 writes only if it is asked for.
-DUMP = {"xla_dump_emitter_re": ".*"}
+DUMP = {"xla_dump_emitter_re": "ptx"}
 # A text network of width 768, which no config has.
 TEXT = "text768"
 HEAD = (
@@ -98,6 +98,8 @@ def main() -> None:
     names = [word for word in args.words if word not in ROWS and word != "all"]
     if "all" in args.words or not rows:
         rows = list(ROWS)
+    # A program from a cache is not compiled again, and no PTX of it is written.
+    jax.config.update("jax_enable_compilation_cache", False)
     try:
         card, devices = cards.describe_devices(args.on)
     except UserError as error:
