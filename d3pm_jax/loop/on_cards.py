@@ -4,6 +4,7 @@ import os
 import re
 import textwrap
 import time
+from functools import partial
 from typing import NamedTuple
 
 from d3pm_jax.loop import cost
@@ -36,7 +37,7 @@ def measure_on_card(parts: build.Parts, card: Card) -> CardCost:
     """Compiles the step of a run, whose mesh is of described devices, and counts its program."""
     start = time.monotonic()
     with pallas.watch_calls() as calls:
-        compiled, left_to_cublas = cards.compile_for(card, cost.trace_step(parts).lower())
+        compiled, left_to_cublas = cards.compile_for(card, parts.mesh, partial(cost.trace_step, parts))
     seconds_to_compile = time.monotonic() - start
     program = programs.count_program(compiled.as_text(), pallas.count_ratios(calls))
     return CardCost(

@@ -6,13 +6,14 @@ for them, with shapes as arguments, and never run.
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import jax
 from jax.experimental import topologies
+from jax.sharding import Mesh, use_abstract_mesh
 
 from d3pm_jax.errors import UserError
 
@@ -136,24 +137,34 @@ def describe_devices(words: str) -> tuple[Card, list[Any]]:
     return card, list(topology.devices)
 
 
-def compile_for(card: Card, lowered: Any, more_options: Mapping[str, Any] | None = None) -> tuple[Any, bool]:
-    """Compiles a program for a card.
+def compile_for(
+    card: Card, mesh: Mesh, trace: Callable[[], Any], more_options: Mapping[str, Any] | None = None
+) -> tuple[Any, bool]:
+    """Traces, lowers and compiles a program for a card.
 
     A card at hand tries out how to cut a product into tiles. Without one XLA takes the first way that it
     knows, and finds none for some products: then they are left to cuBLAS.
 
     Args:
-        card: that the devices of the program describe.
-        lowered: the program.
+        card: that the devices of the mesh describe.
+        mesh: of the program.
+        trace: returns the traced program.
         more_options: further options of XLA.
 
     Returns:
         The program, and whether its products were left to cuBLAS.
     """
+    # JAX 0.12 lowers kernels for the card of this mesh, and would take the first device of the process. Where
+    # rows are spread over cards it does so while XLA compiles.
+    with use_abstract_mesh(mesh.abstract_mesh):
+        return _compile_lowered(card, trace().lower(), more_options or {})
+
+
+def _compile_lowered(card: Card, lowered: Any, more_options: Mapping[str, Any]) -> tuple[Any, bool]:
     if card.cores is None:
-        return lowered.compile(compiler_options=dict(more_options or {})), False
+        return lowered.compile(compiler_options=dict(more_options)), False
     options = {"xla_gpu_cuda_data_dir": str(find_toolkit(card)), "xla_gpu_autotune_level": 0}
-    options.update(more_options or {})
+    options.update(more_options)
     try:
         return lowered.compile(compiler_options=options), False
     except jax.errors.JaxRuntimeError as error:

@@ -77,8 +77,14 @@ def _count_equation(equation: Any, depends: list[bool]) -> tuple[int, list[bool]
         return flops * (1 + sum(depends)), [any(depends)]
 
     if name == "scan":
-        num_consts = params["num_consts"]
-        return _count_loop(params["jaxpr"], depends, num_consts, params["num_carry"], params["length"])
+        # Before JAX 0.12 the parameters say how many are constants and how many are carried. Ranks say it in
+        # every version: what a round gets a part of, or makes a part of, has one axis more outside the body.
+        body = params["jaxpr"]
+        num_cut = _count_higher_ranks(equation.invars, body.jaxpr.invars)
+        num_stacked = _count_higher_ranks(equation.outvars, body.jaxpr.outvars)
+        num_carried = len(equation.outvars) - num_stacked
+        num_consts = len(equation.invars) - num_cut - num_carried
+        return _count_loop(body, depends, num_consts, num_carried, params["length"])
 
     if name == "while":
         # The constants of the condition come first, and are no arguments of the body.
@@ -100,6 +106,11 @@ def _count_equation(equation: Any, depends: list[bool]) -> tuple[int, list[bool]
         # counted.
         return 0, [any(depends)] * num_results
     return _count_program(inner, depends)
+
+
+def _count_higher_ranks(outside: Sequence[Any], inside: Sequence[Any]) -> int:
+    """Counts variables that have more axes outside a loop than inside its body."""
+    return sum(len(x.aval.shape) > len(y.aval.shape) for x, y in zip(outside, inside, strict=True))
 
 
 def _inner_program(params: Mapping[str, Any]) -> Jaxpr | None:

@@ -2,14 +2,17 @@
 
 No kernel of `rows` is trusted unseen: where one differs from what XLA makes of the same row function on the
 card that is there, XLA's form is used in its place, and a warning says what to report. Where there is no such
-card, as where programs are compiled for one that is only described, nothing is compared.
+card, as where programs are compiled for one that is only described, nothing is compared. XLA's form is also
+what is left where JAX has no Triton any more, which it deprecates, or cannot lower a kernel.
 
 D3PM_JAX_PALLAS=0 in the environment turns all kernels off. It is read when this is imported.
 """
 
+import contextlib
+import importlib
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
@@ -26,6 +29,7 @@ SHAPE = (3, 85)
 TOLERANCE = 1e-5
 # Triton has no code for older cards.
 LEAST_CAPABILITY = 8.0
+BACKEND = "jax.experimental.pallas.triton"
 
 Form = Callable[..., Sequence[jax.Array]]
 
@@ -35,7 +39,34 @@ def has_triton() -> bool:
     device = find_gpu()
     if device is None:
         return True
-    return float(getattr(device, "compute_capability", LEAST_CAPABILITY)) >= LEAST_CAPABILITY
+    is_new = float(getattr(device, "compute_capability", LEAST_CAPABILITY)) >= LEAST_CAPABILITY
+    return is_new and has_backend()
+
+
+@lru_cache(maxsize=1)
+def has_backend() -> bool:
+    """Says whether this JAX can lower kernels, and warns where it cannot; called where one is wanted."""
+    try:
+        importlib.import_module(BACKEND)
+    except ImportError as error:
+        warnings.warn(
+            f"jax {jax.__version__} has no {BACKEND} ({one_line(error)}): XLA's form of all kernels is used, "
+            f"which reads logits more often; install jax 0.12 for the kernels, or set {VARIABLE}=0",
+            stacklevel=2,
+        )
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def silence_deprecation() -> Iterator[None]:
+    """Leaves out what JAX 0.11 and later say wherever a kernel is lowered in the block.
+
+    They deprecate the backend. `has_backend` says so when it has gone, and nothing else is lost then.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The Pallas Triton backend is deprecated", DeprecationWarning)
+        yield
 
 
 @lru_cache(maxsize=1)
@@ -67,7 +98,7 @@ def agrees(name: str, kernel: Form, reference: Form, K: int, arguments: Sequence
 
     def compute(form: Form) -> list[np.ndarray]:
         # Rows of all kinds make some results NaN, in both forms.
-        with jax.debug_nans(False):
+        with jax.debug_nans(False), silence_deprecation():
             return jax.device_get(jax.jit(form)(*jax.device_put(inputs, device)))
 
     # This is called while a program is traced. A thread of its own knows nothing of that, and computes.
@@ -81,14 +112,26 @@ def agrees(name: str, kernel: Form, reference: Form, K: int, arguments: Sequence
             if all(_is_close(a, b) for a, b in zip(actual, desired, strict=True)):
                 return True
             failure = "differs from XLA"
-    report = (
+    give_up(
         f"the kernel {name} {failure} on {device.device_kind} for K = {K}: please report this line, with the "
         f"versions of jax ({jax.__version__}) and of the driver"
     )
+    return False
+
+
+def give_up(report: str) -> None:
+    """Warns that XLA's form is used in place of a kernel.
+
+    Raises:
+        RuntimeError: this is one of several processes, which have to run the same program.
+    """
     if jax.process_count() > 1:
         raise RuntimeError(f"{report}; set {VARIABLE}=0 for all processes")
     warnings.warn(f"{report}; XLA's form is used in its place", stacklevel=2)
-    return False
+
+
+# The same for what many programs meet: once for each report.
+give_up_once = lru_cache(maxsize=256)(give_up)
 
 
 def _draw(rng: np.random.Generator, K: int, x: Any) -> np.ndarray:

@@ -35,6 +35,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array
 
 from d3pm_jax.checks import promote_types
+from d3pm_jax.errors import one_line
 from d3pm_jax.numerics import kernel_check, sliced_rows
 from d3pm_jax.numerics.sliced_rows import takes_slices
 
@@ -318,9 +319,19 @@ def _lower_for_xla(ctx: Any, *leaves: Any, call: Call) -> Any:
 def _lower_for_cuda(ctx: Any, *leaves: Any, call: Call) -> Any:
     exported = ctx.module_context.lowering_parameters.for_export or len(ctx.module_context.platforms) > 1
     sizes = [x.size for x in (*ctx.avals_in, *ctx.avals_out)]
-    if not call.may_be_kernel or exported or min(sizes) == 0 or max(sizes) > LARGEST_INDEX:
+    fits = min(sizes) > 0 and max(sizes) <= LARGEST_INDEX
+    if not call.may_be_kernel or exported or not fits or not kernel_check.has_backend():
         return _lower_for_xla(ctx, *leaves, call=call)
-    return mlir.lower_fun(partial(_by_pallas, call), multiple_results=True)(ctx, *leaves)
+    try:
+        with kernel_check.silence_deprecation():
+            return mlir.lower_fun(partial(_by_pallas, call), multiple_results=True)(ctx, *leaves)
+    except Exception as error:  # of a compiler, whose errors have no type in common
+        # What was written of the kernel before it failed is used by nothing, and XLA leaves it out.
+        kernel_check.give_up_once(
+            f"a kernel cannot be lowered, {one_line(error, 200)!r}: if that names no cure, please report this"
+            f" line, with the version of jax ({jax.__version__})"
+        )
+        return _lower_for_xla(ctx, *leaves, call=call)
 
 
 mlir.register_lowering(map_rows_p, _lower_for_xla)

@@ -1,4 +1,8 @@
-"""What an H100 would run: programs of benchmarks/compiled.py, by Python of an environment with [compiled]."""
+"""What an H100 would run: programs of benchmarks/compiled.py, by Python of an environment with [compiled].
+
+Its JAX compiles, whatever JAX runs the tests: on Python 3.11 the oldest of the range, above the newest. The
+name of each test says which, as in test_memory_of_the_gaussian_loss[jax 0.12.0.1].
+"""
 
 import os
 import subprocess
@@ -33,11 +37,26 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(PYTHON not in os.environ, rea
 def run_python(*words):
     """Returns what a program prints that the Python of that environment runs."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    # It compiles as users do. Another version of XLA may not know the flags of this one either.
+    for name in ("XLA_FLAGS", "JAX_DISABLE_MOST_OPTIMIZATIONS"):
+        environment.pop(name, None)
     process = subprocess.run(
         [os.environ[PYTHON], *words], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900
     )
     assert process.returncode == 0, process.stderr
     return process.stdout
+
+
+def read_version():
+    """Returns which JAX compiles, for the names of the tests."""
+    if PYTHON not in os.environ:
+        return "no jax"
+    return "jax " + run_python("-c", "import importlib.metadata as m; print(m.version('jax'))").strip()
+
+
+@pytest.fixture(autouse=True, params=[read_version()])
+def version(request):
+    return request.param
 
 
 def read_rows(printed):
@@ -71,6 +90,22 @@ def test_passes_over_the_logits():
     for name, most in MOST_PASSES.items():
         assert 0 < float(rows[name][3]) <= most, rows[name]
     assert rows["loss, uniform, d3pm"][7].endswith("; 0 B")  # spills
+
+
+def test_no_registers_are_an_error(tmp_path, version):
+    """A program whose PTX was not written has none to read, which is no figure."""
+    (tmp_path / "empty.ptx").touch()
+    words = f"import compiled, pathlib; compiled.count_registers(pathlib.Path({str(tmp_path)!r}), "
+    words += "compiled.cards.CARDS['h100'])"
+    process = subprocess.run(
+        [os.environ[PYTHON], "-c", words],
+        cwd=ROOT / "benchmarks",
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert process.returncode == 1
+    assert f"no registers read, of 1 files of PTX that XLA of {version} wrote: change DUMP" in process.stderr
 
 
 def test_registers_of_a_loss_in_bfloat16():

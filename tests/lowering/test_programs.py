@@ -18,7 +18,7 @@ from d3pm_jax.training.step import make_update
 from tests.checks import table
 from tests.config.shipped import CONFIGS, opened
 from tests.families import FAMILIES
-from tests.lowering.programs import NAMES, PLATFORMS, K, functions_of_process, gradient, lower
+from tests.lowering.programs import NAMES, PLATFORMS, K, functions_of_process, gradient, lower, lower_for
 
 pytestmark = pytest.mark.filterwarnings("ignore:x_T still depends")
 
@@ -74,8 +74,8 @@ def test_sums_of_blocks_are_no_reduction(platform):
     u = jax.ShapeDtypeStruct((4, 6), jnp.float32)
     traced = jax.jit(d3pm.categorical).trace(log_p, u, u)
     sums = re.compile(r"stablehlo\.reduce\([^)]*\), \(")  # of pairs
-    assert not sums.findall(traced.lower(lowering_platforms=(platform,)).as_text())
-    assert sums.findall(traced.lower(lowering_platforms=("cpu",)).as_text())
+    assert not sums.findall(lower_for(platform, traced).as_text())
+    assert sums.findall(lower_for("cpu", traced).as_text())
 
 
 def test_a_matrix_for_each_element_is_taken_by_parts(monkeypatch):

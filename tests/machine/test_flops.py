@@ -53,6 +53,17 @@ def layers(w, x, layer=layer):
     return jax.lax.scan(layer, x, w)[0]
 
 
+def stacked(w, x):
+    """Carries x, has w[9] as a constant, and stacks what depends on params in another place than in its body."""
+
+    def body(x, w_of_round):
+        y = x @ w_of_round
+        return jnp.ones_like(x), (x, y)
+
+    _, (_, products) = jax.lax.scan(body, x, w)
+    return jax.lax.scan(lambda x, y: (x + y @ w[9], None), x, products)[0]
+
+
 def chosen(w, x):
     return jax.lax.cond(x[0, 0] > 0, lambda: x @ w[0] @ w[1], lambda: jax.jit(jnp.matmul)(x, w[2]))
 
@@ -74,6 +85,7 @@ def looped(w, x):
         (layers, W, X, 30 * LAYER),  # the first input is data, in a loop that is the same for all
         (lambda x, w: layers(w, x), X, W, 20 * LAYER),
         (lambda w, x: layers(w, x, jax.checkpoint(layer)), W, X, 30 * LAYER),  # not 40
+        (stacked, W, X, (20 + 30) * LAYER),
         (chosen, W, X, (2 + 3) * LAYER),
         (looped, W, X, 3 * LAYER),
         (gathered, W, X, 2 * LAYER + 3 * 2 * 2 * 16 * 9),

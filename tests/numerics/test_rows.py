@@ -1,5 +1,6 @@
 """Row functions: which form a program gets, masks of kernels, batches, devices; and the check of kernels."""
 
+import sys
 import warnings
 from functools import partial
 
@@ -7,14 +8,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import triton
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxlib.mlir import ir
 from jaxlib.triton import dialect as triton_dialect
 
 from d3pm_jax.numerics import kernel_check, rows
+from tests.lowering.programs import lower_for
 from tests.numerics.row_forms import interpret, through_xla
 
 N, K = 6, 5
+
+
+@pytest.fixture(autouse=True)
+def nothing_said():
+    """What is said once may be said again, and what a test took away is there again."""
+    yield
+    kernel_check.give_up_once.cache_clear()
+    kernel_check.has_backend.cache_clear()
 
 
 def normalize(settings, row, numbers, tables):
@@ -73,9 +85,9 @@ def read_kernels(lowered):
     return kernels
 
 
-def lower_for_cuda(*arguments):
+def lower_for_cuda(*arguments, apply=apply):
     # A function of its own each time, of which jit has nothing in its cache.
-    return jax.jit(lambda *x: apply(*x)).trace(*arguments).lower(lowering_platforms=("cuda",))
+    return lower_for("cuda", jax.jit(lambda *x: apply(*x)).trace(*arguments))
 
 
 def test_a_program_for_cuda_has_one_kernel_whose_accesses_are_masked():
@@ -102,6 +114,64 @@ def test_what_has_no_kernel_takes_the_form_of_xla(monkeypatch):
         assert read_kernels(lower_for_cuda(*arguments)) == []
     monkeypatch.setattr(kernel_check, "ALLOWED", False)
     assert read_kernels(lower_for_cuda(*arguments)) == []
+
+
+def test_the_deprecation_of_triton_is_said_of_kernels_of_users_alone():
+    """JAX 0.11 and later say it wherever a kernel is lowered, and nobody can do anything about ours."""
+
+    def double(x_ref, y_ref):
+        y_ref[...] = 2 * x_ref[...]
+
+    def with_a_kernel_of_a_user(logits, numbers, tables):
+        params = triton.CompilerParams(num_warps=1)
+        shape = jax.ShapeDtypeStruct((8,), jnp.float32)
+        call = pl.pallas_call(double, out_shape=shape, compiler_params=params)
+        return apply(logits, numbers, tables), call(jnp.pad(logits[0], (0, 3)))
+
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        assert len(read_kernels(lower_for_cuda(*make_arguments()))) == 1
+        assert said == []
+        assert len(read_kernels(lower_for_cuda(*make_arguments(), apply=with_a_kernel_of_a_user))) == 2
+    is_deprecated = jax.__version_info__ >= (0, 11)
+    assert [warning.category for warning in said] == [DeprecationWarning] * is_deprecated
+
+
+def test_without_triton_programs_take_the_form_of_xla(monkeypatch):
+    kernel_check.has_backend.cache_clear()
+    monkeypatch.setitem(sys.modules, kernel_check.BACKEND, None)
+    cure = "install jax 0.12 for the kernels, or set D3PM_JAX_PALLAS=0"
+    with pytest.warns(UserWarning, match=f"^jax .* has no {kernel_check.BACKEND} .*: XLA's form .*; {cure}$"):
+        assert read_kernels(lower_for_cuda(*make_arguments())) == []
+    assert read_kernels(lower_for_cuda(*make_arguments())) == []  # and says it once
+    # On a card nothing is compared then.
+    monkeypatch.setattr(kernel_check, "find_gpu", lambda: jax.devices("cpu")[0])
+    assert read_kernels(lower_for_cuda(*make_arguments())) == []
+
+
+def test_a_kernel_that_cannot_be_lowered_is_not_used(monkeypatch):
+    def sort(settings, row, numbers, tables):
+        return jnp.sort(row.logits, axis=-1)
+
+    def sort_and_scale(settings, row, numbers, tables):
+        return 2 * jnp.sort(row.logits, axis=-1)
+
+    def lower(f):
+        rows._may_be_kernel.cache_clear()
+        logits, _, _ = make_arguments()
+        return lower_for_cuda(logits, apply=lambda logits: rows.map_rows(f, None, logits, []))
+
+    report = r"a kernel cannot be lowered, '.*sort.*': .* please report this line, with the version of jax \("
+    with pytest.warns(UserWarning, match=f"{report}.*; XLA's form is used in its place"):
+        lowered = lower(sort)
+    assert read_kernels(lowered) == []
+    assert lowered.compiler_ir().operation.verify()
+    assert "stablehlo.sort" in lowered.as_text()
+    assert read_kernels(lower(sort_and_scale)) == []  # for the same reason, which is not said again
+    kernel_check.give_up_once.cache_clear()
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(RuntimeError, match=f"{report}.*; set D3PM_JAX_PALLAS=0 for all processes"):
+        lower(sort)
 
 
 def test_a_kernel_is_what_xla_computes_whatever_the_axes():

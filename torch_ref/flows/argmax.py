@@ -47,7 +47,8 @@ def log_gumbel(phi: Tensor, v: Tensor) -> Tensor:
 def gumbel_threshold(u: Tensor, x: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
     """v of `gumbel` from the noise -log(-log sigmoid(u)), and log |det dv/du| by the chain rule."""
     # exp(-u) underflows for large u, where the noise is u itself long before.
-    gumbel_noise = torch.where(u > 40, u, -torch.log(-F.logsigmoid(u.clamp(max=40))))
+    is_large = u > 40
+    gumbel_noise = torch.where(is_large, u, -torch.log(-F.logsigmoid(torch.where(is_large, 0.0, u))))
     v, _ = gumbel(phi, x, gumbel_noise)
 
     # d noise / du = sigmoid(-u) / -log sigmoid(u); dv_x / d noise_x = 1. With g = phi + noise the others are
@@ -60,7 +61,9 @@ def gumbel_threshold(u: Tensor, x: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]
 
 def signed_softplus(u: Tensor, bits: Tensor) -> tuple[Tensor, Tensor]:
     """v = softplus(u) where the bit is 1, -softplus(u) where it is 0; log |dv/du| = log sigmoid(u)."""
-    magnitude = (-F.logsigmoid(-u)).clamp(min=torch.finfo(u.dtype).tiny)
+    # As in JAX the gradient of a maximum is shared where both are equal; that of torch.clamp is not.
+    smallest = torch.tensor(torch.finfo(u.dtype).tiny, dtype=u.dtype, device=u.device)
+    magnitude = torch.maximum(-F.logsigmoid(-u), smallest)
     return torch.where(bits == 1, magnitude, -magnitude), F.logsigmoid(u)
 
 

@@ -58,7 +58,8 @@ def invert_mixture_logit(z: Tensor, logit_weights: Tensor, means: Tensor, log_sc
 def bounded_log_scale(raw: Tensor, log_bound: Tensor) -> Tensor:
     """exp(a) tanh(s / max(exp(a), 1)), s = raw and a = log_bound."""
     bound = torch.exp(log_bound)
-    return bound * torch.tanh(raw / bound.clamp(min=1.0))
+    # Training starts at exp(a) = 1, where versions of torch.clamp have another gradient.
+    return bound * torch.tanh(raw / torch.where(bound >= 1.0, bound, 1.0))
 
 
 def mixture_affine(v: Tensor, params: Tensor) -> Transformed:

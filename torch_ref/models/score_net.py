@@ -57,8 +57,9 @@ class ScoreNet(Backbone):
     def _weight(self, t: Tensor) -> Tensor:
         """Interpolates the weights, number i = 1..n at t = i T / n, linearly; constant before the first."""
         weights = torch.tensor(self.time_dependent_weights, device=t.device)
-        at = (t * len(weights) / self.max_time - 1.0).clamp(min=0.0)
-        lower = at.floor().long()
-        upper = (lower + 1).clamp(max=len(weights) - 1)
-        weight = weights[lower] + (at - lower) * (weights[upper] - weights[lower])  # [B]
+        at = t * len(weights) / self.max_time - 1.0
+        # A gradient by t is that of the interval on the right, at the last number of the one on the left.
+        lower = at.floor().long().clamp(0, len(weights) - 2)
+        between = weights[lower] + (at - lower) * (weights[lower + 1] - weights[lower])
+        weight = torch.where(at < 0.0, weights[0], between)  # [B]
         return weight[:, None, None, None, None]

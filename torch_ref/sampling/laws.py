@@ -82,7 +82,7 @@ def remask_logits(
 def most_remasked(process: Process, t: Tensor, s: Tensor) -> Tensor:
     """min(1, (1 - alpha_s) / alpha_t)."""
     most = mixed_shares(process)[s] / alphas(process)[t]
-    return most.clamp(max=1.0).to(process.pi.dtype)
+    return torch.where(most < 1.0, most, 1.0).to(process.pi.dtype)
 
 
 def renoise_logits(process: Process, xt: Tensor, t: Tensor, s: Tensor) -> Tensor:
@@ -149,8 +149,11 @@ def corrector_log_rates(process: Process, logits_loo: Tensor, xt: Tensor, t: Ten
 def euler_logits(log_rate: Tensor, xt: Tensor) -> Tensor:
     """Moves to y with probability R_y / max(1, sum R), and stays with the rest."""
     log_total = numerics.log_sum(log_rate.double())[..., None]
-    moves = log_rate - log_total.clamp(min=0.0)
-    stay = torch.log1p(-log_total.exp().clamp(max=1.0))
+    is_certain = log_total >= 0  # to move
+    moves = log_rate - torch.where(is_certain, log_total, 0.0)
+    # log(1 - p) has no finite gradient at p = 1: it sees another p there.
+    p = torch.where(is_certain, 0.5, log_total.exp())
+    stay = torch.where(is_certain, -torch.inf, torch.log1p(-p))
     return torch.where(F.one_hot(xt, log_rate.shape[-1]).bool(), stay, moves).to(log_rate.dtype)
 
 

@@ -129,7 +129,7 @@ class Cap(Sigma):
     eta: float = 0.04
 
     def sigma(self, view: View, most: Tensor) -> Tensor:
-        return _of_places(most.clamp(max=self.eta), view.x)
+        return _of_places(_at_most(most, self.eta), view.x)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,7 +161,12 @@ class WhileHeld(Sigma):
     held: float = 0.02
 
     def sigma(self, view: View, most: Tensor) -> Tensor:
-        return _of_places(torch.where(view.s == view.t, most.clamp(max=self.held), 0.0), view.x)
+        return _of_places(torch.where(view.s == view.t, _at_most(most, self.held), 0.0), view.x)
+
+
+def _at_most(x: Tensor, largest: float) -> Tensor:
+    """min(x, largest), whose gradient is shared where both are equal, as in JAX and not by torch.clamp."""
+    return torch.minimum(x, torch.as_tensor(largest, dtype=x.dtype, device=x.device))
 
 
 def _of_places(x: Tensor, places: Tensor) -> Tensor:
