@@ -30,6 +30,7 @@ def test_paths_of_commands_are_quoted(tmp_path, monkeypatch, capsys):
         exported.read_description(file)
 
     monkeypatch.setattr(presampled, "describe_noise", lambda parts: {})
+    monkeypatch.chdir(tmp_path)
     noise = Path("my noise")
     with pytest.raises(UserError, match=r"write it with d3pm presample CONFIG --out 'my noise', or train"):
         presampled.open_noise(object.__new__(presampled.Parts), noise)

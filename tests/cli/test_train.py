@@ -280,7 +280,8 @@ def test_a_run_goes_on_over_steps_that_are_not_finite(tmp_path, data_dir, capsys
         (["--train.steps", "9" * 5000], f"got '{'9' * 56} ... {'9' * 17}'\n"),
     ],
 )
-def test_bad_values_get_one_line(override, message, tmp_path, data_dir, capsys):
+def test_bad_values_get_one_line(override, message, tmp_path, data_dir, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     assert message in error(capsys, *train_args(tmp_path / "bad", data_dir, *override))
     assert not list(tmp_path.glob("bad/checkpoints/*"))
 
