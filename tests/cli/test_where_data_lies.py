@@ -167,7 +167,7 @@ def test_a_path_in_a_config_is_tried_from_its_folder_first(tmp_path, monkeypatch
     assert (config.data.train, config.data.tokenizer) == ("configs/here.npy", "bytes")
 
     absolute = str(project / "both.npy")
-    assert read(folder, f'Arrays("{absolute}", "gone.npy", 3)').data == configs.Arrays(
+    assert read(folder, f'Arrays({absolute!r}, "gone.npy", 3)').data == configs.Arrays(
         absolute, "gone.npy", 3
     )
     monkeypatch.chdir(configs_folder)
