@@ -3,7 +3,10 @@
 import collections
 import functools
 import gc
+import itertools
 import os
+import random
+import tempfile
 from pathlib import Path
 
 import jax
@@ -31,14 +34,32 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
 
 
+def folder_of_all_workers(tmp_path_factory):
+    """Returns the folder that pytest made for this run of the tests."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+def pytest_sessionstart(session):
+    """Here and in other processes: nothing is read from, or left in, the user's home or temporary folder.
+
+    It comes before the tests are imported, as Matplotlib, which they import, writes its list of fonts.
+    """
+    folder = folder_of_all_workers(session.config._tmp_path_factory)
+    for variable, name in (("HOME", "home"), ("TMPDIR", "tmp")):
+        (folder / name).mkdir(exist_ok=True)
+        os.environ[variable] = str(folder / name)
+    for variable in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "TFDS_DATA_DIR"):
+        os.environ.pop(variable, None)
+    tempfile.tempdir = None  # so that TMPDIR is read again
+
+
 @pytest.fixture(scope="session", autouse=True)
 def short_compilation(tmp_path_factory):
     """Here and in other processes: little optimisation, and no program twice in one run of the tests."""
-    folder = tmp_path_factory.getbasetemp()
-    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
     settings = {
         "jax_disable_most_optimizations": True,  # but of tests that are marked optimised
-        "jax_compilation_cache_dir": str(folder / "compiled"),
+        "jax_compilation_cache_dir": str(folder_of_all_workers(tmp_path_factory) / "compiled"),
         "jax_persistent_cache_min_compile_time_secs": 0,
         "jax_persistent_cache_min_entry_size_bytes": 0,
     }
@@ -70,8 +91,22 @@ LONGEST = (
 )
 
 
-def pytest_collection_modifyitems(items):
-    """Puts the longest files first."""
+def pytest_addoption(parser):
+    order = "runs files, and the tests of each, in the random order of SEED"
+    parser.addoption("--shuffle", type=int, metavar="SEED", help=order)
+
+
+def pytest_collection_modifyitems(config, items):
+    """Puts the longest files first; with --shuffle, files and the tests of each are in a random order."""
+    seed = config.getoption("shuffle")
+    if seed is not None:
+        rng = random.Random(seed)
+        files = [[*tests] for _, tests in itertools.groupby(items, key=lambda item: item.location[0])]
+        rng.shuffle(files)
+        for tests in files:
+            rng.shuffle(tests)
+        items[:] = itertools.chain.from_iterable(files)
+        return
 
     def place(item):
         name = item.location[0]

@@ -13,6 +13,7 @@ import io
 import logging
 import math
 import re
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -216,9 +217,8 @@ def _open_builder(name: str, data_dir: str | None) -> Any:
     if data_dir is not None:
         root = tfds.core.as_path(data_dir).expanduser()
         if not root.exists():
-            raise DatasetError(
-                f"data directory {root} does not exist: create it (mkdir -p {root}) or name another"
-            )
+            cure = f"mkdir -p {shlex.quote(str(root))}"
+            raise DatasetError(f"data directory {root} does not exist: create it ({cure}) or name another")
         data_dir = str(root)
     try:
         return tfds.builder(name, data_dir=data_dir)

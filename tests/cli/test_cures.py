@@ -1,6 +1,7 @@
 """Mistakes at the shell: each message names what was passed, and a cure that the command can do."""
 
 import dataclasses
+import shlex
 from pathlib import Path
 from unittest import mock
 
@@ -62,11 +63,11 @@ def folder(tmp_path_factory):
         ("sample {run}/config.json", "{run}/config.json is a file of a run, which is a folder: pass {run}\n"),
         (
             "eval {weights}",
-            "is a file of weights, not a run: begin a run by d3pm import {weights} --workdir DIR",
+            "is a file of weights, not a run: begin a run by d3pm import {quoted_weights} --workdir DIR",
         ),
         (
             "train --config {config} --workdir w",
-            "pass it first and without --config, as in d3pm train {config}",
+            "pass it first and without --config, as in d3pm train {quoted_config}",
         ),
         (
             "train {run}/config.json --workdir w",
@@ -79,12 +80,13 @@ def folder(tmp_path_factory):
         ("report {run} --out page.pdf", "--out page.pdf: an HTML page is written, so name it FILE.html"),
         (
             "import {run} --workdir w",
-            "/run is a folder: pass the file that d3pm export {run} --to torch writes",
+            "/run is a folder: pass the file that d3pm export {quoted_run} --to torch writes",
         ),
         ("import {snapshot} --workdir w", "/snapshot is a folder: pass the file of weights\n"),
         (
             "import {config} {weights} --workdir w",
-            "is a Python file: the file of weights comes first, as in d3pm import {weights} {config}",
+            "is a Python file: the file of weights comes first, as in "
+            "d3pm import {quoted_weights} {quoted_config}",
         ),
         (
             "train {arrays} --workdir w" + OF_ARRAYS.replace("FILE", "{several}"),
@@ -129,7 +131,9 @@ def test_a_mistake_is_told_with_its_cure(words, message, folder, capsys):
     paths["weights"] = folder / "w.safetensors"
     paths |= {"several": folder / "several.npz", "objects": folder / "objects.npy"}
     paths |= {"flat": folder / "flat.npy", "empty": folder / "empty.npy", "arrays": ARRAYS}
-    assert message.format(**paths) in error(capsys, *words.format(**paths).split())
+    quoted_paths = {f"quoted_{name}": shlex.quote(str(path)) for name, path in paths.items()}
+    printed = error(capsys, *(word.format(**paths) for word in words.split()))
+    assert message.format(**paths, **quoted_paths) in printed
     assert (folder / "file").read_bytes() == b""
 
 

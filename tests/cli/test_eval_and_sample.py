@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import re
+import shlex
 import shutil
 
 import jax
@@ -183,7 +184,7 @@ def test_eval_tells_each_number_of_steps_on_the_best_grid_and_from_few_calls(tra
     for other in (text.replace('"weights": "', '"weights": "0'), None):
         costs_file.unlink() if other is None else costs_file.write_text(other)
         message = error(capsys, *two)
-        command = f"d3pm eval {trained} --step 20 --steps 2 --grid dp --limit 100"
+        command = f"d3pm eval {shlex.quote(str(trained))} --step 20 --steps 2 --grid dp --limit 100"
         assert f"find it from the data of the run by {command}\n" in message
     assert "pass both, as --steps 20 --grid dp" in error(capsys, "sample", trained, "--grid", "dp")
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shlex
 from pathlib import Path
 
 import jax
@@ -106,7 +107,7 @@ def test_the_last_weights_and_a_file_without_a_config(old, tmp_path, data_dir, c
     assert status("export", workdir, "--to", "torch", "--raw", "--step", "7", "--out", out) == 0
     safetensors.numpy.save_file(safetensors.numpy.load_file(out), out)  # as PyTorch saves
     message = error(capsys, "import", out, "--workdir", tmp_path / "new")
-    assert f"{out} holds no config: pass one, as in d3pm import {out} CONFIG" in message
+    assert f"{out} holds no config: pass one, as in d3pm import {shlex.quote(str(out))} CONFIG" in message
     options = ["--workdir", tmp_path / "new", "--data.dir", data_dir, *SMALL]
     assert status("import", out, CONFIG, *options) == 0
     same(first_state(tmp_path / "new").params, state.params)

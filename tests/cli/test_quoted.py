@@ -1,6 +1,8 @@
 """Commands in messages, which a user copies: their paths are quoted as a shell wants them."""
 
 import dataclasses
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -16,17 +18,19 @@ from tests.config.test_own_data import Shards
 def test_paths_of_commands_are_quoted(tmp_path, monkeypatch, capsys):
     file = tmp_path / "my weights.safetensors"
     file.write_text("no weights")
-    with pytest.raises(UserError, match=rf"begin a run by d3pm import '{file}' --workdir DIR$"):
+    command = re.escape(f"d3pm import {shlex.quote(str(file))}")
+    with pytest.raises(UserError, match=f"begin a run by {command} --workdir DIR$"):
         run_folder.read_config(file)
 
     monkeypatch.setattr(exported.twin, "read_metadata", lambda file: {})
-    with pytest.raises(UserError, match=rf"as in d3pm import '{file}' CONFIG --workdir DIR"):
+    with pytest.raises(UserError, match=f"as in {command} CONFIG --workdir DIR"):
         exported.read_config(file)
     monkeypatch.setattr(exported.twin, "read_metadata", lambda file: {"data": "junk"})
-    with pytest.raises(UserError, match=rf"as in d3pm import '{file}' CONFIG --workdir DIR"):
+    with pytest.raises(UserError, match=f"as in {command} CONFIG --workdir DIR"):
         exported.read_description(file)
 
     monkeypatch.setattr(presampled, "describe_noise", lambda parts: {})
+    monkeypatch.chdir(tmp_path)
     noise = Path("my noise")
     with pytest.raises(UserError, match=r"write it with d3pm presample CONFIG --out 'my noise', or train"):
         presampled.open_noise(object.__new__(presampled.Parts), noise)
@@ -37,4 +41,4 @@ def test_paths_of_commands_are_quoted(tmp_path, monkeypatch, capsys):
     workdir = tmp_path / "my run"
     workdir.mkdir()
     run_folder.write_run(workdir, config, tiny.DIGITS)
-    assert f"or d3pm eval '{workdir}' --config own.py" in capsys.readouterr().err
+    assert f"or d3pm eval {shlex.quote(str(workdir))} --config own.py" in capsys.readouterr().err

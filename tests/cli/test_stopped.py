@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -89,7 +90,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(start, run, trained, tmp_path, d
     stopped_at = checkpoint.list_steps(workdir / "checkpoints")[-1]
     assert stopped_at < 20
     assert process.returncode == 130
-    assert f"go on with: d3pm train --workdir {workdir} --resume" in output
+    assert f"go on with: d3pm train --workdir {shlex.quote(str(workdir))} --resume" in output
     run("train", "--workdir", workdir, "--resume")
     assert_same_weights(workdir, trained)
     ours = losses(workdir)
@@ -151,7 +152,7 @@ def test_a_signal_at_any_place_loses_nothing_that_is_saved(stopped, number, monk
         assert code_of_resumed == 0
         assert_same_weights(folder / name, folder / "whole")
         if not killed:
-            cure = f"go on with: d3pm train --workdir {folder / name} --resume"
+            cure = f"go on with: d3pm train --workdir {shlex.quote(str(folder / name))} --resume"
             assert output.endswith(f"stopped by {number.name}, saved step {saved}\n{cure}\n")
 
 

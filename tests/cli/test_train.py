@@ -63,7 +63,8 @@ def test_a_damaged_checkpoint_is_passed_over(trained, tmp_path, capsys):
     assert status("eval", workdir, "--limit", "4") == 0
     said = capsys.readouterr()
     assert "checkpoint of step 16, " in said.out
-    assert re.fullmatch(r"warning: checkpoint \S+/20 is damaged \(.*\): step 16 is before it\n", said.err)
+    damaged = re.escape(str(workdir / "checkpoints" / "20"))
+    assert re.fullmatch(rf"warning: checkpoint {damaged} is damaged \(.*\): step 16 is before it\n", said.err)
     (workdir / "checkpoints" / "16" / checkpoint.MANIFEST).unlink()  # as if killed while writing it
     assert status("train", "--workdir", workdir, "--resume") == 0
     assert "is damaged" in capsys.readouterr().err
@@ -255,7 +256,7 @@ def test_a_run_goes_on_over_steps_that_are_not_finite(tmp_path, data_dir, capsys
         (["--optimizer.decay-steps", "0"], "optimizer.decay_steps = 0"),
         (["--head.forbid", "3"], "only the last category, K - 1 = 16, can be an extra mask"),
         (["--train.batch-size", "2000"], "batch size 2000 exceeds the 1500 examples"),
-        (["--data.dir", "/nonexistent"], "/nonexistent"),
+        (["--data.dir", "none/here"], "data directory none/here does not exist: create it"),
         (["--resume"], "holds no run to resume"),
         (["stray"], "unexpected argument 'stray'"),
         (["--train.steps", "3.5"], "--train.steps: expected a whole number in 1..2147483647, got '3.5'"),
@@ -279,7 +280,8 @@ def test_a_run_goes_on_over_steps_that_are_not_finite(tmp_path, data_dir, capsys
         (["--train.steps", "9" * 5000], f"got '{'9' * 56} ... {'9' * 17}'\n"),
     ],
 )
-def test_bad_values_get_one_line(override, message, tmp_path, data_dir, capsys):
+def test_bad_values_get_one_line(override, message, tmp_path, data_dir, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     assert message in error(capsys, *train_args(tmp_path / "bad", data_dir, *override))
     assert not list(tmp_path.glob("bad/checkpoints/*"))
 

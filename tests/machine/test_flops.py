@@ -54,7 +54,7 @@ def layers(w, x, layer=layer):
 
 
 def stacked(w, x):
-    """Carries x, has w[9] as a constant, and stacks what depends on params in another place than in its body."""
+    """Carries x, has w[9] as a constant, and stacks what depends on params elsewhere than in its body."""
 
     def body(x, w_of_round):
         y = x @ w_of_round

@@ -93,7 +93,7 @@ def test_an_exact_likelihood_has_its_place(home, page):
     assert not any("--chain-rule" in code for code in page.inside["code"])
     bare = dataclasses.replace(folder.read_folders([open_run(home / "masked")])[0], likelihoods=())
     assert Page(figures.tabulate_likelihoods([bare])).inside["code"] == [
-        f"d3pm eval {home / 'masked'} --chain-rule 100"
+        f"d3pm eval {shlex.quote(str(home / 'masked'))} --chain-rule 100"
     ]
 
 

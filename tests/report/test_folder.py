@@ -1,6 +1,7 @@
 """Records of the folder of a run: their order, their names and the command that makes more."""
 
 import json
+import shlex
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -49,9 +50,10 @@ def test_no_two_runs_have_one_name():
 
 def test_the_command_names_a_step_that_is_not_the_last(tmp_path):
     run = Known(**vars(RUN) | {"workdir": tmp_path})
-    assert record(run=run).evaluate() == f"d3pm eval {tmp_path} --step 7"  # training has deleted them
+    workdir = shlex.quote(str(tmp_path))
+    assert record(run=run).evaluate() == f"d3pm eval {workdir} --step 7"  # training has deleted them
     for step, option in ((7, ""), (9, " --step 7")):
         manifest = tmp_path / names.CHECKPOINTS / str(step) / checkpoint.MANIFEST
         manifest.parent.mkdir(parents=True)
         manifest.touch()
-        assert record(run=run).evaluate(" --x") == f"d3pm eval {tmp_path}{option} --x"
+        assert record(run=run).evaluate(" --x") == f"d3pm eval {workdir}{option} --x"

@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import json
 import re
+import shlex
 import shutil
 
 import jax
@@ -147,11 +148,11 @@ def test_figures_are_those_of_the_files(whole, page):
 
 def test_missing_parts_name_the_command(home, page):
     codes = page.inside["code"]
-    bare = home / "bare"
+    quoted = shlex.quote(str(home / "bare"))
     assert {
-        f"d3pm eval {bare}",
-        f"d3pm eval {bare} --samples 2000",
-        f"d3pm train --workdir {bare} --resume",
+        f"d3pm eval {quoted}",
+        f"d3pm eval {quoted} --samples 2000",
+        f"d3pm train --workdir {quoted} --resume",
     } <= {*codes}
     assert not any(str(home) in code and "bare" not in code for code in codes)  # the other lacks nothing
 

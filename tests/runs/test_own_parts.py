@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import shlex
 import shutil
 import sys
 import types
@@ -228,7 +229,8 @@ def test_a_run_of_a_notebook_says_that_opening_it_needs_a_file(cell, tmp_path, c
     assert note.startswith(
         "note: Letters, Convolution are defined in no file, and opening this run later needs one: "
     )
-    assert f"runs.open('{workdir}', 'own.py') or d3pm eval {workdir} --config own.py" in note
+    command = f"d3pm eval {shlex.quote(str(workdir))} --config own.py"
+    assert f"runs.open({str(workdir)!r}, 'own.py') or {command}" in note
     assert note.count("\n") == 1
     with pytest.raises(UserError) as refused:
         runs.open(workdir)
