@@ -7,14 +7,16 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 RUN := runs/digits
+# Not $(BIN)/d3pm: pip writes a broken one where the name of the folder has a quote.
+D3PM := $(BIN)/python -m d3pm_jax
 
-.PHONY: demo torch test slow parity lint notebooks docs docs-browser clean
+.PHONY: demo torch test slow parity lint notebooks docs docs-browser asked-python clean
 
 demo: $(VENV)/installed-train
-	$(BIN)/d3pm train configs/digits_gaussian.py --workdir $(RUN) $(if $(wildcard $(RUN)/config.json),--resume)
-	$(BIN)/d3pm eval $(RUN)
-	$(BIN)/d3pm sample $(RUN)
-	$(BIN)/d3pm report $(RUN)
+	$(D3PM) train configs/digits_gaussian.py --workdir $(RUN) $(if $(wildcard $(RUN)/config.json),--resume)
+	$(D3PM) eval $(RUN)
+	$(D3PM) sample $(RUN)
+	$(D3PM) report $(RUN)
 
 torch: $(VENV)/installed-torch
 
@@ -47,7 +49,7 @@ docs-browser: docs $(VENV)/installed-browser
 	$(BIN)/python docs/check_browser.py
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache
+	rm -rf .venv .venv-* build dist .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:
@@ -55,22 +57,30 @@ $(VENV)/bin/python:
 		{ echo "$(PYTHON) is older than 3.11: pass a newer one, e.g. make demo PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv "$(VENV)"
 
-$(VENV)/installed-train: pyproject.toml | $(VENV)/bin/python
+# A Python that is asked for has to be the one of the environment.
+asked-python: | $(VENV)/bin/python
+ifneq ($(origin PYTHON),file)
+	@version='import sys; print(*sys.version_info[:2])'; \
+	[ "$$($(PYTHON) -c "$$version")" = "$$($(BIN)/python -c "$$version")" ] || \
+		{ echo "$(VENV) has another Python than $(PYTHON): pass another folder, e.g. VENV=.venv-other"; exit 1; }
+endif
+
+$(VENV)/installed-train: pyproject.toml | asked-python
 	$(BIN)/python -m pip install -q -e '.[train]'
 	@touch $@
 
-$(VENV)/installed-torch: pyproject.toml | $(VENV)/bin/python
+$(VENV)/installed-torch: pyproject.toml | asked-python
 	$(BIN)/python -m pip install -q -e '.[torch,train]'
 	@touch $@ $(VENV)/installed-train
 
-$(VENV)/installed-dev: pyproject.toml | $(VENV)/bin/python
+$(VENV)/installed-dev: pyproject.toml | asked-python
 	$(BIN)/python -m pip install -q -e '.[dev]'
 	@touch $@ $(VENV)/installed-torch $(VENV)/installed-train
 
-$(VENV)/installed-docs: pyproject.toml | $(VENV)/bin/python
+$(VENV)/installed-docs: pyproject.toml | asked-python
 	$(BIN)/python -m pip install -q -e '.[docs]'
 	@touch $@ $(VENV)/installed-torch $(VENV)/installed-train
 
-$(VENV)/installed-browser: pyproject.toml | $(VENV)/bin/python
+$(VENV)/installed-browser: pyproject.toml | asked-python
 	$(BIN)/python -m pip install -q -e '.[browser]'
 	@touch $@ $(VENV)/installed-docs $(VENV)/installed-torch $(VENV)/installed-train

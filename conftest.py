@@ -49,8 +49,14 @@ def pytest_sessionstart(session):
     for variable, name in (("HOME", "home"), ("TMPDIR", "tmp")):
         (folder / name).mkdir(exist_ok=True)
         os.environ[variable] = str(folder / name)
-    for variable in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "TFDS_DATA_DIR"):
-        os.environ.pop(variable, None)
+    for variable in [*os.environ]:
+        if variable.startswith("XDG_") or variable in (
+            "TFDS_DATA_DIR",
+            "MPLCONFIGDIR",
+            "HF_HOME",
+            "TORCH_HOME",
+        ):
+            del os.environ[variable]
     tempfile.tempdir = None  # so that TMPDIR is read again
 
 

@@ -1,4 +1,4 @@
-"""Times how draws and losses compile on a CPU: `python benchmarks/compile_times.py K.. [--only WORDS]`.
+"""Times how draws and losses compile on a CPU: `python benchmarks/compile_times.py K.. [--only WORDS..]`.
 
 K is a number of categories or a range, 2-300. Each program is what a user may write: rows that all elements
 share, broadcast inside the jit; one word of noise and two; and behind each draw functions of what was drawn,
@@ -26,7 +26,7 @@ SHAPE = (64, 8)
 
 
 def use(*draws: jax.Array) -> list[jax.Array]:
-    """Returns draws, and functions of them: a call of one is what LLVM looks for."""
+    """Returns draws, and functions of them: a call behind a draw is what can be slow, see `cpu.loops`."""
     return [y for x in draws for y in (x, jnp.exp(-1.0 * x), jnp.abs(x - 3), jnp.minimum(x, 3))]
 
 
@@ -92,7 +92,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("K", nargs="+", help="a number of categories, or a range such as 2-300")
-    parser.add_argument("--only", default="", help="programs whose names have these words")
+    parser.add_argument(
+        "--only", nargs="*", default=[""], help="programs whose names have some of these words"
+    )
     parser.add_argument("--most", type=int, default=120, help="seconds that a program may take")
     args = parser.parse_args()
     warnings.filterwarnings("ignore", message="x_T still depends")
@@ -101,7 +103,7 @@ def main() -> None:
         first, _, last = words.partition("-")
         for K in range(int(first), int(last or first) + 1):
             for name, f, arguments in make_programs(K):
-                if args.only not in name:
+                if not any(words in name for words in args.only):
                     continue
                 print(f"K = {K}: {name}", end="", flush=True)
                 signal.alarm(args.most)

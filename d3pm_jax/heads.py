@@ -72,7 +72,7 @@ def logistic(loc: Float[Array, "*S"], log_scale: Float[Array, "*S"], K: int) -> 
     edges = double_float.split_float64((2 * np.arange(K + 1) - K) / (K - 1.0)).reshape(
         (2,) + (1,) * loc.ndim + (K + 1,)
     )
-    wide = promote_types(loc, log_scale, jnp.float32)
+    wide = promote_types(loc.dtype, log_scale.dtype, jnp.float32)
     loc = loc.astype(wide)[..., None]  # [*S, 1]
     log_scale = log_scale.astype(wide)[..., None]  # [*S, 1]
     inverse = math.exp(2.0) * jnp.exp(-log_scale)

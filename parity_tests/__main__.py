@@ -87,7 +87,8 @@ def _report(args: argparse.Namespace) -> int:
         device = jax.devices(args.device)[0]
     except RuntimeError:
         print(
-            f"JAX finds no {args.device}: install '.[cuda13]' (or cuda12, tpu) on a machine that has one",
+            f"JAX finds no {args.device}: install '.[cuda13]', or '.[cuda12]' for older cards and drivers, "
+            "on a machine that has one",
             file=sys.stderr,
         )
         return 1

@@ -69,7 +69,10 @@ def list_users() -> dict[str, list[str]]:
     """Returns each package that is required, with the extras that require it."""
     users: dict[str, list[str]] = {}
     for extra, name, _ in read_requirements():
-        users.setdefault(name, []).append(extra)
+        extras = users.setdefault(name, [])
+        # An extra may require a package twice, in another version on another Python.
+        if extra not in extras:
+            extras.append(extra)
     return users
 
 

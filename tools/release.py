@@ -37,7 +37,8 @@ PYTHONS = ("3.11", "3.13")
 RESOLUTIONS = ("pip", "lowest", "highest")  # pip's, and two of uv
 COMPARED = ("jax", "flax", "optax", "torch", "numpy")
 FROM_A_CLONE = ("browser", "dev")  # extras of those who change the library
-# One import for each extra: what it brings works together. [cuda] and [compiled] are resolved only.
+# One import for each extra: what it brings works together. Those for accelerators and [compiled] are
+# resolved only.
 IMPORTS = {
     "none": "d3pm_jax",
     "train": "d3pm_jax.runs, d3pm_jax.training, d3pm_jax.models",
@@ -49,8 +50,8 @@ IMPORTS = {
     "docs": "sphinx, furo, myst_nb, sphinx_copybutton, d3pm_jax.runs, torch_ref",
 }
 # An environment with these takes gigabytes, for a card that is seldom there: it is resolved, not installed.
-CARDS = re.compile(r"^(nvidia|cuda)-", re.M)
-RESOLVED = "resolved, not installed: libraries for NVIDIA cards"
+CARDS = re.compile(r"^((nvidia|cuda)-|libtpu\b)", re.M)
+RESOLVED = "resolved, not installed: libraries for NVIDIA cards or TPUs"
 
 
 class ReleaseError(Exception):

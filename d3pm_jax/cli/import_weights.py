@@ -75,9 +75,10 @@ def execute(command: ImportCommand, words: list[str]) -> int:
     if file is None:
         raise UserError(f"no weights: pass a file first, as in d3pm import FILE{SUFFIX} --workdir DIR")
     if file.suffix == ".py":
-        words_in_order = ["d3pm", "import", str(positional or f"FILE{SUFFIX}"), str(file)]
+        other = str(positional or f"FILE{SUFFIX}")
         raise UserError(
-            f"{file} is a Python file: the file of weights comes first, as in {shlex.join(words_in_order)}"
+            f"{file} is a Python file: the file of weights comes first, as in d3pm import "
+            f"{shlex.join([other, str(file)])}"
         )
     if file.is_dir():
         raise UserError(run_folder.explain_folder(file))

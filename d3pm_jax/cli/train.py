@@ -125,8 +125,10 @@ def read_train_config(command: TrainCommand, path: Path | None, words: list[str]
     if command.resume and command.workdir is None:
         raise UserError("--resume continues the run in a folder: pass it, as --workdir DIR --resume")
     if path is None and command.own_file is not None and not command.resume:
-        cure = f"d3pm train {shlex.quote(str(command.own_file))}"
-        raise UserError(f"no config: pass it first and without --config, as in {cure}")
+        raise UserError(
+            "no config: pass it first and without --config, as in "
+            f"d3pm train {shlex.quote(str(command.own_file))}"
+        )
     if path is not None or not command.resume or command.workdir is None:
         _check_is_no_run(command, path)
         return reading.read_overridden_config(path, words, USAGE)
@@ -149,10 +151,9 @@ def _check_is_no_run(command: TrainCommand, path: Path | None) -> None:
             "--workdir DIR --resume"
         )
     if path is not None and path.name == names.CONFIG and path.is_file():
-        command_to_resume = f"d3pm train --workdir {shlex.quote(str(path.parent))} --resume"
         raise UserError(
             f"{path} is a file of a run: pass the .py file that defines get_config() to begin a new "
-            f"run, or resume this one by {command_to_resume}"
+            f"run, or resume this one by d3pm train --workdir {shlex.quote(str(path.parent))} --resume"
         )
     if path is None and command.workdir is not None and (command.workdir / names.CONFIG).is_file():
         raise UserError(f"{command.workdir} holds a run already: pass --resume to go on with it")

@@ -217,8 +217,10 @@ def _open_builder(name: str, data_dir: str | None) -> Any:
     if data_dir is not None:
         root = tfds.core.as_path(data_dir).expanduser()
         if not root.exists():
-            cure = f"mkdir -p {shlex.quote(str(root))}"
-            raise DatasetError(f"data directory {root} does not exist: create it ({cure}) or name another")
+            raise DatasetError(
+                f"data directory {root} does not exist: create it (mkdir -p {shlex.quote(str(root))}) or "
+                "name another"
+            )
         data_dir = str(root)
     try:
         return tfds.builder(name, data_dir=data_dir)

@@ -157,21 +157,18 @@ def compile_for(
     # JAX 0.12 lowers kernels for the card of this mesh, and would take the first device of the process. Where
     # rows are spread over cards it does so while XLA compiles.
     with use_abstract_mesh(mesh.abstract_mesh):
-        return _compile_lowered(card, trace().lower(), more_options or {})
-
-
-def _compile_lowered(card: Card, lowered: Any, more_options: Mapping[str, Any]) -> tuple[Any, bool]:
-    if card.cores is None:
-        return lowered.compile(compiler_options=dict(more_options)), False
-    options = {"xla_gpu_cuda_data_dir": str(find_toolkit(card)), "xla_gpu_autotune_level": 0}
-    options.update(more_options)
-    try:
-        return lowered.compile(compiler_options=options), False
-    except jax.errors.JaxRuntimeError as error:
-        if "tile sizes" not in str(error):
-            raise
-    options["xla_gpu_enable_triton_gemm"] = False
-    return lowered.compile(compiler_options=options), True
+        lowered = trace().lower()
+        if card.cores is None:
+            return lowered.compile(compiler_options=dict(more_options or {})), False
+        options = {"xla_gpu_cuda_data_dir": str(find_toolkit(card)), "xla_gpu_autotune_level": 0}
+        options.update(more_options or {})
+        try:
+            return lowered.compile(compiler_options=options), False
+        except jax.errors.JaxRuntimeError as error:
+            if "tile sizes" not in str(error):
+                raise
+        options["xla_gpu_enable_triton_gemm"] = False
+        return lowered.compile(compiler_options=options), True
 
 
 def find_toolkit(card: Card) -> Path:

@@ -80,10 +80,8 @@ def _count_equation(equation: Any, depends: list[bool]) -> tuple[int, list[bool]
         # Before JAX 0.12 the parameters say how many are constants and how many are carried. Ranks say it in
         # every version: what a round gets a part of, or makes a part of, has one axis more outside the body.
         body = params["jaxpr"]
-        num_cut = _count_higher_ranks(equation.invars, body.jaxpr.invars)
-        num_stacked = _count_higher_ranks(equation.outvars, body.jaxpr.outvars)
-        num_carried = len(equation.outvars) - num_stacked
-        num_consts = len(equation.invars) - num_cut - num_carried
+        num_carried = _count_equal_ranks(equation.outvars, body.jaxpr.outvars)
+        num_consts = _count_equal_ranks(equation.invars, body.jaxpr.invars) - num_carried
         return _count_loop(body, depends, num_consts, num_carried, params["length"])
 
     if name == "while":
@@ -108,9 +106,9 @@ def _count_equation(equation: Any, depends: list[bool]) -> tuple[int, list[bool]
     return _count_program(inner, depends)
 
 
-def _count_higher_ranks(outside: Sequence[Any], inside: Sequence[Any]) -> int:
-    """Counts variables that have more axes outside a loop than inside its body."""
-    return sum(len(x.aval.shape) > len(y.aval.shape) for x, y in zip(outside, inside, strict=True))
+def _count_equal_ranks(outside: Sequence[Any], inside: Sequence[Any]) -> int:
+    """Counts variables that have as many axes outside a loop as inside its body."""
+    return sum(len(x.aval.shape) == len(y.aval.shape) for x, y in zip(outside, inside, strict=True))
 
 
 def _inner_program(params: Mapping[str, Any]) -> Jaxpr | None:

@@ -18,7 +18,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
-from d3pm_jax.cpu.loops import end_loop
+from d3pm_jax.cpu.loops import materialize
 
 DoubleFloat = tuple[Array, ...]  # (high, low)
 
@@ -109,7 +109,7 @@ def floor_divide(noise: DoubleFloat, step: DoubleFloat) -> Array:
     zero = jnp.zeros_like(k)
     k -= jnp.where(is_less(noise, multiply((k, zero), step)), 1.0, 0.0)
     k += jnp.where(is_less(noise, multiply((k + 1, zero), step)), 0.0, 1.0)
-    return end_loop(k.astype(jnp.int32))
+    return materialize(k.astype(jnp.int32))
 
 
 def _split_in_half(x: Array) -> DoubleFloat:

@@ -29,7 +29,7 @@ from jaxtyping import Array, Float, Int
 
 from d3pm_jax.checks import NOISE, declared, promote_types
 from d3pm_jax.cpu import tiles
-from d3pm_jax.cpu.loops import end_loop
+from d3pm_jax.cpu.loops import materialize
 from d3pm_jax.numerics import double_float
 from d3pm_jax.numerics.double_float import DoubleFloat
 from d3pm_jax.numerics.logspace import at_least_float32
@@ -120,13 +120,13 @@ def _draw(log_p: Float[Array, "*S K"], noise: DoubleFloat) -> Int[Array, "*S"]:
     for level in reversed(levels[:-1]):
         sums = tuple(gather_block(x, index, size) for x in level)
         inside, start = _find_target(target, _entries(sums), start)
-        index, start = end_loop((index * size + inside, start))
+        index, start = materialize((index * size + inside, start))
     p = _probabilities(gather_block(log_p, index, size), top)
     inside, _ = _find_target(target, _entries(p), start)
 
     # A row of -inf, or one with a NaN, has a sum that is not finite. The maximum does not show it, as it may
     # drop a NaN; no sum does.
-    return end_loop(jnp.where(jnp.isfinite(target[0]), index * size + inside, -1))
+    return materialize(jnp.where(jnp.isfinite(target[0]), index * size + inside, -1))
 
 
 def find_first(passed: Callable[[Array], Array], K: int, shape: tuple[int, ...]) -> Array:
@@ -145,10 +145,12 @@ def find_first(passed: Callable[[Array], Array], K: int, shape: tuple[int, ...])
     k = jnp.zeros(shape, jnp.int32)
     for power in reversed(range(K.bit_length())):
         step = 2**power
+        # No minimum of k + step and K: a call in the loop is what LLVM's vectoriser does not end at, see
+        # `cpu.loops`.
         fits = k + step <= K
         last = jnp.where(fits, k + step - 1, 0)
         k = jnp.where(fits & passed(last), k + step, k)
-    return end_loop(k)
+    return materialize(k)
 
 
 def _probabilities(log_p: Float[Array, "*S n"], top: Float[Array, "*S 1"]) -> DoubleFloat:

@@ -9,8 +9,8 @@ D3PM_JAX_PALLAS=0 in the environment turns all kernels off. It is read when this
 """
 
 import contextlib
-import importlib
 import os
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,9 +29,10 @@ SHAPE = (3, 85)
 TOLERANCE = 1e-5
 # Triton has no code for older cards.
 LEAST_CAPABILITY = 8.0
-BACKEND = "jax.experimental.pallas.triton"
 
 Form = Callable[..., Sequence[jax.Array]]
+
+_filters = threading.RLock()
 
 
 def has_triton() -> bool:
@@ -47,11 +48,12 @@ def has_triton() -> bool:
 def has_backend() -> bool:
     """Says whether this JAX can lower kernels, and warns where it cannot; called where one is wanted."""
     try:
-        importlib.import_module(BACKEND)
+        from jax.experimental.pallas import triton as triton
     except ImportError as error:
         warnings.warn(
-            f"jax {jax.__version__} has no {BACKEND} ({one_line(error)}): XLA's form of all kernels is used, "
-            f"which reads logits more often; install jax 0.12 for the kernels, or set {VARIABLE}=0",
+            f"jax {jax.__version__} has no Triton for Pallas ({one_line(error)}): XLA's form of all kernels is "
+            f"used, which reads logits more often; install a jax that has it, 0.12 or older, for the kernels, "
+            f"or set {VARIABLE}=0",
             stacklevel=2,
         )
         return False
@@ -64,7 +66,8 @@ def silence_deprecation() -> Iterator[None]:
 
     They deprecate the backend. `has_backend` says so when it has gone, and nothing else is lost then.
     """
-    with warnings.catch_warnings():
+    # Filters belong to the process: two threads that change them at once would leave one of them behind.
+    with _filters, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The Pallas Triton backend is deprecated", DeprecationWarning)
         yield
 

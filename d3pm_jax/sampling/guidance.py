@@ -207,7 +207,7 @@ def combine_logits(
         what the other rules out; else -inf everywhere where no category is possible in both.
     """
     # A large gamma takes the difference of two numbers many times: bfloat16 has no digits left for that.
-    dtype = promote_types(logits, null_logits, jnp.float32)
+    dtype = promote_types(logits.dtype, null_logits.dtype, jnp.float32)
     logits = logits.astype(dtype)
     null_logits = null_logits.astype(dtype)
     gamma = jnp.asarray(gamma, dtype)

@@ -497,8 +497,8 @@ def explain_folder(folder: Path) -> str:
     """Returns the message of a folder that was passed as a file of weights, with how a run gives one."""
     # Folders of other programs have a file config.json too.
     if (folder / CONFIG).is_file() and (folder / CHECKPOINTS).is_dir():
-        command = f"d3pm export {shlex.quote(str(folder))} --to torch"
-        return f"{folder} is a folder: pass the file that {command} writes"
+        words = shlex.join(["d3pm", "export", str(folder), "--to", "torch"])
+        return f"{folder} is a folder: pass the file that {words} writes"
     return f"{folder} is a folder: pass the file of weights"
 
 

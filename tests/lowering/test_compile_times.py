@@ -13,21 +13,19 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.parametrize(
     ("K", "programs"),
     [
-        pytest.param("256", "rows that all share", id="rows that all share"),
-        # A draw and a loss in one loop took a minute.
-        pytest.param("256", "uniform: loss", id="loss"),
-        # A search by bisection, which took 90 s where K is no power of two.
-        pytest.param("241", "", id="all of 241", marks=pytest.mark.slow),
-        pytest.param("17", "", id="all of 17", marks=pytest.mark.slow),
+        # A draw that did not end, one that took 40 s by bisection, and a draw and a loss in one loop, 30 s.
+        ("241", ["rows that all share", "marginal: draws", "uniform: loss"]),
+        pytest.param("241", [""], marks=pytest.mark.slow),
+        pytest.param("17", [""], marks=pytest.mark.slow),
     ],
 )
 def test_programs_compile_as_users_compile_them(K, programs):
-    """Each in at most 60 s: the process is killed where one takes longer."""
+    """Each in at most 20 s: the process is killed where one takes longer."""
     as_users_do = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "XLA_"))}
-    words = ["benchmarks/compile_times.py", K, "--only", programs, "--most", "60"]
+    words = ["benchmarks/compile_times.py", K, "--only", *programs, "--most", "20"]
     environment = as_users_do | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     process = subprocess.run(
-        [sys.executable, *words], cwd=ROOT, env=environment, capture_output=True, text=True
+        [sys.executable, *words], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600
     )
     assert process.returncode == 0, process.stdout + process.stderr
-    assert f"K = {K}" in process.stdout
+    assert process.stdout.count(f"K = {K}: ") >= len(programs)

@@ -54,7 +54,7 @@ def layers(w, x, layer=layer):
 
 
 def stacked(w, x):
-    """Carries x, has w[9] as a constant, and stacks what depends on params elsewhere than in its body."""
+    """What is carried does not depend on params, what is stacked does; w[9] is a constant of a loop."""
 
     def body(x, w_of_round):
         y = x @ w_of_round
