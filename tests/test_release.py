@@ -70,5 +70,5 @@ def test_the_requirements_of_an_extra_include_those_of_the_extras_that_it_names(
 
 def test_a_release_tries_each_extra():
     tried = {name.split(":")[1] for name in release.list_names()}
-    assert tried == {*release.IMPORTS, "compiled", "cuda"}
+    assert tried == {*release.IMPORTS, "compiled", "cuda", "cuda12", "cuda13", "tpu"}
     assert tried == {"none", *release.PROJECT["optional-dependencies"]} - set(release.FROM_A_CLONE)

@@ -51,9 +51,9 @@ def has_backend() -> bool:
         from jax.experimental.pallas import triton as triton
     except ImportError as error:
         warnings.warn(
-            f"jax {jax.__version__} has no Triton for Pallas ({one_line(error)}): XLA's form of all kernels is "
-            f"used, which reads logits more often; install a jax that has it, 0.12 or older, for the kernels, "
-            f"or set {VARIABLE}=0",
+            f"jax {jax.__version__} has no Triton for Pallas ({one_line(error)}): XLA's form of all "
+            f"kernels is used, which reads logits more often; install a jax that has it, 0.12 or older, for "
+            f"the kernels, or set {VARIABLE}=0",
             stacklevel=2,
         )
         return False
