@@ -362,5 +362,6 @@ def _descend(
     for level in reversed(levels[:-1]):
         entries = zip(*(row.gather(x, index, size) for x in level), strict=True)
         inside, start = _find_target(target, entries, start)
-        index = index * size + inside
+        # As a sum is, so is a search made once, and not again in all that reads the next level.
+        index, start = row.hold((index * size + inside, start))
     return index, start
