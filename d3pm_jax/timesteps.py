@@ -221,5 +221,6 @@ def update(
     of_step = (t[:, None] == jnp.arange(1, history.T + 1, dtype=jnp.int32)[None]) & jnp.isfinite(kl)[:, None]
     seen = jnp.sum(of_step, axis=0, dtype=jnp.int32)  # [T]
     total = jnp.sum(jnp.where(of_step, jnp.square(kl)[:, None], 0.0), axis=0)  # [T]
-    moved = decay * history.mean_square + (1 - decay) * (total / jnp.maximum(seen, 1).astype(total.dtype))
-    return LossHistory(jnp.where(seen > 0, moved, history.mean_square), history.counts + seen)
+    mean_square = history.mean_square.astype(total.dtype)
+    moved = decay * mean_square + (1 - decay) * (total / jnp.maximum(seen, 1).astype(total.dtype))
+    return LossHistory(jnp.where(seen > 0, moved, mean_square), history.counts + seen)

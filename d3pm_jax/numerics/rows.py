@@ -345,7 +345,7 @@ def _apply(call: Call, *leaves: Array) -> list[Array]:
 
     @custom_vmap
     def in_batches(*leaves: Array) -> list[Array]:
-        return _over_devices(call, *leaves)
+        return _over_devices(call)(*leaves)
 
     @in_batches.def_vmap
     def _(size: int, is_batched: Sequence[bool], *leaves: Array) -> tuple[list[Array], list[bool]]:
@@ -388,9 +388,17 @@ def _bind(call: Call, *leaves: Array) -> list[Array]:
     return map_rows_p.bind(*leaves, call=call)
 
 
-# XLA knows nothing of what a kernel does, and would gather its arguments on every device. It is told that all
-# axes but the last may be spread, each device taking its rows.
-_over_devices = custom_partitioning(_bind, static_argnums=(0,))
+@lru_cache(maxsize=256)
+def _over_devices(call: Call) -> Any:
+    """Returns the primitive with the rules by which its rows are spread over devices.
+
+    XLA knows nothing of what a kernel does, and would gather its arguments on every device. It is told that
+    all axes but the last may be spread, each device taking its rows.
+    """
+    # The call is no static argument: JAX 0.12 would keep tracers then, which jax_check_tracer_leaks finds.
+    spread = custom_partitioning(partial(_bind, call))
+    spread.def_partition(partition=partial(_partition, call), sharding_rule=partial(_sharding_rule, call))
+    return spread
 
 
 def _partition(call: Call, mesh: Any, arguments: Any, results: Any) -> tuple:
@@ -419,6 +427,3 @@ def _sharding_rule(call: Call, mesh: Any, arguments: Any, results: Any) -> tuple
     if "k" in " ".join([*of_rows, *outputs]).split() or tables:
         factors = {"need_replication_factors": ("k",)}
     return rule, factors
-
-
-_over_devices.def_partition(partition=_partition, sharding_rule=_sharding_rule)
