@@ -127,8 +127,8 @@ PROCESSES = (
     Break(
         "uniform_draw_never_above_x0",
         "d3pm_jax/processes/mixing.py",
-        "return jnp.where(moved, k + (k >= x0), self.K)",
-        "return jnp.where(moved, k + (k > x0), self.K)",
+        "return jnp.where(moved, k + (k >= x0).astype(k.dtype), self.K)",
+        "return jnp.where(moved, k + (k > x0).astype(k.dtype), self.K)",
         ("tests/losses/test_continuous.py", INVERSE_CDF, ENUMERATION),
     ),
     Break(  # the same where p(mask) = 0; not for a network that does not forbid the mask
@@ -186,15 +186,15 @@ KERNELS = (
     Break(
         "history_sums_over_a_batch",
         "d3pm_jax/timesteps.py",
-        "(1 - decay) * (total / jnp.maximum(seen, 1))",
+        "(1 - decay) * (total / jnp.maximum(seen, 1).astype(total.dtype))",
         "(1 - decay) * total",
         ("tests/test_timesteps.py",),
     ),
     Break(
         "strata_without_their_sizes",
         "d3pm_jax/likelihood.py",
-        "return sizes[j] * _sum_per_example(",
-        "return _sum_per_example(",
+        "return sizes[j].astype(nats.dtype) * nats",
+        "return nats",
         ("tests/test_likelihood.py",),
     ),
     Break(  # equal at eps = 0
@@ -307,8 +307,8 @@ SAMPLERS = (
     Break(
         "factor_counts_from_n",
         "d3pm_jax/sampling/places.py",
-        "below = (n + 1) * (1 - probability) < factor",
-        "below = n * (1 - probability) < factor",
+        "below = (n + 1).astype(probability.dtype) * (1 - probability) < factor",
+        "below = n.astype(probability.dtype) * (1 - probability) < factor",
         ("tests/sampling/test_places.py",),
     ),
     # A place leaves one row late.
