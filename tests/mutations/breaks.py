@@ -323,7 +323,7 @@ SAMPLERS = (
     Break(
         "finished_examples_call",
         "d3pm_jax/sampling/sampler.py",
-        "state.calls + is_active",
+        "state.calls + is_active.astype(state.calls.dtype)",
         "state.calls + 1",
         (SAMPLERS_FILE,),
     ),
