@@ -93,7 +93,12 @@ def test_a_share_that_is_the_largest(name: str, options: dict[str, float]) -> No
     x = np.zeros((1, 1), int)
     with precision("float64"):
         ours: Any = getattr(transitions, name)(**options)
-        view = SimpleNamespace(x=jnp.asarray(x), s=t, t=t)
+        process = d3pm_jax.absorbing([0.5, 1.0], 2, mask_id=1)
+        x_of_view = jnp.asarray(x)
+        step = jnp.asarray(t)
+        view = transitions.View(
+            process, jnp.zeros((1, 1, 2)), "d3pm", x_of_view, step, step, lambda stream: jnp.zeros((1, 1)), {}
+        )
         value, gradient = jax.value_and_grad(lambda most: ours.sigma(view, most).sum())(jnp.array([0.25]))
         twin: Any = getattr(torch_transitions, name)(**options)
         twin_view = SimpleNamespace(x=torch.tensor(x), s=torch.tensor(t), t=torch.tensor(t))
