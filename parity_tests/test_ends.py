@@ -93,7 +93,7 @@ def test_a_share_that_is_the_largest(name: str, options: dict[str, float]) -> No
     x = np.zeros((1, 1), int)
     with precision("float64"):
         ours: Any = getattr(transitions, name)(**options)
-        process = d3pm_jax.absorbing([0.5, 1.0], 2, mask_id=1)
+        process = d3pm_jax.absorbing(np.array([0.5, 1.0]), 2, mask_id=1)
         x_of_view = jnp.asarray(x)
         step = jnp.asarray(t)
         view = transitions.View(
