@@ -82,6 +82,7 @@ LONGEST = (
     "tests/test_notebooks.py",
     "tests/cli/test_processes.py",
     "tests/runs/test_layouts.py",
+    "tests/test_strict.py",
     "tests/evaluation/test_digit_features.py",
     "tests/lowering/test_programs.py",
     "tests/numerics/test_inverse_cdf.py",

@@ -115,7 +115,7 @@ def _flatten(x: Array, S: tuple[int, ...]) -> Array:
     return jnp.reshape(x, (B, N, *x.shape[len(S) :]))
 
 
-def _slice_part(start: Array, size: int, inputs: list[Array]) -> tuple[Array, list[Array]]:
+def _slice_part(start: Array | int, size: int, inputs: list[Array]) -> tuple[Array, list[Array]]:
     """Slices a part of so many elements out of arrays [B, N, ..].
 
     Returns:
@@ -152,7 +152,7 @@ def _loop(
     if B * N == 0:
         return empty
 
-    def step(i: Array, outputs: tuple[Array, ...]) -> tuple[Array, ...]:
+    def step(i: Array | int, outputs: tuple[Array, ...]) -> tuple[Array, ...]:
         # The last part computes some elements a second time, to the same numbers.
         start, part = _slice_part(i * size, size, inputs)
         return _write_part(outputs, f(*part), start)
@@ -190,7 +190,7 @@ def _update(f: Callable[..., Array], inputs: list[Array], size: int) -> Array:
     if size == N or B * N == 0:
         return f(array, *rows)
 
-    def step(i: Array, array: Array) -> Array:
+    def step(i: Array | int, array: Array) -> Array:
         start, (part, *rows_of_part) = _slice_part(i * size, size, [array, *rows])
         # The last part begins among elements that are done, and f must not be applied to them twice.
         is_new = start + jnp.arange(size) >= i * size

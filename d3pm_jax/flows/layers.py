@@ -113,7 +113,7 @@ def invert_autoregressive(
     shape = z.shape
     z = z.reshape(len(z), math.prod(shape[1:]))  # [B, N]
 
-    def invert_next(i: Array, v: Array) -> Array:
+    def invert_next(i: Array | int, v: Array) -> Array:
         v_of_examples = v.reshape(shape)
         params = _condition(conditioner, v_of_examples, v_of_examples)
         params = params.reshape(*z.shape, params.shape[-1])  # [B, N, P]

@@ -374,7 +374,7 @@ def next_hitting(masked_share: Float[Array, " B"], left: Int[Array, " B"], u: Fl
 def time_of(schedule: Schedule, masked_share: Float[Array, " B"]) -> Float[Array, " B"]:
     """Returns the time at which 1 - alpha is this share, by bisection: alpha falls with time."""
 
-    def halve(_: Array, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+    def halve(_: Array | int, ends: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = ends
         middle = (low + high) / 2
         is_before = schedule(middle).beta < masked_share
