@@ -14,7 +14,7 @@ import jax
 Key = TypeVar("Key", bound=Hashable)
 MAX_WORKERS = 8  # each holds PyTorch, JAX and the programs that it compiled
 LARGEST_CACHE = 10 * 2**30  # bytes of programs that workers share
-LEAST_SECONDS = 0.02  # that such a program takes to compile
+LEAST_SECONDS = 0.1  # that such a program takes to compile
 
 
 def compute(parts: Mapping[Key, Callable[[], Any]], device: Any) -> dict[Key, Any]:
