@@ -7,7 +7,6 @@ say of it, is their belief (`beliefs`).
 """
 
 from functools import partial
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -22,10 +21,6 @@ from d3pm_jax.processes import mixing_reverse
 from d3pm_jax.processes.base import Process, promote
 from d3pm_jax.processes.mixing import Mixing
 from d3pm_jax.processes.tables import expand_trailing
-
-# The rule at t = 1 as older versions named it. No kernel takes it any more ("x0" is belief="official"). The
-# name stays for objectives of a user's own that have a field of it.
-FirstStep = Literal["bayes", "x0"]
 
 
 @declared(x0=CATEGORIES, t=steps(0), u=NOISE, u_low=NOISE)

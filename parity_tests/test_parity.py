@@ -1,15 +1,12 @@
 """The report as tests, and the check that it leaves no public name out."""
 
 import inspect
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
 
 import d3pm_jax
@@ -48,31 +45,6 @@ def parameters(f: Callable[..., Any]) -> list[tuple[str, Any]]:
 @pytest.mark.parametrize("name", PAIRS)
 def test_twins_take_the_same_parameters(name: str) -> None:
     assert parameters(public_names()[name]) == parameters(twin(name))
-
-
-def test_the_twin_names_the_cure_for_a_first_step() -> None:
-    process = torch_ref.uniform(np.full(3, 0.3), 4)
-    x = torch.tensor([0])
-    cure = (
-        'first_step no longer exists: write belief="official" for "x0", and leave "bayes" out, '
-        "the rule of all other beliefs"
-    )
-    refused = f"it must be 'd3pm' or 'official' or 'leave_one_out' or 'denoiser'; {cure}$"
-    first_step: Any
-    for first_step in ("bayes", "x0"):
-        with pytest.raises(ValueError, match=f"^belief = '{first_step}': {refused}"):
-            torch_ref.p_logits(process, torch.zeros(1, 4), x, torch.tensor(1), first_step)
-        keywords: dict[str, Any] = {"first_step": first_step}
-        with pytest.raises(TypeError, match=f"^{cure}$"):
-            torch_ref.posterior_kl(process, torch.zeros(1, 4), x, x, torch.tensor(1), **keywords)
-
-
-@pytest.mark.parametrize(("first_step", "belief"), [("bayes", "d3pm"), ("x0", "official")])
-def test_the_twin_reads_what_older_versions_exported(first_step: str, belief: str, tmp_path: Path) -> None:
-    config = {"loss": {"first_step": first_step, "belief": "d3pm"}}
-    metadata = {"config": json.dumps(config), "data": "{}", "process": "{}"}
-    safetensors.torch.save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors", metadata)
-    assert torch_ref.runs.exported.logits_keywords(tmp_path / "x.safetensors") == {"belief": belief}
 
 
 def test_the_twin_has_an_alpha_bar_where_the_rows_of_qbar_are_equal_off_the_diagonal() -> None:

@@ -25,7 +25,7 @@ from tyro.conf import arg
 
 import torch_ref
 from d3pm_jax.cli import arguments
-from d3pm_jax.cli.reading import OPTIONS, rename_alias
+from d3pm_jax.cli.reading import OPTIONS
 from d3pm_jax.config.checks import Count, check_fields
 from d3pm_jax.machine.setup import set_up
 from d3pm_jax.runs.run import Run
@@ -142,7 +142,6 @@ def main() -> int:
     command = tyro.cli(
         Trained,
         prog="python -m parity_tests.trained",
-        args=list(map(rename_alias, sys.argv[1:])),
         config=OPTIONS,
     )
     try:

@@ -360,3 +360,19 @@ def test_bounds_and_chains_pass_the_belief_on():
     assert (drawn != of_another).any()
     with pytest.raises(TypeError, match="belief"):
         d3pm.all_t_bound(denoise, process, x0, noise, d3pm.direct_kl, "denoiser")
+
+
+def test_official_takes_the_prediction_at_t_1_alone():
+    process = d3pm.uniform(d3pm.reciprocal(4), 3)
+    logits = jnp.arange(9.0).reshape(3, 3)
+    x0 = jnp.array([0, 1, 2])
+    xt = x0[::-1]
+    t = jnp.array([1, 2, 4])
+    log_p0 = d3pm.log_p_x0(process, logits)
+    expected = jnp.where(t[:, None] == 1, log_p0, d3pm.p_logits(process, logits, xt, t))
+    np.testing.assert_allclose(d3pm.p_logits(process, logits, xt, t, "official"), expected, rtol=1e-12)
+    as_published = d3pm.hybrid(process, logits, x0, xt, t, 0.1)
+    official = d3pm.hybrid(process, logits, x0, xt, t, 0.1, "official")
+    np.testing.assert_array_equal(official.ce, as_published.ce)
+    np.testing.assert_array_equal(official.kl, jnp.where(t == 1, as_published.ce, as_published.kl))
+    assert official.kl[0] != as_published.kl[0]

@@ -102,7 +102,7 @@ d3pm eval images
 d3pm eval images --limit 20 --steps 2,4
 d3pm eval images --limit 20 --steps 3 --grid dp
 d3pm eval images --limit 20 --calls 2
-d3pm eval images --limit 20 --step 6 --seed 1 --batch-size 8 --data-dir data
+d3pm eval images --limit 20 --step 6 --seed 1 --batch-size 8 --data.dir data
 JAX_DISABLE_MOST_OPTIMIZATIONS=0 d3pm eval classes --limit 20 --samples 80
 d3pm eval text --limit 20 --samples 20
 d3pm eval masked --limit 10 --chain-rule 4

@@ -16,21 +16,14 @@ R = TypeVar("R")
 
 
 def refuse_unknown_belief(f: Callable[P, R]) -> Callable[P, R]:
-    """Returns f with a check of its belief, whose error names the cure for `first_step`."""
-    # In older versions `first_step` was an argument in the place that `belief` has now.
-    gone = (
-        'first_step no longer exists: write belief="official" for "x0", and leave "bayes" out, the '
-        "rule of all other beliefs"
-    )
+    """Returns f with a check of its belief."""
     beliefs = get_args(Belief)
 
     @wraps(f)
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:
-        if "first_step" in kwargs:
-            raise TypeError(gone)
         for x in (*args, *kwargs.values()):
             if isinstance(x, str) and x not in beliefs:
-                raise ValueError(f"belief = {x!r}: it must be {' or '.join(map(repr, beliefs))}; {gone}")
+                raise ValueError(f"belief = {x!r}: it must be {' or '.join(map(repr, beliefs))}")
         return f(*args, **kwargs)
 
     return checked

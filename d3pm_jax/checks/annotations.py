@@ -17,7 +17,6 @@ import jaxtyping
 import numpy as np
 
 from d3pm_jax.checks.arrays import describe, real_array
-from d3pm_jax.checks.former import cure_for_choice
 from d3pm_jax.checks.hints import check_value, is_restricted
 from d3pm_jax.checks.shapes import Shape, parse_shape
 
@@ -220,8 +219,7 @@ def _check_iterable(name: str, x: Any, expected: str) -> Any:
 def _check_choice(name: str, x: Any, options: tuple[str, ...]) -> Any:
     if not isinstance(x, str) or x not in options:
         choices = " or ".join(map(repr, options))
-        cure = cure_for_choice(x, options)
-        raise ValueError(f"{name} = {describe(x)}: it must be {choices}{cure}")
+        raise ValueError(f"{name} = {describe(x)}: it must be {choices}")
     return x
 
 

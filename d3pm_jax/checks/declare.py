@@ -15,7 +15,6 @@ from d3pm_jax.checks.annotations import (
 )
 from d3pm_jax.checks.callbacks import Callback, call_collecting, check_returns, read_callback
 from d3pm_jax.checks.depth import ALL, CALLED, NOTHING, depth, is_declared
-from d3pm_jax.checks.former import refuse_first_step
 from d3pm_jax.checks.ranges import AllowedRange, Outside, check_range, find_outside, is_known, mark, to_jax
 from d3pm_jax.checks.shapes import AxisSize, Sizes, bind_shape
 
@@ -96,7 +95,6 @@ def _check_calls(f: Callable[P, R], declaration: Declaration) -> Callable[P, R]:
             return function(*args, **kwargs)
         positional = names[: len(args)]
         if len(args) > len(names) or any(name not in names or name in positional for name in kwargs):
-            refuse_first_step(names, args, kwargs)
             # The function itself says which argument it does not know, or that there are too many.
             return function(*args, **kwargs)
 

@@ -17,7 +17,6 @@ from typing import Annotated, Any, NoReturn, TypeVar, Union, get_args, get_origi
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec
 
-from d3pm_jax.checks.former import FIRST_STEP_IS_GONE
 from d3pm_jax.cli import samplers
 from d3pm_jax.config import Config, io as config_io
 from d3pm_jax.config.checks import check_fields, describe_hint, hints_of
@@ -70,7 +69,6 @@ def read_command(cls: type[AnyCommand], words: list[str], name: str) -> tuple[An
     Raises:
         UsageError: a value cannot be used, or DIR is missing.
     """
-    words = list(map(rename_alias, words))
     hints = hints_of(cls)
     _check_switches(hints, words)
     _check_spelling(cls, words)
@@ -107,14 +105,6 @@ def read_command(cls: type[AnyCommand], words: list[str], name: str) -> tuple[An
     _, unknown = parse_alone(words)
     refuse_unknown(unknown, name)
     raise UsageError("the following arguments are required: DIR")
-
-
-def rename_alias(word: str) -> str:
-    """Returns a word with --data-dir, which `d3pm eval` had, as the --data.dir that all commands have."""
-    flag, equals, value = word.partition("=")
-    if flag in ("--data-dir", "--data_dir"):
-        flag = DATA_FOLDER
-    return f"{flag}{equals}{value}"
 
 
 def _check_switches(hints: Mapping[str, Any], words: list[str]) -> None:
@@ -261,7 +251,7 @@ def apply_overrides(base: Config, words: list[str], usage: str) -> Config:
     Raises:
         UserError: an override names no field of the config, or gives it a value that cannot be used.
     """
-    base, words = _move_data(base, list(map(rename_alias, words)))
+    base, words = _move_data(base, words)
     if "--help" in words:
         _parse_config(base, ["--help"], usage)
     base, words = _choose_sampler(base, words)
@@ -351,8 +341,6 @@ def _check_flags(base: Config, words: list[str]) -> None:
         if not flag.startswith("--"):
             continue
         if _hyphenate(flag) not in known_flags:
-            if flag.endswith((".first-step", ".first_step")):
-                raise UserError(f"no field {one_line(flag)} in this config: {FIRST_STEP_IS_GONE}")
             near = _near_fields(_hyphenate(flag), [*map(_hyphenate, fields)])
             cure = "--help after CONFIG lists them all"
             if near:

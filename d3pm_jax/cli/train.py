@@ -137,7 +137,7 @@ def read_train_config(command: TrainCommand, path: Path | None, words: list[str]
     config = reading.apply_overrides(base, words, USAGE)
     # The folder of a run may be from somebody else, so its data directory is checked unless the user passes
     # one.
-    flags = [reading.rename_alias(word).partition("=")[0] for word in words]
+    flags = [word.partition("=")[0] for word in words]
     if reading.DATA_FOLDER not in flags:
         config.data.check_kept()
     return config

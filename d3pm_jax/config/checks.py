@@ -9,7 +9,6 @@ import functools
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from d3pm_jax.checks.arrays import shorten_value
-from d3pm_jax.checks.former import cure_for_choice
 from d3pm_jax.checks.hints import (
     LARGEST_INT as LARGEST_INT,
     LARGEST_SIZE as LARGEST_SIZE,
@@ -78,7 +77,7 @@ def check_fields(name: str, part: Any) -> None:
         hint = hints.get(field.name, Any)
         if not (matches_hint(value, hint) and is_finite(value)):
             text = shorten_value(value)
-            cure = name_conversion(value, hint) or cure_for_choice(value, get_args(hint))
+            cure = name_conversion(value, hint)
             raise ValueError(f"{field_name} = {text}: it must be {describe_hint(hint)}{cure}")
 
         items = value if isinstance(value, tuple) else (value,)
@@ -152,12 +151,3 @@ def _hints_with_marks(cls: type) -> dict[str, Any]:
     except Exception:
         # An annotation in quotes is evaluated here, and may raise anything.
         return {}
-
-
-# Names of before, which files of users may import.
-Part = CheckedPart
-Range = Interval
-at_least = integers_from
-fits = matches_hint
-in_words = describe_hint
-undefined = undefined_method

@@ -17,10 +17,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from d3pm_jax.checks.former import join_first_step
 from d3pm_jax.config.checks import check_fields, list_paths
 from d3pm_jax.config.data import Data, list_data_paths
-from d3pm_jax.config.objective import X0Objective, has_first_step
 from d3pm_jax.config.run import Config
 from d3pm_jax.errors import UserError, as_user_error, locate_statement, one_line
 from d3pm_jax.sampling import correctors, places, sampler, shaping, transitions
@@ -29,11 +27,7 @@ MODULE = "d3pm_jax.config"
 OWN = "own."
 SLOT = "sampling."
 SLOT_MODULES = (sampler, shaping, transitions, places, correctors)
-# Classes that had another name in version 0.1.0. There, Data("digits") was what is Digits() now.
-RENAMED = {"Loss": "HybridLoss", "Data": "TfdsImages"}
-# Fields that older versions did not save, with the values that say what those versions did.
-FORMER_DEFAULTS: dict[type, dict[str, Any]] = {X0Objective: {"belief": "d3pm"}}
-# Fields that are saved only where they are not at these values, so that other configs are saved as ever.
+# Fields that are saved only where they are not at these values, so that a config that sets none stays short.
 UNSAVED: dict[type, dict[str, Any]] = {Config: {"sampler": sampler.Sampler()}}
 
 
@@ -389,28 +383,15 @@ def _decode(node: Any, own_classes: Mapping[str, type]) -> Any:
             f"the saved config has a part of class {one_line(repr(class_name))}, which is not the name "
             "of a class"
         )
-    cls = _find_class(class_name, fields, own_classes)
-    for base, former_defaults in FORMER_DEFAULTS.items():
-        if issubclass(cls, base):
-            fields = former_defaults | fields
+    cls = _find_class(class_name, own_classes)
     try:
-        if issubclass(cls, X0Objective) and not has_first_step(cls):
-            fields = _join_first_step(fields)
         return cls(**fields)
     except (TypeError, ValueError) as error:
         raise UserError(f"the saved config does not fit this version: {one_line(error)}") from error
 
 
-def _join_first_step(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the fields of an objective without `first_step`, which older versions had beside `belief`."""
-    if "first_step" not in fields:
-        return dict(fields)
-    others = {name: value for name, value in fields.items() if name != "first_step"}
-    return others | {"belief": join_first_step(fields["belief"], fields["first_step"])}
-
-
-def _find_class(class_name: str, fields: dict[str, Any], own_classes: Mapping[str, type]) -> Any:
-    """Returns the class of a saved part, by its name and by the fields where an old name is two classes now.
+def _find_class(class_name: str, own_classes: Mapping[str, type]) -> Any:
+    """Returns the class of a saved part, by its name.
 
     Raises:
         UserError: there is no such class.
@@ -424,19 +405,7 @@ def _find_class(class_name: str, fields: dict[str, Any], own_classes: Mapping[st
             )
         return cls
 
-    if class_name == "Data" and fields.get("name") == "digits":
-        current_name = "Digits"
-    else:
-        current_name = RENAMED.get(class_name, class_name)
-    cls = _parts_of_ours().get(current_name)
+    cls = _parts_of_ours().get(class_name)
     if cls is None:
         raise UserError(f"this version has no part named {one_line(repr(class_name))} in {MODULE}")
     return cls
-
-
-# Names of before, which files of users may import.
-from_file = read_config_file
-load = load_module
-check = check_config
-dump = dump_config
-flat = flatten_config

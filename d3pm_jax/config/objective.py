@@ -11,7 +11,6 @@ from jaxtyping import Array
 from d3pm_jax import losses
 from d3pm_jax.beliefs import Belief
 from d3pm_jax.checks import values_in_range
-from d3pm_jax.checks.former import FIRST_STEP_IS_GONE, join_first_step
 from d3pm_jax.config.checks import CheckedPart, Natural, NotNegative, undefined_method
 from d3pm_jax.config.from_data import FromData, filled_field
 from d3pm_jax.config.head import Head
@@ -71,27 +70,6 @@ class X0Objective(Objective):
     """what the logits mean in both terms: "leave_one_out" or "denoiser";
     "d3pm": as published, one in each term;
     "official": the same, but at t = 1 the prediction of x_0 itself, as in the official code"""
-
-    def __new__(cls, *args: Any, **kwargs: Any):
-        # The error of a dataclass for a keyword that is no field would not name the cure.
-        if "first_step" in kwargs and not has_first_step(cls):
-            raise TypeError(f"{cls.__name__} has no field first_step: {FIRST_STEP_IS_GONE}")
-        return super().__new__(cls)
-
-    def __getattr__(self, name: str) -> Any:
-        # Python asks here for what it does not find. A class of one's own may read the field that was here.
-        if name == "first_step":
-            raise AttributeError(f"{type(self).__name__} has no field first_step: {FIRST_STEP_IS_GONE}")
-        return super().__getattribute__(name)
-
-    def check(self) -> None:
-        if not has_first_step(type(self)):
-            return
-        if self.first_step == "x0" and self.belief not in ("d3pm", "official"):
-            raise ValueError(
-                f"first_step = 'x0' is a rule as published, and does nothing for belief = {self.belief!r}: "
-                f"set belief = 'd3pm', or leave first_step out"
-            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -262,16 +240,5 @@ class LogitsKeywords(TypedDict):
 
 
 def logits_keywords(objective: Objective) -> LogitsKeywords:
-    """Returns what the logits of an objective are: as published for one that has no field `belief`.
-
-    An objective of a user's own may still have the field `first_step` of older versions, whose "x0" is the
-    belief "official".
-    """
-    belief: Belief = getattr(objective, "belief", "d3pm")
-    first_step = getattr(objective, "first_step", "bayes")
-    return {"belief": join_first_step(belief, first_step)}
-
-
-def has_first_step(cls: type) -> bool:
-    """Says whether a class of objectives, one of a user's own, has the `first_step` of older versions."""
-    return "first_step" in {field.name for field in dataclasses.fields(cls)}
+    """Returns what the logits of an objective are: as published for one that has no field `belief`."""
+    return {"belief": getattr(objective, "belief", "d3pm")}

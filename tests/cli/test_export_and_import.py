@@ -88,7 +88,7 @@ def test_an_import_is_a_run_to_go_on_with(tmp_path, data_dir, monkeypatch, capsy
     assert status("import", file, CONFIG, "--workdir", new, *options) == 0
     # Nothing is written where only the run says so.
     assert f"digits is not prepared in {empty}" in error(capsys, "eval", new, "--limit", "10")
-    assert status("eval", new, "--limit", "10", "--data-dir", data_dir) == 0
+    assert status("eval", new, "--limit", "10", "--data.dir", data_dir) == 0
     assert "checkpoint of step 0, 10 examples" in capsys.readouterr().out
     assert status("train", "--workdir", new, "--resume", "--data.dir", data_dir) == 0
     assert checkpoint.list_steps(new / "checkpoints") == [0, 2]

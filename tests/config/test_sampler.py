@@ -39,7 +39,7 @@ def with_sampler(sampler, config=ABSORBING):
 
 
 def test_a_sampler_is_saved_by_the_names_of_its_slots_and_read_back_equal():
-    assert "sampler" not in json.loads(config_io.dump_config(ABSORBING))  # as older versions wrote it
+    assert "sampler" not in json.loads(config_io.dump_config(ABSORBING))  # the default one
     for sampler in [*BY_NAME, named.choose_sampler("maskgit", {"rows": 3, "top_k": 2})]:
         config = with_sampler(sampler)
         assert config_io.from_json(json.loads(config_io.dump_config(config))) == config

@@ -56,9 +56,8 @@ def network(file: str | Path) -> nn.Module:
         options["outputs"] = None
         if config["head"]["class"] == "LogisticHead":
             options["outputs"] = 2
-        # Files of older versions do not say that there is no condition.
         options["condition"] = None
-        if data.get("condition") is not None:
+        if data["condition"] is not None:
             *leading, features = data["condition"]
             options["condition"] = (*leading, features + drops_inputs(config))
     module = getattr(models, name)(K=process["K"], max_time=T, **options)
@@ -140,15 +139,8 @@ def drops_inputs(config: dict[str, Any]) -> bool:
 
 
 def logits_keywords(file: str | Path) -> dict[str, str]:
-    """Returns what the logits are: the keyword `belief` of `p_logits` and `posterior_kl`.
-
-    In files of older versions "x0" of `first_step` is "official".
-    """
-    loss = metadata(file)[0]["loss"]
-    belief = loss.get("belief", "d3pm")
-    if belief == "d3pm" and loss.get("first_step") == "x0":
-        belief = "official"
-    return {"belief": belief}
+    """Returns what the logits are: the keyword `belief` of `p_logits` and `posterior_kl`."""
+    return {"belief": metadata(file)[0]["loss"].get("belief", "d3pm")}
 
 
 def metadata(file: str | Path) -> list[dict[str, Any]]:
