@@ -67,7 +67,7 @@ def public_modules(module: str) -> set[str]:
     if names is not None:
         modules |= {f"{module}.{name}" for name in ast.literal_eval(names)}
     if module == runs.__name__:
-        modules |= set(runs._MODULES.values())
+        modules |= {f"{module}.{name}" for name in runs._MODULES}
     return {module}.union(*map(public_modules, modules))
 
 

@@ -27,7 +27,8 @@ from PIL import Image
 from d3pm_jax import runs, sampling, show
 from d3pm_jax.config import Adam, Config, Digits, Gaussian, Linear, Train, UNet
 from d3pm_jax.evaluation import baselines
-from d3pm_jax.runs import grids, protocol, quality
+from d3pm_jax.measure import sample_quality
+from d3pm_jax.runs import grids, quality
 
 config = Config(
     data=Digits(),
@@ -130,7 +131,7 @@ reference = quality.prepare(run, SAMPLES)
 of_all = quality.measure(run, reference, SAMPLES)
 of_few = quality.measure(few, reference, SAMPLES)
 for measured in (of_all, of_few):
-    protocol.write_figures(run.workdir, measured.figures, measured.protocol)
+    sample_quality.write_figures(run.workdir, measured.figures, measured.protocol, run.parts.kind.name)
 columns = {
     f"{run.process.T} steps": of_all.figures["samples"],
     f"{few.process.T} steps": of_few.figures["samples"],
@@ -166,14 +167,14 @@ Image.fromarray(show.grid(show.to_rgb(pairs.reshape(-1, *x0.shape[1:]), levels),
 # %% [markdown]
 # ## What may be compared
 #
-# `protocol.write_figures` has kept each figure with its protocol: all that it depends on. Two figures compare
-# where N, the split, the hash of its examples and the features are the same;
-# `protocol.list_differences` names what is not. A Fréchet distance is biased upwards in proportion to
+# `sample_quality.write_figures` has kept each figure with its protocol: all that it depends on. Two figures
+# compare where N, the split, the hash of its examples and the features are the same;
+# `sample_quality.list_differences` names what is not. A Fréchet distance is biased upwards in proportion to
 # 1 / N, so that another number of samples has another figure:
 
 # %%
-stored = protocol.read_figures([run.workdir])
-assert not any(protocol.list_differences(stored[0].protocol, record.protocol) for record in stored)
+stored = sample_quality.read_figures([run.workdir])
+assert not any(sample_quality.list_differences(stored[0].protocol, record.protocol) for record in stored)
 for name in ("N", "split", "reference", "step", "steps", "grid", "sampler", "belief", "ema", "seed"):
     print(f"{name:>10}: {str(getattr(of_few.protocol, name))[:60]}")
 
@@ -181,6 +182,6 @@ half = quality.measure(few, quality.prepare(run, SAMPLES // 2), SAMPLES // 2)
 both = (measured.figures["samples"]["frechet"] for measured in (of_few, half))
 print(
     "differs in",
-    protocol.list_differences(of_few.protocol, half.protocol),
+    sample_quality.list_differences(of_few.protocol, half.protocol),
     "Fréchet {:.1f} and {:.1f}".format(*both),
 )

@@ -25,10 +25,16 @@ def test_sub_packages_are_there_after_a_plain_import():
             "models.UNet",
             "models.layers.time_embedding",
             "config.Config",
-            "config.io.from_file",
+            "config.io.read_config_file",
             "data.open_split",
         ),
-        *("runs.checkpoint.save", "runs.build.build", "weights.twin.to_torch", "training.step.make_step"),
+        *(
+            "storage.checkpoint.save_checkpoint",
+            "parts.build.build",
+            "runs.exported.network",
+            "weights.twin.to_torch",
+            "training.step.make_step",
+        ),
         *(
             "evaluation.bound.evaluate_bound",
             "schedules.continuous.linear",

@@ -60,7 +60,7 @@ partial_eval.DynamicJaxprTracer._origin_msg = lambda self: ""
 LONG_TRAINING = """
 import dataclasses
 from d3pm_jax import runs
-from d3pm_jax.runs import network
+from d3pm_jax.parts import network
 from tests import tiny
 network.split_network = tiny.split
 config = tiny.get_config()

@@ -745,7 +745,3 @@ def find_standard_file(folder: str, name: str, size: int) -> str:
     if num_bytes != size:
         raise DatasetError(f"{existing} has {num_bytes:,} bytes, expected {size:,}: {cure}")
     return str(existing)
-
-
-# Names of before, which files of users may import.
-standard_file = find_standard_file

@@ -122,8 +122,3 @@ def _map_fields(part: T, resolve: Callable[[str, Any], Any]) -> T:
 
 def _is_data(name: str, value: Any) -> bool:
     return name in FIELDS and isinstance(value, str) and value == "data"
-
-
-# Names of before, which files of users may import.
-known = filled_field
-like = fill_from_saved

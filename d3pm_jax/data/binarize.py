@@ -64,7 +64,3 @@ def _intensity(example: dict[str, Any], levels: int) -> np.ndarray:
             "data, or leave binarize out"
         )
     return x / (levels - 1)
-
-
-# Names of before, which files of users may import.
-at_random = draw_binary

@@ -332,8 +332,3 @@ def _map_file(path: Path, dtype: Any) -> np.ndarray:
         raise DatasetError(
             f"{path} is damaged: delete its folder, the text is prepared again then"
         ) from error
-
-
-# Names of before, which files of users may import.
-Tokens = SplitTokens
-prepare = prepare_corpus

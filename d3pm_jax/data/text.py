@@ -149,11 +149,3 @@ def _open_unpacked(file: Path) -> BufferedIOBase:
         return cast(BufferedIOBase, zipfile.ZipFile(file).open(file.stem))
     opener = {".gz": gzip.open, ".xz": lzma.open}.get(file.suffix, open)
     return cast(BufferedIOBase, opener(file, "rb"))
-
-
-# Names of before, which files of users may import.
-Part = TextPart
-files = list_files
-parts = read_parts
-sha256 = hash_text
-lines = split_lines

@@ -245,9 +245,3 @@ _PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 _OTHERS = sorted(set(range(256)) - set(_PRINTABLE))
 _BYTE_OF = {chr(value): value for value in _PRINTABLE}
 _BYTE_OF |= {chr(256 + i): value for i, value in enumerate(_OTHERS)}
-
-# Names of before, which files of users may import.
-FromFile = FileTokenizer
-matched = match_symbols
-joined = join_symbols
-joined_parts = join_symbol_parts

@@ -84,10 +84,3 @@ def _check_takes_conditions(kind: Kind) -> None:
                 f"{type(kind).__name__}.{method.__name__} has no keyword conditions, and its data has them: "
                 f"add conditions=None"
             )
-
-
-# Names of before, which files of users may import.
-Image = ImageKind
-Text = TextKind
-Array = ArrayKind
-of = make_kind

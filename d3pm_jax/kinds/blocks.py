@@ -70,6 +70,3 @@ class Histograms(NamedTuple):
 
 
 Block = Picture | Rows | Strip | Film | TextBlock | TextFilm | Table | Histograms
-
-# Names of before, which files of users may import.
-Text = TextBlock

@@ -210,7 +210,3 @@ class Window:
             self._skipped = 0
         self.restart_clock()
         return means
-
-
-# Names of before, which files of users may import.
-read = read_metrics

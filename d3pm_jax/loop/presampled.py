@@ -24,7 +24,7 @@ from d3pm_jax.machine.devices import batch_sharding, check_batch, mesh_of, use_a
 from d3pm_jax.parts.build import Parts, build, fill_in
 from d3pm_jax.training.step import StepNoise, draw_noise
 
-FORMAT = "d3pm noise bank"  # as it stands in files since version 1
+FORMAT = "d3pm noise bank"  # what a file of noise begins with
 VERSION = 1
 
 # In groups of one, any record can be read alone, as a resumed run has to. Nothing is compressed, since half

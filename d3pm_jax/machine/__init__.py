@@ -1,4 +1,8 @@
 """Sets and reads the state of a process: its devices, its signals, its terminal, the cluster that it is of.
 
-Nothing is imported here, so that what needs no extra, such as `d3pm --help`, asks for none.
+No module of it is imported here, so that what needs no extra, such as `d3pm --help`, asks for none.
 """
+
+from d3pm_jax.lazy import submodules
+
+__getattr__ = submodules(__name__, ("cache", "cluster", "devices", "flops", "terminal"))

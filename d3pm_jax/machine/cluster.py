@@ -257,7 +257,3 @@ def watch_for_stop() -> Iterator[Callable[[int], str | None]]:
 
     with signals.turn_into_sigterm():
         yield name_agreed
-
-
-# Names of before, which files of users may import.
-join = join_processes

@@ -177,7 +177,3 @@ def join_features(h: Float[Array, "B H W n"], skip: Float[Array, "B H W m"]) -> 
 
 def _call(layer: Any, *args: Array | None) -> Array:
     return layer(*args)
-
-
-# Names of before, which files of users may import.
-Level = Stage

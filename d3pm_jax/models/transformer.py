@@ -371,7 +371,3 @@ def rotate_pairs(x: Float[Array, "B L h d"], angles: Float[Array, "L m"]) -> Flo
     first, second = jnp.split(at_least_float32(x), 2, axis=-1)
     turned = [first * cos - second * sin, first * sin + second * cos]
     return jnp.concatenate(turned, axis=-1).astype(x.dtype)
-
-
-# Names of before, which files of users may import.
-rotated = rotate_pairs

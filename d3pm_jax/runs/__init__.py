@@ -1,7 +1,4 @@
-"""Trains and opens runs, and works on the files in their folders.
-
-Modules that other packages have now are attributes here too, by the names that pages and notebooks use.
-"""
+"""Trains and opens runs, and works on the files in their folders."""
 
 import importlib
 from typing import Any
@@ -10,20 +7,8 @@ from d3pm_jax.extras import require
 
 require(__name__, "array_record", "grain", "orbax", "rich", "tensorboardX")
 
-_MODULES = {name: f"{__name__}.{name}" for name in ("exact", "exported", "grids", "quality", "run")}
-
-# Modules of other packages, by package.
-_ELSEWHERE = {
-    "parts": ("begin", "build", "network", "splits"),
-    "storage": ("checkpoint", "lock", "manifest", "run_folder"),
-    "machine": ("cache", "cluster", "devices", "flops", "terminal"),
-    "measure": ("samples",),
-    "loop": ("cost", "loop", "metrics", "presampled"),
-}
-_MODULES |= {name: f"d3pm_jax.{room}.{name}" for room, names in _ELSEWHERE.items() for name in names}
-_MODULES |= {"protocol": "d3pm_jax.measure.sample_quality", "text_quality": f"{__name__}.quality"}
-# The name that it had first, which programs and notebooks of users may use.
-_MODULES["workdir"] = "d3pm_jax.storage.run_folder"
+# Modules of this package, which are attributes of it.
+_MODULES = ("exact", "exported", "grids", "quality", "run")
 
 # What the commands do, by the names that users call, with the module and the function that does it.
 _FUNCTIONS = {
@@ -43,7 +28,7 @@ def __getattr__(name: str) -> Any:
         module, function = _FUNCTIONS[name]
         return getattr(importlib.import_module(module), function)
     if name in _MODULES:
-        return importlib.import_module(_MODULES[name])
+        return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -355,8 +355,3 @@ def _hash_files(path: Path) -> dict[str, str | None]:
         elif file.is_file():
             hashes[str(file.relative_to(path))] = hash_of(file.read_bytes())
     return hashes
-
-
-# Names of before, which files of users may import.
-steps = list_steps
-save = save_checkpoint

@@ -10,6 +10,7 @@ import pytest
 from d3pm_jax import config as configs, runs
 from d3pm_jax.cli import reading as overrides
 from d3pm_jax.errors import UserError
+from d3pm_jax.loop.metrics import read_metrics
 from d3pm_jax.storage import run_folder
 from tests import tiny
 from tests.cli.commands import error, status, train_args
@@ -92,7 +93,7 @@ class RecordingLog:
 def test_a_logger_of_the_users_own_gets_what_the_file_has(tmp_path):
     log = RecordingLog()
     runs.train(with_rate(configs.ConstantRate()), tmp_path, logs=[log])
-    assert log.steps == [row["step"] for row in runs.metrics.read_metrics(tmp_path)] == [1, 2, 3]
+    assert log.steps == [row["step"] for row in read_metrics(tmp_path)] == [1, 2, 3]
     assert log.closed
 
 

@@ -9,7 +9,7 @@ import pytest
 import d3pm_jax as d3pm
 from d3pm_jax import config as configs, runs
 from d3pm_jax.errors import UserError
-from d3pm_jax.loop import metrics
+from d3pm_jax.loop import loop, metrics
 from d3pm_jax.parts import splits
 from tests import tiny
 
@@ -32,13 +32,13 @@ def config_of(folder, **train):
 def test_held_out_examples_are_evaluated_on_and_not_trained_on(tmp_path, monkeypatch):
     config = config_of(tmp_path, eval_every=3, held_out=3)
     seen = []
-    batches = runs.loop.data.train_batches
+    batches = loop.data.train_batches
 
     def noted(source, *args, **more):
         seen.extend(int(source[i]["x"].max()) for i in range(len(source)))
         return batches(source, *args, **more)
 
-    monkeypatch.setattr(runs.loop.data, "train_batches", noted)
+    monkeypatch.setattr(loop.data, "train_batches", noted)
     run = runs.train(config, tmp_path / "run")
     assert seen == [0, 1, 2, 3, 4]
     assert run.config.process.pi == (0.2,) * 5 + (0.0,) * 3
