@@ -174,20 +174,19 @@ def write_bound(
 
 def _from_keys(content: dict[str, Any]) -> tuple[Any, ...]:
     """Returns the protocol, the values and the arrays of a bound from the keys of its file."""
-    # Older files have no protocol, and the oldest have no times either: they are bounds with all steps.
     terms = content.get("steps", [])
-    times = content.get("times", list(range(1, len(terms) + 1)))
+    times = content["times"]
     protocol_of_keys = {
-        "seed": content.get("seed"),
+        "seed": content["seed"],
         "calls": content.get("calls"),
-        "N": content.get("examples"),
+        "N": content["examples"],
         "step": content["step"],
         "steps": len(times) or None,  # how many there are, where the key of the file holds their terms
     }
-    protocol = {**protocol_of_keys, **content.get("protocol", {})}
+    protocol = {**protocol_of_keys, **content["protocol"]}
     values = {
         "bound": record.take_figures(content),
-        "baselines": record.take_figures(content.get("baselines", {}), "bits/dim"),
+        "baselines": record.take_figures(content["baselines"], "bits/dim"),
     }
     arrays = {"bound": {"times": times, "steps": terms}}
     return protocol, values, arrays
@@ -196,8 +195,7 @@ def _from_keys(content: dict[str, Any]) -> tuple[Any, ...]:
 def _check_bound(bound: Record) -> None:
     """Raises where the step, a time, a term or a figure of a bound is missing or is not what it should be."""
     protocol = bound.protocol
-    # An older file may not say of how many examples it is.
-    if type(protocol["step"]) is not int or type(protocol["N"]) not in (int, type(None)):
+    if type(protocol["step"]) is not int or type(protocol["N"]) is not int:
         raise ValueError("it names no step, or not how many examples")
 
     arrays = bound.arrays["bound"]

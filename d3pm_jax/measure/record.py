@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from d3pm_jax.checks.former import join_first_step
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.files import read_json, write_text
 
-# The key of the record in a file of results. Files of older versions have only the other keys.
+# The key of the record in a file of results, beside the keys that scripts read.
 KEY = "record"
 LARGE = 1e100  # no figure is as large
 UNITS = {
@@ -53,7 +52,7 @@ class Format(NamedTuple):
 
     compared: tuple[str, ...]  # entries of the protocol that comparable figures have in common
     replaced: tuple[str, ...]  # keys that a message names of a file whose place a new one takes
-    from_keys: Callable[[dict[str, Any]], Any]  # keys of a file without a record -> protocol, values, arrays
+    from_keys: Callable[[dict[str, Any]], Any]  # the other keys of a file -> protocol, values, arrays
     damaged: str  # the message about a damaged file, with {path} and {why}
     check: Callable[[Any], Any] = lambda record: None  # raises ValueError, TypeError or LookupError
 
@@ -79,23 +78,9 @@ def list_incomparable(a: Record, b: Record) -> list[str]:
     return [name for name in a.format.compared if a.protocol.get(name) != b.protocol.get(name)]
 
 
-def parse_record(file_format: Format, path: Path, content: dict[str, Any]) -> Record:
-    """Makes a Record from the content of a file: from its record, or in an older file from its other keys."""
-    if KEY not in content:
-        protocol, values, arrays = file_format.from_keys(content)
-        return Record(file_format, path, _join_first_step(protocol), values, arrays)
-    stored = content[KEY]
-    values = {subject: _row_from_json(row) for subject, row in stored["values"].items()}
-    return Record(file_format, path, _join_first_step(stored["protocol"]), values, dict(stored["arrays"]))
-
-
-def _join_first_step(protocol: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a protocol without `first_step`, which older versions had beside `belief`."""
-    if "first_step" not in protocol:
-        return dict(protocol)
-    others = {name: value for name, value in protocol.items() if name != "first_step"}
-    belief = protocol.get("belief", "d3pm")
-    return others | {"belief": join_first_step(belief, protocol["first_step"])}
+def make_record(file_format: Format, path: Path, content: dict[str, Any]) -> Record:
+    """Makes the Record of a result from the keys of its file."""
+    return Record(file_format, path, *file_format.from_keys(content))
 
 
 def read_record(path: Path, file_format: Format) -> Record:
@@ -105,7 +90,9 @@ def read_record(path: Path, file_format: Format) -> Record:
         UserError: the file is damaged.
     """
     try:
-        record = parse_record(file_format, path, read_json(path))
+        stored = read_json(path)[KEY]
+        values = {subject: _row_from_json(row) for subject, row in stored["values"].items()}
+        record = Record(file_format, path, dict(stored["protocol"]), values, dict(stored["arrays"]))
         file_format.check(record)
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise damaged_error(path, file_format, error) from error
@@ -141,7 +128,7 @@ def write_record(
 
     # JSON has no infinite numbers and no NaN. Writing and reading the content turns them into None.
     finite = json.loads(json.dumps(dict(content)), parse_constant=lambda name: None)
-    record = parse_record(file_format, path, finite)
+    record = make_record(file_format, path, finite)
     stored = {
         "protocol": {**record.protocol, **(protocol or {})},
         "values": {subject: _row_to_json(row) for subject, row in record.values.items()},

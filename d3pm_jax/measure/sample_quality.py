@@ -52,14 +52,8 @@ class Protocol:
     conditions: str = NO_CONDITIONS  # of the samples, where the network takes them
 
     def entries(self) -> dict[str, Any]:
-        """Returns the entries by name; the entry on conditions only if there are any.
-
-        So the hash in the name of a file is that of before there were conditions.
-        """
-        entries = dataclasses.asdict(self)
-        if self.conditions == NO_CONDITIONS:
-            del entries["conditions"]
-        return entries
+        """Returns the entries by name."""
+        return dataclasses.asdict(self)
 
 
 class SampleQuality(NamedTuple):
@@ -191,7 +185,7 @@ def figures_file_name(protocol: Protocol) -> str:
     """Returns the name of the file of a protocol, with its sizes and a hash of all of it."""
     text = json.dumps(protocol.entries(), sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    # A flow draws samples without steps. Older files of flows have "steps0" in their names.
+    # A flow draws samples without steps.
     steps = ""
     if protocol.steps:
         steps = f"_steps{protocol.steps}"
@@ -202,7 +196,7 @@ def write_figures(
     workdir: Path,
     figures: Mapping[str, Mapping[str, Any]],
     protocol: Protocol,
-    kind: str | None = None,
+    kind: str,
 ) -> Path:
     """Writes figures to the file of their protocol in the folder of a run, and returns its path.
 
@@ -214,10 +208,7 @@ def write_figures(
     """
     path = workdir / figures_file_name(protocol)
     content = {"protocol": protocol.entries(), "figures": figures}
-    more_entries = None
-    if kind is not None:
-        more_entries = {KIND: kind}
-    record.write_record(path, QUALITY, content, more_entries)
+    record.write_record(path, QUALITY, content, {KIND: kind})
     return path
 
 
@@ -244,8 +235,8 @@ def _check_figures(figures: Record) -> None:
     """Raises where the protocol lacks an entry, or a row lacks a figure that the table of its kind shows."""
     entries = {name: value for name, value in figures.protocol.items() if name != KIND}
     check_fields("protocol", Protocol(**entries))
+    shipped = _shipped_table(figures)
     for row in (figures.values["samples"], *figures.values.values()):
-        shipped = _shipped_table(figures.protocol.get(KIND), row)
         if shipped is None:
             columns = _number_names(row)
         else:
@@ -264,30 +255,22 @@ def find_table(figures: Record, user_table: QualityTable | None = None) -> Quali
     """Returns the table that shows figures: that of the shipped kind of their data, or a user's.
 
     Args:
-        figures: of samples. Files of older versions name no kind; theirs is the shipped one whose headline
-            they have.
+        figures: of samples.
         user_table: of a user's kind; without it a table of all numbers by their names.
     """
-    row = figures.values["samples"]
-    shipped = _shipped_table(figures.protocol.get(KIND), row)
+    shipped = _shipped_table(figures)
     if shipped is not None:
         return shipped
     if user_table is not None:
         return user_table
-    columns = {name: name for name in _number_names(row)}
+    columns = {name: name for name in _number_names(figures.values["samples"])}
     return QualityTable(columns, (), ("n", "n"), "")
 
 
-def _shipped_table(kind: str | None, row: Mapping[str, Value]) -> QualityTable | None:
-    """Returns the table of the shipped kind that a row of figures is of; None for a user's kind."""
-    tables = {cls.name: cls.quality for cls in SHIPPED if cls.quality is not None}
-    if kind is not None:
-        return tables.get(kind)
-    for table in tables.values():
-        headline, _ = table.headline
-        if headline in row:
-            return table
-    return None
+def _shipped_table(figures: Record) -> QualityTable | None:
+    """Returns the table of the shipped kind that figures are of; None for a user's kind."""
+    tables = {cls.name: cls.quality for cls in SHIPPED}
+    return tables.get(figures.protocol[KIND])
 
 
 def _number_names(row: Mapping[str, Value]) -> list[str]:
@@ -354,10 +337,3 @@ def _format_cell(figure: Value | None) -> str:
     if isinstance(figure.value, int):
         return f"{figure.value:,}"
     return f"{figure.value:.3f}"
-
-
-# Names of before, which files of users may import.
-read = read_figures
-write = write_figures
-table = format_table
-differing = list_differences

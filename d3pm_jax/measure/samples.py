@@ -629,10 +629,8 @@ def _slots_to_json(slot: Any) -> Any:
 
 def _from_keys(content: dict[str, Any]) -> tuple[Any, ...]:
     """Returns the protocol of samples from the keys of their file, with empty dicts for values and arrays."""
-    # All keys belong to the protocol. Those that it needs are looked up, so that a file without them is
-    # refused.
-    needed = ("step", "num", "steps", "grid", "seed", "label")
-    return content | {name: content[name] for name in needed}, {}, {}
+    # All keys belong to the protocol.
+    return content, {}, {}
 
 
 SAMPLES = Format(

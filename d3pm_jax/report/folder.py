@@ -216,7 +216,7 @@ def read_samples(run: Run, n: int) -> np.ndarray | None:
         "seed": 0,
         "label": None,
     }
-    expected = record.parse_record(samples.SAMPLES, protocol_path, content)
+    expected = record.make_record(samples.SAMPLES, protocol_path, content)
     try:
         stored = record.read_record(protocol_path, samples.SAMPLES)
         num = stored.protocol["num"]

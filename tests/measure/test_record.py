@@ -1,11 +1,10 @@
-"""Records of results: written and read, of files of older runs too, what compares, and what is damaged."""
+"""Records of results: written and read, what compares, and what is damaged."""
 
 import json
 import math
 
 import pytest
 
-from d3pm_jax import runs
 from d3pm_jax.errors import UserError
 from d3pm_jax.measure import bounds, record, sample_quality, samples
 from d3pm_jax.measure.record import Value
@@ -29,9 +28,9 @@ FORMATS = {  # and what the commands write, by the names of files
         {
             "protocol": {"N": 9, "split": "train", "reference": "150", "features": "sums", "step": 7}
             | {"steps": 5, "grid": "even", "sampler": "ancestral", "classes": "none", "ema": 0.9}
-            | {"belief": "d3pm", "dtype": "float32", "seed": 3},
+            | {"belief": "d3pm", "dtype": "float32", "seed": 3, "kind": "image"},
             "figures": {
-                "test": {"n": 9, "known_words": 0.5, "distinct_1": None, "distinct_2": 1.0, "distinct_3": 1}
+                "test": {"n": 9, "frechet": 0.5, "precision": None, "recall": 1.0}
                 | {"longest_copy": 4, "copied": "a\nb"},
                 "samples": {"n": 9, "frechet": 1.0, "precision": 0.5, "recall": None, "classes": [0.5, 0.5]},
             },
@@ -53,37 +52,8 @@ def written(request, tmp_path):
     return path, file_format, content
 
 
-@pytest.mark.parametrize(("first_step", "belief"), [("bayes", "d3pm"), ("x0", "official")])
-def test_a_protocol_with_a_first_step_is_read_and_compares(first_step, belief, tmp_path):
-    file_format, content = FORMATS["quality"]
-    new = tmp_path / "new.json"
-    record.write_record(new, file_format, content | {"protocol": content["protocol"] | {"belief": belief}})
-    tree = json.loads(new.read_text())
-    for protocol_of_older in (tree["protocol"], tree["record"]["protocol"]):
-        protocol_of_older |= {"belief": "d3pm", "first_step": first_step}
-    old = tmp_path / "old.json"
-    newer = record.read_record(new, file_format)
-    without_record = {name: value for name, value in tree.items() if name != "record"}
-    for keys in (tree, without_record):
-        old.write_text(json.dumps(keys))
-        older = record.read_record(old, file_format)
-        assert older.protocol == newer.protocol
-        assert record.list_incomparable(older, newer) == []
-
-
-@pytest.mark.parametrize("damaged", ["foo", None])
-def test_a_protocol_with_a_damaged_first_step_is_refused(damaged, tmp_path):
-    file_format, content = FORMATS["quality"]
-    path = tmp_path / "old.json"
-    protocol = content["protocol"] | {"belief": "d3pm", "first_step": damaged}
-    path.write_text(json.dumps(content | {"protocol": protocol}))
-    with pytest.raises(UserError, match=r"first_step = .*: it must be 'bayes' or 'x0'"):
-        record.read_record(path, file_format)
-
-
-def test_a_file_keeps_its_keys_and_an_old_one_has_the_same_record(written):
+def test_a_file_keeps_its_keys_beside_its_record(written):
     path, file_format, content = written
-    stored = record.read_record(path, file_format)
     tree = json.loads(path.read_text())
     record_of_file = tree.pop("record")
     assert record_of_file.keys() == {"protocol", "values", "arrays"}
@@ -91,9 +61,9 @@ def test_a_file_keeps_its_keys_and_an_old_one_has_the_same_record(written):
     if "prior" in expected:
         expected["prior"] = None
     assert tree == expected
-    path.write_text(json.dumps(tree))  # as older runs have it
-    assert record.read_record(path, file_format) == stored
-    assert record.list_incomparable(stored, record.read_record(path, file_format)) == []
+    path.write_text(json.dumps(tree))
+    with pytest.raises(UserError, match=r"is damaged \('record'\): delete"):
+        record.read_record(path, file_format)
 
 
 def test_figures_have_their_units_and_errors(tmp_path):
@@ -139,7 +109,7 @@ def test_figures_have_their_units_and_errors(tmp_path):
 )
 def test_what_differs_is_listed(name, changes, differ, tmp_path):
     file_format, content = FORMATS[name]
-    first = record.parse_record(file_format, tmp_path, content)
+    first = record.make_record(file_format, tmp_path, content)
     record.write_record(tmp_path / "other", file_format, content, changes)
     other = record.read_record(tmp_path / "other", file_format)
     assert record.list_incomparable(first, other) == record.list_incomparable(other, first) == differ
@@ -171,8 +141,9 @@ def test_damage_is_told_with_its_cure(written):
     "row", [{"n": 3, "frechet": 1.0}, {"n": 3, "known_words": 0.5, "mmd": 2.0}, {"n": 3, "x": "said"}]
 )
 def test_figures_of_an_own_kind_are_not_taken_for_those_of_a_shipped_one(row, tmp_path):
-    protocol = sample_quality.Protocol(**FORMATS["quality"][1]["protocol"])
-    path = sample_quality.write_figures(tmp_path, {"samples": row, "test": row}, protocol, kind="plane")
+    entries = FORMATS["quality"][1]["protocol"]
+    protocol = sample_quality.Protocol(**{name: x for name, x in entries.items() if name != "kind"})
+    path = sample_quality.write_figures(tmp_path, {"samples": row, "test": row}, protocol, "plane")
     (result,) = sample_quality.read_figures([tmp_path])
     assert result.figures == {"samples": row, "test": row}
     user_table = sample_quality.QualityTable({"mmd": "distance"}, (), ("mmd", "distance"), "")
@@ -181,21 +152,14 @@ def test_figures_of_an_own_kind_are_not_taken_for_those_of_a_shipped_one(row, tm
     assert len(sample_quality.format_table([result], user_table)) == 3
 
 
-def test_scripts_of_users_have_functions_by_their_older_names():
-    assert runs.protocol.read is sample_quality.read_figures
-    assert runs.protocol.write is sample_quality.write_figures
-    assert runs.protocol.table is sample_quality.format_table
-    assert runs.protocol.differing is sample_quality.list_differences
-    assert runs.metrics.read is runs.metrics.read_metrics
-
-
 def test_results_of_other_options_stay_and_what_is_replaced_is_said(tmp_path):
     assert record.file_suffix() == record.file_suffix(step=None, seed=0, label=None) == ""
     assert record.file_suffix(step=0, seed=3, label=0) == "_step0_seed3_label0"
     assert record.file_suffix(num=256) == "_num256"
 
     path = tmp_path / "r.json"
-    first = {"step": 16, "examples": 20, "bits": 1.5}
+    _, content = FORMATS["eval"]
+    first = content | {"step": 16, "bits": 1.5}
     assert record.write_record(path, bounds.EVAL, first) == ""
     assert record.write_record(path, bounds.EVAL, first | {"bits": 2.0}) == ""
     assert json.loads(path.read_text())["bits"] == 2.0

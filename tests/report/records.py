@@ -7,12 +7,13 @@ from types import SimpleNamespace
 from d3pm_jax import kinds
 from d3pm_jax.config import io as config_io
 from d3pm_jax.data import Description
-from d3pm_jax.measure import bounds, record as measured, sample_quality as protocol
+from d3pm_jax.measure import bounds, record as measured, sample_quality as protocol, samples
 from d3pm_jax.parts import build
 from d3pm_jax.report import folder
 from d3pm_jax.runs.run import Run
 
 EVAL = bounds.EVAL
+FORMATS = {"eval": EVAL, "exact": bounds.EXACT, "samples": samples.SAMPLES}  # by what names begin with
 DIGITS = Description((8, 8, 1), 17, 10, "image")
 
 
@@ -63,7 +64,7 @@ PROTOCOL = protocol.Protocol(
 
 def record(name="a", run=RUN, bounds=(), quality=()):
     bound_records = [
-        measured.parse_record(EVAL, Path(f"eval_{i}.json"), result) for i, result in enumerate(bounds)
+        measured.make_record(EVAL, Path(f"eval_{i}.json"), result) for i, result in enumerate(bounds)
     ]
     return folder.Reported(name, run, [], bound_records, list(quality), None)
 
@@ -71,14 +72,20 @@ def record(name="a", run=RUN, bounds=(), quality=()):
 def bound(*terms, **entries):
     """What a file of `d3pm eval` holds."""
     times = list(range(1, len(terms) + 1))
-    return {"step": 7, "examples": 3, "times": times, "steps": list(terms), "bits_per_dim": 1.0} | entries
+    content = {"step": 7, "examples": 3, "times": times, "steps": list(terms), "bits_per_dim": 1.0}
+    return content | {"seed": None, "baselines": {}, "protocol": {}} | entries
+
+
+def write_result(path, content):
+    """Writes a file as a command does."""
+    measured.write_record(path, FORMATS[path.stem.partition("_")[0]], content)
 
 
 def quality(name, frechet=1.0, **changes):
     row = {"n": changes.get("N", 9), "frechet": frechet, "precision": 0.5, "recall": None}
-    return of_quality(name, {"samples": row}, dataclasses.replace(PROTOCOL, **changes))
+    return of_quality(name, {"samples": row}, dataclasses.replace(PROTOCOL, **changes), "image")
 
 
-def of_quality(name, rows, known):
-    content = {"protocol": dataclasses.asdict(known), "figures": rows}
-    return measured.parse_record(protocol.QUALITY, Path(name), content)
+def of_quality(name, rows, known, kind):
+    content = {"protocol": dataclasses.asdict(known) | {"kind": kind}, "figures": rows}
+    return measured.make_record(protocol.QUALITY, Path(name), content)

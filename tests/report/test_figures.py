@@ -5,7 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from d3pm_jax.measure.labels import LABELS
-from d3pm_jax.measure.record import parse_record
+from d3pm_jax.measure.record import make_record
 from d3pm_jax.report import curves, figures
 from tests.report.reading import Page
 from tests.report.records import PROTOCOL, RUN, Known, bound, of_quality, quality, record
@@ -39,7 +39,7 @@ def test_figures_of_quality_that_do_not_compare_are_told_apart():
 def test_figures_of_texts_have_a_table_of_their_own():
     row = {"n": 9, "known_words": 0.5, "distinct_1": 0.25, "distinct_2": None, "distinct_3": 1.0}
     row |= {"longest_copy": 5, "copied": "<b>\né"}
-    text = of_quality("t.json", {"samples": row, "unigram": row | {"n": 3}}, PROTOCOL)
+    text = of_quality("t.json", {"samples": row, "unigram": row | {"n": 3}}, PROTOCOL, "text")
     page = Page(figures.tabulate_quality([record(quality=[quality("a.json")]), record("b", quality=[text])]))
     assert len(page.inside["table"]) == 2
     at = page.inside["th"].index("known words")
@@ -62,7 +62,7 @@ def test_a_classifier_has_its_accuracy_and_a_diffusion_beside_it_its_bounds():
     run = Known(**vars(RUN) | {"parts": parts})
     keys = {"step": 7, "examples": 3, "seed": 0, "accuracy": 0.5, "cross_entropy": 1.25}
     keys |= {"accuracy_standard_error": 0.25, "cross_entropy_standard_error": 0.125}
-    accuracy = parse_record(LABELS, Path("accuracy.json"), keys)
+    accuracy = make_record(LABELS, Path("accuracy.json"), keys)
     measured = dataclasses.replace(record("told", run), accuracies=[accuracy])
     unknown = record("unknown", run)
     diffusion = record("drawn", bounds=[bound(0.5)])

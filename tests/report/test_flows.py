@@ -1,7 +1,6 @@
 """A run of a flow on the page: its samples and bounds, and nothing of chains, steps and terms."""
 
 import dataclasses
-import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,7 +13,7 @@ from d3pm_jax.measure.record import Value
 from d3pm_jax.report import curves, figures, folder, pages, samples
 from d3pm_jax.show.markup import Html
 from tests.report.reading import Page
-from tests.report.records import RUN, Known, KnownParts, bound, quality, record
+from tests.report.records import RUN, Known, KnownParts, bound, quality, record, write_result
 
 IWBO = bound(
     seed=1,
@@ -99,25 +98,24 @@ def test_quality_of_samples_is_told_without_steps():
 
 def test_of_bounds_on_as_many_examples_that_of_most_draws_is_first(tmp_path):
     for name, result in {"eval": ELBO, "eval_calls100": IWBO, "eval_calls9": IWBO | {"calls": 9}}.items():
-        (tmp_path / f"{name}.json").write_text(json.dumps(result))
+        write_result(tmp_path / f"{name}.json", result)
     bounds = folder.read_bounds(Known(step=7, workdir=tmp_path))
     assert [x.path.stem for x in bounds] == ["eval_calls100", "eval_calls9", "eval"]
 
 
 def test_a_bound_of_a_flow_is_read_and_a_damaged_bound_without_times_is_refused(tmp_path):
     path = tmp_path / "eval.json"
-    path.write_text(json.dumps(IWBO))
+    write_result(path, IWBO)
     (stored,) = folder.read_bounds(Known(step=7, workdir=tmp_path))
     assert stored.values["bound"]["elbo_bits_per_dim"] == Value(1.5, "bits/dim", 0.5)
     assert "elbo_standard_error" not in stored.values["bound"]
     assert stored.arrays == {"bound": {"times": [], "steps": []}}
-    without_protocol = {name: value for name, value in IWBO.items() if name != "protocol"}
     changes = [
-        (without_protocol, "its times are not those of its terms"),
+        (IWBO | {"protocol": {}}, "its times are not those of its terms"),
         (IWBO | {"steps": [0.5]}, "its times are not those of its terms"),
         (IWBO | {"elbo_bits_per_dim": "1"}, "a figure is no number"),
     ]
     for content, message in changes:
-        path.write_text(json.dumps(content))
+        write_result(path, content)
         with pytest.raises(UserError, match=message):
             folder.read_bounds(Known(step=7, workdir=tmp_path))

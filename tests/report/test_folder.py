@@ -1,6 +1,5 @@
 """Records of the folder of a run: their order, their names and the command that makes more."""
 
-import json
 import shlex
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +10,7 @@ import d3pm_jax
 from d3pm_jax.errors import UserError
 from d3pm_jax.report import folder
 from d3pm_jax.storage import checkpoint, names
-from tests.report.records import RUN, Known, bound, record
+from tests.report.records import RUN, Known, bound, record, write_result
 
 
 def test_bounds_begin_with_this_step_most_steps_all_terms_most_examples(tmp_path):
@@ -23,7 +22,7 @@ def test_bounds_begin_with_this_step_most_steps_all_terms_most_examples(tmp_path
         "eval_e": bound(1.0, 1.0, examples=5),
     }
     for name, tree in files.items():
-        (tmp_path / f"{name}.json").write_text(json.dumps(tree))
+        write_result(tmp_path / f"{name}.json", tree)
     records_read = folder.read_bounds(Known(step=7, workdir=tmp_path))
     assert [x.path.stem[-1] for x in records_read] == ["e", "d", "c", "b", "a"]
 

@@ -1,7 +1,6 @@
 """Samples that were made from examples, on the page about a run."""
 
 import dataclasses
-import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +12,7 @@ from d3pm_jax.kinds import make_kind
 from d3pm_jax.report import folder, samples
 from d3pm_jax.show.images import MASK_COLOUR
 from tests.report.reading import Page, pixels
-from tests.report.records import Known, KnownParts, record
+from tests.report.records import Known, KnownParts, record, write_result
 
 SHAPE = (8, 8, 1)
 
@@ -30,7 +29,7 @@ def run(tmp_path):
 def write(run, suffix, step=7, **more):
     x = np.random.default_rng(0).integers(0, 17, (3, *SHAPE)).astype(np.int32)
     content = {"step": step, "num": 3, "steps": 10, "grid": "even", "seed": 0, "label": None, **more}
-    (run.workdir / f"samples{suffix}.json").write_text(json.dumps(content))
+    write_result(run.workdir / f"samples{suffix}.json", content)
     np.save(run.workdir / f"samples{suffix}.npy", x)
     np.save(run.workdir / f"made_from{suffix}.npy", np.where(np.arange(8)[:, None] < 4, x, np.int32(17)))
 

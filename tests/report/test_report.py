@@ -19,13 +19,14 @@ from d3pm_jax.config import Adam, Arrays
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
 from d3pm_jax.kinds import image as images
-from d3pm_jax.measure import bounds, record as measured, sample_quality as protocol
+from d3pm_jax.measure import sample_quality as protocol
 from d3pm_jax.report import blocks, curves, figures, folder, samples
 from d3pm_jax.runs.run import open_run
 from d3pm_jax.storage import run_folder
 from tests import tiny
 from tests.cli.commands import error, status
 from tests.report.reading import Page, pixels
+from tests.report.records import bound, write_result
 
 pytestmark = pytest.mark.usefixtures("small_network")
 
@@ -71,17 +72,16 @@ def home(tmp_path_factory):
     run_folder.write_run(whole, config, UNLABELLED, examples)
     np.save(bare / "samples.npy", rng.integers(17, size=(70, 8, 8, 1)).astype(np.int32))
     about = {"step": 7, "num": 70, "steps": 10, "grid": "even", "seed": 0, "label": None}
-    (bare / "samples.json").write_text(json.dumps(about))
+    write_result(bare / "samples.json", about)
     rows = [{"step": i, "loss": 2.0**-i, "grad_norm": 1.0, EVIL: 3.0} for i in range(1, 8)]
     (whole / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    protocol.write_figures(whole, ROWS, PROTOCOL)
+    protocol.write_figures(whole, ROWS, PROTOCOL, "image")
     assert status("eval", whole, "--limit", "8") == 0
     result = json.loads((whole / "eval_limit8.json").read_text())
-    del result["record"]  # the file of an older run
     fewer = {name: 2 * result[name] for name in ("bits_per_dim", "standard_error", "nats")}
     fewer |= {name: result[name][::2] for name in ("times", "steps")}
     fewer |= {"protocol": result["protocol"] | {"steps": 5, "belief": EVIL}}
-    (whole / "eval_steps5_limit8.json").write_text(json.dumps(result | fewer))
+    write_result(whole / "eval_steps5_limit8.json", result | fewer)
     return home
 
 
@@ -256,10 +256,10 @@ def test_samples_are_taken_from_the_folder_where_they_are_of_this_step(whole, tm
     np.save(tmp_path / "samples.npy", x)
     about = {"step": 7, "num": 3, "steps": 10, "grid": "even", "seed": 0, "label": None}
     for change, is_same in (({}, True), ({"step": 6}, False), ({"num": 1}, False), ({"seed": 1}, False)):
-        (tmp_path / "samples.json").write_text(json.dumps(about | change))
+        write_result(tmp_path / "samples.json", about | change)
         stored = folder.read_samples(run, 2)
         assert (stored is not None) == is_same
-    (tmp_path / "samples.json").write_text(json.dumps(about))
+    write_result(tmp_path / "samples.json", about)
     np.testing.assert_array_equal(folder.read_samples(run, 2), x[:2])
     np.save(tmp_path / "samples.npy", x + 1)
     with pytest.raises(UserError, match=r"samples.npy or samples.json is damaged .*: delete both"):
@@ -272,21 +272,21 @@ def test_samples_are_taken_from_the_folder_where_they_are_of_this_step(whole, tm
         ("eval.json", "{", r"eval.json is damaged .*: delete it, `d3pm eval` writes it again"),
         (
             "eval_x.json",
-            '{"step": 7, "times": [1], "bits_per_dim": "1"}',
+            bound(0.5, bits_per_dim="1"),
             "eval_x.json is damaged .*no number",
         ),
-        ("eval.json", '{"step": 7, "times": [1, 2], "steps": [0.1], "bits_per_dim": 1}', "of its terms"),
-        ("eval.json", '{"step": 7, "examples": "3", "bits_per_dim": 1}', "not how many examples"),
-        ("eval.json", '{"step": 7, "times": [1], "bits_per_dim": 1e200}', "no number"),
+        ("eval.json", bound(0.1, times=[1, 2]), "of its terms"),
+        ("eval.json", bound(0.5, examples="3"), "not how many examples"),
+        ("eval.json", bound(0.5, bits_per_dim=1e200), "no number"),
         ("quality_x.json", "{}", "quality_x.json is damaged"),
         (
             "exact_x.json",
-            '{"step": 7, "examples": 3, "seed": 0, "left to right": {}}',
+            {"step": 7, "examples": 3, "seed": 0, "left to right": {}},
             "`d3pm eval --chain-rule` writes it",
         ),
         (
             "exact_x.json",
-            '{"step": 7, "examples": "3", "seed": 0}',
+            {"step": 7, "examples": "3", "seed": 0},
             "exact_x.json is damaged .*not how many examples",
         ),
         ("metrics.jsonl", "{}\n", "line 1 is damaged"),
@@ -294,14 +294,18 @@ def test_samples_are_taken_from_the_folder_where_they_are_of_this_step(whole, tm
 )
 def test_damaged_files_get_one_line(name, content, message, home, tmp_path):
     shutil.copytree(home / "bare", tmp_path / "w")
-    (tmp_path / "w" / name).write_text(content)
+    if isinstance(content, str):
+        (tmp_path / "w" / name).write_text(content)
+    else:
+        write_result(tmp_path / "w" / name, content)
     with pytest.raises(UserError, match=message):
         d3pm_jax.report.write(tmp_path / "w")
     assert not (tmp_path / "w" / "report.html").exists()
 
 
 def test_a_picture_of_quality_is_shown_or_refused(whole, tmp_path):
-    path = protocol.write_figures(tmp_path, {"samples": ROWS["samples"]}, PROTOCOL).with_suffix(".png")
+    written = protocol.write_figures(tmp_path, {"samples": ROWS["samples"]}, PROTOCOL, "image")
+    path = written.with_suffix(".png")
     record = dataclasses.replace(reported(open_run(whole)), quality=protocol.read_figures([tmp_path]))
     assert samples.show_nearest(record) is None
     colours = np.random.default_rng(0).integers(256, size=(4, 6, 3)).astype(np.uint8)
@@ -325,13 +329,11 @@ def test_what_cannot_be_written(whole, tmp_path, capsys):
         d3pm_jax.report.write([])
 
 
-def test_infinite_and_old_bounds(whole, tmp_path):
-    """Null is infinite; files of before there was a protocol have less to tell."""
-    old = {"step": 7, "examples": 3, "seed": 1, "times": [1, 2], "steps": [None, 0.5], "bits_per_dim": None}
-    path = tmp_path / "eval.json"
-    path.write_text(json.dumps(old))
-    bound = measured.parse_record(bounds.EVAL, path, old)
-    record = dataclasses.replace(reported(open_run(whole)), bounds=[bound])
+def test_infinite_bounds(whole, tmp_path):
+    """Null is infinite."""
+    write_result(tmp_path / "eval.json", bound(None, 0.5, seed=1, bits_per_dim=None))
+    run = dataclasses.replace(open_run(whole), workdir=tmp_path)
+    record = dataclasses.replace(reported(open_run(whole)), bounds=folder.read_bounds(run))
     page = Page(figures.tabulate_bounds([record]))
     assert page.inside["td"][:3] == ["eval.json", "infinite", "-"]
     assert page.inside["td"][5:7] == ["7", "2"]
@@ -339,15 +341,6 @@ def test_infinite_and_old_bounds(whole, tmp_path):
         "test bits/dim": "infinite<small>3 examples, 2 steps, seed 1</small>",
         "test nats per example": "-<small>the same 3 examples</small>",
     }
-    older = {name: x for name, x in old.items() if name != "times"} | {"bits_per_dim": 1.5}
-    path.write_text(json.dumps(older))
-    (read_bound,) = folder.read_bounds(dataclasses.replace(record.run, workdir=tmp_path))
-    figure = read_bound.values["bound"]["bits_per_dim"]
-    assert (read_bound.protocol["steps"], read_bound.arrays["bound"]["times"], figure.value) == (
-        2,
-        [1, 2],
-        1.5,
-    )
 
 
 def test_the_sheet_holds_every_frame_in_order():
