@@ -37,6 +37,8 @@ NORMAL = (
     (r"this machine has [\d.]+ [GM]B", "this machine has MEMORY"),
     (r"Written [\d-]+ [\d:]+ UTC", "Written NOW"),
     (r"\.[0-9a-f]{16}\.partial", ".RANDOM.partial"),
+    (r'"commit": "[0-9a-f]{40}"', '"commit": "COMMIT"'),
+    (r'("format\.json": \[\s*)"[0-9a-f]{64}"', r'\1"HASH"'),
 )
 OF_TIME = ("seconds_per_step", "examples_per_second", "waiting", "mfu")  # in metrics.jsonl
 TITLES = ("seconds per step", "examples per second", "share of the time that waits for data")  # in a report

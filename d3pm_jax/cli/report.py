@@ -36,7 +36,7 @@ class ReportCommand:
     own_file: Annotated[Path | None, name_option(name="config", metavar="FILE")] = None
     """only for runs with parts of your own: the Python file that defines them"""
     data_dir: DataFolder = None
-    """the folder where the data lies now; only older runs, which do not describe their data, need it"""
+    """the folder where the data lies now; if it has moved since the training"""
 
 
 def execute(command: ReportCommand, words: list[str]) -> int:

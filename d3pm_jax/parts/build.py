@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
-from flax import nnx
 from flax.errors import FlaxError
 
 from d3pm_jax import kinds, likelihood
@@ -22,7 +21,6 @@ from d3pm_jax.data.conditions import convert_conditions
 from d3pm_jax.errors import UserError, as_user_error, one_line
 from d3pm_jax.machine import cluster
 from d3pm_jax.machine.devices import mesh_of, replicated_sharding, state_sharding
-from d3pm_jax.models.variables import name_leaves, split_variables
 from d3pm_jax.parts import splits
 from d3pm_jax.parts.classifier import Classifier, make_classifier
 from d3pm_jax.parts.diffusion import Diffusion, make_diffusion
@@ -385,7 +383,7 @@ def restore_state(workdir: Path, parts: Parts, step: int | None = None) -> Parts
         return step
 
     try:
-        state = _restore_new_or_old(folder, cluster.run_on_first(find_step), parts)
+        state = checkpoint.restore_state(folder, cluster.run_on_first(find_step), parts.state)
     except checkpoint.CheckpointGone:
         # A training that still runs deletes its older checkpoints, and may do so between the choice of the
         # newest one and its reading: there is a newer one by now. With several processes the others may have
@@ -394,45 +392,6 @@ def restore_state(workdir: Path, parts: Parts, step: int | None = None) -> Parts
             raise
         return restore_state(workdir, parts)
     return dataclasses.replace(parts, state=state)
-
-
-def _restore_new_or_old(folder: Path, step: int, parts: Parts) -> TrainState:
-    """Restores the state of a step, also of a run that is older than buffers and trained them as parameters.
-
-    The moments that its optimizer has of buffers are dropped.
-    """
-    _, buffers = split_variables(parts.state.params)
-    try:
-        return checkpoint.restore_state(folder, step, parts.state)
-    except UserError as error:
-        if buffers is None or isinstance(error, checkpoint.CheckpointGone):
-            raise
-        older = dataclasses.replace(parts.state, opt_state=_moments_of_all(parts))
-        try:
-            state = checkpoint.restore_state(folder, step, older)
-        except UserError:
-            # It is of another network altogether, as the first error says.
-            raise error from None
-
-    def keep_params(moments: Any) -> Any:
-        if isinstance(moments, nnx.State):
-            return nnx.filter_state(moments, nnx.Param)
-        return moments
-
-    opt_state = jax.tree.map(keep_params, state.opt_state, is_leaf=lambda x: isinstance(x, nnx.State))
-    if cluster.is_first():
-        names = ", ".join(name_leaves(buffers))
-        print(
-            f"note: {names} are not parameters: the state of the optimizer for them is dropped",
-            file=sys.stderr,
-        )
-    return dataclasses.replace(state, opt_state=opt_state)
-
-
-def _moments_of_all(parts: Parts) -> Any:
-    """Returns the shapes of the state of an optimizer that has moments of buffers too."""
-    shapes = jax.eval_shape(build_optimizer(parts.config.optimizer).init, parts.state.params)
-    return jax.tree.map(lambda leaf: leaf.update(sharding=state_sharding(parts.mesh, leaf.shape)), shapes)
 
 
 def make_caption(workdir: Path, parts: Parts, step: int) -> str:

@@ -210,7 +210,7 @@ def _load_network(file: Path) -> _Loaded:
         head = config_io.part_from_json(config["head"])
         description = run_folder.description_from_json(texts["data"].encode())
         classes = getattr(model, "classes", description.classes)
-        rate = config.get("train", {}).get("drop_condition", 0.0)  # older files, and imported ones, have none
+        rate = config.get("train", {}).get("drop_condition", 0.0)  # a file of `d3pm import` has none
         dropping = make_dropping(rate, classes, description)
         num_labels, condition_shape = sizes_of_inputs(classes, description, dropping)
         spec = Spec(

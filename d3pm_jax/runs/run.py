@@ -14,7 +14,7 @@ from d3pm_jax import likelihood
 from d3pm_jax.checks.arrays import describe
 from d3pm_jax.config import Config, from_data
 from d3pm_jax.config.checks import Count, check_number
-from d3pm_jax.config.data import describe_data, move_data
+from d3pm_jax.config.data import move_data
 from d3pm_jax.config.io import check_config_type
 from d3pm_jax.data import ArraySource, read_batch
 from d3pm_jax.errors import UserError, one_line
@@ -498,7 +498,7 @@ def train(
     An interrupt is taken after the step that runs: it is saved, and the run of that step is returned.
 
     Args:
-        config: of the run; when resuming it must be that of the run, but for `runs.run_folder.may_change`.
+        config: of the run; when resuming it must be that of the run, but for `run_folder.may_change`.
         workdir: where everything is written.
         resume: go on with the run in the folder.
         start: a run whose averaged weights the new one begins with, as its weights and as their average;
@@ -573,12 +573,7 @@ def open_run(
         config = dataclasses.replace(config, data=move_data(config.data, str(data_dir)))
     use_all_cores(batch_size)
 
-    # Folders of older runs have no description of their data, which has to be there then.
     description = run_folder.read_description(workdir)
-    if description is None:
-        if data_dir is None:
-            config.data.check_kept()
-        description = describe_data(config.data)
     parts = build.build(config, description, steps, mesh_of(config.mesh.fsdp, asked=False))
     build.warn_of_free_mask(parts)
     return Run(workdir, build.restore_state(workdir, parts, step))

@@ -1,8 +1,8 @@
 """One manifest of hashes for the files that say what a run is; each is compared with it when it is read.
 
 While files are replaced, the manifest holds the hashes of before and after: whenever the process is killed,
-every file is one of the two. A run of before there were manifests, or whose manifest the user deleted to have
-a change accepted, has none; it opens, and the next `--resume` writes one.
+every file is one of the two. A run whose manifest the user deleted, to have a change accepted, opens without
+it, and the next `--resume` writes it.
 """
 
 import hashlib
@@ -85,7 +85,7 @@ def _read_and_compare(workdir: Path, name: str, cure: str) -> bytes | None:
             raise UserError(f"{path} is missing: {cure}")
         return None
 
-    # Without a manifest nothing is compared: the run is older than manifests, or its user trusts the folder.
+    # Without a manifest nothing is compared: the user trusts the folder.
     if manifest is not None and hash_of(content) not in hashes:
         reason = "is not what was written" if hashes else f"is not in {MANIFEST}"
         raise UserError(f"{path} {reason}: {cure}; if you changed it yourself, delete {workdir / MANIFEST}")

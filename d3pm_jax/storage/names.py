@@ -6,6 +6,8 @@ CONFIG = "config.json"
 CONFIG_COPY = "config.py"
 # The folder that relative paths in the config start from, and hashes of the files that its fields name.
 FILES = "files.json"
+# The number of the format of all these files, and the version that wrote them.
+FORMAT = "format.json"
 DESCRIPTION = "description.json"
 EXAMPLES = "examples.npy"
 # The conditions of these examples, where the data has any.

@@ -20,7 +20,7 @@ from d3pm_jax.data import Description
 from d3pm_jax.data.digests import hash_content, split_digest
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.files import parse_json
-from d3pm_jax.storage import checkpoint, lock, manifest, names
+from d3pm_jax.storage import checkpoint, lock, manifest, names, run_format
 from d3pm_jax.storage.names import (
     CHECKPOINTS,
     CONDITIONS,
@@ -35,7 +35,7 @@ from d3pm_jax.storage.names import (
 NUM_EXAMPLES = 64
 # The files of results, of which a report shows those of its step.
 RESULT = re.compile(rf"({'|'.join(names.RESULTS)})(_.*)?\.json")
-FILES = (CONFIG, CONFIG_COPY, names.FILES, DESCRIPTION, EXAMPLES, CONDITIONS, LABELS)
+FILES = (CONFIG, CONFIG_COPY, names.FORMAT, names.FILES, DESCRIPTION, EXAMPLES, CONDITIONS, LABELS)
 REWRITE = "restore it, or without it resume the run with its data, which writes it again"
 
 Content = TypeVar("Content")
@@ -63,7 +63,8 @@ def read_config(workdir: Path | str, user_config: Path | Config | None = None) -
     path = workdir / CONFIG
     if not path.is_file():
         raise UserError(f"{workdir} holds no run (no {CONFIG}): pass the --workdir of a `d3pm train`")
-    cure = "restore it, or start again in a new workdir"
+    run_format.check_format(workdir)
+    cure = run_format.CURE
     try:
         tree = parse_json(manifest.read_checked_file(workdir, CONFIG, cure) or b"")
     except (OSError, ValueError) as error:
@@ -89,10 +90,7 @@ def read_config(workdir: Path | str, user_config: Path | Config | None = None) -
 
     # A project that was moved has its files at the same relative paths. From another folder they are where
     # they were.
-    files = read_files(workdir)
-    if files is None:
-        return config
-    return config_io.find_paths(config, (Path.cwd(), files.directory))
+    return config_io.find_paths(config, (Path.cwd(), read_files(workdir).directory))
 
 
 def _describe_file(path: Path) -> str:
@@ -148,8 +146,8 @@ def _load_own_parts(workdir: Path, user_config: Path | Config) -> Mapping[str, t
     file = config_io.own_file(user_config) if isinstance(user_config, Config) else user_config
     copy = workdir / CONFIG_COPY
 
-    # A run of before there were manifests is held to the copy itself. Where there is neither, nothing says
-    # what the file was.
+    # Without a manifest the file is held to the copy itself. Where there is neither, nothing says what it
+    # was.
     hashes = (manifest.read_manifest(workdir) or {}).get(CONFIG_COPY)
     if hashes is None and copy.is_file():
         hashes = [manifest.hash_of(copy.read_bytes())]
@@ -169,13 +167,16 @@ def _load_own_parts(workdir: Path, user_config: Path | Config) -> Mapping[str, t
     return config_io.own_parts(config_io.load_module(user_config))
 
 
-def read_description(workdir: Path) -> Description | None:
-    """Reads the description of a run's data; None in an older run, which has none.
+def read_description(workdir: Path) -> Description:
+    """Reads the description of a run's data.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: it is missing, or cannot be read.
     """
-    return _read_and_load(workdir, DESCRIPTION, description_from_json)
+    description = _read_and_load(workdir, DESCRIPTION, description_from_json)
+    if description is None:
+        raise UserError(f"{workdir / DESCRIPTION} is missing: {REWRITE}")
+    return description
 
 
 class Files(NamedTuple):
@@ -187,11 +188,11 @@ class Files(NamedTuple):
     """of files but for data, by the dotted name of their field"""
 
 
-def read_files(workdir: Path) -> Files | None:
-    """Reads where the files of a run's config lie, and their hashes; None in an older run, which has neither.
+def read_files(workdir: Path) -> Files:
+    """Reads where the files of a run's config lie, and their hashes.
 
     Raises:
-        UserError: they cannot be read.
+        UserError: this is missing, or cannot be read.
     """
 
     def load(content: bytes) -> Files:
@@ -202,23 +203,28 @@ def read_files(workdir: Path) -> Files | None:
             raise ValueError("it names no folder, or holds no hashes")
         return Files(Path(directory), hashes)
 
-    return _read_and_load(workdir, names.FILES, load)
+    files = _read_and_load(workdir, names.FILES, load, run_format.CURE)
+    if files is None:
+        raise UserError(f"{workdir / names.FILES} is missing: {run_format.CURE}")
+    return files
 
 
-def _read_and_load(workdir: Path, name: str, load: Callable[[bytes], Content]) -> Content | None:
+def _read_and_load(
+    workdir: Path, name: str, load: Callable[[bytes], Content], cure: str = REWRITE
+) -> Content | None:
     """Reads a file of a run and returns what `load` makes of it; None where there is none.
 
     Raises:
         UserError: it is damaged.
     """
-    content = manifest.read_checked_file(workdir, name, REWRITE)
+    content = manifest.read_checked_file(workdir, name, cure)
     if content is None:
         return None
     try:
         return load(content)
     except Exception as error:
         # NumPy reads the header of an array with the parser of Python, which raises errors of many classes.
-        raise UserError(f"{workdir / name} cannot be read ({one_line(error)}): {REWRITE}") from error
+        raise UserError(f"{workdir / name} cannot be read ({one_line(error)}): {cure}") from error
 
 
 def check_description(workdir: Path, description: Description) -> None:
@@ -228,15 +234,13 @@ def check_description(workdir: Path, description: Description) -> None:
         workdir: of the run.
         description: of the data to go on with.
     """
-    # A run of before there were descriptions has none, and one that was deleted is written again.
+    # One that was deleted is written again.
     if not (workdir / DESCRIPTION).is_file():
         return
     saved = read_description(workdir)
     check_digest(workdir, description, saved)
-    if saved is None:
-        return
     for field in dataclasses.fields(Description):
-        # A run of before there were digests gets that of its data when it goes on.
+        # A run without a digest gets that of its data when it goes on.
         if field.name == "digest":
             continue
         value = getattr(description, field.name)
@@ -248,15 +252,15 @@ def check_description(workdir: Path, description: Description) -> None:
             )
 
 
-def check_digest(workdir: Path, description: Description, saved: Description | None) -> None:
+def check_digest(workdir: Path, description: Description, saved: Description) -> None:
     """Raises UserError where the content of a run's data has changed.
 
     Args:
         workdir: of the run.
         description: of the data now.
-        saved: of the data when the run began; None where that is not known, or it has no hash.
+        saved: of the data when the run began.
     """
-    if saved is None or saved.digest is None or saved.digest == description.digest:
+    if saved.digest is None or saved.digest == description.digest:
         return
     if saved.symbols is not None:
         raise UserError(
@@ -402,6 +406,7 @@ def _make_contents(
     if config_file is not None:
         contents[CONFIG_COPY] = config_file.read_bytes()
     files = {"directory": str(Path.cwd()), "hashes": _hash_files(config)}
+    contents[names.FORMAT] = run_format.dump_format()
     contents[names.FILES] = json.dumps(files, indent=1).encode()
     contents[DESCRIPTION] = json.dumps(dataclasses.asdict(description), indent=2).encode()
     example_inputs = example_inputs or {}

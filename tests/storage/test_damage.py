@@ -30,7 +30,10 @@ from d3pm_jax.weights import twin
 from tests import tiny
 from tests.forked import Fork
 
-EVERY_BYTE = ("config.json", "description.json", "manifest.json", "metrics.jsonl", "weights.safetensors")
+EVERY_BYTE = (
+    *("config.json", "format.json", "description.json", "manifest.json"),
+    *("metrics.jsonl", "weights.safetensors"),
+)
 STRIDES = [pytest.param(499, id="some"), pytest.param(1, id="all", marks=pytest.mark.slow)]
 
 
@@ -65,9 +68,9 @@ def opened(workdir, parts):
     """All that commands read of a run."""
     config = read_config(workdir)
     description = read_description(workdir)
-    examples = read_examples(workdir, description or tiny.DIGITS)
+    examples = read_examples(workdir, description)
     state = build.restore_state(workdir, parts, 2).state  # without a number the one before it is taken
-    return config, description or tiny.DIGITS, examples, [np.asarray(x) for x in jax.tree.leaves(state)]
+    return config, description, examples, [np.asarray(x) for x in jax.tree.leaves(state)]
 
 
 def imported(workdir, parts):
@@ -158,9 +161,8 @@ def counts(read, workdir, parts, files, stride):
 def test_no_byte_of_a_run_changes_it_silently(stride, saved, parts, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(saved, workdir)
-    files = [
-        workdir / name for name in ("config.json", "description.json", "examples.npy", manifest.MANIFEST)
-    ]
+    names = ("config.json", "format.json", "description.json", "examples.npy", manifest.MANIFEST)
+    files = [workdir / name for name in names]
     files += [x for x in (workdir / CHECKPOINTS / "2").rglob("*") if x.is_file() and x.stat().st_size < 9000]
     outcomes = counts(opened, workdir, parts, files, stride)
     print(f"{len(files)} files of a run: {dict(outcomes)}")
@@ -173,6 +175,8 @@ def test_no_byte_of_a_run_changes_it_silently(stride, saved, parts, tmp_path):
     [
         ("description.json", "is missing: restore it, or without it resume the run with its data"),
         ("examples.npy", "is missing: restore it, or without it resume the run with its data"),
+        ("format.json", "is missing: restore it, or start again in a new workdir"),
+        ("files.json", "is missing: restore it, or start again in a new workdir"),
         ("config.json", "holds no run"),
     ],
 )
@@ -218,11 +222,11 @@ def test_no_byte_of_exported_weights_changes_them_silently(stride, saved, parts,
 
 @pytest.mark.parametrize("stride", STRIDES)
 def test_files_without_hashes_and_metrics_end_in_no_traceback(stride, saved, parts, tmp_path):
-    """A run of before there were manifests is still read against its types; a digit may change."""
+    """Without a manifest a run is still read against its types; a digit may change."""
     workdir = tmp_path / "run"
     shutil.copytree(saved, workdir)
     (workdir / manifest.MANIFEST).unlink()
-    files = [workdir / name for name in ("config.json", "description.json", "examples.npy")]
+    files = [workdir / name for name in ("config.json", "format.json", "description.json", "examples.npy")]
     outcomes = counts(opened, workdir, parts, files, stride)
     print(f"a run without a manifest: {dict(outcomes)}")
     assert outcomes["refused"] > outcomes["silent"]

@@ -68,11 +68,11 @@ def test_a_kill_at_any_point_leaves_a_run_that_opens_or_none(before, tmp_path, m
         assert read_config(workdir) == NEW
         if whole:
             break
-    assert n == 6
+    assert n == 7
     if before == "nothing":
         assert steps_left == [99, 99]
     else:
-        assert steps_left == [20, 20, 20, 20, 20, 99, 99]
+        assert steps_left == [20, 20, 20, 20, 20, 20, 99, 99]
     assert {len(hashes) for hashes in manifest.read_manifest(workdir).values()} == {1}
 
 
