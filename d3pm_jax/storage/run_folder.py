@@ -90,7 +90,8 @@ def read_config(workdir: Path | str, user_config: Path | Config | None = None) -
 
     # A project that was moved has its files at the same relative paths. From another folder they are where
     # they were.
-    return config_io.find_paths(config, (Path.cwd(), read_files(workdir).directory))
+    files = read_files(workdir)
+    return config_io.find_paths(config, (Path.cwd(), files.directory))
 
 
 def _describe_file(path: Path) -> str:
