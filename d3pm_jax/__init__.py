@@ -55,7 +55,7 @@ from d3pm_jax.processes import (
     respace,
     uniform,
 )
-from d3pm_jax.sampling import ancestral, sample
+from d3pm_jax.sampling import Denoiser, sample
 from d3pm_jax.schedules import (
     cosine,
     cosine_squared,
@@ -72,9 +72,9 @@ from d3pm_jax.timesteps import low_discrepancy
 __version__ = "0.2.0"
 
 __all__ = [
+    "Denoiser",
     "absorbing",
     "all_t_bound",
-    "ancestral",
     "autoregressive",
     "banded",
     "bits_per_dim",

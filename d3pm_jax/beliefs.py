@@ -16,8 +16,10 @@ from typing import Any, Literal
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from d3pm_jax import numerics
 from d3pm_jax.checks import CATEGORIES, declared, steps
 from d3pm_jax.processes.base import Process, promote
+from d3pm_jax.processes.tables import expand_trailing
 
 # What logits of x_0 are. "d3pm" is as published: the leave-one-out posterior in the reverse step, and the
 # denoiser in the cross entropy. "official" is the same with the rule of the official code at t = 1, which
@@ -67,6 +69,79 @@ def to_leave_one_out(
     # Without this the `where` below would hide the NaN of inf - inf in the value, but not in the gradient.
     evidence = jnp.where(impossible, 0.0, evidence)
     return jnp.where(impossible, -jnp.inf, promote(process, logits_denoiser) - evidence)
+
+
+@declared(xt=CATEGORIES, t=steps(0))
+def denoiser_of(
+    process: Process,
+    logits: Float[Array, "*S K"],
+    xt: Int[Array, "*S"],
+    t: Int[Array, "..."],
+    belief: Belief,
+) -> Float[Array, "*S K"]:
+    """log p(x_0 | x_t), normalised, of logits with a belief.
+
+    "d3pm" counts as leave-one-out, and so does "official" but at t = 1, where it takes the logits for
+    p(x_0 | x_1) themselves.
+    """
+    if belief == "denoiser":
+        return numerics.log_normalize(promote(process, logits))
+    converted = to_denoiser(process, logits, xt, t)
+    if belief == "official":
+        converted = jnp.where(_is_first_step(t, xt.shape), promote(process, logits), converted)
+    return numerics.log_normalize(converted)
+
+
+@declared(xt=CATEGORIES, t=steps(0))
+def leave_one_out_of(
+    process: Process,
+    logits: Float[Array, "*S K"],
+    xt: Int[Array, "*S"],
+    t: Int[Array, "..."],
+    belief: Belief,
+) -> Float[Array, "*S K"]:
+    """Returns leave-one-out logits of logits with a belief; see `denoiser_of`."""
+    if belief == "denoiser":
+        return to_leave_one_out(process, logits, xt, t)
+    if belief == "official":
+        at_first = to_leave_one_out(process, logits, xt, t)
+        return jnp.where(_is_first_step(t, xt.shape), at_first, promote(process, logits))
+    return logits
+
+
+# What logits are once they do not count x_t as evidence.
+WITHOUT_EVIDENCE: dict[Belief, Belief] = {
+    "d3pm": "d3pm",
+    "official": "official",
+    "leave_one_out": "leave_one_out",
+    "denoiser": "leave_one_out",
+}
+
+
+@declared(xt=CATEGORIES, t=steps(0))
+def strip_evidence(
+    process: Process,
+    logits: Float[Array, "*S K"],
+    xt: Int[Array, "*S"],
+    t: Int[Array, "..."],
+    belief: Belief,
+) -> Float[Array, "*S K"]:
+    """Returns logits that do not count x_t as evidence: of a denoiser `to_leave_one_out`, others as they are.
+
+    Args:
+        process: the forward process.
+        logits: of x_0.
+        xt: categories.
+        t: steps 0..T.
+        belief: what the logits are; they then are `WITHOUT_EVIDENCE` of it.
+    """
+    if belief == "denoiser":
+        return to_leave_one_out(process, logits, xt, t)
+    return logits
+
+
+def _is_first_step(t: Array, shape: tuple[int, ...]) -> Array:
+    return expand_trailing(t, shape)[..., None] == 1
 
 
 def with_belief(belief: Belief, f: Callable[..., Any]) -> Callable[..., Any]:

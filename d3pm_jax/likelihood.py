@@ -30,7 +30,7 @@ from d3pm_jax.losses import posterior_kl, prior_kl
 from d3pm_jax.numerics.logspace import at_least_float32
 from d3pm_jax.posteriors import q_sample
 from d3pm_jax.processes.base import Process
-from d3pm_jax.sampling.denoise import CURE_OF_LOGITS, Denoise
+from d3pm_jax.sampling.network import CURE_OF_LOGITS, Network
 from d3pm_jax.sampling.noise import Noise, per_example
 
 # What a step costs, such as `posterior_kl`.
@@ -60,7 +60,7 @@ class Bound(NamedTuple):
 
 @declared(x0=CATEGORIES, noise=NOISE, weight=at_least(0))
 def all_t_bound(
-    denoise: Denoise,
+    denoise: Network,
     process: Process,
     x0: Int[Array, " B *S"],
     noise: Noise,
@@ -99,7 +99,7 @@ def all_t_bound(
 @declared(x0=CATEGORIES, index=INDEX, weight=at_least(0))
 def estimate_bound(
     key: Key[Array, ""],
-    denoise: Denoise,
+    denoise: Network,
     process: Process,
     x0: Int[Array, " B *S"],
     index: Int[Array, " B"],
@@ -122,7 +122,7 @@ def estimate_bound(
 
 @declared(x0=CATEGORIES, u=NOISE, noise=NOISE, weight=at_least(0))
 def strata_bound(
-    denoise: Denoise,
+    denoise: Network,
     process: Process,
     x0: Int[Array, " B *S"],
     u: Float[Array, "n B"],
@@ -164,7 +164,7 @@ def strata_bound(
 @declared(x0=CATEGORIES, index=INDEX, n=PART_OF_STEPS, weight=at_least(0))
 def stratified_bound(
     key: Key[Array, ""],
-    denoise: Denoise,
+    denoise: Network,
     process: Process,
     x0: Int[Array, " B *S"],
     index: Int[Array, " B"],

@@ -96,6 +96,16 @@ def _read_shape_of_array(annotation: Any) -> Shape | None:
     return parse_shape(annotation.dim_str.strip())
 
 
+def read_tuple(annotation: Any) -> Any:
+    """Returns the class of a named tuple that has an array for its first field, or None."""
+    for option in list_options(annotation):
+        if hasattr(option, "_fields"):
+            first = next(iter(typing.get_type_hints(option).values()))
+            if read_annotation(first).shape is not None:
+                return option
+    return None
+
+
 def is_callback(annotation: Any) -> bool:
     """Tells whether an argument of this annotation is a function that the kernel calls."""
     if typing.get_origin(annotation) is typing.Annotated:
@@ -228,5 +238,8 @@ def _check_instance(name: str, x: Any, cls: type) -> Any:
         type_name = "string" if cls is str else cls.__name__
         # A process of a config only describes one.
         cure = ": pass what its build() returns" if callable(getattr(x, "build", None)) else ""
+        fields = getattr(cls, "_fields", ())
+        if fields:
+            cure = f": pass {cls.__name__}({', '.join(fields)})"
         raise TypeError(f"{name} is {describe(x)}, expected a {type_name}{cure}")
     return x

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import typing
 from collections.abc import Callable
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
@@ -12,6 +13,7 @@ from d3pm_jax.checks.annotations import (
     is_callback,
     read_annotation,
     read_shape,
+    read_tuple,
 )
 from d3pm_jax.checks.callbacks import Callback, call_collecting, check_returns, read_callback
 from d3pm_jax.checks.depth import ALL, CALLED, NOTHING, depth, is_declared
@@ -20,6 +22,9 @@ from d3pm_jax.checks.shapes import AxisSize, Sizes, bind_shape
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+# The names of arguments that know K, T and other ends of ranges.
+OWNERS = ("self", "process", "denoiser", "history")
 
 
 class Declaration(NamedTuple):
@@ -33,6 +38,7 @@ class Declaration(NamedTuple):
     known_ends: frozenset[str]  # which ones it may know, such as K and T
     results: ResultShape
     default_callbacks: dict[str, Callable]  # the defaults of arguments that are called
+    tuples: dict[str, type]  # of arguments that are named tuples of arrays, which are checked one by one
 
 
 def declared(**ranges: AllowedRange) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -47,8 +53,15 @@ def declared(**ranges: AllowedRange) -> Callable[[Callable[P, R]], Callable[P, R
         parameters = signature.parameters
         missing = ranges.keys() - parameters.keys()
         assert not missing, f"{f.__name__} has no {missing}"
-        expected = {name: read_annotation(parameter.annotation) for name, parameter in parameters.items()}
-        process = next((name for name in parameters if name in ("self", "process", "history")), None)
+        tuples = {name: read_tuple(x.annotation) for name, x in parameters.items()}
+        tuples = {name: x for name, x in tuples.items() if x is not None}
+        expected = {}
+        for name, parameter in parameters.items():
+            expected[name] = read_annotation(parameter.annotation)
+            if name in tuples:
+                fields = typing.get_type_hints(tuples[name], include_extras=True)
+                expected |= {f"{name}.{field}": read_annotation(hint) for field, hint in fields.items()}
+        process = next((name for name in parameters if name in OWNERS), None)
         _check_order_of_prefixes(f.__name__, expected)
         results = read_shape(signature.return_annotation)
         defaults = {name: x.default for name, x in parameters.items() if x.default is not x.empty}
@@ -58,13 +71,18 @@ def declared(**ranges: AllowedRange) -> Callable[[Callable[P, R]], Callable[P, R
             callback = read_callback(parameter.annotation, ranges.get(name))
             if callback is not None:
                 callbacks[name] = callback
-        allowed = {name: x for name, x in ranges.items() if name not in callbacks}
+        allowed = {name: x for name, x in ranges.items() if name not in callbacks and name not in tuples}
+        for name in ranges.keys() & tuples.keys():
+            # Of a named tuple it is the first array.
+            allowed[f"{name}.{tuples[name]._fields[0]}"] = ranges[name]  # pyright: ignore[reportAttributeAccessIssue]
         late = {}
         if process is None and not _has_K(expected):
             late = {name: x for name, x in allowed.items() if x.high == "K"}
         allowed = {name: x for name, x in allowed.items() if name not in late}
         known_ends = frozenset({"K", "T"} | {x.high for x in ranges.values() if isinstance(x.high, str)})
-        declaration = Declaration(expected, allowed, late, callbacks, process, known_ends, results, functions)
+        declaration = Declaration(
+            expected, allowed, late, callbacks, process, known_ends, results, functions, tuples
+        )
         return _check_calls(f, declaration)
 
     return decorate
@@ -86,7 +104,7 @@ def like(declared_function: Callable, f: Callable[P, R]) -> Callable[P, R]:
 def _check_calls(f: Callable[P, R], declaration: Declaration) -> Callable[P, R]:
     # Pyright knows the arguments of f as P alone, and would refuse those that were checked.
     function: Callable[..., R] = f
-    names = tuple(declaration.expected)
+    names = tuple(name for name in declaration.expected if "." not in name)
 
     @functools.wraps(f)
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -102,6 +120,10 @@ def _check_calls(f: Callable[P, R], declaration: Declaration) -> Callable[P, R]:
         # such as a term of the bound, is made a callback: it is called with the logits of a network.
         passed = dict(zip(positional, args, strict=True))
         values: dict[str, Any] = {**declaration.default_callbacks, **passed, **kwargs}
+        tuples = {name: values[name] for name in declaration.tuples if values.get(name) is not None}
+        for name, fields in tuples.items():
+            if isinstance(fields, declaration.tuples[name]):
+                values |= {f"{name}.{field}": x for field, x in fields._asdict().items()}
         sizes = _check_types_and_shapes(declaration, values)
         if current_depth == CALLED:
             # Without its end the range of times is not checked.
@@ -117,6 +139,10 @@ def _check_calls(f: Callable[P, R], declaration: Declaration) -> Callable[P, R]:
         for name, x in values.items():
             if declaration.expected[name].entry_type is not None and hasattr(x, "dtype"):
                 values[name] = to_jax(x, declaration.allowed.get(name))
+        for name, fields in tuples.items():
+            values[name] = fields._replace(
+                **{field: values.pop(f"{name}.{field}") for field in fields._fields}
+            )
 
         checked_args = [values[name] for name in positional]
         checked_kwargs = {name: x for name, x in values.items() if name not in positional}
@@ -176,7 +202,7 @@ def _check_types_and_shapes(declaration: Declaration, values: dict[str, Any]) ->
         # K and T of the process are those of all arrays, whatever was read from arrays before. Arguments K
         # and T only count where nothing has said them yet.
         if name == declaration.process:
-            owner = "the process" if name in ("self", "process") else name
+            owner = name if name == "history" else "the process"
             for axis in declaration.known_ends:
                 size = getattr(x, axis, None)
                 if size is not None:

@@ -12,13 +12,13 @@ from d3pm_jax import likelihood, losses
 from d3pm_jax.checks import declared
 from d3pm_jax.posteriors import q_sample
 from d3pm_jax.processes import Process, respace
-from d3pm_jax.sampling import Denoise
+from d3pm_jax.sampling.network import Network
 from d3pm_jax.sampling.noise import per_example
 
 
 @declared()
 def jump_costs(
-    denoise: Denoise,
+    denoise: Network,
     process: Process,
     x0: Int[Array, " B *S"] | np.ndarray,
     times: Sequence[int],

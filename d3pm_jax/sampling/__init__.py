@@ -1,50 +1,51 @@
-"""Runs reverse chains: noise by example, the loop, samplers put together from slots, grids of fewer steps."""
+"""Draws samples: what a network believes, steps and samplers of them, chains, guidance, selection, grids."""
 
-from d3pm_jax.sampling import correctors, guidance, laws, named, places, steering, transitions
-from d3pm_jax.sampling.ancestral import Reverse, ancestral, sample
+from d3pm_jax.sampling import correctors, guidance, laws, named, places, steering, steps, transitions
 from d3pm_jax.sampling.chain import Chain, Row
-from d3pm_jax.sampling.denoise import Denoise
-from d3pm_jax.sampling.editing import edit, run_edit
+from d3pm_jax.sampling.denoiser import Answer, Denoiser
 from d3pm_jax.sampling.grids import best_grid, even_grid
-from d3pm_jax.sampling.infilling import infill, sample_infill
+from d3pm_jax.sampling.network import Guided
 from d3pm_jax.sampling.noise import Noise, Streams, per_example
-from d3pm_jax.sampling.sampler import Sampler, Seen, make_plan, run_sampler, sample_by, watch_sampler
+from d3pm_jax.sampling.plans import make_plan
+from d3pm_jax.sampling.run import PartWay, Seen, run, sample
+from d3pm_jax.sampling.sampler import Sampler
 from d3pm_jax.sampling.shaping import Shaping
-from d3pm_jax.sampling.steering import Best, Steered, best_of, run_steered, steer
+from d3pm_jax.sampling.steering import Best, Steered, best_of, steer
+from d3pm_jax.sampling.steps import Known, LawStep, Step, Taken, View
 
 __all__ = [
+    "Answer",
     "Best",
     "Chain",
-    "Denoise",
+    "Denoiser",
+    "Guided",
+    "Known",
+    "LawStep",
     "Noise",
-    "Reverse",
+    "PartWay",
     "Row",
     "Sampler",
     "Seen",
     "Shaping",
     "Steered",
+    "Step",
     "Streams",
-    "ancestral",
+    "Taken",
+    "View",
     "best_grid",
     "best_of",
     "correctors",
-    "edit",
     "even_grid",
     "guidance",
-    "infill",
     "laws",
     "make_plan",
     "named",
     "per_example",
     "places",
-    "run_edit",
-    "run_sampler",
-    "run_steered",
+    "run",
     "sample",
-    "sample_by",
-    "sample_infill",
     "steer",
     "steering",
+    "steps",
     "transitions",
-    "watch_sampler",
 ]

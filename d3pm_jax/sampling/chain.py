@@ -47,6 +47,7 @@ class Chain(NamedTuple):
     failed_at: Int[Array, ""]  # the first row with nothing to draw from (NaN logits, say); 0 if none
     calls: Int[Array, " B"]  # calls of the network that each example would need alone
     program_calls: Int[Array, ""]  # calls that were made, of all examples at once
+    seen: Any = None  # what rows handed out, N of each beside each other
 
 
 def plan_levels(levels: Sequence[int]) -> tuple[Row, ...]:
@@ -65,7 +66,7 @@ def run_plan(
     x: Int[Array, " B *S"],
     memory: dict[str, Array],
     record: Sequence[int] = (),
-) -> tuple[Chain, Any]:
+) -> Chain:
     """state, seen = step(state, row) for each row of a plan.
 
     Args:
@@ -76,7 +77,7 @@ def run_plan(
         record: the numbers of rows left, in 0..N, whose x to return.
 
     Returns:
-        A `Chain`, and what the rows saw, beside each other: None where steps hand out nothing.
+        A `Chain`, with what the steps handed out.
 
     Raises:
         ValueError: a recorded number is outside 0..N.
@@ -101,7 +102,7 @@ def run_plan(
     start = State(x, memory, jnp.zeros(x.shape[:1], jnp.int32), zero)
     rows = Row(*(jnp.asarray(column, jnp.int32) for column in zip(*plan, strict=True)))
     (state, states, failed_at), seen = lax.scan(body, (start, states, zero), rows)
-    return Chain(state.x, states, failed_at, state.calls, state.program_calls), seen
+    return Chain(state.x, states, failed_at, state.calls, state.program_calls, seen)
 
 
 def with_calls(chain: Chain, calls: int) -> Chain:
@@ -133,5 +134,5 @@ def run_chain(step: ReverseStep, T: int, xT: Int[Array, " B *S"], record: Sequen
     def take_row(state: State, row: Row) -> tuple[State, None]:
         return state._replace(x=step(state.x, row.t)), None
 
-    chain, _ = run_plan(take_row, plan_levels(range(T, -1, -1)), xT, {}, record)
+    chain = run_plan(take_row, plan_levels(range(T, -1, -1)), xT, {}, record)
     return with_calls(chain, T)

@@ -3,21 +3,21 @@
 import abc
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Int
 
 from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.processes.base import Process, check_elementwise
 from d3pm_jax.sampling import laws
+from d3pm_jax.sampling.chain import Row
 from d3pm_jax.sampling.fields import check_fields
+from d3pm_jax.sampling.network import Guided
 from d3pm_jax.sampling.noise import CORRECTOR
-from d3pm_jax.sampling.transitions import Leap, Transition
-
-# (x, t [B]) -> leave-one-out logits of x_0 [B, *S, K]: a call of the network
-CallNetwork = Callable[[Array, Array], Array]
+from d3pm_jax.sampling.steps import LawStep, Memory, Step, Taken, View, in_line
+from d3pm_jax.sampling.transitions import Bayes
 
 
 def _check_moves(moves: int) -> None:
@@ -30,51 +30,17 @@ class Corrector(abc.ABC):
 
     moves: int
 
-    def check(self, process: Process, transition: Transition) -> None:
-        """Raises ValueError for a process or a transition that it is not for."""
+    def check(self, process: Process, step: LawStep) -> None:
+        """Raises ValueError for a process, or a step between the levels, that it is not for."""
 
     @abc.abstractmethod
-    def move(
-        self,
-        call: CallNetwork,
-        process: Process,
-        transition: Transition,
-        x: Int[Array, " B *S"],
-        t: Int[Array, " B"],
-        may_change: Bool[Array, " B *S"],
-        noise: Callable[[int], Float[Array, " B *S"]],
-    ) -> Int[Array, " B *S"]:
-        """Moves once.
+    def move(self, view: View, step: LawStep) -> Int[Array, " B *S"]:
+        """Returns where x is after a move.
 
         Args:
-            call: the network, on leave-one-out logits.
-            process: the forward process.
-            transition: of the sampler.
-            x: where it is.
-            t: the level.
-            may_change: the places that may move.
-            noise: of this move, by its streams 0 and 1.
+            view: of x at the level t, with the noise of this move in its streams 0 and 1.
+            step: what moves between the levels.
         """
-
-    def correct(
-        self,
-        call: CallNetwork,
-        process: Process,
-        transition: Transition,
-        x: Array,
-        t: Array,
-        may_change: Array,
-        noise: Callable[[Array], Array],
-    ) -> Array:
-        """Moves `moves` times; noise is by stream."""
-
-        def move(i: Array, x: Array) -> Array:
-            moved = self.move(
-                call, process, transition, x, t, may_change, lambda n: noise(CORRECTOR + 2 * i + n)
-            )
-            return jnp.where(x < 0, x, moved)
-
-        return lax.fori_loop(0, self.moves, move, x)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,31 +63,24 @@ class Gibbs(Corrector):
         check_fields(self)
         _check_moves(self.moves)
 
-    def check(self, process: Process, transition: Transition) -> None:
+    def check(self, process: Process, step: LawStep) -> None:
         check_elementwise(process, "a Gibbs move is of")
 
-    def move(
-        self,
-        call: CallNetwork,
-        process: Process,
-        transition: Transition,
-        x: Array,
-        t: Array,
-        may_change: Array,
-        noise: Callable[[int], Array],
-    ) -> Array:
+    def move(self, view: View, step: LawStep) -> Array:
         # A uniform choice is where one of uniforms is largest.
+        x = view.x
         num_places = math.prod(x.shape[1:])
         if num_places == 0:
             return x
-        order = jnp.where(may_change, noise(1), -1.0).reshape(len(x), num_places)
+        may_change = jnp.ones(x.shape, bool) if view.may_change is None else view.may_change
+        order = in_line(jnp.where(may_change, view.noise(1), -1.0))
         places = jnp.arange(num_places).reshape(1, num_places)
         is_chosen = (places == jnp.argmax(order, axis=-1)[:, None]).reshape(x.shape) & may_change
-        mask = laws.mask_of(process)
+        mask = laws.mask_of(view.process)
         if mask is not None:
             x = jnp.where(is_chosen, mask, x)
-        drawn = inverse_cdf.categorical(laws.gibbs_logits(process, call(x, t), x, t), noise(0))
-        return jnp.where(is_chosen, drawn, x)
+        law = laws.gibbs_logits(view.process, view.ask(x, view.t).logits_loo, x, view.t)
+        return jnp.where(is_chosen, inverse_cdf.categorical(law, view.noise(0)), x)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,25 +99,72 @@ class RateCorrector(Corrector):
         if not 0 < self.h < float("inf"):
             raise ValueError(f"h = {self.h}: it must be finite, and above 0")
 
-    def check(self, process: Process, transition: Transition) -> None:
+    def check(self, process: Process, step: LawStep) -> None:
         laws.require_mixing(process, "a corrector of rates")
-        if not isinstance(transition, Leap):
+        if not step.leaps:
             raise ValueError(
-                f"a corrector of rates leaps as the sampler does, but {type(transition).__name__} does not: "
-                f"take Poisson or Euler as transition, or Gibbs as corrector"
+                f"a corrector of rates leaps as the sampler does, but {type(step).__name__} does not: "
+                f"take Poisson or Euler between the levels, or Gibbs as corrector"
             )
 
-    def move(
-        self,
-        call: CallNetwork,
-        process: Process,
-        transition: Transition,
-        x: Array,
-        t: Array,
-        may_change: Array,
-        noise: Callable[[int], Array],
-    ) -> Array:
-        log_rate = laws.corrector_log_rates(process, call(x, t), x, t, self.h)
-        assert isinstance(transition, Leap)
-        drawn = inverse_cdf.categorical(transition.leap(log_rate, x), noise(0))
-        return jnp.where(may_change, drawn, x)
+    def move(self, view: View, step: LawStep) -> Array:
+        logits_loo = view.ask(view.x, view.t).logits_loo
+        log_rate = laws.corrector_log_rates(view.process, logits_loo, view.x, view.t, self.h)
+        return inverse_cdf.categorical(step.leap(log_rate, view.x), view.noise(0))
+
+
+@dataclasses.dataclass(frozen=True)
+class Corrected(Step):
+    """Moves from level to level by a step, and then at the level by a corrector."""
+
+    corrector: Corrector
+    between: LawStep = Bayes()
+    """what moves between the levels"""
+
+    def __post_init__(self) -> None:
+        """Raises TypeError for something else."""
+        check_fields(self)
+
+    @property
+    def takes_long_steps(self) -> bool:  # pyright: ignore
+        return self.between.takes_long_steps
+
+    @property
+    def needs_extra_mask(self) -> bool:  # pyright: ignore
+        return self.between.needs_extra_mask
+
+    def check(self, process: Process) -> None:
+        self.between.check(process)
+        self.corrector.check(process, self.between)
+
+    def law_step(self, guided: type[Guided]) -> LawStep:
+        raise ValueError(f"guidance changes the law of x_s, and a corrector moves by another: {guided.cure}")
+
+    def plan(self, process: Process, places: int) -> tuple[Row, ...]:
+        return self.between.plan(process, places)
+
+    def start(self, view: View) -> Memory:
+        return self.between.start(view)
+
+    def draw(self, view: View) -> Taken:
+        taken = self.between.take(view)
+        # At s = 0, where the data is, there is nothing to correct.
+        x = lax.cond(view.row.s > 0, lambda: self._correct(view, taken.x), lambda: taken.x)
+        return taken._replace(x=x)
+
+    def _correct(self, view: View, x: Array) -> Array:
+        """Moves x at s."""
+
+        def move(i: Array, x: Array) -> Array:
+            def noise(stream: int | Array) -> Array:
+                return view.noise(CORRECTOR + 2 * i + stream)
+
+            moved = self.corrector.move(view._replace(x=x, t=view.s, noise=noise), self.between)
+            moved = moved if view.may_change is None else jnp.where(view.may_change, moved, x)
+            return jnp.where(x < 0, x, moved)
+
+        return lax.fori_loop(0, self.corrector.moves, move, x)
+
+    def count_calls(self, plan: Sequence[Row]) -> int:
+        moves = self.corrector.moves * sum(0 < row.s <= row.t for row in plan)
+        return sum(row.s <= row.t for row in plan) + moves

@@ -1,17 +1,16 @@
 """Guides samplers: towards a condition by a network with and without it, or towards a class by a classifier.
 
     labels = jnp.full(16, 7)
-    denoise = guidance.classifier_free(network, labels, jnp.full(16, null), gamma=2.0)
-    chain = sampling.sample_by(key, Sampler(), denoise, process, shape=(16, 8, 8, 1))
+    guided = guidance.classifier_free(network, labels, jnp.full(16, null), gamma=2.0)
+    chain = sampling.sample(key, Denoiser(process, guided), shape=(16, 8, 8, 1))
 
-What comes back takes the place of `denoise` wherever a sampler is run.
+What comes back takes the place of the network of a `Denoiser`.
 """
 
-import abc
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -25,13 +24,12 @@ from d3pm_jax.checks import (
     INDEX,
     NUM_CATEGORIES,
     Called,
-    SelfChecked,
     declared,
     promote_types,
 )
 from d3pm_jax.processes.base import Process
 from d3pm_jax.processes.tables import expand_trailing
-from d3pm_jax.sampling.denoise import CURE_OF_LOGITS, Denoise, call_network
+from d3pm_jax.sampling.network import CURE_OF_LOGITS, Guided, Network, call_network
 
 # A network that is told more than x_t and the time: labels, conditions, or a tree of these, each [B, ..].
 Conditioned = Annotated[
@@ -46,49 +44,6 @@ LogProb = Annotated[
 Place = Literal["x_s", "x_0"]
 
 
-class Guided(SelfChecked, abc.ABC):
-    """Takes the place of `denoise`: calls a network, and guides the samples towards a class or condition.
-
-    A class that changes what the network says of x_0 sets `changes_law = False`, and has no `guide`.
-    """
-
-    cure: ClassVar[str] = "guide x_0, or leave it out"
-    """of a sampler that has no law of x_s to guide"""
-    num_laws: ClassVar[int] = 1
-    """how many laws of x_s `guide` makes one of"""
-    changes_law: ClassVar[bool] = True
-    """whether it is the law of x_s that it changes, and not what the network says of x_0"""
-
-    @property
-    def calls(self) -> int:
-        """Returns how many calls of the network a row takes."""
-        return 1
-
-    @abc.abstractmethod
-    def beliefs(self, x: Array, time: Array) -> list[Array]:
-        """Returns a list of logits of x_0, each [B, *S, K]: one for each law that `guide` takes."""
-
-    def guide(
-        self, log_laws: list[Array], process: Process, x: Array, t: Array, s: Array
-    ) -> Float[Array, " B *S K"]:
-        """Returns the guided law of x_s given x_t, from the law that each belief implies: normalised logs."""
-        (log_law,) = log_laws
-        return log_law
-
-    def __call__(self, x: Array, time: Array) -> Array:
-        """Returns logits of x_0, as a network does.
-
-        Raises:
-            TypeError: it is the law of x_s that it changes, of which no logits of x_0 say anything.
-        """
-        if self.changes_law:
-            raise TypeError(
-                f"{type(self).__name__} guides the law of x_s, and is no network: pass it to a sampler as it "
-                f"is, or guide x_0"
-            )
-        return self.beliefs(x, time)[0]
-
-
 # ---- Without a classifier ----
 
 
@@ -100,7 +55,7 @@ def classifier_free(
     gamma: float,
     on: Place = "x_s",
     late: int | None = None,
-) -> Denoise:
+) -> Network:
     """log p = gamma log p(. | inputs) + (1 - gamma) log p(. | null), normalised (2412.10193, eq. 8).
 
     With gamma above 1 samples are more like the condition, and like each other. p is the law of x_s, for
@@ -230,7 +185,7 @@ def _add_where_possible(a: Any, log_p: Array, b: Any, log_q: Array) -> Array:
 
 
 @declared(gamma=FINITE)
-def by_classifier(denoise: Denoise, log_prob: LogProb, gamma: float = 1.0, exact: bool = False) -> Denoise:
+def by_classifier(network: Network, log_prob: LogProb, gamma: float = 1.0, exact: bool = False) -> Network:
     """p(x_s | x_t) p(y | x_s)^gamma, normalised for each element on its own (2412.10193, eq. 11).
 
     p(y | x_s) is that of x_t with the one element changed. By default its logarithm is taken to first order
@@ -238,7 +193,7 @@ def by_classifier(denoise: Denoise, log_prob: LogProb, gamma: float = 1.0, exact
     every change, as many times as x has elements times K: for small examples.
 
     Args:
-        denoise: the network, (x, process.time[t]) -> logits of x_0; it may be guided itself, on x_0.
+        network: (x, process.time[t]) -> logits of x_0; it may be guided itself, on x_0.
         log_prob: (one_hots [B, *S, K], process.time[s]) -> log p(y | x_s), for what is asked for; time 0 is
             that of data. For `exact` it gets K B rows, of which those with the numbers i, i + B, .. are of
             example i.
@@ -249,15 +204,15 @@ def by_classifier(denoise: Denoise, log_prob: LogProb, gamma: float = 1.0, exact
         ValueError: gamma is not finite.
     """
     if gamma == 0:
-        return denoise
-    return ByClassifier(denoise, log_prob, gamma, exact)
+        return network
+    return ByClassifier(network, log_prob, gamma, exact)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ByClassifier(Guided):
     """Guides the law of x_s towards a class: see `by_classifier`."""
 
-    denoise: Callable[[Array, Array], Array]
+    network: Callable[[Array, Array], Array]
     log_prob: Callable[[Array, Array], Array]
     gamma: float
     exact: bool
@@ -265,12 +220,12 @@ class ByClassifier(Guided):
 
     @property
     def calls(self) -> int:
-        if isinstance(self.denoise, Guided):
-            return self.denoise.calls
+        if isinstance(self.network, Guided):
+            return self.network.calls
         return 1
 
     def beliefs(self, x: Array, time: Array) -> list[Array]:
-        return [call_network(self.denoise, x, time)]
+        return [call_network(self.network, x, time)]
 
     def guide(self, log_laws: list[Array], process: Process, x: Array, t: Array, s: Array) -> Array:
         (log_p,) = log_laws

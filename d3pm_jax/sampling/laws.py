@@ -10,10 +10,9 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from d3pm_jax import numerics
-from d3pm_jax.beliefs import Belief, to_denoiser, to_leave_one_out
 from d3pm_jax.checks import CATEGORIES, SHARE, declared, steps
 from d3pm_jax.posteriors import log_p_x0, p_logits
-from d3pm_jax.processes.base import Process, promote
+from d3pm_jax.processes.base import Process
 from d3pm_jax.processes.masked import Masked
 from d3pm_jax.processes.mixing import Mixing
 from d3pm_jax.processes.tables import expand_trailing, gather, gather_steps, is_category
@@ -419,31 +418,3 @@ def _add_at(log_p: Array, k: Array, log_more: Array) -> Array:
     """Adds exp(log_more) to the entry k of each row of exp(log_p)."""
     added = numerics.log_add(*jnp.broadcast_arrays(log_p, log_more[..., None]))
     return jnp.where(is_category(k, log_p.shape[-1]), added, log_p)
-
-
-def denoiser_of(process: Process, logits: Array, xt: Array, t: Array, belief: Belief) -> Array:
-    """log p(x_0 | x_t), normalised, of logits with a belief.
-
-    "d3pm" counts as leave-one-out, and so does "official" but at t = 1, where it takes the logits for
-    p(x_0 | x_1) themselves.
-    """
-    if belief == "denoiser":
-        return log_p_x0(process, logits)
-    converted = to_denoiser(process, logits, xt, t)
-    if belief == "official":
-        converted = jnp.where(_is_first_step(t, xt.shape), promote(process, logits), converted)
-    return numerics.log_normalize(converted)
-
-
-def leave_one_out_of(process: Process, logits: Array, xt: Array, t: Array, belief: Belief) -> Array:
-    """Returns leave-one-out logits of logits with a belief; see `denoiser_of`."""
-    if belief == "denoiser":
-        return to_leave_one_out(process, logits, xt, t)
-    if belief == "official":
-        at_first = to_leave_one_out(process, logits, xt, t)
-        return jnp.where(_is_first_step(t, xt.shape), at_first, promote(process, logits))
-    return logits
-
-
-def _is_first_step(t: Array, shape: tuple[int, ...]) -> Array:
-    return expand_trailing(t, shape)[..., None] == 1

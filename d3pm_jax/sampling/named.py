@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from d3pm_jax.errors import one_line
-from d3pm_jax.sampling.correctors import Gibbs, RateCorrector
+from d3pm_jax.sampling.correctors import Corrected, Gibbs, RateCorrector
 from d3pm_jax.sampling.places import (
     Cosine,
     DrawnProbability,
@@ -74,37 +74,37 @@ def remdm_loop(rows: int = 100, alpha: float = 0.9) -> Sampler:
 
 def first_hitting(schedule: Schedule | None = None) -> Sampler:
     """Reveals one random place a call, at a time drawn for it: absorbing (2409.02908)."""
-    return Sampler(reveal=FirstHitting(schedule=schedule))
+    return Sampler(FirstHitting(schedule=schedule))
 
 
 def random_order() -> Sampler:
     """Reveals one random place a call: absorbing (any-order ARDM, 2110.02037)."""
-    return Sampler(reveal=Reveal(RandomOrder()))
+    return Sampler(Reveal(RandomOrder()))
 
 
 def least_entropy() -> Sampler:
     """Reveals the place of least entropy a call: absorbing (Dream, 2508.15487)."""
-    return Sampler(reveal=Reveal(LeastEntropy()))
+    return Sampler(Reveal(LeastEntropy()))
 
 
 def maskgit(rows: int = 12, choice_temperature: float = 4.5) -> Sampler:
     """Reveals what was drawn most surely, by a cosine over the rows: absorbing (MaskGIT, 2202.04200)."""
-    return Sampler(reveal=Reveal(DrawnProbability(choice_temperature), Cosine(rows)))
+    return Sampler(Reveal(DrawnProbability(choice_temperature), Cosine(rows)))
 
 
 def fast_dllm_threshold(threshold: float = 0.9) -> Sampler:
     """Reveals what was drawn with at least this probability: absorbing (Fast-dLLM, 2505.22618)."""
-    return Sampler(reveal=Reveal(DrawnProbability(), Threshold(threshold)))
+    return Sampler(Reveal(DrawnProbability(), Threshold(threshold)))
 
 
 def fast_dllm_factor(factor: float = 1.0) -> Sampler:
     """Reveals the most places n with (n + 1) (1 - p_n) below a factor: absorbing (Fast-dLLM, 2505.22618)."""
-    return Sampler(reveal=Reveal(DrawnProbability(), Factor(factor)))
+    return Sampler(Reveal(DrawnProbability(), Factor(factor)))
 
 
 def entropy_bound(bound: float = 0.1) -> Sampler:
     """Reveals the places of least entropy up to a bound: absorbing (EB-Sampler, 2505.24857)."""
-    return Sampler(reveal=Reveal(LeastEntropy(), EntropyBound(bound)))
+    return Sampler(Reveal(LeastEntropy(), EntropyBound(bound)))
 
 
 def blocks(block: int = 1) -> Sampler:
@@ -124,7 +124,7 @@ def euler() -> Sampler:
 
 def predictor_corrector(moves: int = 1, h: float = 0.1) -> Sampler:
     """Leaps along rates, then moves at the same level: uniform, absorbing, marginal (tauLDR, 2205.14987)."""
-    return Sampler(Poisson(), corrector=RateCorrector(moves, h))
+    return Sampler(Corrected(RateCorrector(moves, h), Poisson()))
 
 
 def stratified() -> Sampler:
@@ -134,7 +134,7 @@ def stratified() -> Sampler:
 
 def gibbs(moves: int = 1) -> Sampler:
     """Draws single places anew at each level: every process of elements each on its own (2605.22765)."""
-    return Sampler(corrector=Gibbs(moves))
+    return Sampler(Corrected(Gibbs(moves)))
 
 
 def repaint(passes: int = 10, noises_known: bool = False) -> Sampler:

@@ -1,4 +1,4 @@
-"""Chooses which masked places are revealed in a row: an order of places, and how many of it.
+"""Reveals masked places, some in each row: an order of places, and how many of it.
 
 Places are the elements of an example in one line, [B, L]. An order gives every place a score, the largest
 first and of equal ones the smaller index; a count looks at the scores in that order.
@@ -6,7 +6,8 @@ first and of equal ones the smaller index; a count looks at the scores in that o
 
 import abc
 import dataclasses
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -16,7 +17,14 @@ from jax.scipy.special import entr
 from jaxtyping import Array, Bool, Float, Int
 
 from d3pm_jax.checks import declared
+from d3pm_jax.numerics import inverse_cdf
+from d3pm_jax.processes.base import Process
+from d3pm_jax.sampling import laws
+from d3pm_jax.sampling.chain import Row
 from d3pm_jax.sampling.fields import check_fields
+from d3pm_jax.sampling.network import Guided
+from d3pm_jax.sampling.noise import DRAW, ORDER, PHASE
+from d3pm_jax.sampling.steps import LawStep, Memory, Step, Taken, View, count_places, in_line
 from d3pm_jax.schedules.continuous import Schedule
 
 
@@ -131,6 +139,9 @@ class Candidates(NamedTuple):
 class Order(abc.ABC):
     """Says which masked places come first."""
 
+    measure: str = ""
+    """what its score measures, which a count may need: "probability", "entropy", or another thing"""
+
     @abc.abstractmethod
     def score(self, candidates: Candidates) -> Float[Array, "B L"]:
         """Returns the score of each place; the largest come first."""
@@ -166,6 +177,10 @@ class DrawnProbability(Order):
     temperature: float = 0.0
     """of Gumbel noise, which falls to 0 over the rows: times 1 - i / N in row i of N"""
 
+    @property
+    def measure(self) -> str:  # pyright: ignore
+        return "probability" if self.temperature == 0 else ""
+
     def __post_init__(self) -> None:
         """Raises ValueError unless the temperature is finite, and not below 0."""
         check_fields(self)
@@ -188,6 +203,8 @@ class DrawnProbability(Order):
 class LargestProbability(Order):
     """Reveals first where the likeliest category is likeliest, whatever was drawn."""
 
+    measure = "probability"
+
     def score(self, candidates: Candidates) -> Array:
         return jnp.max(candidates.log_p, axis=-1)
 
@@ -195,6 +212,8 @@ class LargestProbability(Order):
 @dataclasses.dataclass(frozen=True)
 class LeastEntropy(Order):
     """Reveals first where the entropy of the belief is least."""
+
+    measure = "entropy"
 
     def score(self, candidates: Candidates) -> Array:
         return -jnp.sum(entr(jnp.exp(candidates.log_p)), axis=-1)
@@ -240,8 +259,7 @@ class _CountOfProbabilities(Count):
     """Looks at probabilities in falling order, without noise."""
 
     def check(self, order: Order) -> None:
-        is_probability = isinstance(order, LargestProbability) or order == DrawnProbability()
-        if not is_probability:
+        if order.measure != "probability":
             raise ValueError(
                 f"{type(self).__name__} counts probabilities, but the order is {order}: order by "
                 f"DrawnProbability() or LargestProbability()"
@@ -299,7 +317,7 @@ class EntropyBound(Count):
             raise ValueError(f"bound = {self.bound}: it must be at least 0")
 
     def check(self, order: Order) -> None:
-        if not isinstance(order, LeastEntropy):
+        if order.measure != "entropy":
             raise ValueError(
                 f"EntropyBound counts entropies, but the order is {order}: order by LeastEntropy()"
             )
@@ -310,8 +328,14 @@ class EntropyBound(Count):
         return count_by_entropy(entropy, jnp.asarray(self.bound, entropy.dtype))
 
 
-class Places(abc.ABC):
-    """Says which masked places take x_0 in a row; the others stay masked."""
+class Revealing(Step):
+    """Reveals some of the masked places of a row with x_0 of the denoiser; the others stay masked.
+
+    A place that was revealed stays as it is. An example without masks in the row calls no network.
+    """
+
+    needs_extra_mask = True
+    goes_by_masks = True
 
     @abc.abstractmethod
     def num_rows(self, places: int) -> int:
@@ -321,9 +345,76 @@ class Places(abc.ABC):
     def choose(self, candidates: Candidates) -> Bool[Array, "B L"]:
         """Tells which places are revealed."""
 
+    def check(self, process: Process) -> None:
+        laws.require_absorbing(process, "revealing places")
+
+    def law_step(self, guided: type[Guided]) -> LawStep:
+        raise ValueError(f"guidance changes the law of x_s, and revealed places take x_0: {guided.cure}")
+
+    def plan(self, process: Process, places: int) -> tuple[Row, ...]:
+        rows = self.num_rows(places)
+        return tuple(Row(rows - i, process.T, 0) for i in range(rows))
+
+    def start(self, view: View) -> Memory:
+        return {"masked_at_start": view.is_masked(view.unknown)}
+
+    def tell_time(
+        self, view: View, t: Int[Array, " B"], is_active: Bool[Array, " B"]
+    ) -> tuple[Array, Memory]:
+        """Returns the time that the network is told, [B], and what is remembered.
+
+        Args:
+            view: of the row.
+            t: the smallest step that has so many masks.
+            is_active: whether an example has masks to reveal in this row.
+        """
+        return view.process.time[t], view.memory
+
+    def draw(self, view: View) -> Taken:
+        masked = view.is_masked(view.may_change)
+        is_active = jnp.any(in_line(masked), axis=-1)  # [B]
+        calls = is_active.astype(jnp.int32)
+
+        def reveal() -> Taken:
+            return self._reveal(view, masked, is_active)._replace(calls=calls)
+
+        def rest() -> Taken:
+            return Taken(view.x, view.memory, view.see(None), calls)
+
+        return lax.cond(jnp.any(is_active), reveal, rest)
+
+    def _reveal(self, view: View, masked: Array, is_active: Array) -> Taken:
+        """Reveals places of those that are masked."""
+        x = view.x
+        t = _smallest_step(view.process, _share_of_masks(view))
+        time, memory = self.tell_time(view, t, is_active)
+        answer = view.ask(x, t, time)
+        log_p = answer.log_denoiser  # [B, *S, K]
+        drawn = inverse_cdf.categorical(log_p, view.noise(DRAW))
+
+        masked_at_start = view.memory["masked_at_start"]
+        if view.may_change is not None:
+            masked_at_start &= view.may_change
+        candidates = Candidates(
+            log_p=log_p.reshape(*in_line(x).shape, view.process.K),
+            drawn=in_line(drawn),
+            masked=in_line(masked),
+            places=count_places(masked_at_start),
+            uniforms=lambda: in_line(view.noise(ORDER)),
+            i=view.rows - (view.row.number - 1) % view.rows,
+            rows=view.rows,
+        )
+        # A place that nothing can be drawn for is revealed at once, as -1, so that the chain says that it
+        # failed.
+        is_revealed = self.choose(candidates).reshape(x.shape) | (masked & (drawn < 0))
+        return Taken(jnp.where(is_revealed, drawn, x), memory, view.see(answer))
+
+    def count_calls(self, plan: Sequence[Row]) -> None:
+        return None
+
 
 @dataclasses.dataclass(frozen=True)
-class Reveal(Places):
+class Reveal(Revealing):
     """Reveals the masked places that are first in an order, so many as a count says."""
 
     order: Order = RandomOrder()
@@ -343,7 +434,7 @@ class Reveal(Places):
 
 
 @dataclasses.dataclass(frozen=True)
-class FirstHitting(Places):
+class FirstHitting(Revealing):
     """Reveals a random place a row, at a time drawn for it: 1 - alpha falls to (1 - alpha) u^(1/n).
 
     n is how many masks are left (Zheng et al. 2024, 2409.02908). A network that sees no time needs no times:
@@ -352,16 +443,64 @@ class FirstHitting(Places):
 
     schedule: Schedule | None = None
     """of `schedules.continuous`, for a network that sees them: it is called with times in [0, 1]"""
+    starts_from_noise = True
 
     def __post_init__(self) -> None:
         """Raises TypeError for a schedule that is none."""
         check_fields(self)
+
+    @property
+    def tells_time(self) -> bool:  # pyright: ignore
+        return self.schedule is not None
+
+    def with_schedule(self, schedule: Callable[[], Schedule]) -> "FirstHitting":
+        if self.schedule is not None:
+            return self
+        return dataclasses.replace(self, schedule=schedule())
 
     def num_rows(self, places: int) -> int:
         return places
 
     def choose(self, candidates: Candidates) -> Array:
         return Reveal(RandomOrder(), One()).choose(candidates)
+
+    def start(self, view: View) -> Memory:
+        masked_share = jnp.ones(view.x.shape[:1], view.process.log_prior().dtype)
+        return super().start(view) | {"masked_share": masked_share}
+
+    def tell_time(self, view: View, t: Array, is_active: Array) -> tuple[Array, Memory]:
+        # An example has one time: the noise of its first place serves, and that of the others is left.
+        u = in_line(view.noise(PHASE))[:, 0]
+        left = count_places(view.is_masked(view.unknown))
+        before = view.memory["masked_share"]
+        after = next_hitting(before, left, u.astype(before.dtype))
+        # The time of an example that is done with its block stands still, whoever is drawn beside it.
+        masked_share = jnp.where(is_active, after, before)
+        time = view.process.time[t]
+        if self.schedule is not None:
+            time = time_of(self.schedule, masked_share)
+        return time, view.memory | {"masked_share": masked_share}
+
+
+def _share_of_masks(view: View) -> Array:
+    """Returns the share of masks among the unknown places of each example, [B]."""
+    masked = count_places(view.is_masked(view.unknown))
+    total = jnp.asarray(math.prod(view.x.shape[1:]), jnp.int32)
+    if view.unknown is not None:
+        total = count_places(view.unknown)
+    dtype = view.process.log_prior().dtype
+    return masked.astype(dtype) / jnp.maximum(total, 1).astype(dtype)
+
+
+def _smallest_step(process: Process, share: Float[Array, " B"]) -> Int[Array, " B"]:
+    """Returns the smallest t whose 1 - alpha_t is at least a share of masks; T where none is."""
+    process = laws.require_absorbing(process, "revealing places")
+    mixed = jnp.exp(process.log_beta_bar)  # [T + 1]
+    # Many a schedule has levels that are shares, such as t / T: rounding must not decide whether they count.
+    rounding = max(8 * float(jnp.finfo(mixed.dtype).eps), 1e-12)
+    # It rises with t, so that counting the steps below the share gives the first that is not.
+    below = jnp.sum(mixed[None] < share[:, None] * (1 - rounding), axis=-1, dtype=jnp.int32)
+    return jnp.clip(below, 1, process.T)
 
 
 def next_hitting(masked_share: Float[Array, " B"], left: Int[Array, " B"], u: Float[Array, " B"]) -> Array:

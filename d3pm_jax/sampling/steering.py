@@ -1,7 +1,7 @@
 """Draws samples that a user's score prefers: the best of some, or by particles that are selected on the way.
 
-    best = best_of(key, score, 16, sampler, denoise, process, shape=(8, 64))
-    steered = steer(key, score, 16, sampler, denoise, process, shape=(8, 64))
+    best = best_of(key, score, 16, denoiser, shape=(8, 64))
+    steered = steer(key, score, 16, denoiser, shape=(8, 64))
 
 Both call the network 16 times for a sample where plain sampling does once. `steer` aims at the *tilted* law
 p(x_0) exp(score(x_0)) / Z, where p is the law of what the sampler draws, by sequential Monte Carlo: P
@@ -18,30 +18,29 @@ from typing import Annotated, NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
-from d3pm_jax.beliefs import Belief
 from d3pm_jax.checks import CATEGORIES, INDEX, NOISE, SCORES, Called, at_least, declared, marked
 from d3pm_jax.numerics import inverse_cdf
-from d3pm_jax.processes.base import Process, promote
+from d3pm_jax.processes.base import promote
 from d3pm_jax.processes.tables import expand_trailing
 from d3pm_jax.sampling import laws
-from d3pm_jax.sampling.chain import Chain, Row, State, run_plan
-from d3pm_jax.sampling.denoise import Denoise
-from d3pm_jax.sampling.noise import CLEAN, SELECT, Streams, per_example
-from d3pm_jax.sampling.sampler import (
+from d3pm_jax.sampling.chain import Chain
+from d3pm_jax.sampling.denoiser import Answer, Denoiser
+from d3pm_jax.sampling.noise import CLEAN, SELECT, per_example
+from d3pm_jax.sampling.plans import Plan, check_start, read_plan
+from d3pm_jax.sampling.run import (
     PRIOR_STEP,
-    Plan,
-    Problem,
-    Sampler,
-    Seen,
-    check_start,
-    count_calls,
+    AroundStep,
+    Prepared,
+    check_examples,
     prepare,
-    read_plan,
-    sample_by,
-    shape_logits,
+    run_rows,
+    sample,
+    see_logits,
 )
+from d3pm_jax.sampling.sampler import Sampler
+from d3pm_jax.sampling.steps import Known, Memory, Taken, View
 
 # Beside what `sampling` has by its name.
 __all__ = ["choose_best", "effective_size", "resample"]
@@ -168,148 +167,99 @@ def choose_best(
     return jnp.where(expand_trailing(is_possible, x0.shape), x0, -1), scores
 
 
-@declared(score=SCORES, n=PARTICLES, shape=at_least(0, 2**31 - 1), start=INDEX, x0=CATEGORIES)
+@declared(score=SCORES, n=PARTICLES, shape=at_least(0, 2**31 - 1), first=INDEX, known=CATEGORIES)
 def best_of(
     key: Key[Array, ""],
     score: Score,
     n: int,
-    sampler: Sampler,
-    denoise: Denoise,
-    process: Process,
+    denoiser: Denoiser,
     shape: tuple[int, ...],
-    start: int | Int[Array, ""] = 0,
-    belief: Belief = "d3pm",
-    x0: Int[Array, " N *S"] | None = None,
-    known: Bool[Array, " N *S"] | None = None,
+    sampler: Sampler = Sampler(),
+    *,
+    first: int | Int[Array, ""] = 0,
+    known: Known | None = None,
     plan: Plan | None = None,
 ) -> Best:
     """Draws n candidates for each sample, and returns the one of largest score, the first among equals.
 
-    Candidate j of sample i is example i n + j of `sample_by` with the same key.
+    Candidate j of sample i is example i n + j of `sample` with the same key.
 
     Args:
         key: a typed key.
         score: of clean examples, x [M, *S] -> [M]; -inf where a sample must never be that.
         n: how many candidates.
-        sampler: its slots, or one of `sampling.named`.
-        denoise: the network, (x, process.time[t]) -> logits of x_0; it is called with n of each sample.
-        process: the forward process.
+        denoiser: the process, and the network, which is called with n of each sample.
         shape: (N, *S), how many samples of which shape.
-        start: the number of the first sample; sample i is the same whatever the batch it is drawn in.
-        belief: what the logits of x_0 are (see `beliefs`).
-        x0: what known places hold; any category elsewhere.
-        known: which places stay as they are in x0; none by default.
+        sampler: its slots, or one of `sampling.named`.
+        first: the number of the first sample; sample i is the same whatever the batch it is drawn in.
+        known: places of each sample that stay as they are; none by default.
         plan: the rows to take, of `make_plan` by default.
 
     Returns:
         `Best`. Look at `failed_at` before using it.
 
     Raises:
-        ValueError: a slot is not for this process, a plan not for the sampler, or a score is NaN or +inf.
+        ValueError: the sampler is not for this process, a plan not for it, or a score is NaN or +inf.
     """
     N, *S = _check_shape(shape)
-    _check_known(x0, N)
-    x0 = _of_particles(x0, n)
+    check_examples("known", known, shape)
     known = _of_particles(known, n)
-    chain = sample_by(
-        key, sampler, denoise, process, (N * n, *S), start * n, (), belief, x0=x0, known=known, plan=plan
-    )
+    chain = sample(key, denoiser, (N * n, *S), sampler, first=first * n, known=known, plan=plan)
     candidates = chain.x0.reshape(N, n, *S)
     best, scores = choose_best(score, candidates)
     failed_at = jnp.where((chain.failed_at == 0) & jnp.any(best < 0), 1, chain.failed_at)
     return Best(best, candidates, scores, failed_at, _sum_calls(chain, n), chain.program_calls)
 
 
-@declared(score=SCORES, xT=CATEGORIES, noise=NOISE, x0=CATEGORIES)
-def run_steered(
+@declared(score=SCORES, particles=PARTICLES, shape=at_least(0, 2**31 - 1), first=INDEX, known=CATEGORIES)
+def steer(
+    key: Key[Array, ""],
     score: Score,
-    sampler: Sampler,
-    denoise: Denoise,
-    process: Process,
-    xT: Int[Array, "N P *S"],
-    noise: Streams,
-    belief: Belief = "d3pm",
-    x0: Int[Array, " N *S"] | None = None,
-    known: Bool[Array, " N *S"] | None = None,
+    particles: int,
+    denoiser: Denoiser,
+    shape: tuple[int, ...],
+    sampler: Sampler = Sampler(),
+    *,
+    first: int | Int[Array, ""] = 0,
+    known: Known | None = None,
     plan: Plan | None = None,
 ) -> Steered:
-    """Runs a sampler with particles that a score selects, noise given: see `steer`.
+    """Draws samples of p(x_0) exp(score(x_0)) / Z by particles, in the limit of many: see the module.
+
+    Particle j of sample i begins as example i P + j of `sample` with the same key does, and stays it where
+    all scores are equal. A score of -inf means never; of a draw on the way it says nothing.
 
     Args:
-        score: of clean examples, x [M, *S] -> [M].
-        sampler: its slots.
-        denoise: the network, (x, process.time[t]) -> logits of x_0.
-        process: the forward process.
-        xT: where the particles of each sample start.
-        noise: (row, stream) -> uniforms [N P, *S], of all particles: see `sampling.noise`. Where one counts
-            for a sample it is that of the first place of its first particle.
-        belief: what the logits of x_0 are (see `beliefs`).
-        x0, known: of the samples, as for `run_sampler`.
-        plan: the rows to take, of `make_plan` by default.
+        key: a typed key.
+        score: of clean examples, x [M, *S] -> [M], in nats: it is called once a row, with all particles.
+        particles: P, how many of each sample.
+        denoiser: the process, and the network, which is called with P of each sample.
+        shape: (N, *S), how many samples of which shape.
+        sampler, first, known, plan: as for `best_of`.
 
     Returns:
-        `Steered`. Look at `failed_at` before using it.
+        `Steered`. Look at `failed_at` before using it: a row where a score or the network was NaN, say.
 
     Raises:
-        ValueError: a slot is not for this process, a plan not for the sampler, or there is nothing to draw.
+        ValueError: the sampler is not for this process, a plan not for it, or there is nothing to draw.
     """
-    N, P, *S = xT.shape
-    if xT.size == 0:
-        raise ValueError(f"xT has shape {list(xT.shape)}, without a place to draw: pass sizes from 1 on")
-    flat = xT.reshape(N * P, *S)
-    x0 = _of_particles(x0, P)
-    known = _of_particles(known, P)
-
-    def noise_of_all(row: Array, stream: int | Array) -> Array:
-        u = noise(row, stream)
-        if len(u) != N * P:
-            raise ValueError(
-                f"noise(row, stream) has shape {u.shape}, expected {[N * P, *S]} as in xT: return a uniform "
-                f"for each place of each particle"
-            )
-        return u
-
-    prepared = prepare(
-        sampler, denoise, process, flat, noise_of_all, belief, x0, known, plan, is_watched=True
-    )
-    marked_noise = prepared.problem.noise
-    call_score = _marked(score)
-    dtype = process.log_prior().dtype
-    memory = prepared.memory | {SCORE: jnp.zeros(N * P, dtype)}
-
-    def take_row(state: State, row: Row) -> tuple[State, Selection]:
-        before = state.memory[SCORE]
-        state = state._replace(memory={k: x for k, x in state.memory.items() if k != SCORE})
-        after, seen = prepared.take_row(state, row)
-        scores = call_score(_draw_clean(prepared.problem, seen, after.x, row)).astype(dtype)
-        is_called = jnp.full(before.shape, row.s <= row.t)
-        if sampler.reveal is not None:
-            is_called = after.calls > state.calls
-
-        # On the way -inf says nothing: a draw of the belief is not what a particle will be, and one that is
-        # dropped for it would be missing among those that turn out well.
-        is_last = row.number == 1
-        counts = is_last | (is_called & (scores != -jnp.inf))
-        scores = jnp.where(counts, scores, before)
-        log_weights = (scores - before).reshape(N, P)
-        ancestors = resample(log_weights, _of_samples(marked_noise(row.number, SELECT), N))
-
-        # A sample that one particle failed in has failed, as in any batch.
-        is_broken = (after.x < 0) | (state.x < 0)
-        failed = (ancestors[:, 0] < 0) | jnp.any(is_broken.reshape(N, -1), axis=1)  # [N]
-        index = (jnp.arange(N, dtype=jnp.int32)[:, None] * P + jnp.maximum(ancestors, 0)).reshape(N * P)
-        x = jnp.where(expand_trailing(jnp.repeat(failed, P), after.x.shape), -1, after.x[index])
-        scores = scores[index]
-        memory = {name: values[index] for name, values in after.memory.items()} | {SCORE: scores}
-        size = jnp.where(failed, 0.0, effective_size(log_weights))
-        selection = Selection(scores.reshape(N, P), log_weights, ancestors, size)
-        return after._replace(x=x, memory=memory), selection
-
-    chain, selections = run_plan(take_row, prepared.plan, prepared.x, memory)
-    chain = count_calls(chain, prepared)
-    of_samples = chain.x0.reshape(N, P, *S)
-    u = _of_samples(marked_noise(jnp.asarray(PRIOR_STEP, jnp.int32), SELECT), N)
-    chosen = jnp.minimum((u * P).astype(jnp.int32), P - 1)
+    N, *S = _check_shape(shape)
+    check_examples("known", known, shape)
+    known = _of_particles(known, particles)
+    if 0 in shape:
+        raise ValueError(f"shape = {shape}: there is no place to draw; pass sizes from 1 on")
+    if plan is not None:
+        plan = read_plan(plan)
+        check_start(plan, denoiser.process)
+    numbers = first * particles + jnp.arange(N * particles, dtype=jnp.int32)
+    noise = per_example(key, numbers, tuple(S))
+    xT = denoiser.process.draw_prior(noise(jnp.asarray(PRIOR_STEP, jnp.int32)))
+    prepared = prepare(denoiser, xT, noise, sampler, known, plan)
+    chain = run_rows(prepared, Selecting(prepared, _marked(score), particles))
+    of_samples = chain.x0.reshape(N, particles, *S)
+    u = _of_samples(prepared.noise(jnp.asarray(PRIOR_STEP, jnp.int32), SELECT), N)
+    chosen = jnp.minimum((u * particles).astype(jnp.int32), particles - 1)
+    selections: Selection = chain.seen
     return Steered(
         of_samples[jnp.arange(N), chosen],
         of_samples,
@@ -318,61 +268,84 @@ def run_steered(
         selections.ancestors,
         selections.effective_size,
         chain.failed_at,
-        _sum_calls(chain, P),
+        _sum_calls(chain, particles),
         chain.program_calls,
     )
 
 
-@declared(score=SCORES, particles=PARTICLES, shape=at_least(0, 2**31 - 1), start=INDEX, x0=CATEGORIES)
-def steer(
-    key: Key[Array, ""],
-    score: Score,
-    particles: int,
-    sampler: Sampler,
-    denoise: Denoise,
-    process: Process,
-    shape: tuple[int, ...],
-    start: int | Int[Array, ""] = 0,
-    belief: Belief = "d3pm",
-    x0: Int[Array, " N *S"] | None = None,
-    known: Bool[Array, " N *S"] | None = None,
-    plan: Plan | None = None,
-) -> Steered:
-    """Draws samples of p(x_0) exp(score(x_0)) / Z by particles, in the limit of many: see the module.
+class Selecting(AroundStep):
+    """Takes a row by a step, and then selects particles by how much their scores have risen."""
 
-    Particle j of sample i begins as example i P + j of `sample_by` with the same key does, and stays it
-    where all scores are equal. A score of -inf means never; of a draw on the way it says nothing.
+    def __init__(self, prepared: Prepared, score: Callable[[Array], Array], particles: int) -> None:
+        """Keeps what the chain is run on, the score, and the number of particles of each sample."""
+        super().__init__(prepared.step)
+        self.prepared = prepared
+        self.score = score
+        self.particles = particles
 
-    Args:
-        key: a typed key.
-        score: of clean examples, x [M, *S] -> [M], in nats: it is called once a row, with all particles.
-        particles: P, how many of each sample.
-        sampler: its slots, or one of `sampling.named`.
-        denoise: the network, (x, process.time[t]) -> logits of x_0; it is called with P of each sample.
-        process: the forward process.
-        shape: (N, *S), how many samples of which shape.
-        start: the number of the first sample; sample i is the same whatever the batch it is drawn in.
-        belief: what the logits of x_0 are (see `beliefs`).
-        x0: what known places hold; any category elsewhere.
-        known: which places stay as they are in x0; none by default.
-        plan: the rows to take, of `make_plan` by default.
+    def start(self, view: View) -> Memory:
+        scores = jnp.zeros(view.x.shape[:1], view.process.log_prior().dtype)
+        return self.step.start(view) | {SCORE: scores}
 
-    Returns:
-        `Steered`. Look at `failed_at` before using it: a row where a score or the network was NaN, say.
+    def take(self, view: View) -> Taken:
+        P = self.particles
+        N = len(view.x) // P
+        before = view.memory[SCORE]
+        memory = {name: values for name, values in view.memory.items() if name != SCORE}
+        taken = self.step.take(view._replace(memory=memory, see=see_logits(view)))
+        if taken.seen is None:
+            raise TypeError(
+                f"{type(self.prepared.sampler.step).__name__} returned no Taken.seen, of which x_0 is "
+                f"drawn to be scored: return Taken(x, memory, view.see(answer))"
+            )
+        scores = self.score(self._draw_clean(view, taken)).astype(before.dtype)
+        is_called = jnp.full(before.shape, view.row.s <= view.row.t)
+        if taken.calls is not None:
+            is_called = taken.calls > 0
 
-    Raises:
-        ValueError: a slot is not for this process, or a plan not for the sampler.
-    """
-    N, *S = _check_shape(shape)
-    _check_known(x0, N)
-    if plan is not None:
-        plan = read_plan(plan)
-        check_start(plan, process)
-    numbers = start * particles + jnp.arange(N * particles, dtype=jnp.int32)
-    noise = per_example(key, numbers, tuple(S))
-    xT = process.draw_prior(noise(jnp.asarray(PRIOR_STEP, jnp.int32)))
-    xT = xT.reshape(N, particles, *S)
-    return run_steered(score, sampler, denoise, process, xT, noise, belief, x0, known, plan)
+        # On the way -inf says nothing: a draw of the belief is not what a particle will be, and one that is
+        # dropped for it would be missing among those that turn out well.
+        is_last = view.row.number == 1
+        counts = is_last | (is_called & (scores != -jnp.inf))
+        scores = jnp.where(counts, scores, before)
+        log_weights = (scores - before).reshape(N, P)
+        ancestors = resample(log_weights, _of_samples(view.noise(SELECT), N))
+
+        # A sample that one particle failed in has failed, as in any batch.
+        is_broken = (taken.x < 0) | (view.x < 0)
+        failed = (ancestors[:, 0] < 0) | jnp.any(is_broken.reshape(N, -1), axis=1)  # [N]
+        index = (jnp.arange(N, dtype=jnp.int32)[:, None] * P + jnp.maximum(ancestors, 0)).reshape(N * P)
+        x = jnp.where(expand_trailing(jnp.repeat(failed, P), taken.x.shape), -1, taken.x[index])
+        scores = scores[index]
+        memory = {name: values[index] for name, values in taken.memory.items()} | {SCORE: scores}
+        size = jnp.where(failed, 0.0, effective_size(log_weights))
+        return Taken(x, memory, Selection(scores.reshape(N, P), log_weights, ancestors, size), taken.calls)
+
+    def _draw_clean(self, view: View, taken: Taken) -> Array:
+        """Draws x_0 of what the network said in a row, given the x_s that was drawn; x_s itself at s = 0."""
+        process = view.process
+        x = taken.x
+        u = view.noise(CLEAN)
+        said = taken.seen  # by `see_logits`
+        answer = Answer(process, said, self.prepared.denoiser.belief, view.x, view.t, said)
+        answer = self.prepared.sampler.shape(answer)
+        if self.prepared.sampler.needs_extra_mask:
+            drawn = inverse_cdf.categorical(answer.log_denoiser, u)
+            clean = jnp.where(x == laws.mask_of(process), drawn, x)
+        else:
+            # p(x_0 | x_s, x_t) of independent places: leave-one-out logits do not hold the evidence of x_t,
+            # and that of x_s is all to add. Where a corrector has moved x to what they rule out, it alone
+            # counts.
+            evidence = process.log_q_x0(x, view.s)  # [B, *S, K]
+            log_p = promote(process, answer.logits_loo) + evidence
+            is_ruled_out = jnp.max(log_p, axis=-1, keepdims=True) == -jnp.inf
+            drawn = inverse_cdf.categorical(jnp.where(is_ruled_out, evidence, log_p), u)
+            clean = jnp.where(view.row.s == 0, x, drawn)
+        known = self.prepared.known
+        if known is not None:
+            clean = jnp.where(known.mask, known.x0, clean)
+        # A sample that failed has no categories, and a score need not know of that.
+        return jnp.maximum(clean, 0)
 
 
 def _check_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -391,49 +364,17 @@ def _marked(score: Callable[[Array], Array]) -> Callable[[Array], Array]:
     return call
 
 
-def _draw_clean(problem: Problem, seen: Seen | None, x: Array, row: Row) -> Array:
-    """Draws x_0 of what the network said in a row, given the x_s that was drawn then; x itself at s = 0."""
-    assert seen is not None
-    process = problem.process
-    t = jnp.broadcast_to(row.t, x.shape[:1])
-    s = jnp.broadcast_to(row.s, x.shape[:1])
-    u = problem.noise(row.number, CLEAN)
-    logits, belief = shape_logits(problem, seen.logits, seen.x, t)
-    if problem.sampler.needs_extra_mask:
-        drawn = inverse_cdf.categorical(laws.denoiser_of(process, logits, seen.x, t, belief), u)
-        clean = jnp.where(x == laws.mask_of(process), drawn, x)
-    else:
-        # p(x_0 | x_s, x_t) of independent places: leave-one-out logits do not hold the evidence of x_t, and
-        # that of x_s is all to add. Where a corrector has moved x to what they rule out, it alone counts.
-        evidence = process.log_q_x0(x, s)  # [B, *S, K]
-        logits_loo = laws.leave_one_out_of(process, logits, seen.x, t, belief)
-        log_p = promote(process, logits_loo) + evidence
-        is_ruled_out = jnp.max(log_p, axis=-1, keepdims=True) == -jnp.inf
-        drawn = inverse_cdf.categorical(jnp.where(is_ruled_out, evidence, log_p), u)
-        clean = jnp.where(row.s == 0, x, drawn)
-    if problem.unknown is not None and problem.x0 is not None:
-        clean = jnp.where(problem.unknown, clean, problem.x0)
-    # A sample that failed has no categories, and a score need not know of that.
-    return jnp.maximum(clean, 0)
-
-
 def _check_any(name: str, P: int) -> None:
     """Raises ValueError where there are no particles."""
     if P == 0:
         raise ValueError(f"{name} has P = 0 particles for each sample: pass at least 1")
 
 
-def _check_known(x0: Array | None, N: int) -> None:
-    """Raises ValueError where known places are not of N samples."""
-    if x0 is not None and len(x0) != N:
-        raise ValueError(f"x0 and known are of {len(x0)} samples, but shape says {N}: pass one for each")
-
-
-def _of_particles(x: Array | None, P: int) -> Array | None:
-    """Returns what samples have for the P particles of each, [N P, ..]; None for None."""
-    if x is None:
+def _of_particles(known: Known | None, P: int) -> Known | None:
+    """Returns the known places of N samples for the P particles of each, [N P, ..]; None for None."""
+    if known is None:
         return None
-    return jnp.repeat(x, P, axis=0)
+    return Known(*(jnp.repeat(x, P, axis=0) for x in known))
 
 
 def _of_samples(u: Array, N: int) -> Array:

@@ -1,19 +1,15 @@
-"""Says by which law x_s is drawn from x_t: the transitions of a sampler, with what each of them remembers."""
+"""Says by which law x_s is drawn from x_t: steps that move all places, with what they remember."""
 
 import abc
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import ClassVar, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from d3pm_jax import beliefs
-from d3pm_jax.beliefs import Belief
-from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.posteriors import p_logits, p_sample
 from d3pm_jax.processes.base import Process
 from d3pm_jax.processes.masked import Masked
@@ -21,10 +17,10 @@ from d3pm_jax.processes.mixing import Mixing
 from d3pm_jax.processes.tables import expand_trailing, gather, is_category
 from d3pm_jax.sampling import laws
 from d3pm_jax.sampling.chain import Row, plan_levels
+from d3pm_jax.sampling.denoiser import Answer
 from d3pm_jax.sampling.fields import check_fields
 from d3pm_jax.sampling.noise import DRAW, PHASE
-
-Memory = dict[str, Array]
+from d3pm_jax.sampling.steps import LawStep, Memory, View
 
 
 def _check_share(name: str, x: float) -> None:
@@ -32,88 +28,31 @@ def _check_share(name: str, x: float) -> None:
         raise ValueError(f"{name} = {x}: it must be in [0, 1]")
 
 
-class View(NamedTuple):
-    """Holds what a transition sees of a row."""
-
-    process: Process
-    logits: Float[Array, " B *S K"]  # of the network, shaped
-    belief: Belief  # what they are
-    x: Int[Array, " B *S"]
-    t: Int[Array, " B"]
-    s: Int[Array, " B"]
-    noise: Callable[[int], Float[Array, " B *S"]]  # of this row, by stream
-    memory: Memory
-    may_change: Bool[Array, " B *S"] | None = None  # the places that a row may change; None: all
-
-    @property
-    def log_denoiser(self) -> Array:
-        """Returns log p(x_0 | x_t), normalised."""
-        return laws.denoiser_of(self.process, self.logits, self.x, self.t, self.belief)
-
-    @property
-    def logits_loo(self) -> Array:
-        """Returns leave-one-out logits of x_0."""
-        return laws.leave_one_out_of(self.process, self.logits, self.x, self.t, self.belief)
-
-
-class Transition(abc.ABC):
-    """Says by which law x_s is drawn, given x_t and what the network believes."""
-
-    takes_long_steps: ClassVar[bool] = False  # whether s may be any step up to t; else it is t - 1
-    needs_extra_mask: ClassVar[bool] = False  # whether it takes every mask for a place that is unknown
-    can_be_guided: ClassVar[bool] = True  # whether x_s may be drawn from its law after that was changed
-
-    def check(self, process: Process) -> None:
-        """Raises ValueError for a process that it is not for."""
-
-    def plan(self, process: Process) -> tuple[Row, ...]:
-        """Returns the rows that it takes by default: T, ..., 0."""
-        return plan_levels(range(process.T, -1, -1))
-
-    def start(self, x: Array, noise: Callable[[int], Array], dtype: DTypeLike) -> Memory:
-        """Returns what it remembers before the first row."""
-        return {}
-
-    @abc.abstractmethod
-    def law(self, view: View) -> Float[Array, " B *S K"]:
-        """Returns log p(x_s | x_t) of each category, normalised."""
-
-    def draw(self, view: View) -> tuple[Array, Memory]:
-        """Draws x_s, -1 where there is no law, and returns what it remembers then."""
-        x = inverse_cdf.categorical(self.law(view), view.noise(DRAW))
-        return x, self.remember(view, x)
-
-    def remember(self, view: View, x: Array) -> Memory:
-        """Returns what it remembers after a row that drew x."""
-        return view.memory
-
-
 @dataclasses.dataclass(frozen=True)
-class Bayes(Transition):
+class Bayes(LawStep):
     """Draws from p(x_{t-1} | x_t), by Bayes' rule (D3PM eq. 4): `p_logits`."""
 
-    def law(self, view: View) -> Array:
-        return p_logits(view.process, view.logits, view.x, view.t, view.belief)
+    def law(self, view: View, answer: Answer) -> Array:
+        return p_logits(view.process, answer.logits, view.x, view.t, answer.belief)
 
     # `p_sample` draws from `p_logits`, and makes no array of its probabilities where it need not.
-    def draw(self, view: View) -> tuple[Array, Memory]:
-        u = view.noise(DRAW)
-        return p_sample(view.process, view.logits, view.x, view.t, u, view.belief), view.memory
+    def choose(self, view: View, answer: Answer) -> Array:
+        return p_sample(view.process, answer.logits, view.x, view.t, view.noise(DRAW), answer.belief)
 
 
 @dataclasses.dataclass(frozen=True)
-class OwnReverse(Transition):
+class OwnReverse(LawStep):
     """Draws from the law of a function of your own: (process, logits, xt, t) -> log p(x_{t-1} | x_t)."""
 
     reverse: Callable[..., Array]
 
-    def law(self, view: View) -> Array:
-        reverse = beliefs.with_belief(view.belief, self.reverse)
-        return reverse(view.process, view.logits, view.x, view.t)
+    def law(self, view: View, answer: Answer) -> Array:
+        reverse = beliefs.with_belief(answer.belief, self.reverse)
+        return reverse(view.process, answer.logits, view.x, view.t)
 
 
 @dataclasses.dataclass(frozen=True)
-class Keep(Transition):
+class Keep(LawStep):
     """Keeps x_t as often as c of the most that the marginals allow: `laws.keep_logits`."""
 
     c: float = 1.0
@@ -128,12 +67,12 @@ class Keep(Transition):
     def check(self, process: Process) -> None:
         laws.require_mixing(process, "keep")
 
-    def law(self, view: View) -> Array:
-        return laws.keep_logits(view.process, view.log_denoiser, view.x, view.t, view.s, self.c)
+    def law(self, view: View, answer: Answer) -> Array:
+        return laws.keep_logits(view.process, answer.log_denoiser, view.x, view.t, view.s, self.c)
 
 
 @dataclasses.dataclass(frozen=True)
-class Mixture(Transition):
+class Mixture(LawStep):
     """Draws by Bayes' rule with probability kappa, else noises x_0 afresh: `laws.mixture_logits`."""
 
     kappa: float = 0.95
@@ -144,9 +83,9 @@ class Mixture(Transition):
         check_fields(self)
         _check_share("kappa", self.kappa)
 
-    def law(self, view: View) -> Array:
+    def law(self, view: View, answer: Answer) -> Array:
         return laws.mixture_logits(
-            view.process, view.logits_loo, view.log_denoiser, view.x, view.t, self.kappa
+            view.process, answer.logits_loo, answer.log_denoiser, view.x, view.t, self.kappa
         )
 
 
@@ -156,11 +95,11 @@ class Mixture(Transition):
 class Sigma(abc.ABC):
     """Defines the probability sigma with which a place that is not masked is masked again."""
 
-    def start(self, x: Array, dtype: DTypeLike) -> Memory:
+    def start(self, view: View) -> Memory:
         """Returns what it remembers before the first row."""
         return {}
 
-    def remember(self, view: View, x: Array) -> Memory:
+    def remember(self, view: View, answer: Answer, x: Array) -> Memory:
         """Returns what it remembers after a row that drew x."""
         return view.memory
 
@@ -216,13 +155,13 @@ class LeastConfident(Sigma):
         share = _softmax_over_places(doubt)
         return _of_places(most, view.x) * share
 
-    def start(self, x: Array, dtype: DTypeLike) -> Memory:
-        return {"confidence": jnp.zeros(x.shape, dtype)}
+    def start(self, view: View) -> Memory:
+        return {"confidence": jnp.zeros(view.x.shape, view.process.log_prior().dtype)}
 
     # What counts is the probability of the category that a mask has just become.
-    def remember(self, view: View, x: Array) -> Memory:
+    def remember(self, view: View, answer: Answer, x: Array) -> Memory:
         drawn = jnp.maximum(x, 0)[..., None]
-        p = jnp.exp(jnp.take_along_axis(view.log_denoiser, drawn, axis=-1)[..., 0])
+        p = jnp.exp(jnp.take_along_axis(answer.log_denoiser, drawn, axis=-1)[..., 0])
         before = view.memory["confidence"]
         was_masked = view.x == laws.mask_of(view.process)
         return view.memory | {"confidence": jnp.where(was_masked, p.astype(before.dtype), before)}
@@ -258,7 +197,7 @@ def _softmax_over_places(x: Array) -> Array:
 
 
 @dataclasses.dataclass(frozen=True)
-class Remask(Transition):
+class Remask(LawStep):
     """Unmasks as ancestral sampling does and more often, and masks again with sigma: `laws.remask_logits`."""
 
     schedule: Sigma = Cap()
@@ -272,19 +211,19 @@ class Remask(Transition):
     def check(self, process: Process) -> None:
         laws.require_absorbing(process, "masking again")
 
-    def start(self, x: Array, noise: Callable[[int], Array], dtype: DTypeLike) -> Memory:
-        return self.schedule.start(x, dtype)
+    def start(self, view: View) -> Memory:
+        return self.schedule.start(view)
 
     def sigma(self, view: View) -> Array:
         """Returns the probability of masking each place again."""
         return self.schedule.sigma(view, laws.most_remasked(view.process, view.t, view.s))
 
-    def law(self, view: View) -> Array:
+    def law(self, view: View, answer: Answer) -> Array:
         sigma = self.sigma(view)
-        return laws.remask_logits(view.process, view.log_denoiser, view.x, view.t, view.s, sigma)
+        return laws.remask_logits(view.process, answer.log_denoiser, view.x, view.t, view.s, sigma)
 
-    def remember(self, view: View, x: Array) -> Memory:
-        return self.schedule.remember(view, x)
+    def remember(self, view: View, answer: Answer, x: Array) -> Memory:
+        return self.schedule.remember(view, answer, x)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -304,7 +243,7 @@ class RemaskLoop(Remask):
             raise ValueError(f"rows = {self.rows}: a loop goes down, holds and ends, with at least 3")
         _check_share("alpha", self.alpha)
 
-    def plan(self, process: Process) -> tuple[Row, ...]:
+    def plan(self, process: Process, places: int) -> tuple[Row, ...]:
         spec = laws.require_absorbing(process, "masking again").spec
         if spec is None:
             raise ValueError(
@@ -330,24 +269,22 @@ class RemaskLoop(Remask):
 # ---- Rates ----
 
 
-class Leap(Transition):
+class Leap(LawStep):
     """Moves along reverse rates, by a rule that turns them into a law."""
 
-    @abc.abstractmethod
-    def leap(self, log_rate: Array, x: Array) -> Array:
-        """Returns the law of a leap along these rates."""
+    leaps = True
 
     def check(self, process: Process) -> None:
         is_on_top = isinstance(process, Masked) and isinstance(process.inner, Mixing)
         if not is_on_top:
             laws.require_mixing(process, "a rate")
 
-    def law(self, view: View) -> Array:
-        log_rate = laws.log_rates(view.process, view.logits_loo, view.x, view.t, view.s)
+    def law(self, view: View, answer: Answer) -> Array:
+        log_rate = laws.log_rates(view.process, answer.logits_loo, view.x, view.t, view.s)
         leap = self.leap(log_rate, view.x)
 
         # The last row, and one from where nothing is left of x_0, takes no rates: they have no end there.
-        bayes = p_logits(view.process, view.logits, view.x, view.t, view.belief)
+        bayes = p_logits(view.process, answer.logits, view.x, view.t, answer.belief)
         takes_bayes = (view.s == 0) | _nothing_left(view.process, view.t)
         return jnp.where(takes_bayes.reshape(len(view.x), *(1,) * view.x.ndim), bayes, leap)
 
@@ -378,7 +315,7 @@ def _nothing_left(process: Process, t: Array) -> Array:
 
 
 @dataclasses.dataclass(frozen=True)
-class Stratified(Transition):
+class Stratified(LawStep):
     """Moves when the sum of the probabilities of leaving passes a whole number, from a random phase on.
 
     So a place moves as often as by Bayes' rule on average, and nearly as often each time (2601.02799).
@@ -386,22 +323,22 @@ class Stratified(Transition):
 
     can_be_guided = False
 
-    def start(self, x: Array, noise: Callable[[int], Array], dtype: DTypeLike) -> Memory:
-        return {"clock": noise(PHASE)}
+    def start(self, view: View) -> Memory:
+        return {"clock": view.noise(PHASE)}
 
     # Given the phases all is certain but where x_t goes.
-    def law(self, view: View) -> Array:
-        log_p, is_due, _ = self._hazard(view)
+    def law(self, view: View, answer: Answer) -> Array:
+        log_p, is_due, _ = self._hazard(view, answer)
         stays = jnp.where(is_category(view.x, log_p.shape[-1]), 0.0, -jnp.inf)
         return jnp.where(is_due[..., None], laws.leaving_logits(log_p, view.x), stays)
 
-    def remember(self, view: View, x: Array) -> Memory:
-        _, _, clock = self._hazard(view)
+    def remember(self, view: View, answer: Answer, x: Array) -> Memory:
+        _, _, clock = self._hazard(view, answer)
         return view.memory | {"clock": clock}
 
-    def _hazard(self, view: View) -> tuple[Array, Array, Array]:
+    def _hazard(self, view: View, answer: Answer) -> tuple[Array, Array, Array]:
         """Returns the law of a step by Bayes' rule, which places are due to leave, and their clocks then."""
-        log_p = p_logits(view.process, view.logits, view.x, view.t, view.belief)
+        log_p = p_logits(view.process, answer.logits, view.x, view.t, answer.belief)
         before = view.memory["clock"]
         after = before + laws.leaving_probability(log_p, view.x).astype(before.dtype)
         # A row of no law is due, so that nothing can be drawn and the chain says so.

@@ -7,8 +7,8 @@ import numpy as np
 
 from d3pm_jax import processes
 from d3pm_jax.processes import Process
-from d3pm_jax.sampling import named
-from d3pm_jax.sampling.sampler import Sampler
+from d3pm_jax.sampling import LawStep, Sampler, named
+from d3pm_jax.sampling.correctors import Corrected, Corrector
 from tests.sampling import rules
 from tests.sampling.rules import MASK, K, World
 
@@ -41,6 +41,21 @@ class Case(NamedTuple):
     reaches: Callable[[int], list[int]] = lambda t: [t - 1]
     # (world, leave_one_out, x, t) -> the law of all places in a move of the corrector, [B, L, K]
     move: Callable[..., np.ndarray] | None = None
+
+    @property
+    def between(self) -> LawStep:
+        """The step that moves from level to level."""
+        step = self.sampler.step
+        if isinstance(step, Corrected):
+            step = step.between
+        assert isinstance(step, LawStep)
+        return step
+
+    @property
+    def corrector(self) -> Corrector:
+        """What moves at a level; of a case with `move`."""
+        assert isinstance(self.sampler.step, Corrected)
+        return self.sampler.step.corrector
 
 
 def _remask(sigma: Callable[..., float | np.ndarray]) -> Callable[..., np.ndarray]:

@@ -132,7 +132,7 @@ def denoiser_of(world: World, leave_one_out: np.ndarray, x: np.ndarray, t: int) 
     return np.divide(product, total, out=np.zeros_like(product), where=total > 0)
 
 
-# ---- Laws of transitions ----
+# ---- Laws of rows ----
 
 
 def posterior(world: World, x: np.ndarray, t: int) -> np.ndarray:

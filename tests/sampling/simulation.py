@@ -36,7 +36,7 @@ def simulate(
         beliefs: leave-one-out, by t and x_t: [T + 1, K^L, L, K].
         x: x_T, [B, L].
         u: noise [rows + 1, streams, B, L], by the number of rows left and the stream.
-        levels: T, ..., 0 of a transition; of a sampler that reveals, as many and one more than it has rows.
+        levels: T, ..., 0 of a sampler with a law; of one that reveals, as many and one more than it has rows.
         unknown: the places that may change, [B, L]; the others stay as they are in x.
         x0: what those hold in the end, where they are noised.
     """
@@ -62,7 +62,7 @@ def simulate(
                 x = np.where(unknown, x, rules.draw_forward(world, world.Qbar[s], x0, u[number, DRAW]))
             if s <= t and case.move is not None and s > 0:
                 x = _correct(case, world, beliefs[s], x, s, u[number], in_block)
-                calls += case.sampler.corrector.moves  # pyright: ignore[reportOptionalMemberAccess]
+                calls += case.corrector.moves
             number -= 1
             states[number] = x
     return Simulated(states, calls)
@@ -80,8 +80,8 @@ def _move(case, world, belief, x, t, s, memory, u, in_block):
 
 
 def _correct(case, world, belief, x, s, u, may_change):
-    moves_one_place = type(case.sampler.corrector).__name__ == "Gibbs"
-    for i in range(case.sampler.corrector.moves):
+    moves_one_place = type(case.corrector).__name__ == "Gibbs"
+    for i in range(case.corrector.moves):
         chosen = may_change
         if moves_one_place:
             order = np.where(may_change, u[CORRECTOR + 2 * i + 1], -1)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from d3pm_jax.sampling import make_plan, run_sampler, sample_by
+from d3pm_jax import sampling
+from d3pm_jax.sampling import Denoiser, Known, make_plan
 from tests.sampling import rules
 from tests.sampling.cases import CASES, make_process
 from tests.sampling.rules import MASK, K
@@ -21,17 +22,16 @@ SAMPLERS = ("remdm_confidence", "stratified", "first_hitting", "maskgit", "entro
 pytestmark = pytest.mark.filterwarnings("ignore:x_T still depends")
 
 
-def denoise_by_table(table, x, t):
+def denoise_by(process, table, belief="d3pm"):
+    """A denoiser whose logits are a table by t and x_t."""
     powers = jnp.asarray(K ** np.arange(L)[::-1])
-    return table[t, x @ powers]
+    return Denoiser(process, lambda x, t: table[t, x @ powers], belief)
 
 
 @functools.partial(jax.jit, static_argnames=("name", "n"))
-def sample(process, table, name, n, start):
-    def denoise(x, t):
-        return denoise_by_table(table, x, t)
-
-    return sample_by(jax.random.key(0), CASES[name].sampler, denoise, process, (n, L), start)
+def sample(process, table, name, n, first):
+    denoiser = denoise_by(process, table)
+    return sampling.sample(jax.random.key(0), denoiser, (n, L), CASES[name].sampler, first=first)
 
 
 @pytest.mark.slow
@@ -41,7 +41,7 @@ def test_a_sample_is_the_same_in_any_batch(name):
     with np.errstate(divide="ignore"):
         table = jnp.asarray(np.log(make_beliefs("absorbing")), jnp.float32)
     together = sample(process, table, name, 6, 0)
-    alone = [sample(process, table, name, 1, start) for start in range(6)]
+    alone = [sample(process, table, name, 1, first) for first in range(6)]
     np.testing.assert_array_equal(together.x0, np.concatenate([chain.x0 for chain in alone]))
     np.testing.assert_array_equal(together.calls, np.concatenate([chain.calls for chain in alone]))
     assert together.program_calls == max(int(chain.program_calls) for chain in alone)
@@ -62,12 +62,8 @@ def test_two_devices_draw_the_integers_of_one(name):
 
     @jax.jit
     def run(process, table, xT, u):
-        def denoise(x, t):
-            return denoise_by_table(table, x, t)
-
-        return run_sampler(
-            CASES[name].sampler, denoise, process, xT, lambda row, stream: u[row, stream], plan=plan
-        )
+        denoiser = denoise_by(process, table)
+        return sampling.run(denoiser, xT, lambda row, stream: u[row, stream], CASES[name].sampler, plan=plan)
 
     mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
     spread = run(
@@ -104,17 +100,14 @@ def test_what_is_known_stays_and_does_not_count(name):
 
     @jax.jit
     def run(process, x0, known, u):
-        return run_sampler(
-            case.sampler,
-            lambda x, t: denoise_by_table(table, x, t),
-            process,
+        return sampling.run(
+            denoise_by(process, table, "leave_one_out"),
             jnp.full(x0.shape, MASK),
             lambda row, stream: u[row, stream],
-            record=range(len(plan) + 1),
-            belief="leave_one_out",
-            x0=x0,
-            known=known,
+            case.sampler,
+            known=Known(x0, known),
             plan=plan,
+            record=range(len(plan) + 1),
         )
 
     chain = run(process, *map(jnp.asarray, (x0, known, u)))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from d3pm_jax import processes, schedules
-from d3pm_jax.sampling import Sampler, laws, places as p, watch_sampler
+from d3pm_jax.sampling import Denoiser, Sampler, laws, places as p, run as run_chain
 from d3pm_jax.sampling.places import Candidates, Reveal
 from d3pm_jax.sampling.transitions import (
     Bayes,
@@ -24,11 +24,11 @@ from d3pm_jax.sampling.transitions import (
     RemaskLoop,
     Rescale,
     Stratified,
-    View,
 )
 from tests.sampling import rules
 from tests.sampling.cases import ALL, make_process
 from tests.sampling.rules import MASK, K, T
+from tests.sampling.views import make_view
 
 L = 3
 STATES = rules.all_states(L)  # [27, L]
@@ -73,7 +73,7 @@ def choose_places(reveals, log_p, drawn, masked, u):
     return [reveal.choose(candidates) for reveal in reveals]
 
 
-REVEALS: dict[str, p.Places] = {
+REVEALS: dict[str, p.Revealing] = {
     "random": Reveal(),
     "first hitting": p.FirstHitting(),
     "entropy": Reveal(p.LeastEntropy()),
@@ -195,18 +195,22 @@ def test_the_times_of_first_hitting_are_those_of_the_schedule():
     u = rng.random((L + 1, 3, 40, L))
     schedule = schedules.continuous.cosine
 
-    def denoise(x, time):
+    def network(x, time):
         seen = jnp.broadcast_to(time[:, None], x.shape)
         return jnp.stack([seen, seen, jnp.full(x.shape, -jnp.inf)], axis=-1)
 
     @jax.jit
     def run(process, u):
-        sampler = Sampler(reveal=p.FirstHitting(schedule=schedule))
+        sampler = Sampler(p.FirstHitting(schedule=schedule))
         xT = jnp.full(u.shape[2:], MASK)
-        return watch_sampler(sampler, denoise, process, xT, lambda row, stream: u[row, stream])
 
-    _, seen = run(make_process("absorbing"), jnp.asarray(u))
-    times = np.asarray(seen.logits)[:, :, 0, 0]  # [rows, B]
+        def noise(row, stream):
+            return u[row, stream]
+
+        return run_chain(Denoiser(process, network), xT, noise, sampler, watch=lambda seen: seen.logits)
+
+    chain = run(make_process("absorbing"), jnp.asarray(u))
+    times = np.asarray(chain.seen)[:, :, 0, 0]  # [rows, B]
     share = np.cumprod([u[n, 2, :, 0] ** (1 / n) for n in (3, 2, 1)], axis=0)  # 1 - alpha
     np.testing.assert_allclose(1 - np.cos(times * np.pi / 2), share, atol=TOLERANCE)
 
@@ -232,11 +236,11 @@ def test_the_number_of_events_has_the_mean_of_the_hazard_and_little_variance():
             t_all = jnp.full(len(phases), t)
             noise = jnp.full(x.shape, 0.5)
             at_x = jnp.asarray(x)
-            view = View(
+            view = make_view(
                 process, logits, "leave_one_out", at_x, t_all, t_all - 1, lambda n, u=noise: u, memory
             )
-            events += Stratified().law(view)[:, 0, 0] == -jnp.inf
-            memory = Stratified().draw(view)[1]
+            events += Stratified().law(view, view.ask(at_x, t_all))[:, 0, 0] == -jnp.inf
+            memory = Stratified().draw(view).memory
         return events
 
     events = np.asarray(count_events(make_process("uniform"), jnp.log(leave_one_out), jnp.asarray(phases)))
@@ -246,15 +250,16 @@ def test_the_number_of_events_has_the_mean_of_the_hazard_and_little_variance():
     assert len(np.unique(events)) == 2
 
 
-# ---- Samplers with a transition ----
+# ---- Samplers with a law of all places ----
 
 
-@functools.partial(jax.jit, static_argnames="transitions")
-def laws_of(process, transitions, log_denoiser, x, t, s):
-    """The law of each row by each transition, from logits of the denoiser."""
+@functools.partial(jax.jit, static_argnames="steps")
+def laws_of(process, steps, log_denoiser, x, t, s):
+    """The law of each row by each step, from logits of the denoiser."""
     memory = {"confidence": jnp.full(x.shape, 0.3)}
-    view = View(process, log_denoiser, "denoiser", x, t, s, lambda stream: jnp.zeros(x.shape), memory)
-    return [jnp.exp(transition.law(view)) for transition in transitions]
+    view = make_view(process, log_denoiser, "denoiser", x, t, s, lambda stream: jnp.zeros(x.shape), memory)
+    answer = view.ask(x, t)
+    return [jnp.exp(step.law(view, answer)) for step in steps]
 
 
 KEEPS = (Keep(0.0), Keep(0.4), Keep(1.0))
@@ -268,8 +273,8 @@ FOR_MASKS = (
 MIXTURES = (Mixture(0.0), Mixture(0.3), Mixture(1.0))
 
 
-def marginals(name: str, transitions, reach) -> list[np.ndarray]:
-    """The largest distance of sum q(x_t | x_0) p(x_s | x_t, x_0) from q(x_s | x_0), by transition."""
+def marginals(name: str, steps, reach) -> list[np.ndarray]:
+    """The largest distance of sum q(x_t | x_0) p(x_s | x_t, x_0) from q(x_s | x_0), by step."""
     world = rules.make_world(name)
     Qbar = world.Qbar
     cases = [
@@ -283,7 +288,7 @@ def marginals(name: str, transitions, reach) -> list[np.ndarray]:
     t, s, x0, xt = np.array(cases).T
     with np.errstate(divide="ignore"):
         certain = np.log(np.eye(K)[x0])[:, None]  # what x_0 is
-    computed = laws_of(make_process(name), transitions, *map(jnp.asarray, (certain, xt[:, None], t, s)))
+    computed = laws_of(make_process(name), steps, *map(jnp.asarray, (certain, xt[:, None], t, s)))
     distances = []
     for law in computed:
         sums = np.zeros((T + 1, T + 1, K, K))
@@ -295,8 +300,8 @@ def marginals(name: str, transitions, reach) -> list[np.ndarray]:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["absorbing", "marginal"])
 def test_keep_and_masking_again_have_the_marginals_of_the_process(name):
-    transitions = KEEPS if name == "marginal" else KEEPS + FOR_MASKS
-    *distances, of_last = marginals(name, transitions, lambda t: range(t + 1))
+    steps = KEEPS if name == "marginal" else KEEPS + FOR_MASKS
+    *distances, of_last = marginals(name, steps, lambda t: range(t + 1))
     np.testing.assert_allclose(distances, 0, atol=TOLERANCE)
     if name == "absorbing":
         assert of_last > 0.1  # masking again by confidence leaves more masks

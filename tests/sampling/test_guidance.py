@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from d3pm_jax.sampling import Sampler, Shaping, guidance, make_plan, named, run_sampler, transitions
+from d3pm_jax import sampling
+from d3pm_jax.sampling import Denoiser, Sampler, Shaping, guidance, make_plan, named, transitions
+from d3pm_jax.sampling.correctors import Corrected, Gibbs
 from tests.sampling import rules
 from tests.sampling.cases import make_process
 from tests.sampling.rules import K, T
@@ -60,8 +62,8 @@ def number_of(x):
     return x @ jnp.asarray(K ** np.arange(L)[::-1])
 
 
-def run(name: str, sampler, denoise_of, u: np.ndarray):
-    """The chain of the library, under jit; denoise_of(process) makes what the sampler calls."""
+def run(name: str, sampler, make_called, u: np.ndarray):
+    """The chain of the library, under jit; make_called() makes what the sampler calls."""
     process = make_process(name)
     world = rules.make_world(name)
     xT = rules.draw(np.broadcast_to(world.prior, (EXAMPLES, L, K)), u[0])
@@ -69,16 +71,9 @@ def run(name: str, sampler, denoise_of, u: np.ndarray):
 
     @jax.jit
     def chain(process, xT, u):
-        return run_sampler(
-            sampler,
-            denoise_of(),
-            process,
-            xT,
-            lambda row, stream: u[row],
-            list(range(T, -1, -1)),
-            "leave_one_out",
-            plan=plan,
-        )
+        denoiser = Denoiser(process, make_called(), "leave_one_out")
+        record = list(range(T, -1, -1))
+        return sampling.run(denoiser, xT, lambda row, stream: u[row], sampler, plan=plan, record=record)
 
     return chain(process, jnp.asarray(xT), jnp.asarray(u))
 
@@ -201,12 +196,12 @@ def test_a_classifier_multiplies_the_law_of_each_element(name, log_prob, gamma, 
             log_p = changes(make_likelihoods()[t - 1], x)
         return normalised(law * np.exp(gamma * log_p))
 
-    def denoise_of():
+    def make_called():
         with np.errstate(divide="ignore"):
             logits = jnp.asarray(np.log(belief))
         return guidance.by_classifier(lambda x, t: logits[t, number_of(x)], log_prob, gamma, exact)
 
-    chain = run(name, Sampler(), denoise_of, u)
+    chain = run(name, Sampler(), make_called, u)
     np.testing.assert_array_equal(chain.states, simulate(name, law_of, u))
     np.testing.assert_array_equal(chain.calls, T)
 
@@ -239,7 +234,7 @@ def test_logits_of_few_digits_are_combined_in_more():
     ("sampler", "message"),
     [
         (named.maskgit(rows=2), "revealed places take x_0: guide x_0, or leave it out"),
-        (Sampler(corrector=named.gibbs().corrector), "a corrector moves by another: guide x_0"),
+        (Sampler(Corrected(Gibbs())), "a corrector moves by another: guide x_0"),
         (Sampler(transitions.Stratified()), "Stratified moves by a clock: guide x_0"),
         (
             Sampler(shaping=Shaping(top_p=0.9)),

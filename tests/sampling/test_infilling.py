@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import d3pm_jax as d3pm
 from d3pm_jax import sampling
@@ -21,9 +22,13 @@ def network(xt, t):
     return d3pm.forbid(jnp.asarray(TABLE)[xt[:, 0], xt[:, -1]], K - 1)
 
 
+DENOISER = d3pm.Denoiser(PROCESS, network)
+
+
 @jax.jit
-def infilled(x0, known):
-    return sampling.sample_infill(jax.random.key(1), network, PROCESS, x0, known, record=(0, 2, 5))
+def infilled(x0, mask):
+    known = sampling.Known(x0, mask)
+    return d3pm.sample(jax.random.key(1), DENOISER, (MANY, L), known=known, record=(0, 2, 5))
 
 
 def test_what_is_known_stays_and_without_it_nothing_changes():
@@ -32,7 +37,7 @@ def test_what_is_known_stays_and_without_it_nothing_changes():
     assert np.all(np.where(known, states == X0, True))
     assert np.all(states[0] < K - 1)
     assert np.all(np.where(known, True, states[2] == K - 1))
-    sampled = jax.jit(lambda: d3pm.sample(jax.random.key(1), network, PROCESS, (MANY, L)).x0)()
+    sampled = jax.jit(lambda: d3pm.sample(jax.random.key(1), DENOISER, (MANY, L)).x0)()
     np.testing.assert_array_equal(infilled(jnp.asarray(X0), jnp.zeros_like(known)).x0, sampled)
 
 
@@ -45,3 +50,20 @@ def test_the_rest_follows_the_network_given_what_is_known():
     counts = np.bincount(actual, minlength=K)
     assert counts[K - 1] == 0
     np.testing.assert_array_less(np.abs(counts[:-1] - MANY * p), 4 * np.sqrt(MANY * p * (1 - p)))
+
+
+def test_what_is_known_out_of_range_is_named_or_gives_minus_1():
+    """Where the value is at hand it is named; a program gives -1 at its place, and says that it failed."""
+    mask = np.random.default_rng(7).random((MANY, L)) < 0.5
+    mask[5] = [False, True, False]
+    x0 = X0.copy()
+    x0[5, 1] = K
+    few = sampling.Known(jnp.asarray(x0[:6]), jnp.asarray(mask[:6]))
+    with pytest.raises(ValueError, match=r"known\.x0 contains 4, outside 0\.\.3"):
+        d3pm.sample(jax.random.key(1), DENOISER, (6, L), known=few)
+    chain = infilled(jnp.asarray(x0), jnp.asarray(mask))
+    assert chain.x0[5, 1] == -1
+    assert chain.failed_at == -1
+    others = np.arange(MANY) != 5
+    expected = infilled(jnp.asarray(X0), jnp.asarray(mask)).x0
+    np.testing.assert_array_equal(chain.x0[others], expected[others])

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from d3pm_jax.sampling.transitions import View
 from tests.sampling import rules
 from tests.sampling.cases import ALL, CASES, Case, make_process
 from tests.sampling.rules import K, T
+from tests.sampling.views import make_view
 
 L = 2
 GRID = 64  # of u
@@ -69,13 +69,16 @@ def expect_laws(name: str, case: Case) -> np.ndarray:
     return np.array(laws)
 
 
-@functools.partial(jax.jit, static_argnames=("transitions", "belief", "draws"))
-def take_rows(process, transitions, belief, views, draws):
-    """What each transition draws of its rows, or their laws."""
+@functools.partial(jax.jit, static_argnames=("steps", "belief", "draws"))
+def take_rows(process, steps, belief, views, draws):
+    """What each step draws of its rows, or their laws."""
     results = []
-    for transition, (logits, x, t, s, memory, u) in zip(transitions, views, strict=True):
-        view = View(process, logits, belief, x, t, s, lambda stream, u=u: u, memory)
-        results.append(transition.draw(view)[0] if draws else jnp.exp(transition.law(view)))
+    for step, (logits, x, t, s, memory, u) in zip(steps, views, strict=True):
+        view = make_view(process, logits, belief, x, t, s, lambda stream, u=u: u, memory)
+        if draws:
+            results.append(step.draw(view).x)
+        else:
+            results.append(jnp.exp(step.law(view, view.ask(x, t))))
     return results
 
 
@@ -93,7 +96,7 @@ def run_rows(name: str, belief: str, draws: bool) -> dict[str, np.ndarray]:
         u = np.tile((np.arange(GRID) + 0.5) / GRID, len(number) // GRID + 1)[: len(number)]
         memory = {key: values[number] for key, values in rows.memory.items()}
         view = (logits[number], rows.x[number], rows.t[number], s, memory, np.tile(u[:, None], L))
-        views[case.sampler.transition] = (key, view)
+        views[case.between] = (key, view)
     taken = take_rows(
         make_process(name),
         tuple(views),
@@ -101,12 +104,8 @@ def run_rows(name: str, belief: str, draws: bool) -> dict[str, np.ndarray]:
         [jax.tree.map(jnp.asarray, v) for _, v in views.values()],
         draws,
     )
-    of_transition = dict(zip(views, taken, strict=True))
-    return {
-        key: np.asarray(of_transition[case.sampler.transition])
-        for key, case in LAWS.items()
-        if name in case.names
-    }
+    of_step = dict(zip(views, taken, strict=True))
+    return {key: np.asarray(of_step[case.between]) for key, case in LAWS.items() if name in case.names}
 
 
 SLOW = [

@@ -12,7 +12,7 @@ from d3pm_jax.schedules import continuous
 
 def test_fields_are_numbers_or_words_for_them():
     reveal = Reveal(DrawnProbability(4.5), Cosine(8))
-    expected = Sampler(reveal=reveal, shaping=Shaping(top_k=3, top_p=0.9))
+    expected = Sampler(reveal, shaping=Shaping(top_k=3, top_p=0.9))
     assert named.choose_sampler("maskgit", {"rows": 8, "top_k": 3, "top_p": 0.9}) == expected
     assert named.choose_sampler("maskgit", {"rows": "8", "top-k": "3", "top-p": ".9"}) == expected
     assert named.choose_sampler("psi", {"kappa": 1}) == named.psi(1.0)

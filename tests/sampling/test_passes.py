@@ -7,9 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from d3pm_jax.sampling import Row, Sampler, edit, make_plan, named, run_edit, run_sampler
-from d3pm_jax.sampling.correctors import Gibbs
-from d3pm_jax.sampling.editing import rows_of_edit
+from d3pm_jax import sampling
+from d3pm_jax.sampling import Denoiser, Known, PartWay, Row, Sampler, make_plan, named
+from d3pm_jax.sampling.correctors import Corrected, Gibbs
+from d3pm_jax.sampling.noise import DRAW
+from d3pm_jax.sampling.plans import rows_of_edit
 from d3pm_jax.sampling.transitions import Bayes, RemaskLoop
 from tests.sampling import rules
 from tests.sampling.cases import Case, make_process
@@ -82,31 +84,41 @@ def test_what_failed_is_never_noised_into_a_category():
     u = np.random.default_rng(6).random((len(PLAN) + 1, EXAMPLES, L))
     fails = np.arange(EXAMPLES) % 2 == 0
 
-    def denoise(x, t):
+    def network(x, t):
         says_nothing = jnp.asarray(fails) & (t == T)
         return jnp.where(says_nothing[:, None, None], jnp.nan, jnp.zeros((EXAMPLES, L, K)))
 
-    chain = run_sampler(named.repaint(2), denoise, process, x, lambda row, stream: jnp.asarray(u)[row])
+    def noise(row, stream):
+        return jnp.asarray(u)[row]
+
+    chain = sampling.run(Denoiser(process, network), x, noise, named.repaint(2))
     np.testing.assert_array_equal(chain.x0 < 0, np.repeat(fails[:, None], L, axis=1))
     assert chain.failed_at == len(PLAN)
+
+
+def denoise_by(process, beliefs):
+    """A denoiser that is a table by t and x_t."""
+
+    def network(x, t):
+        return jnp.log(beliefs)[t, x @ jnp.asarray(K ** np.arange(L)[::-1])]
+
+    return Denoiser(process, network, "leave_one_out")
 
 
 @functools.partial(jax.jit, static_argnames=("sampler", "strength"))
 def run(process, sampler, beliefs, xT, u, x0, known, strength=None):
     """A chain with all of its states, or an edit; beliefs are a table by t and x_t."""
-
-    def denoise(x, t):
-        return jnp.log(beliefs)[t, x @ jnp.asarray(K ** np.arange(L)[::-1])]
+    denoiser = denoise_by(process, beliefs)
+    known = Known(x0, known)
 
     def noise(row, stream):
         return u[row, stream]
 
     if strength is not None:
-        return run_edit(sampler, denoise, process, x0, strength, noise, belief="leave_one_out", known=known)
-    record = range(len(u))
-    return run_sampler(
-        sampler, denoise, process, xT, noise, record, belief="leave_one_out", x0=x0, known=known
-    )
+        plan = rows_of_edit(sampler, make_plan(sampler, process, (L,)), strength, T)
+        xt = process.draw_q(x0, jnp.asarray(plan[0].t, jnp.int32), noise(0, DRAW))
+        return sampling.run(denoiser, xt, noise, sampler, known=known, plan=plan)
+    return sampling.run(denoiser, xT, noise, sampler, known=known, record=range(len(u)))
 
 
 def draw_known(world, data=(0, 1)):
@@ -115,7 +127,7 @@ def draw_known(world, data=(0, 1)):
     return x0, rng.random(x0.shape) < 0.4
 
 
-NOISED = Sampler(corrector=Gibbs(), passes=2, noises_known=True)
+NOISED = Sampler(Corrected(Gibbs()), passes=2, noises_known=True)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +157,7 @@ def test_known_places_are_clean_or_noised_to_the_level_of_each_row(name, sampler
     if sampler.noises_known:
         start = rules.draw_forward(world, world.Qbar[T], x0, u[0, 0])
     moves = None
-    if sampler.corrector is not None:
+    if isinstance(sampler.step, Corrected):
         moves = lambda w, p, x, t: rules.gibbs(w, p, t)  # noqa: E731
     case = Case(sampler, (name,), lambda w, p, x, t, s, m: rules.bayes(w, p, x, t), move=moves)
     expected = simulate(
@@ -196,11 +208,10 @@ def test_an_edit_is_the_same_in_any_batch_and_by_places_that_are_revealed():
     x0 = jnp.asarray(draw_known(rules.make_world("absorbing"))[0])
 
     @functools.partial(jax.jit, static_argnames="sampler")
-    def draw(x0, start, sampler):
-        def denoise(x, t):
-            return jnp.log(beliefs)[t, x @ jnp.asarray(K ** np.arange(L)[::-1])]
-
-        return edit(jax.random.key(2), sampler, denoise, process, x0, 0.5, start, belief="leave_one_out")
+    def draw(x0, first, sampler):
+        denoiser = denoise_by(process, beliefs)
+        start = PartWay(x0, strength=0.5)
+        return sampling.sample(jax.random.key(2), denoiser, x0.shape, sampler, first=first, start=start)
 
     for sampler in (Sampler(), named.random_order()):
         together = draw(x0[:6], 0, sampler)

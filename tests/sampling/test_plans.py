@@ -5,12 +5,17 @@ import re
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 
 import d3pm_jax as d3pm
+from d3pm_jax import sampling
 from d3pm_jax.processes import Process
 from d3pm_jax.sampling import (
+    Denoiser,
+    Known,
+    PartWay,
     Row,
     Sampler,
     Shaping,
@@ -18,9 +23,6 @@ from d3pm_jax.sampling import (
     make_plan,
     named,
     places,
-    run_edit,
-    run_sampler,
-    sample_by,
     transitions as tr,
 )
 
@@ -68,24 +70,14 @@ SLOTS = {
     "EntropyBound counts entropies, but the order is LargestProbability()": lambda: places.Reveal(
         places.LargestProbability(), places.EntropyBound()
     ),
-    "transition = Keep(..) would do nothing: leave out transition, or reveal": lambda: Sampler(
-        tr.Keep(), reveal=places.Reveal()
-    ),
     "a corrector of rates leaps as the sampler does, but Keep does not": lambda: Sampler(
-        tr.Keep(), corrector=c.RateCorrector()
+        c.Corrected(c.RateCorrector(), tr.Keep())
     ).check(UNIFORM),
     "passes = 0: each row is taken at least once": lambda: named.repaint(0),
-    "passes = 2: a place that was revealed is never noised again": lambda: Sampler(
-        reveal=places.Reveal(), passes=2
-    ),
+    "passes = 2: a place that was revealed is never noised again": lambda: Sampler(places.Reveal(), passes=2),
     "passes = 3: a block is drawn given clean ones before it": lambda: Sampler(block=2, passes=3),
-    "noises_known = True: a place that was revealed": lambda: Sampler(
-        reveal=places.Reveal(), noises_known=True
-    ),
+    "noises_known = True: a place that was revealed": lambda: Sampler(places.Reveal(), noises_known=True),
     "noises_known = True: a block is drawn": lambda: Sampler(block=2, noises_known=True),
-    "but revealed places are at none: leave out corrector": lambda: Sampler(
-        reveal=places.Reveal(), corrector=c.Gibbs()
-    ),
 }
 
 
@@ -111,7 +103,10 @@ TYPES = [
     (Sampler, {"block": 1.5}, "block is 1.5, expected a whole number: pass an int"),
     (Sampler, {"passes": 2.0}, "passes is 2.0, expected a whole number: pass an int"),
     (Sampler, {"noises_known": 1}, "noises_known is 1, expected"),
-    (Sampler, {"transition": "bayes"}, "transition is 'bayes', expected a Transition"),
+    (Sampler, {"step": "bayes"}, "step is 'bayes', expected a Step"),
+    (c.Corrected, {"corrector": tr.Bayes()}, "expected a Corrector"),
+    # A corrector moves x at a noise level, but revealed places are at none.
+    (c.Corrected, {"corrector": c.Gibbs(), "between": places.Reveal()}, "expected a LawStep"),
 ]
 
 
@@ -169,20 +164,30 @@ def test_a_process_that_a_sampler_is_not_for_is_refused(name, process, message):
     assert "\n" not in str(caught.value)
 
 
+def network(x, t):
+    return d3pm.forbid(jnp.zeros((*x.shape, K)), K - 1)
+
+
 def run(sampler: Sampler, process: Process = ABSORBING, shape=(2, L), **arguments):
-    def denoise(x, t):
-        return d3pm.forbid(jnp.zeros((*x.shape, K)), K - 1)
+    def noise(row, stream):
+        return jnp.full(shape, 0.5)
 
     xT = jnp.full(shape, K - 1)
-    return run_sampler(sampler, denoise, process, xT, lambda row, stream: jnp.full(shape, 0.5), **arguments)
+    return sampling.run(Denoiser(process, network), xT, noise, sampler, **arguments)
 
 
-def run_edit_of(sampler: Sampler, strength: float):
-    def denoise(x, t):
-        return d3pm.forbid(jnp.zeros((*x.shape, K)), K - 1)
+def draw(sampler: Sampler = Sampler(), shape=(2, L), **arguments):
+    denoiser = Denoiser(ABSORBING, network)
+    return sampling.sample(jax.random.key(0), denoiser, shape, sampler, **arguments)
 
-    x0 = jnp.zeros((2, L), jnp.int32)
-    return run_edit(sampler, denoise, ABSORBING, x0, strength, lambda row, stream: jnp.full(x0.shape, 0.5))
+
+def edit(sampler: Sampler, strength: float):
+    return draw(sampler, start=PartWay(jnp.zeros((2, L), jnp.int32), strength))
+
+
+def examples(*shape, x0=0):
+    """Places that are known, all of them."""
+    return Known(jnp.full(shape, x0, jnp.int32), jnp.ones(shape, bool))
 
 
 HELD = (Row(2, T, 2), Row(1, 2, 2))
@@ -203,11 +208,11 @@ CALLS = {
     "row 2 goes from 0 to 7: steps are 1..6": lambda: run(
         named.ddim(), plan=[Row(3, T, 0), Row(2, 0, 7), Row(1, 7, 0)]
     ),
-    "strength = 0.0: it must be above 0, and at most 1": lambda: run_edit_of(Sampler(), 0.0),
-    "strength = 1.5: it must be above 0, and at most 1": lambda: run_edit_of(Sampler(), 1.5),
-    "strength = nan: it must be a finite number": lambda: run_edit_of(Sampler(), float("nan")),
-    "block = 2: a block is drawn while all after it are masked": lambda: run_edit_of(named.blocks(2), 0.5),
-    "FirstHitting begins where all places are masked": lambda: run_edit_of(named.first_hitting(), 0.5),
+    "strength = 0.0: it must be above 0, and at most 1": lambda: edit(Sampler(), 0.0),
+    "strength = 1.5: it must be above 0, and at most 1": lambda: edit(Sampler(), 1.5),
+    "strength = nan: it must be a finite number": lambda: edit(Sampler(), float("nan")),
+    "block = 2: a block is drawn while all after it are masked": lambda: edit(named.blocks(2), 0.5),
+    "FirstHitting begins where all places are masked": lambda: edit(named.first_hitting(), 0.5),
     "block = 3 does not divide the 4 places": lambda: run(named.blocks(3)),
     "block = 8 does not divide the 4 places of an example": lambda: run(named.blocks(8), plan=DOWN),
     "the plan goes through the blocks [-1], and the sampler through [0, 1]": lambda: run(
@@ -220,8 +225,22 @@ CALLS = {
         named.random_order(), plan=[Row(2, T, 0), Row(1, T, 0)]
     ),
     "plan is 3, expected rows of whole numbers": lambda: run(Sampler(), plan=3),
-    "x0 and known belong together": lambda: run(Sampler(), known=jnp.zeros((2, L), bool)),
-    "belief = 'posterior': it must be 'd3pm' or": lambda: run(Sampler(), belief="posterior"),
+    "known is of dtype bool, shape (2, 4), expected a Known": lambda: run(
+        Sampler(), known=jnp.zeros((2, L), bool)
+    ),
+    "belief = 'posterior': it must be 'd3pm' or": lambda: Denoiser(ABSORBING, network, "posterior"),  # pyright: ignore
+    "known.x0 contains 4, outside 0..3": lambda: draw(known=examples(2, L, x0=4)),
+    "start.x0 contains -1, outside 0..3": lambda: draw(start=PartWay(examples(2, L, x0=-1).x0, 0.5)),
+    "known.mask has dtype int32, expected booleans": lambda: draw(
+        known=Known(jnp.zeros((2, L), jnp.int32), jnp.ones((2, L), jnp.int32))
+    ),
+    "known.x0 has shape (1, 4), but shape = (2, 4): pass one of each example": lambda: draw(
+        known=examples(1, L)
+    ),
+    "start.x0 has shape (1, 4), but shape = (2, 4): pass one of each example": lambda: draw(
+        start=PartWay(examples(1, L).x0, 0.5)
+    ),
+    "known.x0 has shape (2, 3), expected [2, 4] as in x": lambda: run(Sampler(), known=examples(2, 3)),
     "record = [7]": lambda: run(Sampler(), record=[7]),
     "forbid = (4,): pass some categories of 0..3": lambda: run(Sampler(shaping=Shaping(forbid=(4,)))),
     "forbid = (0, 1, 2, 3): pass some categories": lambda: run(Sampler(shaping=Shaping(forbid=(0, 1, 2, 3)))),
@@ -230,14 +249,14 @@ CALLS = {
         lambda process: run(named.remdm_loop(rows=4), process)
     )(ABSORBING),
     "an example of shape (0,) has no places": lambda: run(named.random_order(), shape=(2, 0)),
-    "shape = (): it must be (B, *S)": lambda: sample_by(
-        jax.random.key(0), Sampler(), lambda x, t: jnp.zeros((*x.shape, K)), UNIFORM, ()
-    ),
+    "shape = (): it must be (B, *S)": lambda: draw(shape=()),
 }
 
 
 @pytest.mark.parametrize("message", CALLS)
-def test_a_call_says_in_one_line_what_is_wrong(message):
+def test_a_call_says_in_one_line_what_is_wrong(message, monkeypatch):
+    # As users make them, without the checks of types that tests have.
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises((TypeError, ValueError)) as caught:
         CALLS[message]()
     assert message in str(caught.value)

@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 
 import d3pm_jax as d3pm
+from d3pm_jax import sampling
 from d3pm_jax.processes import Process
-from d3pm_jax.sampling import Chain, Row, Sampler, Shaping, make_plan, named, run_sampler
-from d3pm_jax.sampling.transitions import Cap, Keep, Mixture, Remask, Stratified, View
+from d3pm_jax.sampling import Chain, Denoiser, Row, Sampler, Shaping, make_plan, named
+from d3pm_jax.sampling.places import Revealing
+from d3pm_jax.sampling.transitions import Cap, Keep, Mixture, Remask, Stratified
 from tests.sampling import rules
 from tests.sampling.cases import CASES, make_process
 from tests.sampling.rules import K, T
 from tests.sampling.simulation import simulate
+from tests.sampling.views import make_view
 
 L = 3
 EXAMPLES = 60
@@ -41,14 +44,13 @@ def make_beliefs(name: str) -> np.ndarray:
 def run(process, sampler, plan, belief, logits, xT, u):
     """A chain with all of its states; logits are a table by t and x_t."""
 
-    def denoise(x, t):
+    def network(x, t):
         powers = jnp.asarray(K ** np.arange(L)[::-1])
         return logits[t, x @ powers]
 
+    denoiser = Denoiser(process, network, belief)
     record = range(len(u))
-    return run_sampler(
-        sampler, denoise, process, xT, lambda row, stream: u[row, stream], record, belief, plan=plan
-    )
+    return sampling.run(denoiser, xT, lambda row, stream: u[row, stream], sampler, plan=plan, record=record)
 
 
 # Of 4 rows 45% are 2, and 5% are at least 1. alpha is .85, .595, .2975, 0: at t = 2 it is nearest to .55.
@@ -57,9 +59,9 @@ LOOP = [4, 3, 2, 2, 0]
 
 def levels_of(name: str) -> list[int]:
     """The levels of the plan of a sampler, by what its paper says."""
-    reveal = CASES[name].sampler.reveal
-    if reveal is not None:
-        rows = reveal.num_rows(L)
+    step = CASES[name].sampler.step
+    if isinstance(step, Revealing):
+        rows = step.num_rows(L)
         return list(range(rows, -1, -1))
     if name == "remdm_loop":
         return LOOP
@@ -185,7 +187,7 @@ def test_a_clock_goes_on_by_the_probability_of_leaving():
     """(alpha_3 - alpha_4) / (1 - alpha_4) = 1 / 4 of a mask at t = 4; only the second passes 1."""
     process = d3pm.absorbing(d3pm.reciprocal(4), 3, 2)
     clock = jnp.array([[0.2, 0.9, 0.5]])
-    view = View(
+    view = make_view(
         process,
         logits=jnp.broadcast_to(jnp.array([0.0, 0.0, -jnp.inf]), (1, 3, 3)),
         belief="d3pm",
@@ -195,6 +197,6 @@ def test_a_clock_goes_on_by_the_probability_of_leaving():
         noise=lambda stream: jnp.full((1, 3), 0.6),
         memory={"clock": clock},
     )
-    x, memory = Stratified().draw(view)
-    np.testing.assert_allclose(memory["clock"], clock + 0.25, rtol=1e-6)
-    assert x.tolist() == [[2, 1, 2]]
+    taken = Stratified().draw(view)
+    np.testing.assert_allclose(taken.memory["clock"], clock + 0.25, rtol=1e-6)
+    assert taken.x.tolist() == [[2, 1, 2]]

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import d3pm_jax as d3pm
-from d3pm_jax.sampling import Sampler, Shaping, sample_by, shaping
+from d3pm_jax.sampling import Denoiser, Sampler, Shaping, sample, shaping
 
 K = 4
 MASK = 3
@@ -17,13 +17,13 @@ def test_what_is_unmasked_stays_though_top_p_would_not_keep_it():
     first = jnp.log(jnp.array([0.04, 0.06, 0.9, 0.0]))
     later = jnp.log(jnp.array([0.9, 0.06, 0.04, 0.0]))
 
-    def denoise(x, t):
+    def network(x, t):
         return jnp.broadcast_to(jnp.where((t > 2)[:, None, None], first, later), (*x.shape, K))
 
     @jax.jit
     def draw(key):
         sampler = Sampler(shaping=Shaping(top_p=0.5))
-        return sample_by(key, sampler, denoise, process, (50, 6), record=(2,), belief="leave_one_out")
+        return sample(key, Denoiser(process, network, "leave_one_out"), (50, 6), sampler, record=(2,))
 
     chain = draw(jax.random.key(0))
     unmasked = chain.states[0] != MASK

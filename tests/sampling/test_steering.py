@@ -9,16 +9,19 @@ import pytest
 
 import d3pm_jax as d3pm
 from d3pm_jax.sampling import (
+    Denoiser,
+    Known,
     Sampler,
     Steered,
     best_of,
     named,
-    run_sampler,
-    sample_by,
+    per_example,
+    sample,
     steer,
     steering,
 )
-from d3pm_jax.sampling.noise import CLEAN
+from d3pm_jax.sampling.noise import CLEAN, SELECT
+from d3pm_jax.sampling.run import prepare, run_rows
 from tests.sampling import rules
 from tests.sampling.cases import CASES, make_process
 from tests.sampling.rules import MASK, K, T
@@ -26,7 +29,6 @@ from tests.sampling.rules import MASK, K, T
 L = 3
 N = 4
 P = 5
-STREAMS = 4  # of a sampler without corrector, and two more of steering
 STATES = rules.all_states(L)
 SCORES = 1.5 * np.random.default_rng(9).normal(size=len(STATES))
 PSI = named.psi(0.6)
@@ -38,18 +40,9 @@ def number_of(x):
     return x @ jnp.asarray(K ** np.arange(L)[::-1])
 
 
-def denoise_by(logits):
-    """A network that is a table [T + 1, K^L, L, K] by t and x_t."""
-    return lambda x, t: logits[t, number_of(x)]
-
-
-def noise_of(u):
-    """The noise of a table [rows + 1, STREAMS + 2, N P, L]."""
-
-    def noise(row, stream):
-        return u[row, STREAMS + stream - CLEAN if stream >= CLEAN else stream]
-
-    return noise
+def denoise_by(process, logits):
+    """A denoiser that is a table [T + 1, K^L, L, K] by t and x_t."""
+    return Denoiser(process, lambda x, t: logits[t, number_of(x)], "leave_one_out")
 
 
 @functools.cache
@@ -63,23 +56,22 @@ def log_beliefs(name: str) -> np.ndarray:
         return np.log(make_beliefs(name))
 
 
-U = np.random.default_rng(7).random((T + 1, STREAMS + 2, N * P, L))
-XT = np.random.default_rng(8).integers(0, K, (N, P, L))
+def make_key():
+    """The key of `run`, which may be used again."""
+    return jax.random.key(7)
 
 
 @jax.jit
-def run(scores, u):
+def run(scores, key):
     def score(x):
         return scores[number_of(x)]
 
-    return steering.run_steered(
-        score, PSI, denoise_by(jnp.asarray(log_beliefs("uniform"))), make_process("uniform"), jnp.asarray(XT),
-        noise_of(u), "leave_one_out",
-    )  # fmt: skip
+    denoiser = denoise_by(make_process("uniform"), jnp.asarray(log_beliefs("uniform")))
+    return steer(key, score, P, denoiser, (N, L), PSI)
 
 
 def test_weights_telescope_to_the_score_of_what_is_drawn():
-    steered = run(jnp.asarray(SCORES), jnp.asarray(U))
+    steered = run(jnp.asarray(SCORES), make_key())
     assert steered.failed_at == 0
     of_line = np.zeros((N, P))
     for log_weights, ancestors in zip(steered.log_weights, steered.ancestors, strict=True):
@@ -89,7 +81,8 @@ def test_weights_telescope_to_the_score_of_what_is_drawn():
     np.testing.assert_allclose(steered.scores, expected, rtol=0, atol=0)
 
     # One of the particles is drawn, each as likely, by the first place of the first particle.
-    u = U[0, -1].reshape(N, P, L)[:, 0, 0]
+    noise = per_example(make_key(), jnp.arange(N * P), (L,))
+    u = np.asarray(noise(jnp.asarray(0), SELECT)).reshape(N, P, L)[:, 0, 0]
     chosen = np.asarray(steered.particles)[np.arange(N), np.floor(u * P).astype(int)]
     np.testing.assert_array_equal(steered.x0, chosen)
     weights = np.exp(steered.log_weights)
@@ -99,14 +92,14 @@ def test_weights_telescope_to_the_score_of_what_is_drawn():
 
 
 def test_a_score_that_is_the_same_of_all_changes_nothing():
-    steered = run(jnp.full(len(SCORES), 3.0), jnp.asarray(U))
-    u = jnp.asarray(U)
-    plain = jax.jit(
-        lambda xT: run_sampler(
-            PSI, denoise_by(jnp.asarray(log_beliefs("uniform"))), make_process("uniform"), xT, noise_of(u),
-            belief="leave_one_out",
-        )
-    )(jnp.asarray(XT.reshape(N * P, L)))  # fmt: skip
+    steered = run(jnp.full(len(SCORES), 3.0), make_key())
+
+    @jax.jit
+    def draw(key):
+        denoiser = denoise_by(make_process("uniform"), jnp.asarray(log_beliefs("uniform")))
+        return sample(key, denoiser, (N * P, L), PSI)
+
+    plain = draw(make_key())
     np.testing.assert_array_equal(steered.particles, plain.x0.reshape(N, P, L))
     assert (np.asarray(steered.effective_size) == P).all()
     assert (np.asarray(steered.ancestors) == np.arange(P)).all()
@@ -115,18 +108,18 @@ def test_a_score_that_is_the_same_of_all_changes_nothing():
 def test_minus_infinity_is_never_drawn_and_nan_is_noticed():
     """All of one program: where a score may be what it is, where nothing may, and where it is NaN."""
     never = np.where(STATES[:, 0] == 1, -np.inf, SCORES)
-    steered = run(jnp.asarray(never), jnp.asarray(U))
+    steered = run(jnp.asarray(never), make_key())
     assert steered.failed_at == 0
     assert not (np.asarray(steered.particles)[..., 0] == 1).any()
     assert np.isfinite(steered.log_weights[:-1]).all()  # on the way it says nothing
 
-    failed = run(jnp.full(len(SCORES), -np.inf), jnp.asarray(U))
+    failed = run(jnp.full(len(SCORES), -np.inf), make_key())
     assert failed.failed_at == 1
     assert (np.asarray(failed.particles) == -1).all()
     assert (np.asarray(failed.x0) == -1).all()
     assert (np.asarray(failed.effective_size)[-1] == 0).all()
-    assert run(jnp.full(len(SCORES), np.nan), jnp.asarray(U)).failed_at == T
-    assert run(jnp.full(len(SCORES), np.inf), jnp.asarray(U)).failed_at == T
+    assert run(jnp.full(len(SCORES), np.nan), make_key()).failed_at == T
+    assert run(jnp.full(len(SCORES), np.inf), make_key()).failed_at == T
 
 
 def test_particles_are_drawn_by_their_weights():
@@ -161,11 +154,11 @@ def test_the_best_of_some_is_the_first_of_the_largest():
         steering.choose_best(lambda x: jnp.where(x[:, 0] == 2, jnp.nan, 1.0), candidates)
 
 
-ABSORBING = d3pm.absorbing(d3pm.reciprocal(T), K, MASK)
+def unsure(process):
+    return Denoiser(process, lambda x, t: jnp.zeros((*x.shape, K)))
 
 
-def unsure(x, t):
-    return jnp.zeros((*x.shape, K))
+ABSORBING = unsure(d3pm.absorbing(d3pm.reciprocal(T), K, MASK))
 
 
 @pytest.mark.parametrize(
@@ -178,12 +171,15 @@ def unsure(x, t):
         ({"score": 3.0}, "score is 3.0, expected a function"),
         ({"particles": 0}, r"particles = 0.* 1..1048576"),
         ({"shape": ()}, r"shape = \(\): it must be \(N, \*S\)"),
-        ({"shape": (2, 0)}, "without a place to draw"),
-        ({"sampler": named.maskgit(), "process": make_process("uniform")}, "needs an absorbing process"),
-        ({"x0": jnp.zeros((2, L), int)}, "x0 and known belong together"),
+        ({"shape": (2, 0)}, "there is no place to draw"),
         (
-            {"x0": jnp.zeros((3, L), int), "known": jnp.zeros((3, L), bool)},
-            "are of 3 samples, but shape says 2",
+            {"sampler": named.maskgit(), "denoiser": unsure(d3pm.uniform(d3pm.reciprocal(T), K))},
+            "needs an absorbing process",
+        ),
+        ({"known": jnp.zeros((2, L), bool)}, r"known is of dtype bool, shape \(2, 3\), expected a Known"),
+        (
+            {"known": Known(jnp.zeros((3, L), int), jnp.zeros((3, L), bool))},
+            r"known\.x0 has shape \(3, 3\), but shape = \(2, 3\): pass one of each example",
         ),
     ],
 )
@@ -191,10 +187,9 @@ def test_what_cannot_be_used_gets_one_line(arguments, message):
     options = {
         "score": lambda x: jnp.zeros(len(x)),
         "particles": 2,
-        "sampler": Sampler(),
-        "denoise": unsure,
-        "process": ABSORBING,
+        "denoiser": ABSORBING,
         "shape": (2, L),
+        "sampler": Sampler(),
     }
     with pytest.raises((TypeError, ValueError), match=message):
         jax.eval_shape(lambda: steer(jax.random.key(0), **options | arguments))
@@ -204,12 +199,12 @@ def test_what_cannot_be_used_gets_one_line(arguments, message):
 
 
 @functools.partial(jax.jit, static_argnames=("name", "particles", "n"))
-def steer_by_name(process, logits, scores, key, name, particles, n, start=0) -> Steered:
+def steer_by_name(process, logits, scores, key, name, particles, n, first=0) -> Steered:
     def score(x):
         return scores[number_of(x)]
 
-    sampler = CASES[name].sampler
-    return steer(key, score, particles, sampler, denoise_by(logits), process, (n, L), start, "leave_one_out")
+    denoiser = denoise_by(process, logits)
+    return steer(key, score, particles, denoiser, (n, L), CASES[name].sampler, first=first)
 
 
 EVERY_KIND = ("remdm_confidence", "stratified", "maskgit", "first_hitting", "blocks", "gibbs")
@@ -222,7 +217,7 @@ def test_a_sample_is_the_same_in_any_batch(name):
     logits = jnp.asarray(log_beliefs("absorbing"))
     options = (process, logits, jnp.asarray(SCORES), jax.random.key(3), name, P)
     together = steer_by_name(*options, 6)
-    parts = [steer_by_name(*options, 2, start) for start in (0, 2, 4)]
+    parts = [steer_by_name(*options, 2, first) for first in (0, 2, 4)]
     assert together.failed_at == 0
     for field in ("x0", "particles", "scores", "calls"):
         joined = np.concatenate([getattr(part, field) for part in parts])
@@ -236,14 +231,13 @@ def test_a_sample_is_the_same_in_any_batch(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY_KIND)
 def test_one_particle_is_plain_sampling_and_one_candidate_is_too(name):
-    process = make_process("absorbing")
-    denoise = denoise_by(jnp.asarray(log_beliefs("absorbing")))
+    denoiser = denoise_by(make_process("absorbing"), jnp.asarray(log_beliefs("absorbing")))
     key = jax.random.key(5)
-    options = (CASES[name].sampler, denoise, process, (6, L), 2)
-    plain = sample_by(key, *options, belief="leave_one_out")
+    options = (denoiser, (6, L), CASES[name].sampler)
+    plain = sample(key, *options, first=2)
     with jax.debug_key_reuse(False):
-        steered = steer(key, lambda x: 1.0 * x.sum(-1), 1, *options, belief="leave_one_out")
-        best = best_of(key, lambda x: 1.0 * x.sum(-1), 1, *options, belief="leave_one_out")
+        steered = steer(key, lambda x: 1.0 * x.sum(-1), 1, *options, first=2)
+        best = best_of(key, lambda x: 1.0 * x.sum(-1), 1, *options, first=2)
     for x in (steered.x0, steered.particles[:, 0], best.x0):
         np.testing.assert_array_equal(x, plain.x0)
     np.testing.assert_array_equal(steered.calls, plain.calls)
@@ -252,15 +246,12 @@ def test_one_particle_is_plain_sampling_and_one_candidate_is_too(name):
 
 @pytest.mark.slow
 def test_the_best_of_some_candidates_is_found_among_the_examples_of_the_key():
-    process = make_process("uniform")
-    denoise = denoise_by(jnp.asarray(log_beliefs("uniform")))
+    denoiser = denoise_by(make_process("uniform"), jnp.asarray(log_beliefs("uniform")))
     scores = jnp.asarray(SCORES)
+    key = jax.random.key(1)
     with jax.debug_key_reuse(False):
-        plain = sample_by(jax.random.key(1), PSI, denoise, process, (12, L), 8, belief="leave_one_out")
-        best = best_of(
-            jax.random.key(1), lambda x: scores[number_of(x)], 4, PSI, denoise, process, (3, L), 2,
-            belief="leave_one_out",
-        )  # fmt: skip
+        plain = sample(key, denoiser, (12, L), PSI, first=8)
+        best = best_of(key, lambda x: scores[number_of(x)], 4, denoiser, (3, L), PSI, first=2)
     np.testing.assert_array_equal(best.candidates, plain.x0.reshape(3, 4, L))
     of_candidates = SCORES[rules.number_of(np.asarray(plain.x0)).reshape(3, 4)]
     np.testing.assert_array_equal(best.scores, of_candidates)
@@ -271,24 +262,44 @@ def test_the_best_of_some_candidates_is_found_among_the_examples_of_the_key():
 
 
 @pytest.mark.slow
+def test_what_is_known_of_a_sample_is_known_of_all_that_are_drawn_for_it():
+    denoiser = denoise_by(make_process("absorbing"), jnp.asarray(log_beliefs("absorbing")))
+    x0 = np.array([[0, 1, 0], [1, 1, 0], [0, 0, 1]])
+    mask = np.array([[True, False, True], [False, False, False], [False, True, False]])
+    options = (P, denoiser, x0.shape, named.random_order())
+    known = Known(jnp.asarray(x0), jnp.asarray(mask))
+    key = jax.random.key(4)
+    with jax.debug_key_reuse(False):
+        steered = steer(key, lambda x: 1.0 * x.sum(-1), *options, known=known)
+        best = best_of(key, lambda x: 1.0 * x.sum(-1), *options, known=known)
+    for x in (steered.particles, best.candidates):
+        assert np.where(mask[:, None], np.asarray(x) == x0[:, None], True).all()
+        assert (np.asarray(x) < MASK).all()
+    # A call for each place that is not known.
+    for calls in (steered.calls, best.calls):
+        np.testing.assert_array_equal(calls, P * (~mask).sum(1))
+
+
+@pytest.mark.slow
 def test_the_x_0_that_is_scored_is_drawn_given_x_s():
     """Of one place the leave-one-out belief is p(x_0): what is scored must have p(x_0) q(x_s | x_0)."""
     world = rules.make_world("gaussian")
     p0 = np.array([0.5, 0.2, 0.3])
     grid = 500
     xT = np.repeat([0, 1, 2], grid)
-    u = np.full((T + 1, STREAMS + 2, 3 * grid, 1), 0.37)
-    u[:, STREAMS, :, 0] = np.tile((np.arange(grid) + 0.5) / grid, 3)
+    u = np.tile((np.arange(grid) + 0.5) / grid, 3)[:, None]
 
-    # One particle for each sample: none is selected, and the sum of weights is the score of the x_0 drawn.
-    def denoise(x, t):
+    def network(x, t):
         return jnp.broadcast_to(jnp.log(jnp.asarray(p0)), (*x.shape, K))
 
-    steered = steering.run_steered(
-        lambda x: x[:, 0].astype(float), Sampler(), denoise, make_process("gaussian"),
-        jnp.asarray(xT)[:, None, None], noise_of(jnp.asarray(u)), "leave_one_out",
-    )  # fmt: skip
-    scored = np.cumsum(np.asarray(steered.log_weights)[..., 0], axis=0).round().astype(int)  # [T, 3 grid]
+    def noise(row, stream):
+        return jnp.asarray(u) if stream == CLEAN else jnp.full(u.shape, 0.37)
+
+    # One particle for each sample: none is selected, and the sum of weights is the score of the x_0 drawn.
+    denoiser = Denoiser(make_process("gaussian"), network, "leave_one_out")
+    prepared = prepare(denoiser, jnp.asarray(xT)[:, None], noise, Sampler(), known=None, plan=None)
+    chain = run_rows(prepared, steering.Selecting(prepared, lambda x: x[:, 0].astype(float), particles=1))
+    scored = np.cumsum(np.asarray(chain.seen.log_weights)[..., 0], axis=0).round().astype(int)  # [T, 3 grid]
     x = xT
     for row, t in enumerate(range(T, 0, -1)):
         law = rules.bayes(world, np.broadcast_to(p0, (len(x), 1, K)), x[:, None], t)
@@ -299,7 +310,7 @@ def test_the_x_0_that_is_scored_is_drawn_given_x_s():
             part = slice(of_start * grid, (of_start + 1) * grid)
             counts = np.bincount(scored[row, part], minlength=K) / grid
             np.testing.assert_allclose(counts, posterior[part][0], rtol=0, atol=1.5 / grid)
-    np.testing.assert_array_equal(steered.x0[:, 0], x)
+    np.testing.assert_array_equal(chain.x0[:, 0], x)
 
 
 def chain_law(process_name: str, name: str) -> np.ndarray:

@@ -1,0 +1,100 @@
+"""Says what a network believes of x_0: a `Denoiser` is asked at x_t, and gives an `Answer`."""
+
+import dataclasses
+from typing import NamedTuple
+
+from jaxtyping import Array, Float, Int
+
+from d3pm_jax import beliefs
+from d3pm_jax.beliefs import Belief
+from d3pm_jax.checks import declared
+from d3pm_jax.processes.base import Process
+from d3pm_jax.sampling.network import Guided, Network, call_network
+
+
+class Answer(NamedTuple):
+    """Holds what a network said of x_0 at x_t, and converts it to what a step needs."""
+
+    process: Process
+    logits: Float[Array, " B *S K"]
+    belief: Belief  # what the logits are
+    x: Int[Array, " B *S"]  # x_t
+    t: Int[Array, " B"]
+    said: Float[Array, " B *S K"]  # the logits of the network itself, where these were shaped
+
+    @property
+    def log_denoiser(self) -> Array:
+        """Returns log p(x_0 | x_t), normalised, [B, *S, K]."""
+        return beliefs.denoiser_of(self.process, self.logits, self.x, self.t, self.belief)
+
+    @property
+    def logits_loo(self) -> Array:
+        """Returns leave-one-out logits of x_0, [B, *S, K]."""
+        return beliefs.leave_one_out_of(self.process, self.logits, self.x, self.t, self.belief)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Denoiser:
+    """Holds a network, the process that it was trained on, and what its logits of x_0 are.
+
+        denoiser = Denoiser(process, lambda xt, time: network(params, xt, time), "leave_one_out")
+        chain = sampling.sample(key, denoiser, shape=(16, 64))
+
+    Under `jit` make it inside of the compiled function, of a process and parameters that are arguments of it.
+    """
+
+    process: Process
+    network: Network
+    """(x_t int32 [B, *S], process.time[t] [B]) -> logits of x_0 [B, *S, K]; or one that `guidance` made"""
+    belief: Belief = "d3pm"
+    """what the logits are, see `beliefs`"""
+
+    def __post_init__(self) -> None:
+        """Raises TypeError, ValueError for arguments that are none of these."""
+        object.__setattr__(self, "network", _check_network(self.process, self.network, self.belief))
+
+    @property
+    def K(self) -> int:
+        """Returns the number of categories."""
+        return self.process.K
+
+    @property
+    def T(self) -> int:
+        """Returns the number of steps."""
+        return self.process.T
+
+    @property
+    def calls(self) -> int:
+        """Returns how many calls of the network an answer takes."""
+        return self.network.calls if isinstance(self.network, Guided) else 1
+
+    @property
+    def guided(self) -> Guided | None:
+        """Returns the guidance of the law of x_s; None where there is none."""
+        if isinstance(self.network, Guided) and self.network.changes_law:
+            return self.network
+        return None
+
+    def ask_each(self, x: Array, t: Array, time: Array) -> list[Answer]:
+        """Asks the network at x_t, for each of the laws that guidance of x_s makes one of: without it, one.
+
+        Args:
+            x: categories [B, *S].
+            t: the step of each example, [B].
+            time: what the network is told, [B], such as process.time[t].
+        """
+        if isinstance(self.network, Guided):
+            each = self.network.beliefs(x, time)
+        else:
+            each = [call_network(self.network, x, time)]
+        return [self.answer(logits, x, t) for logits in each]
+
+    def answer(self, logits: Array, x: Array, t: Array) -> Answer:
+        """Returns logits of x_0 at x_t as an answer."""
+        return Answer(self.process, logits, self.belief, x, t, logits)
+
+
+@declared()
+def _check_network(process: Process, network: Network, belief: Belief) -> Network:
+    """Returns the network with what it returns checked."""
+    return network

@@ -1,0 +1,71 @@
+"""Says what a network is to a sampler, and what may take its place."""
+
+import abc
+from collections.abc import Callable
+from typing import Annotated, ClassVar
+
+from jaxtyping import Array, Float, Int
+
+from d3pm_jax.checks import Called, SelfChecked, marked
+from d3pm_jax.processes.base import Process
+
+CURE_OF_LOGITS = "return a float logit of each category for each element, categories last"
+
+# A network: x_t and the time of each example -> logits of x_0.
+Network = Annotated[
+    Callable[[Int[Array, " B *S"], Int[Array, " B"]], Float[Array, " B *S K"]],
+    Called("xt, time", CURE_OF_LOGITS),
+]
+
+
+def call_network(network: Callable[[Array, Array], Array], x: Array, time: Array) -> Float[Array, " B *S K"]:
+    """Calls a network in the step of a loop, which then tells where it gave values out of range."""
+
+    @marked
+    def call(x: Array, time: Array) -> Float[Array, " B *S K"]:
+        return network(x, time)
+
+    return call(x, time)
+
+
+class Guided(SelfChecked, abc.ABC):
+    """Takes the place of a network: calls one, and guides the samples towards a class or condition.
+
+    A class that changes what the network says of x_0 sets `changes_law = False`, and has no `guide`.
+    """
+
+    cure: ClassVar[str] = "guide x_0, or leave it out"
+    """of a sampler that has no law of x_s to guide"""
+    num_laws: ClassVar[int] = 1
+    """how many laws of x_s `guide` makes one of"""
+    changes_law: ClassVar[bool] = True
+    """whether it is the law of x_s that it changes, and not what the network says of x_0"""
+
+    @property
+    def calls(self) -> int:
+        """Returns how many calls of the network a row takes."""
+        return 1
+
+    @abc.abstractmethod
+    def beliefs(self, x: Array, time: Array) -> list[Array]:
+        """Returns a list of logits of x_0, each [B, *S, K]: one for each law that `guide` takes."""
+
+    def guide(
+        self, log_laws: list[Array], process: Process, x: Array, t: Array, s: Array
+    ) -> Float[Array, " B *S K"]:
+        """Returns the guided law of x_s given x_t, from the law that each belief implies: normalised logs."""
+        (log_law,) = log_laws
+        return log_law
+
+    def __call__(self, x: Array, time: Array) -> Array:
+        """Returns logits of x_0, as a network does.
+
+        Raises:
+            TypeError: it is the law of x_s that it changes, of which no logits of x_0 say anything.
+        """
+        if self.changes_law:
+            raise TypeError(
+                f"{type(self).__name__} guides the law of x_s, and is no network: pass it to a sampler as it "
+                f"is, or guide x_0"
+            )
+        return self.beliefs(x, time)[0]

@@ -1,0 +1,380 @@
+"""Runs samplers: `sample` with a key, `run` with the noise given. A row of the plan is what a step takes.
+
+chain = sampling.sample(key, denoiser, shape=(16, 64))
+chain = sampling.sample(key, denoiser, (16, 64), sampling.named.maskgit(), known=Known(x0, mask))
+chain = sampling.sample(key, denoiser, (16, 64), start=PartWay(x0, strength=0.5))
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from d3pm_jax.checks import CATEGORIES, INDEX, NOISE, at_least, declared, marked
+from d3pm_jax.numerics import inverse_cdf
+from d3pm_jax.sampling import laws
+from d3pm_jax.sampling.chain import EVERY_BLOCK, Chain, Row, State, run_plan, with_calls
+from d3pm_jax.sampling.denoiser import Answer, Denoiser
+from d3pm_jax.sampling.network import Guided
+from d3pm_jax.sampling.noise import DRAW, Streams, per_example
+from d3pm_jax.sampling.plans import (
+    Plan,
+    check_plan,
+    check_start,
+    find_level,
+    make_plan,
+    read_plan,
+    rows_of_edit,
+)
+from d3pm_jax.sampling.sampler import Sampler
+from d3pm_jax.sampling.steps import Known, LawStep, Memory, Step, Taken, View
+
+PRIOR_STEP = 0  # the row whose noise draws x_T: no row of a plan has it
+
+
+class PartWay(NamedTuple):
+    """Says that chains start from noised examples, and not from noise: edits (2108.01073)."""
+
+    x0: Int[Array | np.ndarray, " B *S"]  # the examples
+    strength: float
+    """in (0, 1]: how much of the process they go through, at least one step; 1 leaves next to nothing"""
+
+
+class Seen(NamedTuple):
+    """Holds what a row saw."""
+
+    x: Int[Array, " B *S"]  # before the row
+    logits: Float[Array, " B *S K"]  # what the network said, before it was shaped; 0 where it was not asked
+    changed: Bool[Array, " B *S"]  # which places are another category after it
+
+
+@declared(shape=at_least(0, 2**31 - 1), first=INDEX, known=CATEGORIES, start=CATEGORIES)
+def sample(
+    key: Key[Array, ""],
+    denoiser: Denoiser,
+    shape: tuple[int, ...],
+    sampler: Sampler = Sampler(),
+    *,
+    first: int | Int[Array, ""] = 0,
+    known: Known | None = None,
+    start: PartWay | None = None,
+    plan: Plan | None = None,
+    record: Sequence[int] = (),
+) -> Chain:
+    """Draws examples first, first + 1, ... of the endless sample that a key stands for.
+
+    Under `jit`, pass the parameters and the process as arguments rather than closing over them.
+
+    Samples hold whatever category the network predicts. A mask that the data never has is one of them, unless
+    `heads.forbid` takes it out of the logits:
+
+        def network(xt, time):
+            return heads.forbid(my_network(xt, time), mask_id=K - 1)
+
+        process = processes.absorbing(schedules.reciprocal(T), K, mask_id=K - 1)
+        denoiser = sampling.Denoiser(process, network)
+        x0 = sampling.sample(key, denoiser, shape=(16, 64)).x0  # int32 [16, 64], in 0..K - 2
+
+    Args:
+        key: a typed key.
+        denoiser: the process, and the network with what its logits are.
+        shape: (B, *S), how many examples of which shape.
+        sampler: its slots, or one of `sampling.named`; by default it is ancestral (D3PM section 3).
+        first: the number of the first example; example i is the same whatever the batch it is drawn in.
+        known, plan, record: as for `run`. Known places are exact for an absorbing process with an extra mask
+            and a network that sees no time; of others docs/control.md says how far off they are.
+        start: begin with these examples, noised, in the place of noise; the rows of the plan from there on
+            are taken.
+
+    Returns:
+        A `Chain`. Look at `failed_at` before using it.
+
+    Raises:
+        ValueError: as `run`; a strength is outside (0, 1], or the sampler begins with all places masked.
+    """
+    if not shape:
+        raise ValueError("shape = (): it must be (B, *S), the number of examples and the shape of each")
+    check_examples("known", known, shape)
+    check_examples("start", start, shape)
+    process = denoiser.process
+    if plan is None:
+        sampler.check(process)
+        rows = make_plan(sampler, process, shape[1:])
+    else:
+        rows = read_plan(plan)
+        check_start(rows, process)
+    noise = per_example(key, first + jnp.arange(shape[0], dtype=jnp.int32), shape[1:])
+    u = noise(jnp.asarray(PRIOR_STEP, jnp.int32))
+    if start is None:
+        x = process.draw_prior(u)
+    else:
+        rows = rows_of_edit(sampler, rows, start.strength, process.T)
+        # Rows that go by what is masked begin at T, each of them.
+        level = find_level(start.strength, process.T) if sampler.step.goes_by_masks else rows[0].t
+        x = process.draw_q(jnp.asarray(start.x0), jnp.asarray(level, jnp.int32), u)
+    return run(denoiser, x, noise, sampler, known=known, plan=rows, record=record)
+
+
+def check_examples(name: str, examples: Known | PartWay | None, shape: tuple[int, ...]) -> None:
+    """Raises ValueError for examples of another shape than those that are drawn."""
+    if examples is not None and examples.x0.shape != shape:
+        raise ValueError(
+            f"{name}.x0 has shape {examples.x0.shape}, but shape = {shape}: pass one of each example"
+        )
+
+
+@declared(x=CATEGORIES, noise=NOISE, known=CATEGORIES)
+def run(
+    denoiser: Denoiser,
+    x: Int[Array, " B *S"],
+    noise: Streams,
+    sampler: Sampler = Sampler(),
+    *,
+    known: Known | None = None,
+    plan: Plan | None = None,
+    record: Sequence[int] = (),
+    watch: Callable[[Seen], Any] | None = None,
+) -> Chain:
+    """Runs a sampler from x_T to x_0, noise given.
+
+    Args:
+        denoiser: the process, and the network with what its logits are.
+        x: where to start.
+        noise: (row, stream) -> uniforms [B, *S]: see `sampling.noise`.
+        sampler: its slots.
+        known: places that stay as they are; none by default. Of a sampler with `noises_known` they are noised
+            with the noise of each row, those of x_T with that of row 0.
+        plan: the rows to take, of `make_plan` by default.
+        record: the numbers of rows left whose x to return; of a sampler that takes all steps these are t.
+        watch: what to keep of what each row saw, for pictures and for study: all of it takes N times the
+            memory of the logits for N rows.
+
+    Returns:
+        A `Chain`. Look at `failed_at` before using it.
+
+    Raises:
+        ValueError: the sampler is not for this process, or a plan not for the sampler.
+    """
+    prepared = prepare(denoiser, x, noise, sampler, known, plan)
+    step = prepared.step
+    if watch is not None:
+        step = Watched(step, watch)
+    return run_rows(prepared, step, record)
+
+
+class Prepared(NamedTuple):
+    """Holds what a sampler is run on, which stays the same from row to row, and where it starts."""
+
+    denoiser: Denoiser
+    sampler: Sampler
+    step: Step  # of the sampler, guided, and on rows that go back up noise
+    plan: tuple[Row, ...]
+    x: Int[Array, " B *S"]  # where it starts, known places among it
+    noise: Callable[[Array, int | Array], Array]
+    known: Known | None
+
+    def view(self, x: Array, memory: Memory, row: Row) -> View:
+        """Returns what a step sees of a row."""
+        process = self.denoiser.process
+        unknown = None if self.known is None else ~jnp.asarray(self.known.mask)
+        may_change = self._in_block(row)
+        if may_change is None:
+            may_change = unknown
+        elif unknown is not None:
+            may_change = may_change & unknown
+
+        def ask(x: Array, t: Array, time: Array | None = None) -> list[Answer]:
+            told = process.time[t] if time is None else time
+            return [self.sampler.shape(answer) for answer in self.denoiser.ask_each(x, t, told)]
+
+        def hold(drawn: Array) -> Array:
+            if may_change is None:
+                return drawn
+            held = x
+            if self.sampler.noises_known and self.known is not None:
+                # What the row drew at a known place is left, so that its noise has not been used yet.
+                held = process.draw_q(jnp.asarray(self.known.x0), view.s, view.noise(DRAW))
+            return jnp.where(may_change, drawn, held)
+
+        view = View(
+            process=process,
+            x=x,
+            t=jnp.broadcast_to(row.t, x.shape[:1]),
+            s=jnp.broadcast_to(row.s, x.shape[:1]),
+            row=row,
+            rows=len(self.plan) // len({row.block for row in self.plan}),
+            memory=memory,
+            noise=lambda stream: self.noise(row.number, stream),
+            ask_each=ask,
+            see=lambda answer: None,
+            hold=hold,
+            may_change=may_change,
+            unknown=unknown,
+        )
+        return view
+
+    def _in_block(self, row: Row) -> Array | None:
+        """Tells which places are in the block of a row; None: all."""
+        block = self.sampler.block
+        if block is None:
+            return None
+        shape = self.x.shape
+        places = jnp.arange(math.prod(shape[1:]), dtype=jnp.int32) // block
+        return jnp.broadcast_to((places == row.block).reshape(1, *shape[1:]), shape)
+
+
+def prepare(
+    denoiser: Denoiser,
+    x: Array,
+    noise: Callable[[Array, int | Array], Array],
+    sampler: Sampler,
+    known: Known | None,
+    plan: Plan | None,
+) -> Prepared:
+    """Makes the step of the loop that runs a sampler, and what it starts from; arguments as for `run`.
+
+    Raises:
+        ValueError: the sampler is not for this process, or a plan not for the sampler.
+    """
+    process = denoiser.process
+    sampler.check(process)
+    step = sampler.step
+    if denoiser.guided is not None:
+        step = GuidedStep(sampler.law_step(type(denoiser.guided)), denoiser.guided)
+    if plan is None:
+        rows = make_plan(sampler, process, x.shape[1:])
+    else:
+        rows = read_plan(plan)
+        check_plan(rows, sampler, process, x.shape[1:])
+
+    @marked
+    def draw_noise(row: Array, stream: int | Array) -> Float[Array, " B *S"]:
+        return noise(row, stream)
+
+    if known is not None:
+        held = known.x0
+        if sampler.noises_known:
+            first_noise = draw_noise(jnp.asarray(PRIOR_STEP, jnp.int32), DRAW)
+            held = process.draw_q(jnp.asarray(known.x0), jnp.asarray(rows[0].t, jnp.int32), first_noise)
+        x = jnp.where(known.mask, held, x)
+    largest_rise = max(row.s - row.t for row in rows)
+    if largest_rise > 0:
+        step = Rising(step, largest_rise)
+    return Prepared(denoiser, sampler, step, rows, x, draw_noise, known)
+
+
+def run_rows(prepared: Prepared, step: Step, record: Sequence[int] = ()) -> Chain:
+    """Takes the rows of a plan by a step; what they saw is beside each other in `Chain.seen`."""
+
+    def take_row(state: State, row: Row) -> tuple[State, Any]:
+        taken = step.take(prepared.view(state.x, state.memory, row))
+        state = state._replace(x=taken.x, memory=taken.memory)
+        if taken.calls is not None:
+            most = jnp.max(taken.calls, initial=0)
+            calls = state.calls + taken.calls.astype(jnp.int32)
+            state = state._replace(calls=calls, program_calls=state.program_calls + most)
+        return state, taken.seen
+
+    first_row = Row(jnp.asarray(PRIOR_STEP, jnp.int32), prepared.plan[0].t, prepared.plan[0].t, EVERY_BLOCK)
+    view = prepared.view(prepared.x, {}, first_row)
+    memory = step.start(view._replace(may_change=view.unknown))
+    chain = run_plan(take_row, prepared.plan, prepared.x, memory, record)
+    calls = step.count_calls(prepared.plan)
+    if calls is not None:
+        # Where all examples take all calls, they are counted outside of the loop: in it they would cost a
+        # kernel.
+        chain = with_calls(chain, calls)
+    return chain._replace(calls=chain.calls * prepared.denoiser.calls)
+
+
+# ---- Steps around a step ----
+
+
+class AroundStep(Step):
+    """Takes a row by another step, and changes something about it."""
+
+    def __init__(self, step: Step) -> None:
+        """Keeps the step."""
+        self.step = step
+
+    def start(self, view: View) -> Memory:
+        return self.step.start(view)
+
+    def draw(self, view: View) -> Taken:
+        return self.step.draw(view)
+
+    def count_calls(self, plan: Sequence[Row]) -> int | None:
+        return self.step.count_calls(plan)
+
+
+class GuidedStep(AroundStep):
+    """Draws from the law that guidance makes of those of a step, one for each answer."""
+
+    def __init__(self, step: LawStep, guided: Guided) -> None:
+        """Keeps the step, and what guides it."""
+        super().__init__(step)
+        self.guided_step = step
+        self.guided = guided
+
+    def draw(self, view: View) -> Taken:
+        answers = view.ask_each(view.x, view.t)
+        log_laws = [self.guided_step.law(view, answer) for answer in answers]
+        law = self.guided.guide(log_laws, view.process, view.x, view.t, view.s)
+        x = inverse_cdf.categorical(law, view.noise(DRAW))
+        return Taken(x, self.guided_step.remember(view, answers[0], x), view.see(answers[0]))
+
+
+class Rising(AroundStep):
+    """Noises x from t up to s in rows that go back up, and takes the others by a step."""
+
+    def __init__(self, step: Step, largest_rise: int) -> None:
+        """Keeps the step, and by how many steps a row goes up at most."""
+        super().__init__(step)
+        self.largest_rise = largest_rise
+
+    def draw(self, view: View) -> Taken:
+        return lax.cond(view.row.s > view.row.t, lambda: self._rise(view), lambda: self.step.draw(view))
+
+    def _rise(self, view: View) -> Taken:
+        """Noises x; no network is called."""
+        x = view.x
+        u = view.noise(DRAW)
+        # Where a plan rises by more than a step anywhere, all of its rises are drawn by the law of `Mixing`:
+        # the two give the same law, but may give another category for the same u.
+        if self.largest_rise == 1:
+            drawn = view.process.draw_step(x, view.s, u)
+        else:
+            drawn = inverse_cdf.categorical(laws.renoise_logits(view.process, x, view.t, view.s), u)
+        calls = None if self.count_calls(()) is not None else jnp.zeros(len(x), jnp.int32)
+        # What failed stays so: noise could turn it into a category.
+        return Taken(jnp.where(x < 0, x, drawn), view.memory, view.see(None), calls)
+
+
+class Watched(AroundStep):
+    """Hands out what a user keeps of what a row saw."""
+
+    def __init__(self, step: Step, watch: Callable[[Seen], Any]) -> None:
+        """Keeps the step, and what is called with what it saw."""
+        super().__init__(step)
+        self.watch = watch
+
+    def take(self, view: View) -> Taken:
+        taken = self.step.take(view._replace(see=see_logits(view)))
+        return taken._replace(seen=self.watch(Seen(view.x, taken.seen, taken.x != view.x)))
+
+
+def see_logits(view: View) -> Callable[[Answer | None], Array]:
+    """Makes what `View.see` is to hand out the logits of the network, 0 where it was not asked."""
+
+    def see(answer: Answer | None) -> Array:
+        if answer is not None:
+            return answer.said
+        said = jax.eval_shape(lambda: view.ask(view.x, jnp.ones(len(view.x), jnp.int32)).said)
+        return jnp.zeros(said.shape, said.dtype)
+
+    return see
