@@ -86,7 +86,7 @@ def execute(command: EvalCommand, words: list[str]) -> int:
         return _evaluate_classifier(command, run)
     _check_options(command, run)
     if choice is not None:
-        run.parts.method.plan_sampler(choice.sampler, run.parts.description.shape)
+        run.parts.method.settle_sampler(choice.sampler, run.parts.description.shape, None)
     if command.grid == "dp" and command.steps is not None:
         _prepare_best_grids(run, command.steps)
 

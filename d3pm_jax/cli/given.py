@@ -7,7 +7,8 @@ import numpy as np
 
 from d3pm_jax.errors import UsageError
 from d3pm_jax.files import describe_content
-from d3pm_jax.kinds import Given, Kind
+from d3pm_jax.kinds import Kind
+from d3pm_jax.sampling import Known
 
 SHOWN = 64  # samples whose givens are written beside them, at most
 
@@ -15,7 +16,7 @@ SHOWN = 64  # samples whose givens are written beside them, at most
 class MadeFrom(NamedTuple):
     """Holds what samples are made from, and how files tell it."""
 
-    elements: Given
+    elements: Known
     strength: float | None  # of an edit; None: what is not known is drawn from noise
     content: dict[str, Any]  # of the file that describes the samples
     suffix: str  # of the names of files
@@ -23,7 +24,7 @@ class MadeFrom(NamedTuple):
     @property
     def has_known(self) -> bool:
         """Tells whether any element stays as it is."""
-        return bool(np.any(self.elements.known))
+        return bool(np.any(self.elements.mask))
 
     def for_samples(self, n: int, shape: tuple[int, ...], levels: int) -> np.ndarray:
         """Returns what each of the first n samples is made from, [n, *S]; what is drawn from noise is a mask.
@@ -78,4 +79,4 @@ def read_given(
         suffix += f"_known{known if is_word else ''}"
     if strength is not None:
         content["strength"] = strength
-    return MadeFrom(Given(x0, is_known), strength, content, suffix)
+    return MadeFrom(Known(x0, is_known), strength, content, suffix)

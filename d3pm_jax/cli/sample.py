@@ -2,13 +2,13 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import numpy as np
 
 from d3pm_jax.cli import arguments, samplers
-from d3pm_jax.cli.given import check_options, read_given
+from d3pm_jax.cli.given import MadeFrom, check_options, read_given
 from d3pm_jax.config.checks import Count, Natural, Seed
 from d3pm_jax.data.source import open_npy
 from d3pm_jax.errors import UsageError, UserError, as_user_error
@@ -18,23 +18,24 @@ from d3pm_jax.machine.terminal import Terminal
 from d3pm_jax.measure import record, step_costs
 from d3pm_jax.measure.bounds import find_extra_mask, find_mask
 from d3pm_jax.measure.samples import (
-    Options,
+    Drawn,
     chains_to_show,
     choose_sampler_of,
+    describe_cost,
     describe_drawing,
-    draw_samples,
-    plan_sampler,
-    settle_guidance,
+    settle,
     times_to_show,
     write_samples,
 )
 from d3pm_jax.parts.build import Parts
 from d3pm_jax.parts.by_classifier import ClassifierGuidance
+from d3pm_jax.parts.draw import Draw, Settled
 from d3pm_jax.parts.guidance import ClassifierFreeGuidance, Guidance
-from d3pm_jax.runs.run import open_run
-from d3pm_jax.sampling.editing import find_level
+from d3pm_jax.runs.run import Run, open_run
+from d3pm_jax.sampling import Known, PartWay
 from d3pm_jax.sampling.guidance import Place
 from d3pm_jax.sampling.named import describe_sampler
+from d3pm_jax.sampling.plans import find_level
 from d3pm_jax.storage import run_folder
 from d3pm_jax.storage.names import MADE_FROM
 
@@ -135,6 +136,17 @@ class SampleCommand(arguments.Computation):
         return ClassifierGuidance(open_run(self.classifier), self.guidance, self.exact)
 
 
+class Request(NamedTuple):
+    """Holds what a command asks for, and how the files of its samples tell it."""
+
+    draw: Draw
+    settled: Settled
+    sampler_name: str | None  # in words; None where steps are taken as the run does by itself
+    made_from: MadeFrom | None
+    content: dict[str, Any]  # of the file beside the samples
+    suffix: str  # of the names of files
+
+
 def execute(command: SampleCommand, words: list[str]) -> int:
     """Draws samples and writes them; returns the exit status."""
     arguments.check_grid(command.grid, command.steps)
@@ -146,51 +158,113 @@ def execute(command: SampleCommand, words: list[str]) -> int:
     if kind.beside_data:
         examples = run_folder.read_examples(run.workdir, run.parts.description)
         example_inputs = run_folder.read_example_inputs(run.workdir, run.parts.description) or {}
-    num_states = kind.num_states(command.gif)
-    known_elements = kind.parse_given(command.prompt, command.infill, command.length)
-    shape = None if command.length is None else (command.length,)
-    made_from = None
-    if command.given is not None:
-        size = shape or run.parts.description.shape
-        made_from = read_given(kind, command.given, command.known, command.strength, size)
-        known_elements = made_from.elements
+    known, made_from = _read_elements(command, run)
     if command.steps is not None:
         # Steps that there are not are refused before the best ones are looked for.
         run.respaced(command.steps)
         run = run.respaced(step_costs.choose_steps(run.parts, run.workdir, command.steps, command.grid))
-    conditions = None
-    if command.condition is not None:
-        conditions = _read_condition_file(command.condition)
-    sampler = choose_sampler_of(run.parts, None if choice is None else choice.sampler)
-    planned = plan_sampler(run.parts, sampler, shape, command.strength)
-    guidance = settle_guidance(run.parts, command.make_guidance(), planned, shape)
-    sampler_name = command.sampler
-    if sampler_name is None and sampler is not None:
-        sampler_name = describe_sampler(sampler)
-    if command.gif and planned is not None and not planned.rows_are_steps:
+    request = _read_request(command, choice, run, known, made_from)
+    settled = request.settled
+    if command.gif and not settled.rows_are_steps:
         raise UserError(
             "--gif: a GIF shows x_t at each step of the process, and the rows of the sampler "
-            f"{sampler_name} are not such steps; leave it out"
+            f"{request.sampler_name} are not such steps; leave it out"
         )
-    times = times_to_show(run.parts, planned, num_states)
+    times = times_to_show(settled, kind.num_states(command.gif))
     check_gif(command.gif, times)
     key = jax.random.key(command.seed)
     with Terminal("sample", command.num).show_bar() as terminal:
-        options = Options(
-            label=command.label,
+        drawn = run.sample(
+            key,
+            command.num,
+            dataclasses.replace(request.draw, record=times),
             batch_size=command.batch_size,
             progress=terminal.advance,
-            known_elements=known_elements,
-            shape=shape,
-            condition=conditions,
-            sampler=sampler,
-            guidance=guidance,
+            chains=GIF_CHAINS,
         )
-        drawn = draw_samples(run.parts, key, command.num, options, times, GIF_CHAINS, command.strength)
     samples = drawn.x0
+    content = request.content | describe_cost(drawn, request.content)
+    path, replaced = write_samples(
+        run.parts, run.workdir, samples, command.grid, command.seed, command.label, content, request.suffix
+    )
+
+    if examples is not None:
+        examples = examples[: len(samples)]
+    chains = chains_to_show(
+        run.parts,
+        key,
+        samples,
+        drawn.states,
+        times,
+        times_to_show(settled, STATES),
+        examples,
+        request.draw.condition,
+        example_inputs.get("condition"),
+    )
+    if made_from is not None:
+        given = made_from.for_samples(len(samples), samples.shape[1:], run.parts.categories)
+        write_npy(run.workdir / f"{MADE_FROM}{request.suffix}.npy", given)
+        chains = chains._replace(given=given)
+    files_by_content = kind.save_samples(command.workdir, request.suffix, chains, run.caption, command.gif)
+
+    classes = _describe_classes(command, request, run)
+    print(f"{len(samples)} samples of step {run.step}{classes}, int32 {samples.shape}: {path}{replaced}")
+    for line in _describe_drawing(command, request, run, drawn):
+        print(line)
+    for content_name, file in files_by_content.items():
+        print(f"{content_name}: {file}")
+    has_known = known is not None if made_from is None else made_from.has_known
+    if has_known and find_mask(run.parts) is None:
+        print(_describe_fit(run.parts))
+    for line in kind.in_words(samples):
+        print(line)
+    return 0
+
+
+def _read_elements(command: SampleCommand, run: Run) -> tuple[Known | None, MadeFrom | None]:
+    """Reads what samples have from the start: of a text, or of files, which are told beside the samples."""
+    kind = run.parts.kind
+    if command.given is None:
+        return kind.parse_given(command.prompt, command.infill, command.length), None
+    size = run.parts.description.shape if command.length is None else (command.length,)
+    made_from = read_given(kind, command.given, command.known, command.strength, size)
+    return made_from.elements, made_from
+
+
+def _read_request(
+    command: SampleCommand,
+    choice: samplers.Choice | None,
+    run: Run,
+    known: Known | None,
+    made_from: MadeFrom | None,
+) -> Request:
+    """Returns what a command asks for of a run.
+
+    Raises:
+        UserError: a file cannot be read, or the run cannot be asked for this.
+    """
+    condition = None if command.condition is None else _read_condition_file(command.condition)
+    sampler = choose_sampler_of(run.parts, None if choice is None else choice.sampler)
+    start = None
+    if command.strength is not None and known is not None:
+        start = PartWay(known.x0, command.strength)
+    draw = Draw(
+        label=command.label,
+        condition=condition,
+        known=known,
+        start=start,
+        sampler=sampler,
+        guidance=command.make_guidance(),
+        shape=None if command.length is None else (command.length,),
+    )
+    settled, _ = settle(run.parts, draw, command.num, command.batch_size)
+    guidance = settled.guidance
+    sampler_name = command.sampler
+    if sampler_name is None and sampler is not None:
+        sampler_name = describe_sampler(sampler)
 
     text_options = {"prompt": command.prompt, "infill": command.infill, "length": command.length}
-    more_options: dict[str, Any] = {name: text for name, text in text_options.items() if text is not None}
+    content: dict[str, Any] = {name: text for name, text in text_options.items() if text is not None}
     suffix = record.file_suffix(
         step=command.step,
         steps=command.steps,
@@ -202,74 +276,51 @@ def execute(command: SampleCommand, words: list[str]) -> int:
         **({} if choice is None else choice.options),
         **({} if guidance is None else guidance.options()),
     )
-    more_options |= describe_drawing(sampler, drawn, guidance)
-    if conditions is not None:
-        more_options["condition"] = describe_content(conditions)
+    content |= describe_drawing(sampler, guidance)
+    if condition is not None:
+        content["condition"] = describe_content(condition)
         suffix += "_condition"
     if command.prompt is not None:
         suffix += "_prompt"
     if command.infill is not None:
         suffix += "_infill"
     if made_from is not None:
-        more_options |= made_from.content
+        content |= made_from.content
         suffix += made_from.suffix
-    path, replaced = write_samples(
-        run.parts, run.workdir, samples, command.grid, command.seed, command.label, more_options, suffix
-    )
+    return Request(draw, settled, sampler_name, made_from, content, suffix)
 
-    if examples is not None:
-        examples = examples[: len(samples)]
-    strip = times_to_show(run.parts, planned, STATES)
-    chains = chains_to_show(
-        run.parts,
-        key,
-        samples,
-        drawn.states,
-        times,
-        strip,
-        examples,
-        conditions,
-        example_inputs.get("condition"),
-    )
-    if made_from is not None:
-        given = made_from.for_samples(len(samples), samples.shape[1:], run.parts.categories)
-        write_npy(run.workdir / f"{MADE_FROM}{suffix}.npy", given)
-        chains = chains._replace(given=given)
-    files_by_content = kind.save_samples(command.workdir, suffix, chains, run.caption, command.gif)
 
+def _describe_classes(command: SampleCommand, request: Request, run: Run) -> str:
+    """Says of which classes and conditions samples are."""
+    guidance = request.settled.guidance
+    num_classes = run.parts.classes
+    if guidance is not None and guidance.classes is not None:
+        num_classes = guidance.classes
     classes = ""
     if command.label is not None:
         classes = f", all of class {command.label}"
-    else:
-        num_classes = run.parts.classes
-        if guidance is not None and guidance.classes is not None:
-            num_classes = guidance.classes
-        if num_classes is not None:
-            classes = f", sample i of class i modulo {num_classes}"
+    elif num_classes is not None:
+        classes = f", sample i of class i modulo {num_classes}"
     if command.condition is not None:
         classes += f", sample i with row i of {command.condition} modulo its rows"
-    print(f"{len(samples)} samples of step {run.step}{classes}, int32 {samples.shape}: {path}{replaced}")
+    return classes
+
+
+def _describe_drawing(command: SampleCommand, request: Request, run: Run, drawn: Drawn) -> list[str]:
+    """Says from where samples were edited, and by which sampler and guidance they were drawn, in lines."""
+    lines = []
     if command.strength is not None:
-        assert planned is not None
-        level = find_level(command.strength, run.parts.method.num_steps)
-        print(f"edits of {command.given}, from step {level} of {run.parts.method.num_steps} on")
+        steps = run.parts.method.num_steps
+        level = find_level(command.strength, steps)
+        lines.append(f"edits of {command.given}, from step {level} of {steps} on")
     ways = []
-    if sampler is not None:
-        ways.append(f"by {sampler_name}")
-    if guidance is not None:
-        ways.append(f"guided, {guidance.in_words()}")
+    if request.sampler_name is not None:
+        ways.append(f"by {request.sampler_name}")
+    if request.settled.guidance is not None:
+        ways.append(f"guided, {request.settled.guidance.in_words()}")
     if ways:
-        print(f"{', '.join(ways)}: {np.mean(drawn.calls):.4g} calls of the network for each sample")
-    for content, file in files_by_content.items():
-        print(f"{content}: {file}")
-    has_known = command.prompt is not None or command.infill is not None
-    if made_from is not None:
-        has_known = made_from.has_known
-    if has_known and find_mask(run.parts) is None:
-        print(_describe_fit(run.parts))
-    for line in kind.in_words(samples):
-        print(line)
-    return 0
+        lines.append(f"{', '.join(ways)}: {np.mean(drawn.calls):.4g} calls of the network for each sample")
+    return lines
 
 
 def _describe_fit(parts: Parts) -> str:

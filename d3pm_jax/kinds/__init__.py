@@ -10,7 +10,7 @@ from d3pm_jax.config import Data
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, wrong_return
 from d3pm_jax.kinds.array import ArrayKind
-from d3pm_jax.kinds.base import Batch, Chains, Given, Kind, Measured, QualityTable, Reference, Split
+from d3pm_jax.kinds.base import Batch, Chains, Kind, Measured, QualityTable, Reference, Split
 from d3pm_jax.kinds.image import ImageKind
 from d3pm_jax.kinds.maze import MazeKind
 from d3pm_jax.kinds.plane import CheckerboardKind, EightGaussiansKind, PlaneKind, SpiralsKind
@@ -20,7 +20,6 @@ __all__ = [
     "ArrayKind",
     "Batch",
     "Chains",
-    "Given",
     "ImageKind",
     "Kind",
     "MazeKind",

@@ -16,22 +16,13 @@ from d3pm_jax.evaluation.bound import count_elements
 from d3pm_jax.files import write_npy
 from d3pm_jax.kinds.blocks import Block, Histograms
 from d3pm_jax.likelihood import bits_per_dim
+from d3pm_jax.sampling import Known
 
 # "x" [N, *S], and if there are any "label" [N], "weight" [N, *S] and "condition" [N, *C]
 Batch = Mapping[str, np.ndarray]
 STATES = 10  # of a chain, shown side by side
 # A chain that plays has these states, and four more between any two of them.
 FRAMES = 5 * (STATES - 1) + 1
-
-
-class Given(NamedTuple):
-    """Holds the elements that every sample has from the start: see `sampling.infill`.
-
-    Either may have an axis of N in front, and sample i has row i modulo N then.
-    """
-
-    x0: np.ndarray  # int32 [*S], any category where it is not known
-    known: np.ndarray  # bool [*S]
 
 
 def condition_keyword(conditions: np.ndarray | None) -> dict[str, np.ndarray]:
@@ -249,7 +240,7 @@ class Kind:
 
     def parse_given(
         self, prompt: str | None = None, infill: str | None = None, length: int | None = None
-    ) -> Given | None:
+    ) -> Known | None:
         """Returns the elements that every sample has, from options of the user, or None if there are none.
 
         Args:

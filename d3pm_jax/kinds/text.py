@@ -19,7 +19,6 @@ from d3pm_jax.kinds.base import (
     FRAMES,
     Batch,
     Chains,
-    Given,
     Kind,
     Measured,
     QualityTable,
@@ -30,6 +29,7 @@ from d3pm_jax.kinds.base import (
 )
 from d3pm_jax.kinds.blocks import Block, TextBlock, TextFilm
 from d3pm_jax.likelihood import bits_per_dim
+from d3pm_jax.sampling import Known
 from d3pm_jax.show import text_film
 
 MASKED = "_"  # stands for a mask, and for every other category that no symbol stands for
@@ -113,7 +113,7 @@ class TextKind(Kind):
 
     def parse_given(
         self, prompt: str | None = None, infill: str | None = None, length: int | None = None
-    ) -> Given | None:
+    ) -> Known | None:
         """Returns the tokens that every sample has: those of a prompt, or of a text with gaps [MASK:N]."""
         longest = self.description.shape[0]
         if length is not None and length > longest:
@@ -163,7 +163,7 @@ class TextKind(Kind):
             rows.append(tokens)
         return np.stack(rows)
 
-    def _tokenize_pieces(self, pieces: Sequence[str], option: str, length: int) -> Given:
+    def _tokenize_pieces(self, pieces: Sequence[str], option: str, length: int) -> Known:
         """Turns pieces of text, every second of which says how many tokens a gap has, into a sample."""
         # Gaps are added up before any is made, as a gap of a billion tokens would not fit the memory.
         gaps = sum(map(int, pieces[1::2]))
@@ -190,7 +190,7 @@ class TextKind(Kind):
         if len(x0) > length:
             raise UserError(f"--{option} has {len(x0)} tokens, but a sample has {length}: shorten it")
         padding = (0, length - len(x0))
-        return Given(np.pad(x0, padding), np.pad(known, padding))  # [L], [L]
+        return Known(np.pad(x0, padding), np.pad(known, padding))  # [L], [L]
 
     def extra_figures(self, bound: Mapping[str, Any], examples: Batch) -> dict[str, float]:
         """Returns a bound as perplexity per token, and in bits per character.

@@ -27,9 +27,10 @@ from d3pm_jax.loop.metrics import Window
 from d3pm_jax.machine import cluster
 from d3pm_jax.machine.devices import batch_sharding, check_batch, mesh_of, use_all_cores
 from d3pm_jax.machine.terminal import Terminal
-from d3pm_jax.measure.samples import choose_inputs, choose_sampler_of, make_sampler, plan_sampler
+from d3pm_jax.measure.samples import choose_inputs, choose_sampler_of, draw_samples
 from d3pm_jax.models.variables import check_precision, check_sizes, name_leaves, split_variables
 from d3pm_jax.parts import begin, build, splits
+from d3pm_jax.parts.draw import Draw
 from d3pm_jax.placing import place, place_part
 from d3pm_jax.storage import checkpoint, lock
 from d3pm_jax.storage.names import CHECKPOINTS, LAYOUTS, PROFILE, SAMPLES
@@ -219,7 +220,7 @@ def _build_parts(
     else:
         build.warn_of_free_mask(parts)
     # What draws no samples of the process would say so after hours, at the first picture.
-    plan_sampler(parts, choose_sampler_of(parts, None))
+    parts.method.settle_sampler(choose_sampler_of(parts, None), description.shape, None)
     params, _ = split_variables(parts.state.params)
     if not jax.tree.leaves(params):
         raise UserError(
@@ -316,8 +317,6 @@ class Outputs:
         self._workdir = workdir
         self._log = log
         self._saver = saver
-        planned = plan_sampler(parts, choose_sampler_of(parts, None))
-        self._sampler = make_sampler(parts, NUM_SAMPLES, planned=planned)
         self._sample_inputs = sample_inputs or {}
         params, _ = split_variables(parts.state.params)
         self._window = Window(
@@ -399,7 +398,9 @@ class Outputs:
         """Draws samples of the averaged parameters and writes them as the kind of the data does."""
         seed = self._parts.config.train.seed
         key = jax.random.key(seed)
-        samples = self._sampler(state.ema, NUM_SAMPLES, key, **self._sample_inputs).x0
+        parts = self._parts.with_state(state)
+        draw = Draw(**self._sample_inputs)
+        samples = draw_samples(parts, key, NUM_SAMPLES, draw, batch_size=NUM_SAMPLES).x0
         path = self._workdir / SAMPLES / f"step_{step:07d}"
         path.parent.mkdir(exist_ok=True)
         caption = build.make_caption(self._workdir, self._parts, step)

@@ -20,6 +20,7 @@ from d3pm_jax.kinds.image import QUALITY as OF_IMAGES
 from d3pm_jax.measure import record, samples
 from d3pm_jax.measure.record import Record, Value
 from d3pm_jax.parts.build import Parts, describe_conditions
+from d3pm_jax.parts.draw import Draw
 from d3pm_jax.parts.reading import open_whole
 from d3pm_jax.sampling import Sampler
 from d3pm_jax.sampling.named import describe_sampler
@@ -129,8 +130,8 @@ def measure_quality(
     key = jax.random.key(seed)
     inputs = inputs or {}
     sampler = samples.choose_sampler_of(parts, sampler)
-    options = samples.Options(batch_size=batch_size, progress=progress, sampler=sampler, **inputs)
-    drawn = samples.draw_samples(parts, key, num, options)
+    draw = Draw(sampler=sampler, **inputs)
+    drawn = samples.draw_samples(parts, key, num, draw, batch_size=batch_size, progress=progress)
     x = drawn.x0
     categories = parts.description.categories
     if x.max() >= categories:

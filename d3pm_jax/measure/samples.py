@@ -1,6 +1,8 @@
 """Draws samples of a run in batches by one compiled program, and writes them with their options."""
 
+import contextlib
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,21 +19,21 @@ from d3pm_jax.checks.hints import check_value
 from d3pm_jax.config.checks import Count, Natural, Size, check_number, describe_hint, matches_hint
 from d3pm_jax.errors import UserError, as_user_error, one_line
 from d3pm_jax.files import write_npy
-from d3pm_jax.kinds import Chains, Given
+from d3pm_jax.kinds import Chains
 from d3pm_jax.measure.record import Format, write_record
 from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.parts.build import Parts
+from d3pm_jax.parts.draw import Draw, Inputs, Particles, Select, Settled
 from d3pm_jax.parts.guidance import Guidance, is_number, read_guidance
-from d3pm_jax.parts.method import PlannedSampler
 from d3pm_jax.placing import fetch
 from d3pm_jax.posteriors import q_posterior, q_sample
 from d3pm_jax.processes import Process
-from d3pm_jax.sampling import Sampler, chain as sampling_chain
+from d3pm_jax.sampling import Known, Sampler, Steered, chain as sampling_chain
 from d3pm_jax.sampling.named import choose_sampler
 from d3pm_jax.sampling.noise import SAMPLING
-from d3pm_jax.sampling.sampler import PRIOR_STEP
+from d3pm_jax.sampling.run import PRIOR_STEP
+from d3pm_jax.sampling.steering import choose_best
 from d3pm_jax.storage.names import SAMPLES as SAMPLES_FILE
-from d3pm_jax.types import Params
 
 SHOWN_FORWARD_CHAINS = 4
 
@@ -41,233 +43,282 @@ class Drawn(NamedTuple):
 
     x0: np.ndarray  # int32 [n, *S]
     states: np.ndarray  # int32 [R, n, *S], or of the first samples alone
-    calls: np.ndarray  # int32 [n], calls of the network that each sample would need alone
+    calls: np.ndarray  # int32 [n], calls of the network that each sample would need alone, of all its chains
     program_calls: int  # calls that were made, each of a batch
+    candidates: np.ndarray | None = None  # int32 [n, P, *S], the candidates or particles of each sample
+    scores: np.ndarray | None = None  # [n, P]
+    effective_size: np.ndarray | None = None  # [rows, n] of particles, before each selection, in 1..P
 
 
-DrawBatches = Callable[..., Drawn]  # see `make_sampler`
 Progress = Callable[[int], Any]  # is called with the number of samples that are done
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
-    """Says how samples of a run are drawn; `Run.sample` says what each option means."""
-
-    label: int | np.ndarray | None = None
-    batch_size: int = 128
-    progress: Progress = lambda done: None
-    known_elements: Given | None = None
-    shape: tuple[int, ...] | None = None
-    condition: Any = None
-    sampler: Sampler | str | None = None
-    guidance: Guidance | float | None = None
-
-
-def make_sampler(
-    parts: Parts,
-    batch_size: int,
-    recorded_times: Sequence[int] = (),
-    shape: tuple[int, ...] | None = None,
-    planned: PlannedSampler | None = None,
-    guidance: Guidance | None = None,
-) -> DrawBatches:
-    """Makes a function that draws samples in batches, by a program that is compiled once.
-
-    Args:
-        parts: of the run.
-        batch_size: how many at a time; rounded down to a multiple of the devices of the mesh.
-        recorded_times: the t whose x_t to return as well.
-        shape: *S of a sample, where it is not that of the data.
-        planned: a sampler and its rows, by which to draw; the recorded times are then numbers of rows left.
-        guidance: of the samples, as `Method.settle_guidance` returns it.
-
-    Returns:
-        The function (params, n, key, label=None, progress=..., chains=None, known_elements=None,
-        condition=None) -> `Drawn`. Sample i depends on params, key, label,
-        known elements and its condition alone, not on n or the batch size. Where the network takes labels,
-        sample i is of class `label`, or of row i modulo their number where that is [M], or without it of
-        class i modulo the number of classes. Where it takes conditions, sample i has row i of `condition`,
-        modulo their number. `progress` is called with the
-        number of samples that are done, first with 0 when all is compiled. With `chains` x_t is returned for
-        so many samples alone, the first ones: for all of them it takes R times their memory. Every sample has
-        the `known_elements`, or sample i row i of them modulo their number. It raises a UserError where the
-        network gave NaN.
-    """
-    devices = parts.mesh.size
-    size = max(1, batch_size // devices) * devices
-    if shape is None:
-        shape = parts.description.shape
-    batch_shape = (size, *shape)
-
-    # `start` is the number of the first sample of a batch, from which its noise follows.
-    @jax.jit
-    @values_in_range()
-    def draw_batch(
-        params: Params,
-        process: Any,
-        key: jax.Array,
-        start: jax.Array,
-        label: Any,
-        condition: Any,
-        known_elements: Given | None,
-        guidance_params: Params | None,
-    ) -> sampling.Chain:
-        bound_guidance = guidance
-        if guidance is not None and guidance_params is not None:
-            bound_guidance = guidance.with_params(guidance_params)
-        return parts.method.draw(
-            params,
-            process,
-            key,
-            start,
-            batch_shape,
-            recorded_times,
-            label,
-            condition,
-            known_elements,
-            planned,
-            bound_guidance,
-        )
-
-    classes = parts.classes
-    guidance_params = None
-    if guidance is not None:
-        guidance_params = guidance.params
-        classes = guidance.classes or classes
-
-    def draw_batches(
-        params: Params,
-        n: int,
-        key: jax.Array,
-        label: int | np.ndarray | None = None,
-        progress: Progress = lambda done: None,
-        chains: int | None = None,
-        known_elements: Given | None = None,
-        condition: Any = None,
-    ) -> Drawn:
-        condition = parts.convert_condition(condition)
-        # Commands with the same seed share no noise, see `sampling.noise`.
-        key = jax.random.fold_in(key, SAMPLING)
-        num_chains = n
-        if chains is not None:
-            num_chains = min(chains, n)
-        x0 = []
-        states = []
-        calls = []
-        program_calls = 0
-        for start in range(0, n, size):
-            index = np.arange(start, start + size)
-            labels = make_labels(classes, index, label)
-            conditions = None
-            if condition is not None:
-                conditions = condition[index % len(condition)]
-            elements = None
-            if known_elements is not None:
-                elements = Given(*(rows_of_batch(array, index, shape) for array in known_elements))
-            batch = draw_batch(
-                params,
-                parts.method.process,
-                key,
-                np.int32(start),
-                labels,
-                conditions,
-                elements,
-                guidance_params,
-            )
-
-            # The call returns when the program is compiled and started: progress begins there.
-            progress(start)
-            batch = fetch(batch)
-            if batch.failed_at != 0:
-                raise UserError(parts.method.explain_failure(int(batch.failed_at)))
-            x0.append(batch.x0)
-
-            # A view would keep the states of all samples of the batch in memory, so this is a copy.
-            states.append(batch.states[:, : max(0, num_chains - start)].copy())
-            calls.append(batch.calls)
-            program_calls += int(batch.program_calls)
-        progress(n)
-        return Drawn(
-            np.concatenate(x0)[:n], np.concatenate(states, axis=1), np.concatenate(calls)[:n], program_calls
-        )
-
-    return draw_batches
 
 
 def draw_samples(
     parts: Parts,
     key: jax.Array,
     n: int,
-    options: Options = Options(),
-    recorded_times: Sequence[int] = (),
+    draw: Draw = Draw(),
+    *,
+    batch_size: int = 128,
+    progress: Progress = lambda done: None,
     chains: int | None = None,
-    strength: float | None = None,
 ) -> Drawn:
-    """Draws n samples of a run by a program that is compiled once for each sampler; see `make_sampler`.
+    """Draws n samples of a run, in batches by one program, which is compiled once for each `Settled`.
+
+    Sample i depends on the key, its number, its label, its condition and its known elements alone, not on n
+    or the batch size.
 
     Args:
         parts: of the run.
         key: a typed key.
         n: how many.
-        options: how.
-        recorded_times: the t whose x_t to return as well, or numbers of rows left of a sampler.
-        chains: return x_t of so many samples alone, the first ones.
-        strength: of edits of the x_0 of the known elements, all of which count then.
+        draw: what is asked for.
+        batch_size: how many chains at a time, and at least those of one sample.
+        progress: is called with the number of samples that are done, first with 0 when all is compiled.
+        chains: return recorded states of so many samples alone, the first ones: of all they take R times the
+            memory of the samples.
 
     Raises:
-        UserError: an argument cannot be used, or the sampler or the guidance is not for this run.
+        UserError: an argument cannot be used, the sampler or the guidance is not for this run, or the network
+            gave no distribution.
     """
     check_key(key)
     check_number("n", n, Count)
-    check_number("batch_size", options.batch_size, Count)
+    check_number("batch_size", batch_size, Count)
     if chains is not None:
         check_number("chains", chains, Natural)
-    known_elements = read_known_elements(parts, options, is_edited=strength is not None)
-    if not callable(options.progress):
+    if not callable(progress):
         raise UserError(
-            f"progress is {describe(options.progress)}, expected a function of the number of samples that "
-            "are done"
+            f"progress is {describe(progress)}, expected a function of the number of samples that are done"
         )
+    settled, arguments = settle(parts, draw, n, batch_size)
+    draw_batch = compile_batch(parts, settled)
+    # Commands with the same seed share no noise, see `sampling.noise`.
+    key = jax.random.fold_in(key, SAMPLING)
+    num_chains = n if chains is None else min(chains, n)
+    batches = []
+    for first in range(0, n, settled.shape[0]):
+        inputs = _inputs_of_batch(parts, settled, arguments, key, first)
+        # A score of the user's may not be able to compute what it is given.
+        with as_user_error() if settled.select is not None else contextlib.nullcontext():
+            batch = draw_batch(inputs)
+        # The call returns when the program is compiled and started: progress begins there.
+        progress(first)
+        batches.append(_read_batch(parts, fetch(batch), settled, first, max(0, num_chains - first)))
+    progress(n)
+    return _join(batches, n)
+
+
+class Arguments(NamedTuple):
+    """Holds what samples are told and made from, all of which are arguments of a program."""
+
+    label: int | np.ndarray | None
+    condition: np.ndarray | None  # [M, *C]
+    known: Known | None  # [*S] or [M, *S]
+    start: Any  # x_0 of edits, [*S] or [M, *S], or None
+
+
+def settle(parts: Parts, draw: Draw, n: int = 1, batch_size: int = 128) -> tuple[Settled, Arguments]:
+    """Returns what the program of a batch is compiled for, and its arguments for all samples.
+
+    Args:
+        parts: of the run.
+        draw: what is asked for.
+        n: how many samples.
+        batch_size: how many chains at a time, and at least those of one sample.
+
+    Raises:
+        UserError: a field cannot be used, or the sampler or the guidance is not for this run.
+    """
+    if not isinstance(draw, Draw):
+        raise UserError(f"draw is {describe(draw)}: pass a runs.Draw, as runs.Draw(label=3)")
+    if draw.shape is not None and not matches_hint(draw.shape, tuple[Size, ...]):
+        raise UserError(f"shape = {draw.shape!r}: it must be {describe_hint(tuple[Size, ...])}")
+    shape = draw.shape or parts.description.shape
     with as_user_error():
-        recorded_times = check_value("record", recorded_times, tuple[Natural, ...])
-    parts.method.check_sampling(recorded_times, options.shape, known_elements)
-    planned = plan_sampler(parts, choose_sampler_of(parts, options.sampler), options.shape, strength)
-    num_rows = parts.method.num_steps if planned is None else len(planned.rows)
-    if any(number > num_rows for number in recorded_times):
+        record = check_value("record", draw.record, tuple[Natural, ...])
+    draw = dataclasses.replace(draw, record=record)
+    _check_select(draw)
+    start = None
+    strength = None
+    if draw.start is not None:
+        x0, strength = _read_pair("start", draw.start, "(x0, strength), integers and a number in (0, 1]")
+        strength = read_strength(strength)
+        everywhere = Known(x0, np.ones((), bool))
+        start = convert_known(everywhere, shape, parts.categories).x0
+    known = None
+    if draw.known is not None:
+        pair = _read_pair("known", draw.known, "(x0, mask), integers and booleans of the shape of a sample")
+        known = convert_known(Known(*pair), shape, parts.categories)
+    parts.method.check_draw(draw)
+    sampler, plan = parts.method.settle_sampler(choose_sampler_of(parts, draw.sampler), shape, strength)
+    guidance = read_guidance(draw.guidance)
+    if guidance is not None:
+        guidance.check_run(parts.description, parts.config, draw.shape)
+        guidance = parts.method.settle_guidance(guidance, sampler)
+    num = _samples_per_batch(n, draw.select, batch_size, parts.mesh.size)
+    settled = Settled((num, *shape), sampler, plan, strength, guidance, record, draw.select)
+    rows = len(settled.rows)
+    if any(number > rows for number in record):
         raise UserError(
-            f"record = {list(recorded_times)}: its entries must be in 0..{num_rows}, each a number of "
-            "rows left, or t"
+            f"record = {list(record)}: its entries must be in 0..{rows}, each a number of rows left, or t"
         )
-    guidance = settle_guidance(parts, options.guidance, planned, options.shape)
-    size = min(options.batch_size, n)
+    return settled, Arguments(draw.label, parts.convert_condition(draw.condition), known, start)
 
-    # The sampler is made from a copy of the parts. It is stored in the parts, and would otherwise refer back
-    # to them: Python frees such a cycle late, so that the arrays of a run would stay in memory after its last
-    # use.
-    def make() -> DrawBatches:
-        return make_sampler(
-            dataclasses.replace(parts), size, recorded_times, options.shape, planned, guidance
-        )
 
-    draw = parts.once(("sample", size, recorded_times, options.shape, planned, guidance), make)
-    return draw(
-        parts.params, n, key, options.label, options.progress, chains, known_elements, options.condition
+def _check_select(draw: Draw) -> None:
+    """Raises UserError for what cannot select samples, or not together with what else is asked for."""
+    if draw.select is None:
+        return
+    if not isinstance(draw.select, Select):
+        raise UserError(f"select is {describe(draw.select)}: pass runs.BestOf or runs.Particles")
+    check_number(f"{draw.select.what}s", draw.select.n, Count)
+    for name, value in (("record", draw.record), ("start", draw.start)):
+        if value:
+            raise UserError(f"{name}: samples that a score selects have none; leave it out")
+
+
+def _read_pair(name: str, value: Any, cure: str) -> tuple[Any, Any]:
+    """Returns a pair. Raises UserError for what is none."""
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        raise UserError(f"{name} is {describe(value)}: pass a pair {cure}")
+    return tuple(value)
+
+
+def _inputs_of_batch(
+    parts: Parts, settled: Settled, arguments: Arguments, key: jax.Array, first: int
+) -> Inputs:
+    """Returns the arguments of the program for the batch whose first sample has this number.
+
+    Raises:
+        UserError: a label is none of the run.
+    """
+    guidance = settled.guidance
+    classes = parts.classes
+    guidance_params = None
+    if guidance is not None:
+        classes = guidance.classes or classes
+        guidance_params = guidance.params
+    shape = settled.shape[1:]
+    index = np.arange(first, first + settled.shape[0])
+    of_chains = np.repeat(index, settled.per_sample)
+    condition, known, start = arguments.condition, arguments.known, arguments.start
+    if condition is not None:
+        condition = condition[of_chains % len(condition)]
+    if known is not None:
+        known = Known(*(rows_of_batch(np.asarray(array), index, shape) for array in known))
+    if start is not None:
+        start = rows_of_batch(start, index, shape)
+    return Inputs(
+        params=parts.params,
+        process=parts.method.process,
+        guidance_params=guidance_params,
+        key=key,
+        first=np.int32(first),
+        label=make_labels(classes, of_chains, arguments.label),
+        condition=condition,
+        known=known,
+        start=start,
     )
 
 
-def read_known_elements(parts: Parts, options: Options, is_edited: bool) -> Given | None:
-    """Returns the elements that samples have, see `convert_known_elements`; None where they have none.
+def compile_batch(parts: Parts, settled: Settled) -> Callable[[Inputs], Any]:
+    """Returns the jitted function that draws a batch; it is made once for each `Settled`."""
+    method = parts.method
+
+    # The function must not refer to the parts, in which it is stored: Python frees such a cycle late, so that
+    # the arrays of a run would stay in memory after its last use.
+    def make() -> Callable[[Inputs], Any]:
+        @jax.jit
+        @values_in_range()
+        def draw_batch(inputs: Inputs) -> Any:
+            return method.draw(settled, inputs)
+
+        return draw_batch
+
+    return parts.once(("sample", settled), make)
+
+
+def _samples_per_batch(n: int, select: Select | None, batch_size: int, devices: int) -> int:
+    """Returns how many samples are drawn at a time, whose chains divide evenly among the devices."""
+    per_sample = 1 if select is None else select.n
+    wanted = min(n, max(1, batch_size // per_sample))
+    multiple = devices // math.gcd(devices, per_sample)
+    return max(1, wanted // multiple) * multiple
+
+
+def _read_batch(parts: Parts, batch: Any, settled: Settled, first: int, num_chains: int) -> Drawn:
+    """Returns what was drawn of a batch.
+
+    Args:
+        parts: of the run.
+        batch: a `Chain`, or what `sampling.steer` returns of particles, on the host.
+        settled: what it was drawn by.
+        first: the number of the first sample.
+        num_chains: how many samples have their states returned.
 
     Raises:
-        UserError: the shape of samples is none, or the elements do not fit it.
+        UserError: it failed, or a score cannot be used.
     """
-    shape = options.shape
-    if shape is not None and not matches_hint(shape, tuple[Size, ...]):
-        raise UserError(f"shape = {shape!r}: it must be {describe_hint(tuple[Size, ...])}")
-    if options.known_elements is None:
-        return None
-    size = shape or parts.description.shape
-    return convert_known_elements(options.known_elements, size, parts.categories, is_edited)
+    select = settled.select
+    calls = batch.calls
+    program_calls = int(batch.program_calls)
+    if isinstance(select, Particles):
+        if batch.failed_at != 0:
+            _explain_particles(parts, batch, first)
+        none = np.zeros((0, 0, *settled.shape[1:]), np.int32)
+        sizes = batch.effective_size
+        return Drawn(batch.x0, none, calls, program_calls, batch.particles, batch.scores, sizes)
+    if batch.failed_at != 0:
+        raise UserError(parts.method.explain_failure(int(batch.failed_at)))
+    if select is None:
+        # A view would keep the states of all samples of the batch in memory, so this is a copy.
+        return Drawn(batch.x0, batch.states[:, :num_chains].copy(), calls, program_calls)
+    candidates = batch.x0.reshape(settled.shape[0], select.n, *settled.shape[1:])
+    with as_user_error():
+        best, scores = (np.asarray(x) for x in choose_best(select.score, jnp.asarray(candidates)))
+    _refuse_never(scores, first, select.what)
+    calls = calls.reshape(-1, select.n).sum(axis=1, dtype=np.int32)
+    return Drawn(best, batch.states[:, :0], calls, program_calls, candidates, scores)
+
+
+def _join(batches: list[Drawn], n: int) -> Drawn:
+    """Joins n samples of batches."""
+
+    def join(arrays: tuple[Any, ...], axis: int = 0) -> Any:
+        if arrays[0] is None:
+            return None
+        joined = np.concatenate(arrays, axis=axis)
+        return joined[:n] if axis == 0 else joined[:, :n]
+
+    x0, states, calls, program_calls, candidates, scores, sizes = zip(*batches, strict=True)
+    total = sum(program_calls)
+    return Drawn(
+        join(x0), join(states, 1), join(calls), total, join(candidates), join(scores), join(sizes, 1)
+    )
+
+
+def _explain_particles(parts: Parts, batch: Steered, first: int) -> None:
+    """Raises UserError for particles that failed, and says what was NaN or could not be."""
+    log_weights = np.asarray(batch.log_weights)  # [R, N, P]
+    _refuse_never(log_weights[-1], first, Particles.what)
+    rows, samples, _ = np.nonzero(np.isnan(log_weights) | (log_weights == np.inf))
+    if len(rows) and len(log_weights) - rows[0] == batch.failed_at:
+        raise UserError(
+            f"score(x) is NaN or infinite for sample {first + samples[0]}, with {batch.failed_at} rows left: "
+            f"it must be finite, or -inf"
+        )
+    raise UserError(parts.method.explain_failure(int(batch.failed_at)))
+
+
+def _refuse_never(scores: np.ndarray, first: int, what: str) -> None:
+    """Raises UserError where all scores of a sample are -inf, [N, P]."""
+    never = np.flatnonzero((scores == -np.inf).all(axis=1))
+    if len(never):
+        raise UserError(
+            f"all {scores.shape[1]} {what}s of sample {first + never[0]} have score(x) = -inf: take more, "
+            f"or a score that falls off more gently than to -inf"
+        )
 
 
 def choose_sampler_of(parts: Parts, sampler: Sampler | str | None) -> Sampler | None:
@@ -295,57 +346,11 @@ def choose_sampler_of(parts: Parts, sampler: Sampler | str | None) -> Sampler | 
     return sampler
 
 
-def plan_sampler(
-    parts: Parts,
-    sampler: Sampler | None,
-    shape: tuple[int, ...] | None = None,
-    strength: float | None = None,
-) -> PlannedSampler | None:
-    """Plans the rows of a sampler of `choose_sampler_of` for samples of a shape *S, by default of the data.
-
-    Args:
-        parts: of the run.
-        sampler: None for the way of a run whose config names none.
-        shape: of a sample.
-        strength: of edits; None for samples.
-
-    Raises:
-        UserError: it is not for this run, or for edits.
-    """
-    if sampler is None and strength is None:
-        return None
-    return parts.method.plan_sampler(sampler or Sampler(), shape or parts.description.shape, strength)
-
-
 def read_strength(strength: Any) -> float:
     """Returns the strength of an edit as a number. Raises UserError where it is none in (0, 1]."""
     if not (is_number(strength) and 0 < strength <= 1):
         raise UserError(f"strength = {describe(strength)}: it must be a number above 0, and at most 1")
     return float(strength)
-
-
-def settle_guidance(
-    parts: Parts,
-    guidance: Guidance | float | None,
-    planned: PlannedSampler | None,
-    shape: tuple[int, ...] | None = None,
-) -> Guidance | None:
-    """Returns how samples of a run are guided, with what that leaves open filled in; None where they are not.
-
-    Args:
-        parts: of the run.
-        guidance: what a caller asks for, or gamma alone.
-        planned: the sampler, of `plan_sampler`.
-        shape: *S of a sample, where it is not that of the data.
-
-    Raises:
-        UserError: it is not for this run, or not for the sampler.
-    """
-    wanted = read_guidance(guidance)
-    if wanted is None:
-        return None
-    wanted.check_run(parts.description, parts.config, shape)
-    return parts.method.settle_guidance(wanted, planned)
 
 
 def check_key(key: Any) -> None:
@@ -355,47 +360,47 @@ def check_key(key: Any) -> None:
         raise UserError(f"key is {describe(key)}, expected one key: pass jax.random.key(0)")
 
 
-def convert_known_elements(
-    known_elements: Given, shape: tuple[int, ...], categories: int, is_edited: bool
-) -> Given:
+def convert_known(known: Known, shape: tuple[int, ...], categories: int) -> Known:
     """Returns x_0 int32 and which of it is known, bool, [*S] or of each sample [N, *S] both.
 
     Args:
-        known_elements: x_0 and known, which broadcast to these.
+        known: x_0 and the mask, which broadcast to these.
         shape: *S.
         categories: that the data may have.
-        is_edited: whether the elements count that are not known, too.
 
     Raises:
         UserError: they do not fit a sample, or are no categories.
     """
-    x0 = np.asarray(known_elements.x0)
-    known = np.asarray(known_elements.known)
     try:
-        wide_x0, wide_known = (_broadcast_to_samples(array, shape) for array in (x0, known))
+        x0 = np.asarray(known.x0)
+        mask = np.asarray(known.mask)
+    except ValueError as error:
+        raise UserError(
+            f"x0 is {describe(known.x0)}: pass integers, an example or [N, ..] of them"
+        ) from error
+    try:
+        wide_x0, wide_mask = (_broadcast_to_samples(array, shape) for array in (x0, mask))
     except ValueError as error:
         sizes = ", ".join(map(str, shape))
         raise UserError(
-            f"the known elements have shapes {list(x0.shape)} and {list(known.shape)}: pass {list(shape)}, "
+            f"the known elements have shapes {list(x0.shape)} and {list(mask.shape)}: pass {list(shape)}, "
             f"those of one sample, or [N, {sizes}], of which sample i has row i modulo N"
         ) from error
-    if known.dtype != np.bool_ or not np.issubdtype(x0.dtype, np.integer):
+    if mask.dtype != np.bool_ or not np.issubdtype(x0.dtype, np.integer):
         raise UserError(
-            f"the known elements have types {x0.dtype} and {known.dtype}: pass integers, and booleans"
+            f"the known elements have types {x0.dtype} and {mask.dtype}: pass integers, and booleans"
         )
-    values = wide_x0.ravel()
-    if not is_edited:
-        is_known = wide_known
-        if wide_x0.ndim == wide_known.ndim > len(shape) and len(wide_x0) != len(wide_known):
-            # Each row of the one meets others of the other.
-            is_known = np.any(wide_known, axis=0)
-        each_x0, each_known = np.broadcast_arrays(wide_x0, is_known)
-        values = each_x0[each_known]
+    is_known = wide_mask
+    if wide_x0.ndim == wide_mask.ndim > len(shape) and len(wide_x0) != len(wide_mask):
+        # Each row of the one meets others of the other.
+        is_known = np.any(wide_mask, axis=0)
+    each_x0, each_known = np.broadcast_arrays(wide_x0, is_known)
+    values = each_x0[each_known]
     if np.any((values < 0) | (values >= categories)):
         raise UserError(
             f"the known elements hold {values.min()}..{values.max()}: categories are 0..{categories - 1}"
         )
-    return Given(wide_x0.astype(np.int32), wide_known)
+    return Known(wide_x0.astype(np.int32), wide_mask)
 
 
 def _broadcast_to_samples(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -428,20 +433,18 @@ def evenly_spaced(last: int, n: int) -> list[int]:
     return sorted({round(last * (i / (n - 1))) for i in range(n)})
 
 
-def times_to_show(parts: Parts, planned: PlannedSampler | None, n: int) -> list[int]:
+def times_to_show(settled: Settled, n: int) -> list[int]:
     """Returns n evenly spaced t whose x_t a picture of a chain shows; none where its rows are no steps.
 
+    An edit begins on the way, at as many steps as it takes.
+
     Args:
-        parts: of the run.
-        planned: the sampler that draws the chain, of `plan_sampler`.
+        settled: by which the chain is drawn.
         n: how many, at least 2.
     """
-    if planned is None:
-        return evenly_spaced(parts.method.num_steps, n)
-    if not planned.rows_are_steps:
+    if not settled.rows_are_steps:
         return []
-    # An edit begins on the way, at as many steps as it takes.
-    return evenly_spaced(len(planned.rows), n)
+    return evenly_spaced(len(settled.rows), n)
 
 
 def draw_forward(key: jax.Array, process: Process, x0: np.ndarray, times: Sequence[int]) -> np.ndarray:
@@ -592,22 +595,29 @@ def write_samples(
     return path, write_record(path.with_suffix(".json"), SAMPLES, content)
 
 
-def describe_drawing(
-    sampler: Sampler | None, drawn: Drawn, guidance: Guidance | None = None
-) -> dict[str, Any]:
-    """Returns what the file beside samples says of how they were drawn, and of what that cost.
-
-    Nothing where it was ancestrally, without guidance: then each step is a call of the network.
-    """
+def describe_drawing(sampler: Sampler | None, guidance: Guidance | None = None) -> dict[str, Any]:
+    """Returns what the file beside samples says of how they were drawn; nothing where it was ancestrally."""
     content: dict[str, Any] = {}
     if sampler is not None:
         content["sampler"] = _slots_to_json(sampler)
     if guidance is not None:
         content["guidance"] = guidance.describe()
-    if content:
-        content["calls"] = float(np.mean(drawn.calls))  # of the network, for each sample
-        content["program_calls"] = drawn.program_calls  # for all, each of a batch
     return content
+
+
+def describe_cost(drawn: Drawn, drawing: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what the file beside samples says of their calls of the network.
+
+    Nothing where they were drawn ancestrally, without guidance: then each step is a call.
+
+    Args:
+        drawn: the samples.
+        drawing: of `describe_drawing`.
+    """
+    if "sampler" not in drawing and "guidance" not in drawing:
+        return {}
+    # For each sample, and for all, each of a batch.
+    return {"calls": float(np.mean(drawn.calls)), "program_calls": drawn.program_calls}
 
 
 def _slots_to_json(slot: Any) -> Any:

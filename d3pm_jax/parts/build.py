@@ -54,6 +54,12 @@ class Parts:
     key: Any  # a key of JAX, of the noise of training; its shape where the devices are only described
     _compiled: dict[Any, Any] = dataclasses.field(default_factory=dict, init=False, repr=False, compare=False)
 
+    def with_state(self, state: TrainState) -> "Parts":
+        """Returns the parts with another state, and with the programs that were compiled: they take any."""
+        parts = dataclasses.replace(self, state=state)
+        object.__setattr__(parts, "_compiled", self._compiled)
+        return parts
+
     @property
     def params(self) -> Params:
         """Returns the averaged parameters, from which samples and bounds are computed."""

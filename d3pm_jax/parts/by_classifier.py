@@ -19,8 +19,8 @@ from d3pm_jax.parts.guidance import Guidance, format_number, read_gamma
 from d3pm_jax.placing import fetch
 from d3pm_jax.processes import Process
 from d3pm_jax.sampling import Sampler, guidance
-from d3pm_jax.sampling.denoise import Denoise
 from d3pm_jax.sampling.guidance import Conditioned
+from d3pm_jax.sampling.network import Network
 from d3pm_jax.training.dropping import Dropping
 from d3pm_jax.types import Params
 
@@ -107,7 +107,7 @@ class ClassifierGuidance(Guidance):
     ) -> "ClassifierGuidance":
         if self.gamma != 0:
             with as_user_error():
-                sampler.check_guided(guidance.ByClassifier)
+                sampler.law_step(guidance.ByClassifier)
         return self
 
     def guide(
@@ -116,7 +116,7 @@ class ClassifierGuidance(Guidance):
         inputs: Mapping[str, Array],
         label: Array | None,
         dropping: Dropping | None,
-    ) -> Denoise:
+    ) -> Network:
         assert label is not None  # as it says how many classes there are
         method = self.parts.classifier
         params = self.params

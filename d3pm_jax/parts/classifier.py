@@ -17,16 +17,15 @@ from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, as_user_error, locate_statement, wrong_return
 from d3pm_jax.evaluation.bound import Compiled
 from d3pm_jax.evaluation.label_terms import compile_label_terms, summarize_labels
-from d3pm_jax.kinds import Given
 from d3pm_jax.machine.devices import batch_sharding, replicated_sharding
 from d3pm_jax.models import variables
 from d3pm_jax.parts.diffusion import describe_steps, name_process, with_steps
+from d3pm_jax.parts.draw import Draw, Inputs, Settled
 from d3pm_jax.parts.guidance import Guidance
-from d3pm_jax.parts.method import PlannedSampler
 from d3pm_jax.parts.network import Init
 from d3pm_jax.placing import place
 from d3pm_jax.processes import Process
-from d3pm_jax.sampling import Chain, Sampler
+from d3pm_jax.sampling import Chain, Row, Sampler
 from d3pm_jax.training.classifier import ClassifierLoss
 from d3pm_jax.types import Params
 
@@ -112,36 +111,23 @@ class Classifier:
         """Describes what a figure depends on: its steps and their grid; it has no belief of x_0."""
         return {**describe_steps(self.process), "belief": "-"}
 
-    def draw(
-        self,
-        params: Params,
-        process: Process,
-        key: Key[Array, ""],
-        start: Array,
-        shape: tuple[int, ...],
-        recorded_times: Sequence[int],
-        label: Any,
-        condition: Any,
-        known_elements: Given | None,
-        planned: PlannedSampler | None = None,
-        guidance: Guidance | None = None,
-    ) -> Chain:
+    def draw(self, settled: Settled, inputs: Inputs) -> Chain:
         """Raises UserError, as it draws nothing."""
         raise _draws_nothing()
 
-    def settle_guidance(self, guidance: Guidance, planned: PlannedSampler | None) -> Guidance:
+    def settle_guidance(self, guidance: Guidance, sampler: Sampler | None) -> Guidance:
         """Raises UserError, as it draws nothing."""
         raise _draws_nothing()
 
-    def plan_sampler(
-        self, sampler: Sampler, shape: tuple[int, ...], strength: float | None = None
-    ) -> PlannedSampler:
-        """Raises UserError, as it draws nothing."""
-        raise _draws_nothing()
+    def settle_sampler(
+        self, sampler: Sampler | None, shape: tuple[int, ...], strength: float | None
+    ) -> tuple[None, tuple[Row, ...]]:
+        """Raises UserError for a sampler, as it draws nothing."""
+        if sampler is not None:
+            raise _draws_nothing()
+        return None, ()
 
-    def check_sampling(
-        self, recorded_times: Sequence[int], shape: tuple[int, ...] | None, known_elements: Given | None
-    ) -> None:
+    def check_draw(self, draw: Draw) -> None:
         """Raises UserError, as it draws nothing."""
         raise _draws_nothing()
 

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Key
+from jaxtyping import Array
 
 from d3pm_jax import likelihood, losses, sampling
 from d3pm_jax.config import Config
@@ -23,23 +23,19 @@ from d3pm_jax.evaluation.bound import (
     summarize_bound,
     summarize_parts,
 )
-from d3pm_jax.kinds import Given
 from d3pm_jax.machine.devices import batch_sharding, replicated_sharding
 from d3pm_jax.parts import network
+from d3pm_jax.parts.draw import Draw, Inputs, Particles, Settled
 from d3pm_jax.parts.guidance import Guidance
-from d3pm_jax.parts.method import PlannedSampler
 from d3pm_jax.parts.network import Init
 from d3pm_jax.placing import place
 from d3pm_jax.processes import Process, respace
 from d3pm_jax.sampling import even_grid, laws
-from d3pm_jax.sampling.editing import rows_of_edit
-from d3pm_jax.sampling.guidance import Conditioned
-from d3pm_jax.sampling.places import FirstHitting
-from d3pm_jax.sampling.steering import Score
+from d3pm_jax.sampling.plans import rows_of_edit
+from d3pm_jax.schedules.continuous import Schedule
 from d3pm_jax.training.diffusion import DiffusionLoss
 from d3pm_jax.training.dropping import Dropping
 from d3pm_jax.training.step import Predict, TrainPredict
-from d3pm_jax.types import Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,151 +103,19 @@ class Diffusion:
         """Describes what a figure depends on: its steps, their grid, and the belief of the network."""
         return {**describe_steps(self.process), **logits_keywords(self.config.loss)}
 
-    def draw(
-        self,
-        params: Params,
-        process: Process,
-        key: Key[Array, ""],
-        start: Array,
-        shape: tuple[int, ...],
-        recorded_times: Sequence[int],
-        label: Any,
-        condition: Any,
-        known_elements: Given | None,
-        planned: PlannedSampler | None = None,
-        guidance: Guidance | None = None,
-    ) -> sampling.Chain:
-        """Draws samples by the reverse chain, `sampling.sample`; with known elements by `sample_infill`.
+    def check_draw(self, draw: Draw) -> None:
+        """Refuses nothing: what a process cannot do it says itself."""
 
-        With a sampler by `sampling.sample_by`, edits by `sampling.edit`. With guidance from the laws that it
-        makes.
-        """
-        denoise = self._make_denoise(params, process, label, condition, planned, guidance)
-        keywords = logits_keywords(self.config.loss)
-        x0 = known = None
-        if known_elements is not None:
-            x0 = jnp.broadcast_to(known_elements.x0, shape)
-            known = jnp.broadcast_to(known_elements.known, shape)
-        if planned is not None and planned.strength is not None:
-            assert x0 is not None  # as `draw_samples` has seen
-            return sampling.edit(
-                key,
-                planned.sampler,
-                denoise,
-                process,
-                x0,
-                planned.strength,
-                start,
-                recorded_times,
-                known=known,
-                plan=planned.plan,
-                **keywords,
-            )
-        if planned is not None:
-            return sampling.sample_by(
-                key,
-                self._with_times(planned.sampler),
-                denoise,
-                process,
-                shape,
-                start,
-                recorded_times,
-                x0=x0,
-                known=known,
-                plan=planned.plan,
-                **keywords,
-            )
-        if x0 is None or known is None:
-            return sampling.sample(key, denoise, process, shape, start, recorded_times, **keywords)
-        return sampling.sample_infill(key, denoise, process, x0, known, start, recorded_times, **keywords)
-
-    def steer(
-        self,
-        params: Params,
-        process: Process,
-        key: Key[Array, ""],
-        score: Score,
-        particles: int,
-        start: Array,
-        shape: tuple[int, ...],
-        label: Any,
-        condition: Any,
-        known_elements: Given | None,
-        planned: PlannedSampler,
-        guidance: Guidance | None = None,
-    ) -> sampling.Steered:
-        """Draws samples by particles that a score selects, `sampling.steer`; arguments as for `draw`.
-
-        Labels and conditions are those of all particles, beside each other; shape and known elements are of
-        samples.
-        """
-        denoise = self._make_denoise(params, process, label, condition, planned, guidance)
-        x0 = known = None
-        if known_elements is not None:
-            x0 = jnp.broadcast_to(known_elements.x0, shape)
-            known = jnp.broadcast_to(known_elements.known, shape)
-        return sampling.steer(
-            key,
-            score,
-            particles,
-            self._with_times(planned.sampler),
-            denoise,
-            process,
-            shape,
-            start,
-            x0=x0,
-            known=known,
-            plan=planned.plan,
-            **logits_keywords(self.config.loss),
-        )
-
-    def _make_denoise(
-        self,
-        params: Params,
-        process: Process,
-        label: Any,
-        condition: Any,
-        planned: PlannedSampler | None,
-        guidance: Guidance | None,
-    ) -> sampling.Denoise:
-        """Makes what a sampler calls: the network with its inputs, or what guides it."""
-        network_label = label if self.classes is not None else None
-        inputs = {"label": network_label, "condition": condition}
-        inputs = {name: x for name, x in inputs.items() if x is not None}
-        network = self._make_conditioned(params, process, planned)
-        if guidance is not None:
-            return guidance.guide(network, inputs, label, self.dropping)
-        return lambda x, time: network(x, time, inputs)
-
-    def _make_conditioned(
-        self, params: Params, process: Process, planned: PlannedSampler | None
-    ) -> Conditioned:
-        """Makes the network of (x, time, inputs), which is told steps also where a sampler has real times."""
-
-        def call_network(x: Array, time: Array, inputs: Mapping[str, Array]) -> Array:
-            return self.predict(params, x, time, **inputs)
-
-        if planned is not None and calls_with_times(self._with_times(planned.sampler)):
-            return call_at_steps(call_network, process.time[-1])
-        return call_network
-
-    def settle_guidance(self, guidance: Guidance, planned: PlannedSampler | None) -> Guidance:
-        """Returns how samples are guided, with what it leaves open filled in.
-
-        Raises:
-            UserError: it is not for this run, or not for the sampler.
-        """
-        sampler = sampling.Sampler() if planned is None else self._with_times(planned.sampler)
-        return guidance.settle(self.process, self.categories, self.dropping, sampler)
-
-    def plan_sampler(
-        self, sampler: sampling.Sampler, shape: tuple[int, ...], strength: float | None = None
-    ) -> PlannedSampler:
-        """Plans the rows that a sampler takes for samples of a shape *S, or for edits of some strength.
+    def settle_sampler(
+        self, sampler: sampling.Sampler | None, shape: tuple[int, ...], strength: float | None
+    ) -> tuple[sampling.Sampler, tuple[sampling.Row, ...]]:
+        """Returns the sampler of samples of a shape *S with the schedule that it needs, and its rows.
 
         Raises:
             UserError: it is not for this process or for edits, or for a network that may predict the mask.
         """
+        if sampler is None:
+            sampler = sampling.Sampler()
         # A process on the devices has lost the float64 numbers that it was made from, and some plans are made
         # of them.
         process = build_process(self.config.process)
@@ -269,33 +133,94 @@ class Diffusion:
         if strength is not None:
             with as_user_error():
                 rows_of_edit(sampler, plan, strength, process.T)
-        self._with_times(sampler)
-        return PlannedSampler(sampler, plan, strength)
+        if getattr(self.config.model, "see_time", True):
+            sampler = dataclasses.replace(sampler, step=sampler.step.with_schedule(self._continuous_schedule))
+        return sampler, plan
 
-    def _with_times(self, sampler: sampling.Sampler) -> sampling.Sampler:
-        """Returns a sampler with the schedule of the run, where it hits and the network sees time.
+    def _continuous_schedule(self) -> Schedule:
+        """Returns the schedule of the run in continuous time.
 
         Raises:
-            UserError: that schedule has no form in continuous time.
+            UserError: it has no such form.
         """
-        reveal = sampler.reveal
-        sees_time = getattr(self.config.model, "see_time", True)
-        if not isinstance(reveal, FirstHitting) or reveal.schedule is not None or not sees_time:
-            return sampler
         schedule = getattr(self.config.process, "beta", None)
         with as_user_error("first hitting tells a network that sees time when a place is revealed, but "):
             if schedule is None:
                 raise ValueError("the process has no schedule: `random_order` works for this run")
             try:
-                continuous = schedule.continuous()
+                return schedule.continuous()
             except ValueError as error:
                 raise ValueError(f"{error}; `random_order` works for this run") from error
-        return dataclasses.replace(sampler, reveal=dataclasses.replace(reveal, schedule=continuous))
 
-    def check_sampling(
-        self, recorded_times: Sequence[int], shape: tuple[int, ...] | None, known_elements: Given | None
-    ) -> None:
-        """Refuses nothing: what a process cannot do it says itself."""
+    def settle_guidance(self, guidance: Guidance, sampler: sampling.Sampler | None) -> Guidance:
+        """Returns how samples are guided, with what it leaves open filled in.
+
+        Raises:
+            UserError: it is not for this run, or not for the sampler.
+        """
+        return guidance.settle(self.process, self.categories, self.dropping, sampler or sampling.Sampler())
+
+    def draw(self, settled: Settled, inputs: Inputs) -> sampling.Chain | sampling.Steered:
+        """Draws a batch by `sampling.sample`, particles by `sampling.steer`."""
+        sampler = settled.sampler
+        assert sampler is not None  # as `settle_sampler` returns one
+        denoiser = self._make_denoiser(settled, inputs)
+        known = None
+        if inputs.known is not None:
+            known = sampling.Known(*(jnp.broadcast_to(x, settled.shape) for x in inputs.known))
+        select = settled.select
+        if isinstance(select, Particles):
+            return sampling.steer(
+                inputs.key,
+                select.score,
+                select.n,
+                denoiser,
+                settled.shape,
+                sampler,
+                first=inputs.first,
+                known=known,
+                plan=settled.plan,
+            )
+        # Candidates are beside each other.
+        P = settled.per_sample
+        start = None
+        if settled.strength is not None:
+            x0 = jnp.repeat(jnp.broadcast_to(inputs.start, settled.shape), P, axis=0)
+            start = sampling.PartWay(x0, settled.strength)
+        if known is not None:
+            known = sampling.Known(*(jnp.repeat(x, P, axis=0) for x in known))
+        return sampling.sample(
+            inputs.key,
+            denoiser,
+            (settled.shape[0] * P, *settled.shape[1:]),
+            sampler,
+            first=inputs.first * P,
+            known=known,
+            start=start,
+            plan=settled.plan,
+            record=settled.record,
+        )
+
+    def _make_denoiser(self, settled: Settled, inputs: Inputs) -> sampling.Denoiser:
+        """Makes what a sampler asks: the network with its inputs, or what guides it."""
+        network_label = inputs.label if self.classes is not None else None
+        told = {"label": network_label, "condition": inputs.condition}
+        told = {name: x for name, x in told.items() if x is not None}
+
+        def conditioned(x: Array, time: Array, told: Mapping[str, Array]) -> Array:
+            return self.predict(inputs.params, x, time, **told)
+
+        assert settled.sampler is not None  # as `draw` has seen
+        if settled.sampler.step.tells_time:
+            conditioned = call_at_steps(conditioned, inputs.process.time[-1])
+
+        network: Any = partial(_call_told, conditioned, told)
+        guidance = settled.guidance
+        if guidance is not None:
+            if inputs.guidance_params is not None:
+                guidance = guidance.with_params(inputs.guidance_params)
+            network = guidance.guide(conditioned, told, inputs.label, self.dropping)
+        return sampling.Denoiser(inputs.process, network, **logits_keywords(self.config.loss))
 
     def explain_failure(self, failed_at: int) -> str:
         """Says why a step of the chain had nothing to draw from, and what to do."""
@@ -355,9 +280,9 @@ class Diffusion:
         return means["kl"] * self.process.T
 
 
-def calls_with_times(sampler: sampling.Sampler) -> bool:
-    """Tells whether a sampler calls the network with times in [0, 1], and not with steps."""
-    return isinstance(sampler.reveal, FirstHitting) and sampler.reveal.schedule is not None
+def _call_told(network: Callable[..., Array], told: Mapping[str, Array], x: Array, time: Array) -> Array:
+    """Calls a network of (x, time, inputs) with these inputs."""
+    return network(x, time, told)
 
 
 def call_at_steps(network: Callable[..., Array], T: Array) -> Callable[..., Array]:

@@ -21,11 +21,10 @@ from d3pm_jax.evaluation.flow_bound import (
     draw_each,
     elbo_and_importance_bound,
 )
-from d3pm_jax.kinds import Given
 from d3pm_jax.machine.devices import batch_sharding
 from d3pm_jax.models import variables
+from d3pm_jax.parts.draw import Draw, Inputs, Particles, Settled
 from d3pm_jax.parts.guidance import Guidance
-from d3pm_jax.parts.method import PlannedSampler
 from d3pm_jax.parts.network import Init
 from d3pm_jax.sampling.noise import fold_in_each
 from d3pm_jax.training.flow import FlowLoss
@@ -101,63 +100,57 @@ class Flow:
         x = jax.lax.with_sharding_constraint(x, self.sharding)
         return self.module.merge(params)(x, u, normal)
 
-    def draw(
-        self,
-        params: Params,
-        process: None,
-        key: Key[Array, ""],
-        start: Array,
-        shape: tuple[int, ...],
-        recorded_times: Sequence[int],
-        label: None,
-        condition: None,
-        known_elements: Given | None,
-        planned: PlannedSampler | None = None,
-        guidance: Guidance | None = None,
-    ) -> sampling.Chain:
+    def draw(self, settled: Settled, inputs: Inputs) -> sampling.Chain:
         """Draws samples from the flow: a chain without states, which failed where v is no number."""
-        keys = fold_in_each(key, start + jnp.arange(shape[0], dtype=jnp.int32))
+        N = settled.shape[0] * settled.per_sample
+        first = inputs.first * settled.per_sample
+        keys = fold_in_each(inputs.key, first + jnp.arange(N, dtype=jnp.int32))
         _, normal = draw_each(keys, self.shape, self.num_digits)
         normal = jax.lax.with_sharding_constraint(normal, self.sharding)
-        x = self.module.merge(params).draw(normal)  # [B, *S]
+        x = self.module.merge(inputs.params).draw(normal)  # [N, *S]
         failed_at = jnp.any(x < 0).astype(jnp.int32)
-        states = jnp.zeros((0, *shape), jnp.int32)
-        calls = jnp.ones(shape[:1], jnp.int32)
+        states = jnp.zeros((0, *x.shape), jnp.int32)
+        calls = jnp.ones(x.shape[:1], jnp.int32)
         return sampling.Chain(x, states, failed_at, calls, jnp.asarray(1, jnp.int32))
 
-    def settle_guidance(self, guidance: Guidance, planned: PlannedSampler | None) -> Guidance:
+    def settle_guidance(self, guidance: Guidance, sampler: sampling.Sampler | None) -> Guidance:
         """Raises UserError, as there is no chain to guide."""
         raise UserError(
             "the run trains a flow, which draws a sample at once and cannot be guided: leave --guidance or "
             "guidance out"
         )
 
-    def plan_sampler(
-        self, sampler: sampling.Sampler, shape: tuple[int, ...], strength: float | None = None
-    ) -> PlannedSampler:
-        """Raises UserError, as there is no chain for a sampler to draw."""
-        raise UserError(
-            "the run trains a flow, which draws a sample at once and takes no sampler: leave --sampler or "
-            "sampler out"
-        )
+    def settle_sampler(
+        self, sampler: sampling.Sampler | None, shape: tuple[int, ...], strength: float | None
+    ) -> tuple[None, tuple[sampling.Row, ...]]:
+        """Raises UserError for a sampler, as there is no chain for it to draw."""
+        if sampler is not None:
+            raise UserError(
+                "the run trains a flow, which draws a sample at once and takes no sampler: leave --sampler "
+                "or sampler out"
+            )
+        return None, ()
 
-    def check_sampling(
-        self, recorded_times: Sequence[int], shape: tuple[int, ...] | None, known_elements: Given | None
-    ) -> None:
+    def check_draw(self, draw: Draw) -> None:
         """Refuses what a flow cannot do: states on the way, another shape, and elements that are known.
 
         Raises:
             UserError: one of them is asked for.
         """
-        if recorded_times:
+        if draw.record:
             raise UserError("the run trains a flow, which has no states to record: leave record out")
-        if known_elements is not None:
+        if draw.known is not None or draw.start is not None:
             raise UserError(
                 "the run trains a flow, which fills in no known elements and edits nothing: leave --prompt, "
-                "--infill, --given or known_elements out"
+                "--infill, --given, known or start out"
             )
-        if shape is not None:
-            self._check_shape(shape)
+        if isinstance(draw.select, Particles):
+            raise UserError(
+                "the run trains a flow, which draws a sample at once and steers no particles: take "
+                "runs.BestOf(score, n)"
+            )
+        if draw.shape is not None:
+            self._check_shape(draw.shape)
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:
         """Raises UserError unless examples have the shape that the flow is for."""

@@ -16,9 +16,8 @@ from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, as_user_error
 from d3pm_jax.processes import Process
 from d3pm_jax.sampling import Sampler, guidance, laws
-from d3pm_jax.sampling.denoise import Denoise
 from d3pm_jax.sampling.guidance import Conditioned, Place
-from d3pm_jax.sampling.places import FirstHitting
+from d3pm_jax.sampling.network import Network
 from d3pm_jax.training.dropping import Dropping
 from d3pm_jax.types import Params
 
@@ -73,7 +72,7 @@ class Guidance(abc.ABC):
         inputs: Mapping[str, Array],
         label: Array | None,
         dropping: Dropping | None,
-    ) -> Denoise:
+    ) -> Network:
         """Returns what takes the place of the network in a sampler.
 
         Args:
@@ -144,9 +143,8 @@ class ClassifierFreeGuidance(Guidance):
         """Raises UserError for a sampler that draws from no law that is guided."""
         if on == "x_s":
             with as_user_error():
-                sampler.check_guided(guidance.ClassifierFree)
-        reveal = sampler.reveal
-        if self.late is not None and isinstance(reveal, FirstHitting) and reveal.schedule is not None:
+                sampler.law_step(guidance.ClassifierFree)
+        if self.late is not None and sampler.step.tells_time:
             raise UserError(
                 f"late = {self.late} is a step, and first_hitting calls the network between steps: leave it "
                 f"out, or take `random_order`"
@@ -158,7 +156,7 @@ class ClassifierFreeGuidance(Guidance):
         inputs: Mapping[str, Array],
         label: Array | None,
         dropping: Dropping | None,
-    ) -> Denoise:
+    ) -> Network:
         assert dropping is not None  # as `settle` has seen
         B = len(next(iter(inputs.values())))
         network_inputs = dict(inputs)

@@ -5,42 +5,17 @@ classifier of noised examples is one too, which has figures in place of a bound,
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Array, Key
 
 from d3pm_jax.evaluation.bound import Compiled
-from d3pm_jax.kinds import Given
+from d3pm_jax.parts.draw import Draw, Inputs, Settled
 from d3pm_jax.parts.guidance import Guidance
 from d3pm_jax.parts.network import Init
-from d3pm_jax.sampling import Chain, Row, Sampler
-from d3pm_jax.sampling.editing import rows_of_edit
+from d3pm_jax.sampling import Chain, Row, Sampler, Steered
 from d3pm_jax.training.dropping import Dropping
 from d3pm_jax.training.loss import BatchLoss
-from d3pm_jax.types import Params
-
-
-class PlannedSampler(NamedTuple):
-    """Holds a sampler, and the rows that it takes of a process: a row is one call of the network."""
-
-    sampler: Sampler
-    plan: tuple[Row, ...]  # from T to 0
-    strength: float | None = None  # of an edit, which begins on the way; None: samples are drawn from noise
-
-    @property
-    def rows(self) -> tuple[Row, ...]:
-        """Returns the rows of the plan that are taken."""
-        if self.strength is None:
-            return self.plan
-        return rows_of_edit(self.sampler, self.plan, self.strength, self.plan[0].t)
-
-    @property
-    def rows_are_steps(self) -> bool:
-        """Tells whether row t goes from step t to t - 1, so that x by rows left is x_t."""
-        if self.sampler.reveal is not None:
-            return False
-        return all(row.t == row.number and row.s == row.number - 1 for row in self.rows)
 
 
 @runtime_checkable
@@ -124,29 +99,26 @@ class Method(Protocol):
         """Returns the name of the way that samples are drawn."""
         ...
 
-    def draw(
-        self,
-        params: Params,
-        process: Any,
-        key: Key[Array, ""],
-        start: Array,
-        shape: tuple[int, ...],
-        recorded_times: Sequence[int],
-        label: Any,
-        condition: Any,
-        known_elements: Given | None,
-        planned: PlannedSampler | None = None,
-        guidance: Guidance | None = None,
-    ) -> Chain:
-        """Draws samples of a shape [B, *S], the first of which has the number `start`.
+    def check_draw(self, draw: Draw) -> None:
+        """Raises UserError for a request that this method cannot meet: a program would say so late."""
+        ...
 
-        Sample i depends on the key, i, its label, its condition, its known elements and the sampler alone.
-        With a sampler, which `plan_sampler` planned, the recorded times are numbers of rows left. Guidance is
-        what `settle_guidance` returned.
+    def settle_sampler(
+        self, sampler: Sampler | None, shape: tuple[int, ...], strength: float | None
+    ) -> tuple[Sampler | None, tuple[Row, ...]]:
+        """Returns the sampler that draws samples of a shape *S, and its rows from T to 0.
+
+        Args:
+            sampler: None where none is asked for.
+            shape: of a sample.
+            strength: of edits; None for samples.
+
+        Raises:
+            UserError: it is not for this run, or for edits.
         """
         ...
 
-    def settle_guidance(self, guidance: Guidance, planned: PlannedSampler | None) -> Guidance:
+    def settle_guidance(self, guidance: Guidance, sampler: Sampler | None) -> Guidance:
         """Returns how samples are guided, with what it leaves open filled in.
 
         Raises:
@@ -154,20 +126,11 @@ class Method(Protocol):
         """
         ...
 
-    def plan_sampler(
-        self, sampler: Sampler, shape: tuple[int, ...], strength: float | None = None
-    ) -> PlannedSampler:
-        """Plans the rows that a sampler takes for samples of a shape *S, or for edits of some strength.
+    def draw(self, settled: Settled, inputs: Inputs) -> Chain | Steered:
+        """Draws a batch of samples; of candidates all chains, and of particles what `sampling.steer` returns.
 
-        Raises:
-            UserError: it is not for this run, or for edits.
+        Sample i depends on the key, i, its label, its condition and its known elements alone.
         """
-        ...
-
-    def check_sampling(
-        self, recorded_times: Sequence[int], shape: tuple[int, ...] | None, known_elements: Given | None
-    ) -> None:
-        """Raises UserError for samples that cannot be drawn: `draw` is compiled, and would say so late."""
         ...
 
     def explain_failure(self, failed_at: int) -> str:

@@ -14,10 +14,10 @@ from d3pm_jax.kinds.blocks import Block, Film, TextFilm
 from d3pm_jax.measure.samples import (
     chains_to_show,
     choose_inputs,
-    choose_sampler_of,
-    plan_sampler,
+    settle,
     times_to_show,
 )
+from d3pm_jax.parts.draw import Draw
 from d3pm_jax.report.blocks import render_block
 from d3pm_jax.report.figures import format_cell
 from d3pm_jax.report.folder import Reported, read_samples
@@ -69,21 +69,14 @@ def draw_run(reported: Reported) -> Drawn | None:
         # Those of `d3pm sample` may be of other conditions than the run keeps.
         stored_samples = read_samples(run, num_samples)
     num_drawn = num_samples if stored_samples is None else FILMED
-    planned = plan_sampler(run.parts, choose_sampler_of(run.parts, None))
-    times = times_to_show(run.parts, planned, FRAMES)
-    drawn_samples, reverse = run.sample(
-        key,
-        num_drawn,
-        batch_size=num_drawn,
-        record=times,
-        chains=FILMED,
-        **inputs,
-    )
+    settled, _ = settle(run.parts, Draw(**inputs))
+    times = times_to_show(settled, FRAMES)
+    drawn = run.sample(key, num_drawn, Draw(record=times, **inputs), batch_size=num_drawn, chains=FILMED)
     conditions = inputs.get("condition")
-    samples = drawn_samples if stored_samples is None else stored_samples
-    strip = times_to_show(run.parts, planned, STRIP)
+    samples = drawn.x0 if stored_samples is None else stored_samples
+    strip = times_to_show(settled, STRIP)
     chains = chains_to_show(
-        run.parts, key, samples, reverse, times, strip, reported.examples, conditions, conditions
+        run.parts, key, samples, drawn.states, times, strip, reported.examples, conditions, conditions
     )
     return Drawn(chains, stored_samples is not None)
 

@@ -14,6 +14,10 @@ _MODULES = ("exact", "exported", "grids", "quality", "run")
 _FUNCTIONS = {
     "ClassifierFreeGuidance": ("d3pm_jax.parts.guidance", "ClassifierFreeGuidance"),
     "ClassifierGuidance": ("d3pm_jax.parts.by_classifier", "ClassifierGuidance"),
+    "BestOf": ("d3pm_jax.parts.draw", "BestOf"),
+    "Draw": ("d3pm_jax.parts.draw", "Draw"),
+    "Guidance": ("d3pm_jax.parts.guidance", "Guidance"),
+    "Particles": ("d3pm_jax.parts.draw", "Particles"),
     "Run": ("d3pm_jax.runs.run", "Run"),
     "export": ("d3pm_jax.runs.exported", "export"),
     "import_weights": ("d3pm_jax.parts.begin", "import_weights"),

@@ -22,14 +22,12 @@ from d3pm_jax.loop import loop
 from d3pm_jax.loop.sinks import Log
 from d3pm_jax.machine.devices import mesh_of, use_all_cores
 from d3pm_jax.measure import bounds
-from d3pm_jax.measure.samples import Drawn, Given, Options, choose_inputs, draw_samples, read_strength
-from d3pm_jax.measure.steered import BestSamples, Score, SteeredSamples, draw_best, steer_samples
+from d3pm_jax.measure.samples import Drawn, choose_inputs, draw_samples
 from d3pm_jax.parts import build, reading
 from d3pm_jax.parts.begin import weights_of
 from d3pm_jax.parts.build import describe_conditions, make_caption
-from d3pm_jax.parts.guidance import Guidance
+from d3pm_jax.parts.draw import Draw
 from d3pm_jax.processes import Process
-from d3pm_jax.sampling import Sampler
 from d3pm_jax.storage import run_folder
 from d3pm_jax.types import Params
 
@@ -105,244 +103,34 @@ class Run:
         self,
         key: jax.Array,
         n: int,
-        label: int | np.ndarray | None = None,
+        draw: Draw = Draw(),
+        *,
         batch_size: int = 128,
-        record: Sequence[int] = (),
         progress: Callable[[int], Any] = lambda done: None,
         chains: int | None = None,
-        known_elements: Given | tuple[Any, Any] | None = None,
-        shape: tuple[int, ...] | None = None,
-        *,
-        condition: Any = None,
-        given: Given | tuple[Any, Any] | None = None,
-        sampler: Sampler | str | None = None,
-        guidance: Guidance | float | None = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> Drawn:
         """Draws n samples.
 
+            run.sample(jax.random.key(0), 64, runs.Draw(label=3, sampler="ddim")).x0
+
         Args:
-            key: a typed key. Sample i depends on its number, on the key, its label, its condition and the
+            key: a typed key. Sample i depends on its number, on the key, its label, its condition and its
                 known elements alone, not on n or the batch size.
             n: how many.
-            label: the class of all samples, or int [M], of which sample i has row i modulo M; without it
-                sample i is of class i modulo the number of classes, if the network takes labels.
-            batch_size: how many at a time.
-            record: the t whose x_t to return as well.
+            draw: what is asked for: labels, known elements, examples to edit, a sampler, guidance, a score.
+            batch_size: how many chains at a time, and at least those of one sample.
             progress: is called with the number of samples that are done.
-            chains: return x_t of so many samples alone, the first ones.
-            known_elements: elements that every sample has, (x0, known): see `sampling.infill`. Either may
-                have an axis of N in front, and sample i has row i modulo N then.
-            shape: *S of a sample, where it is not that of the data.
-            condition: [N, *C] where the network takes one; sample i has row i modulo N.
-            given: the old name of `known_elements`.
-            sampler: a `sampling.Sampler`, as `sampling.named.maskgit(rows=8)`, or a name of
-                `sampling.named.SAMPLERS`; without it that of the config, which draws ancestrally by default.
-                `record` is of the numbers of rows left, which are t for a sampler that takes the steps one by
-                one.
-            guidance: towards the label or the condition, `runs.ClassifierFreeGuidance(2.0)` or gamma alone,
-                of a run that was trained with `train.drop_condition` above 0; or
-                `runs.ClassifierGuidance(classifier_run, 2.0)`, towards the label alone, of any run.
+            chains: return recorded states of so many samples alone, the first ones.
 
         Returns:
-            x_0 int32 [n, *S], and x_t [R, n, *S] at the recorded t, or of the first `chains` samples alone.
+            `Drawn`: x_0 int32 [n, *S], recorded states [R, n, *S], and how many calls of the network they
+            took; with a score also all candidates or particles with their scores.
 
         Raises:
             UserError: the network gave NaN, takes no such label or condition, the sampler or the guidance is
-                not for this run, or an argument cannot be used.
-            ValueError: both `known_elements` and `given` are passed.
+                not for this run, a score cannot be used, or an argument cannot be used.
         """
-        drawn = self.draw(
-            key,
-            n,
-            label,
-            batch_size,
-            record,
-            progress,
-            chains,
-            known_elements,
-            shape,
-            condition=condition,
-            given=given,
-            sampler=sampler,
-            guidance=guidance,
-        )
-        return drawn.x0, drawn.states
-
-    def draw(
-        self,
-        key: jax.Array,
-        n: int,
-        label: int | np.ndarray | None = None,
-        batch_size: int = 128,
-        record: Sequence[int] = (),
-        progress: Callable[[int], Any] = lambda done: None,
-        chains: int | None = None,
-        known_elements: Given | tuple[Any, Any] | None = None,
-        shape: tuple[int, ...] | None = None,
-        *,
-        condition: Any = None,
-        given: Given | tuple[Any, Any] | None = None,
-        sampler: Sampler | str | None = None,
-        guidance: Guidance | float | None = None,
-    ) -> Drawn:
-        """Draws n samples as `sample` does, and returns as well how many calls of the network they took."""
-        if given is not None:
-            if known_elements is not None:
-                raise ValueError("given is the old name of known_elements: pass one of them")
-            known_elements = given
-        options = Options(
-            label=label,
-            batch_size=batch_size,
-            progress=progress,
-            known_elements=_read_known_elements(known_elements),
-            shape=shape,
-            condition=condition,
-            sampler=sampler,
-            guidance=guidance,
-        )
-        return draw_samples(self.parts, key, n, options, record, chains)
-
-    def edit(
-        self,
-        key: jax.Array,
-        x0: Any,
-        strength: float,
-        n: int | None = None,
-        label: int | np.ndarray | None = None,
-        batch_size: int = 128,
-        record: Sequence[int] = (),
-        progress: Callable[[int], Any] = lambda done: None,
-        chains: int | None = None,
-        *,
-        known: Any = None,
-        shape: tuple[int, ...] | None = None,
-        condition: Any = None,
-        sampler: Sampler | str | None = None,
-        guidance: Guidance | float | None = None,
-    ) -> Drawn:
-        """Edits examples: noises them to t = round(strength T), and draws the way back: see `sampling.edit`.
-
-        Args:
-            key: a typed key; edit i depends on its number, on the key, its example, label and condition.
-            x0: an example [*S], or [N, *S], of which edit i has row i modulo N.
-            strength: in (0, 1]: 1 leaves next to nothing of an example.
-            n: how many edits, one of each example by default.
-            known: elements that stay as they are, bool of the shape of x0 or of an example; none by default.
-            label, batch_size, record, progress, chains, shape, condition, sampler, guidance: as for `sample`.
-
-        Returns:
-            Edits int32 [n, *S], the states of their chains, and how many calls of the network they took.
-
-        Raises:
-            UserError: as `sample`; strength is outside (0, 1], or the sampler begins with all masked.
-        """
-        try:
-            x0 = np.asarray(x0)
-        except ValueError as error:
-            raise UserError(f"x0 is {describe(x0)}: pass integers, an example or [N, ..] of them") from error
-        size_of_example = len(shape or self.parts.description.shape)
-        if n is None:
-            n = len(x0) if x0.ndim > size_of_example else 1
-        options = Options(
-            label=label,
-            batch_size=batch_size,
-            progress=progress,
-            known_elements=Given(x0, np.zeros((), bool) if known is None else known),
-            shape=shape,
-            condition=condition,
-            sampler=sampler,
-            guidance=guidance,
-        )
-        return draw_samples(self.parts, key, n, options, record, chains, read_strength(strength))
-
-    def best_of(
-        self,
-        key: jax.Array,
-        n: int,
-        score: Score,
-        candidates: int,
-        label: int | np.ndarray | None = None,
-        batch_size: int = 128,
-        progress: Callable[[int], Any] = lambda done: None,
-        *,
-        known_elements: Given | tuple[Any, Any] | None = None,
-        shape: tuple[int, ...] | None = None,
-        condition: Any = None,
-        sampler: Sampler | str | None = None,
-        guidance: Guidance | float | None = None,
-    ) -> BestSamples:
-        """Draws n samples: each is the candidate of the largest score, and of equal ones the first.
-
-        Args:
-            key: a typed key; sample i depends on its number, on the key, its label and its condition.
-            n: how many.
-            score: of clean examples, x int32 [M, *S] -> [M], larger for what you prefer; in JAX or NumPy.
-            candidates: how many for each sample.
-            label, progress, known_elements, shape, condition, sampler, guidance: as for `sample`.
-            batch_size: candidates at a time.
-
-        Returns:
-            Samples int32 [n, *S], all candidates with their scores, and calls of the network.
-
-        Raises:
-            UserError: as `sample`; a score cannot be used, or all candidates of a sample have -inf.
-        """
-        options = Options(
-            label=label,
-            batch_size=batch_size,
-            progress=progress,
-            known_elements=_read_known_elements(known_elements),
-            shape=shape,
-            condition=condition,
-            sampler=sampler,
-            guidance=guidance,
-        )
-        return draw_best(self.parts, key, n, score, candidates, options)
-
-    def steer(
-        self,
-        key: jax.Array,
-        n: int,
-        score: Score,
-        particles: int,
-        label: int | np.ndarray | None = None,
-        batch_size: int = 128,
-        progress: Callable[[int], Any] = lambda done: None,
-        *,
-        known_elements: Given | tuple[Any, Any] | None = None,
-        shape: tuple[int, ...] | None = None,
-        condition: Any = None,
-        sampler: Sampler | str | None = None,
-        guidance: Guidance | float | None = None,
-    ) -> SteeredSamples:
-        """Draws n samples of p(x_0) exp(score(x_0)) / Z, in the limit of many particles: `sampling.steer`.
-
-        Args:
-            key: a typed key; sample i depends on its number, on the key, its label and its condition.
-            n: how many.
-            score: of clean examples, x int32 [M, *S] -> [M], in JAX and in nats; -inf means never.
-            particles: how many of each sample, which are drawn side by side.
-            label, progress, known_elements, shape, condition, sampler, guidance: as for `sample`.
-            batch_size: particles at a time, and at least those of one sample.
-
-        Returns:
-            Samples int32 [n, *S], all particles with their scores, the effective size of each row, and calls
-            of the network.
-
-        Raises:
-            UserError: as `sample`; a score cannot be used, or all particles of a sample have -inf.
-        """
-        options = Options(
-            label=label,
-            batch_size=batch_size,
-            progress=progress,
-            known_elements=_read_known_elements(known_elements),
-            shape=shape,
-            condition=condition,
-            sampler=sampler,
-            guidance=guidance,
-        )
-        return steer_samples(self.parts, key, n, score, particles, options)
+        return draw_samples(self.parts, key, n, draw, batch_size=batch_size, progress=progress, chains=chains)
 
     def respaced(self, steps: int | Sequence[int]) -> "Run":
         """Returns the run with some of the steps of its process: so many, evenly spaced, or these.
@@ -470,18 +258,6 @@ def _read_integers(name: str, values: Any, largest: int) -> jax.Array:
     if not is_traced and np.any((array < 0) | (array > largest)):
         raise UserError(f"{name} holds {array.min()}..{array.max()}: {cure}")
     return jnp.asarray(array, jnp.int32)
-
-
-def _read_known_elements(known_elements: Any) -> Given | None:
-    """Returns the elements that samples have as a pair. Raises UserError where they are none."""
-    if known_elements is None:
-        return None
-    if not isinstance(known_elements, tuple | list) or len(known_elements) != 2:
-        raise UserError(
-            f"known_elements is {describe(known_elements)}: pass a pair (x0, known), integers and booleans "
-            f"of the shape of a sample"
-        )
-    return Given(*known_elements)
 
 
 def train(
