@@ -11,9 +11,8 @@ import numpy as np
 import torch
 
 import torch_ref
-from d3pm_jax.sampling.noise import CLEAN
+from parity_tests.cases import B
 from parity_tests.frameworks import Function, flat
-from parity_tests.samplers import make_sampler
 
 
 def by_name(lib: ModuleType, name: str) -> Function:
@@ -140,173 +139,63 @@ def normalised_push(lib: ModuleType, name: str) -> Function:
 
 
 def chain_by_table(lib: ModuleType, name: str) -> Function:
-    """Ancestral sampling with a table of logits [T + 1, K, K] by t and x_t, and of noise by t."""
+    """An ancestral chain with a table of logits [T + 1, K, K] by t and x_t, and of noise by t.
 
-    def call(process: Any, logits: Any, uniforms: Any, record: tuple[int, ...], belief: str) -> Any:
-        xT = process.draw_prior(uniforms[0])
-        reverse = partial(lib.p_logits, belief=belief)
-        return lib.ancestral(_denoise(logits), process, xT, lambda t: uniforms[t], record, reverse)
-
-    return call
-
-
-def infill_by_table(lib: ModuleType, name: str) -> Function:
-    """Infilling with the denoiser and the noise of `chain_by_table`."""
-
-    def call(process: Any, logits: Any, uniforms: Any, x0: Any, known: Any, record: tuple[int, ...]) -> Any:
-        xT = process.draw_prior(uniforms[0])
-        noise = uniforms.__getitem__
-        return lib.sampling.infill(_denoise(logits), process, x0, known > 0, xT, noise, record)
-
-    return call
-
-
-def chain_by_sampler(lib: ModuleType, name: str) -> Function:
-    """A sampler by its name, and a network that sees x_t, the place before each, and each place.
-
-    Its logits are the sum of three tables: [T + 1, K, K] by t and x_t, [K, K] by x_t of the place before, and
-    [*S, K] by the place. A time in [0, 1], of a schedule, is the step that it falls in.
+    With x0 and known, numbers that are above 0 where it is, these places are known. With `null_logits` the
+    table is that of a condition, and this one is without it.
     """
 
     def call(
-        process: Any, sampler: str, logits: Any, neighbours: Any, places: Any, uniforms: Any, **args: Any
+        process: Any,
+        logits: Any,
+        uniforms: Any,
+        record: tuple[int, ...],
+        belief: str,
+        x0: Any = None,
+        known: Any = None,
+        **guidance: Any,
     ) -> Any:
-        denoise = _denoise_with_neighbours(lib, process, logits, neighbours, places)
-        if "known" in args:
-            args["known"] = args["known"] > 0
-        xT = process.draw_prior(uniforms[0, 0])
-        slots = make_sampler(lib, sampler)
-        return lib.sampling.run_sampler(slots, denoise, process, xT, lambda *at: uniforms[at], **args)
+        network = _denoise(logits)
+        if guidance:
+            network = _guided_network(lib, logits, **guidance)
+        places = None
+        if known is not None:
+            places = lib.sampling.Known(x0, known > 0)
+        denoiser = lib.Denoiser(process, network, belief)
+        xT = process.draw_prior(uniforms[0])
+        chain = lib.sampling.run(denoiser, xT, lambda t, stream: uniforms[t], known=places, record=record)
+        return chain.x0, chain.states, chain.failed_at
 
     return call
 
 
-def edit_by_sampler(lib: ModuleType, name: str) -> Function:
-    """An edit by a sampler and the network of `chain_by_sampler`."""
-
-    def call(
-        process: Any, sampler: str, logits: Any, neighbours: Any, places: Any, uniforms: Any, **args: Any
-    ) -> Any:
-        denoise = _denoise_with_neighbours(lib, process, logits, neighbours, places)
-        if "known" in args:
-            args["known"] = args["known"] > 0
-        slots = make_sampler(lib, sampler)
-        return lib.sampling.run_edit(slots, denoise, process, noise=lambda *at: uniforms[at], **args)
-
-    return call
-
-
-def _denoise_with_neighbours(
-    lib: ModuleType, process: Any, logits: Any, neighbours: Any, places: Any
+def _guided_network(
+    lib: ModuleType, logits: Any, null_logits: Any, gamma: float, late: int | None
 ) -> Function:
-    def denoise(xt: Any, time: Any) -> Any:
-        in_line = xt.reshape(len(xt), -1)
-        before = in_line[:, [-1, *range(in_line.shape[1] - 1)]].reshape(xt.shape)
-        return _denoise(logits)(xt, _as_step(lib, time, process.T)) + neighbours[before] + places[None]
+    """A network of x_0 that is guided towards its condition by gamma, at times up to `late`.
 
-    return denoise
-
-
-def guided_chain(lib: ModuleType, name: str) -> Function:
-    """A sampler by its name, guided by a network that is told which of two tables it is, as inputs."""
-
-    def call(
-        process: Any, sampler: str, logits: Any, null_logits: Any, neighbours: Any, places: Any,
-        uniforms: Any, gamma: float, on: str, late: int | None, **args: Any,
-    ) -> Any:  # fmt: skip
-        def network(xt: Any, time: Any, is_null: Any) -> Any:
-            with_condition, without = (
-                _denoise(table)(xt, time) + places[None] for table in (logits, null_logits)
-            )
-            shape = (len(xt), *(1,) * xt.ndim)
-            return _where(lib)(is_null.reshape(shape) > 0, without, with_condition)
-
-        is_null = uniforms[0, 0].reshape(uniforms.shape[2], -1)[:, 0] * 0
-        denoise = lib.sampling.guidance.classifier_free(
-            network, is_null, is_null + 1, gamma, on=on, late=late
-        )
-        return _run_guided(lib, process, sampler, denoise, uniforms, args)
-
-    return call
-
-
-def classified_chain(lib: ModuleType, name: str) -> Function:
-    """A sampler by its name, guided by a classifier that is a table: see `by_table_of_weights`."""
-
-    def call(
-        process: Any, sampler: str, logits: Any, neighbours: Any, places: Any, uniforms: Any, weights: Any,
-        gamma: float, exact: bool, **args: Any,
-    ) -> Any:  # fmt: skip
-        def denoise(xt: Any, time: Any) -> Any:
-            return _denoise(logits)(xt, time) + places[None]
-
-        log_prob = _log_prob(lib, weights)
-        guided = lib.sampling.guidance.by_classifier(denoise, log_prob, gamma, exact)
-        return _run_guided(lib, process, sampler, guided, uniforms, args)
-
-    return call
-
-
-def steered_chain(lib: ModuleType, name: str) -> Function:
-    """Steering by the sum of weights [*S, K] by place and category, with the network of `chain_by_sampler`.
-
-    Noise has a stream of the x_0 that are scored, and one of selections, behind all others.
+    The twin combines what two tables say; JAX is told which table it is, in one call of both.
     """
+    if lib is torch_ref:
 
-    def call(
-        process: Any, sampler: str, logits: Any, neighbours: Any, places: Any, uniforms: Any, particles: int,
-        weights: Any, **args: Any,
-    ) -> Any:  # fmt: skip
-        def denoise(xt: Any, time: Any) -> Any:
-            in_line = xt.reshape(len(xt), -1)
-            before = in_line[:, [-1, *range(in_line.shape[1] - 1)]].reshape(xt.shape)
-            return _denoise(logits)(xt, time) + neighbours[before] + places[None]
+        def combine(xt: Any, time: Any) -> Any:
+            gammas = torch.full(time.shape, gamma)
+            if late is not None:
+                gammas[time > late] = 1.0
+            with_condition = _denoise(logits)(xt, time)
+            without = _denoise(null_logits)(xt, time)
+            return lib.sampling.guidance.combine_logits(with_condition, without, gammas)
 
-        def noise(row: Any, stream: Any) -> Any:
-            if isinstance(stream, int) and stream >= CLEAN:
-                stream = uniforms.shape[1] - 2 + stream - CLEAN
-            return uniforms[row, stream]
+        return combine
 
-        if "known" in args:
-            args["known"] = args["known"] > 0
-        xT = process.draw_prior(uniforms[0, 0])
-        xT = xT.reshape(-1, particles, *xT.shape[1:])
-        slots = make_sampler(lib, sampler)
-        steered = lib.sampling.run_steered(_score(weights), slots, denoise, process, xT, noise, **args)
-        return tuple(x * 1.0 for x in steered)
+    def network(xt: Any, time: Any, is_null: Any) -> Any:
+        tables = jnp.stack([logits, null_logits])
+        return tables[is_null[:, None, None], time[:, None, None], xt]
 
-    return call
-
-
-def best_by_weights(lib: ModuleType, name: str) -> Function:
-    """A function of a score, which is that of `steered_chain`."""
-
-    def call(weights: Any, candidates: Any) -> Any:
-        return tuple(x * 1.0 for x in by_name(lib, name)(_score(weights), candidates))
-
-    return call
-
-
-def _score(weights: Any) -> Function:
-    """A score of examples: the sum of weights [*S, K] by place and category."""
-
-    def score(x: Any) -> Any:
-        in_line = x.reshape(len(x), -1)
-        of_places = weights.reshape(-1, weights.shape[-1])
-        total = of_places[0][in_line[:, 0]]
-        for place in range(1, len(of_places)):
-            total = total + of_places[place][in_line[:, place]]
-        return total
-
-    return score
-
-
-def _run_guided(
-    lib: ModuleType, process: Any, sampler: str, denoise: Any, uniforms: Any, args: dict[str, Any]
-) -> Any:
-    xT = process.draw_prior(uniforms[0, 0])
-    slots = make_sampler(lib, sampler)
-    return lib.sampling.run_sampler(slots, denoise, process, xT, lambda *at: uniforms[at], **args)
+    with_condition = jnp.zeros(B, jnp.int32)
+    return lib.sampling.guidance.classifier_free(
+        network, with_condition, with_condition + 1, gamma, on="x_0", late=late
+    )
 
 
 def by_table_of_weights(lib: ModuleType, name: str) -> Function:
@@ -324,32 +213,11 @@ def _log_prob(lib: ModuleType, weights: Any) -> Function:
     return log_prob
 
 
-def _where(lib: ModuleType) -> Function:
-    return torch.where if lib is torch_ref else jnp.where
-
-
-def _as_step(lib: ModuleType, time: Any, T: int) -> Any:
-    """The step that a time falls in; a step itself as it is."""
-    if lib is torch_ref:
-        return (time * T).ceil().long() if time.is_floating_point() else time
-    return jnp.ceil(time * T).astype(jnp.int32) if jnp.issubdtype(time.dtype, jnp.floating) else time
-
-
-def plan_by_sampler(lib: ModuleType, name: str) -> Function:
-    """The rows of a sampler, by its name, as an array."""
-    asarray = torch.tensor if lib is torch_ref else np.asarray
-
-    def call(process: Any, sampler: str, shape: tuple[int, ...]) -> Any:
-        return asarray(lib.sampling.make_plan(make_sampler(lib, sampler), process, shape))
-
-    return call
-
-
 def of_one_belief(lib: ModuleType, name: str) -> Function:
     """A law of the leave-one-out logits and of the denoiser that they make."""
 
     def call(process: Any, logits_loo: Any, xt: Any, t: Any, **args: Any) -> Any:
-        log_denoiser = lib.sampling.laws.denoiser_of(process, logits_loo, xt, t, "leave_one_out")
+        log_denoiser = lib.beliefs.denoiser_of(process, logits_loo, xt, t, "leave_one_out")
         return by_name(lib, name)(process, logits_loo, log_denoiser, xt, t, **args)
 
     return call

@@ -414,18 +414,35 @@ def reverse_chain(family: Family, dtype: str) -> dict[str, Any]:
 
 
 def ancestral(dtype: str) -> Iterator[Case]:
+    """Reverse chains: of every family, with known places, guided, and one that fails."""
     for family, belief in chains(200):
         record = (0, 1, family.T // 2, family.T)
         yield chain_case(family, dtype, record=record, belief=belief)
 
+    short = {"record": (0, 2, T)}
+    rng = random(36)
+    places = {"x0": rng.integers(0, K - 1, (B, *S)), "known": rng.integers(0, 2, (B, *S))}
+    for name, belief in (("uniform", "denoiser"), ("absorbing_extra", "d3pm"), ("gaussian", "leave_one_out")):
+        args = reverse_chain(Family(name, K, T), dtype) | short | places | {"belief": belief}
+        yield Case(f"{name}, {belief}, known places", args, quick=name == "absorbing_extra")
 
-def infill(dtype: str) -> Iterator[Case]:
-    for name in ("uniform", "absorbing_extra", "gaussian"):
-        family = Family(name, K, T)
-        rng = random(36)
-        args = {"x0": rng.integers(0, K - 1, (B, *S)), "known": rng.integers(0, 2, (B, *S))}
-        args = reverse_chain(family, dtype) | args | {"record": (0, 2, T)}
-        yield Case(name, args, quick=name == "absorbing_extra")
+    for name, gamma, late, options in (
+        ("uniform", 1.5, None, {}),
+        ("absorbing_extra", 3.0, 4, {}),
+        ("gaussian", -1.0, None, places),
+    ):
+        args = reverse_chain(Family(name, K, T), dtype) | short | options
+        guidance = {"null_logits": logits("moderate", (T + 1, K, K), dtype, 38), "gamma": gamma, "late": late}
+        args |= {"belief": "leave_one_out"} | guidance
+        case = f"{name}, gamma = {gamma}, late = {late}" + ", known places" * len(options)
+        yield Case(case, args, eager=False, quick=name == "uniform")
+
+    # The last step has no law: the network says nothing of x_0.
+    args = reverse_chain(Family("uniform", K, T), dtype) | short | {"belief": "leave_one_out"}
+    silent = np.array(args["logits"])
+    silent[1] = -INF
+    args |= {"logits": silent}
+    yield Case("uniform, no law", args, eager=False, quick=False)
 
 
 def all_t_bound(dtype: str) -> Iterator[Case]:
@@ -485,11 +502,9 @@ def chain_states(family: Family) -> np.ndarray:
     with precision("float64"):
         process = build("torch", family, "float64")
         args = {k: torch.as_tensor(v) for k, v in reverse_chain(family, "float64").items() if k != "process"}
-        chain = torch_ref.ancestral(
-            lambda xt, ts: args["logits"][ts[:, None, None], xt],
-            process,
-            process.draw_prior(args["uniforms"][0]),
-            lambda t: args["uniforms"][t],
-            range(1, family.T + 1),
+        denoiser = torch_ref.Denoiser(process, lambda xt, ts: args["logits"][ts[:, None, None], xt])
+        xT = process.draw_prior(args["uniforms"][0])
+        chain = torch_ref.sampling.run(
+            denoiser, xT, lambda t, stream: args["uniforms"][t], record=range(1, family.T + 1)
         )
     return chain.states.numpy()

@@ -240,8 +240,7 @@ PAIRS: dict[str, Pair] = {
         call=calls.bound_by_table,
         dtypes=("float64",),  # float32 is that of its terms
     ),
-    "ancestral": Pair(cases.ancestral, call=calls.chain_by_table, dtypes=("float64",)),
-    "sampling.infill": Pair(cases.infill, call=calls.infill_by_table, dtypes=("float64",)),
+    "sampling.run": Pair(cases.ancestral, call=calls.chain_by_table, dtypes=("float64",), differentiable=()),
     "timesteps.uniform": Pair(cases.uniform_steps, cdf=arguments(lambda u, T: scales.steps(T))),
     "timesteps.antithetic": Pair(cases.antithetic, result(scales.ones)),
     "timesteps.probabilities": Pair(loss_cases.histories, result(scales.ones), call=calls.of_history),
@@ -295,17 +294,14 @@ PAIRS: dict[str, Pair] = {
     ),
     "beliefs.to_denoiser": Pair(_renamed("logits_loo"), arguments(scales.converted)),
     "beliefs.to_leave_one_out": Pair(_renamed("logits_denoiser"), arguments(scales.converted)),
+    "beliefs.denoiser_of": Pair(
+        sampling_cases.by_belief("marginal", "masked"), arguments(sampling_scales.believed)
+    ),
+    "beliefs.leave_one_out_of": Pair(
+        sampling_cases.by_belief("marginal", "masked"), arguments(sampling_scales.believed)
+    ),
     "sampling.best_grid": Pair(loss_cases.best_grids, call=calls.as_array, dtypes=("float64",), jit=False),
     "sampling.even_grid": Pair(loss_cases.grids, call=calls.as_array, dtypes=("float64",), jit=False),
-    "sampling.make_plan": Pair(
-        sampling_cases.plans, call=calls.plan_by_sampler, dtypes=("float64",), jit=False
-    ),
-    "sampling.run_sampler": Pair(
-        sampling_cases.chains, call=calls.chain_by_sampler, dtypes=("float64",), differentiable=()
-    ),
-    "sampling.run_edit": Pair(
-        sampling_cases.edits, call=calls.edit_by_sampler, dtypes=("float64",), differentiable=()
-    ),
     "sampling.laws.mask_of": Pair(sampling_cases.with_mask, dtypes=("float64",)),
     "sampling.laws.keep_logits": Pair(
         sampling_cases.steps_back(
@@ -350,12 +346,6 @@ PAIRS: dict[str, Pair] = {
         sampling_cases.steps_back(sampling_cases.ANY, "process", "logits_loo", "xt", "t"),
         arguments(sampling_scales.gibbs),
     ),
-    "sampling.laws.denoiser_of": Pair(
-        sampling_cases.by_belief("marginal", "masked"), arguments(sampling_scales.believed)
-    ),
-    "sampling.laws.leave_one_out_of": Pair(
-        sampling_cases.by_belief("marginal", "masked"), arguments(sampling_scales.believed)
-    ),
     "sampling.shaping.top_k": Pair(sampling_cases.shaped("k", 2, 1, cases.K), result(scales.ones)),
     "sampling.shaping.top_p": Pair(sampling_cases.shaped("p", 0.7, 1.0, 0.05), result(scales.ones)),
     "sampling.shaping.top_p_below": Pair(sampling_cases.shaped("p", 0.7, 1.0, 0.05), result(scales.ones)),
@@ -393,19 +383,6 @@ PAIRS: dict[str, Pair] = {
         call=calls.by_table_of_weights,
         differentiable=(),
     ),
-    "sampling.guidance.classifier_free": Pair(
-        sampling_cases.guided_chains, call=calls.guided_chain, dtypes=("float64",), differentiable=()
-    ),
-    "sampling.guidance.by_classifier": Pair(
-        sampling_cases.classified_chains, call=calls.classified_chain, dtypes=("float64",), differentiable=()
-    ),
-    "sampling.run_steered": Pair(
-        sampling_cases.steered_chains,
-        result(sampling_scales.of_each),
-        call=calls.steered_chain,
-        dtypes=("float64",),
-        differentiable=(),
-    ),
     "sampling.steering.resample": Pair(
         sampling_cases.resampled,
         result(scales.ones),
@@ -415,13 +392,6 @@ PAIRS: dict[str, Pair] = {
     ),
     "sampling.steering.effective_size": Pair(
         sampling_cases.weighted, result(scales.ones), dtypes=("float64",), differentiable=()
-    ),
-    "sampling.steering.choose_best": Pair(
-        sampling_cases.candidates,
-        result(sampling_scales.of_each),
-        call=calls.best_by_weights,
-        dtypes=("float64",),
-        differentiable=(),
     ),
     "low_discrepancy": Pair(cases.low_discrepancy, cdf=arguments(scales.low_discrepancy)),
     "flows.softplus_threshold": Pair(
@@ -551,22 +521,25 @@ _A_SOLUTION = (
     "an interpolated solution of I(x_t; x_0): tests/schedules/test_information.py computes I densely"
 )
 _A_CHECK = "a check of arguments: the twin has none"
+_OF_SAMPLERS = "of the loop of all samplers, which tests/sampling enumerates: "
 REASONS: dict[str, str] = {
-    "sample": _A_KEY + "ancestral",
-    "sampling.sample_infill": _A_KEY + "sampling.infill",
+    "beliefs.strip_evidence": "of a denoiser `to_leave_one_out`, which has a pair; others as they are",
+    "Denoiser": "holds a process, a network and a belief: sampling.run is called with it",
+    "sample": _A_KEY + "sampling.run",
     "estimate_bound": _A_KEY + "all_t_bound",
     "stratified_bound": _A_KEY + "strata_bound",
-    "sampling.sample_by": _A_KEY + "sampling.run_sampler",
-    "sampling.edit": _A_KEY + "sampling.run_edit",
-    "sampling.steer": _A_KEY + "sampling.run_steered",
-    "sampling.best_of": _A_KEY + "sampling.run_sampler and sampling.steering.choose_best",
-    "sampling.watch_sampler": "sampling.run_sampler, and what its network was asked and said",
+    "sampling.make_plan": _OF_SAMPLERS + "the rows that a sampler takes, whole numbers",
+    "sampling.steer": _OF_SAMPLERS + "its particles are selected by sampling.steering.resample",
+    "sampling.best_of": _A_KEY + "sampling.steering.choose_best of what sampling.run draws",
+    "sampling.steering.choose_best": "the first of the largest numbers that a user's function gives",
+    "sampling.guidance.classifier_free": "combine_logits of two calls of a network: see sampling.run",
+    "sampling.guidance.by_classifier": "tilt_logits of a law by first_order_changes or by all_changes",
     "sampling.laws.require_mixing": _A_CHECK,
     "sampling.laws.require_absorbing": _A_CHECK,
     "sampling.per_example": "draws from a JAX key: all other kernels take the noise",
     "Process.respaced": "respace is its check and this",
     "Process.positional": "what the library refuses a mask on top of",
-    "Process.time": "which step each t is: the denoisers of ancestral and all_t_bound are called with it",
+    "Process.time": "which step each t is: the networks of sampling.run and all_t_bound are called with it",
     "timesteps.empty_history": "zeros",
     "numerics.band_width": "a constant of the algorithm of log_matmul",
     "numerics.smallest_entry": "a constant of the tables of dense, which gaussian_narrow reaches",
@@ -575,6 +548,10 @@ REASONS: dict[str, str] = {
     "schedules.check_betas": _A_CHECK,
     "processes.allow_identity": _A_CHECK,
     "beliefs.with_belief": "a function with the keyword `belief`, which each pair is compared with",
+}
+# Parameters of a kernel that its twin has not.
+LEFT_OUT: dict[str, tuple[str, ...]] = {
+    "sampling.run": ("sampler", "plan", "watch"),  # the twin runs ancestral chains alone
 }
 
 

@@ -29,7 +29,6 @@ HEAD: tuple[str, ...] = (
     "",
     "worst",
 )
-LONGEST_PAIR = "sampling.run_sampler"  # a program for each of some fifty chains
 DRIFT_STEPS = (1, 2, 5, 10, 20, 50)  # the steps of a drift that the text has
 
 
@@ -85,7 +84,6 @@ def _parts(dtypes: Sequence[str], matmul: str | None) -> dict[tuple, Callable[[]
     """
     wide = [dtype for dtype in dtypes if dtype != "bfloat16"]
     parts: dict[tuple, Callable[[], Any]] = {}
-    parts["kernel", LONGEST_PAIR] = partial(_list_kernel_rows, LONGEST_PAIR, dtypes)
     for setting in procedures.SETTINGS:
         if matmul:
             parts["cost", setting] = partial(procedures.cost, setting, matmul)

@@ -1,8 +1,7 @@
 """Training, its bound and reverse chains, by each framework from the same noise.
 
-The JAX side is the library's own: `training.step.make_step`, `likelihood.all_t_bound`, `sampling.ancestral`
-and `sampling.infill`. The noise of training is what `make_step` makes of its key, here made once more and
-handed to the twin.
+The JAX side is the library's own: `training.step.make_step`, `likelihood.all_t_bound` and `sampling.run`. The
+noise of training is what `make_step` makes of its key, here made once more and handed to the twin.
 """
 
 from collections.abc import Callable
@@ -114,7 +113,7 @@ def train_torch(setting: Setting, noise: Noise) -> Trained:
 
 
 def evaluate_jax(setting: Setting, arrays: Arrays) -> Evaluated:
-    """Evaluates with `all_t_bound`, `ancestral` and `infill`, as one compiled program."""
+    """Evaluates with `all_t_bound` and `run`, as one compiled program."""
     predict, params = _network(setting, arrays)
     inputs = settings.inputs(setting)
     x0 = to_jax(inputs.x0)
@@ -205,11 +204,13 @@ def _chains(
     """Every state of the chain of each process, and of one that infills what is not known of x_0."""
     chains = {}
     for name, process in processes.items():
+        denoiser = lib.Denoiser(process, denoise, **belief)
         xT = process.draw_prior(noise[0])
-        arguments = (xT, lambda t: noise[t], range(process.T + 1))
-        chains[name] = lib.ancestral(denoise, process, *arguments, **belief).states
-        infilled = lib.sampling.infill(denoise, process, x0, is_known, *arguments, **belief)
-        chains[name + INFILLED] = infilled.states
+        for suffix, known in (("", None), (INFILLED, lib.sampling.Known(x0, is_known))):
+            chain = lib.sampling.run(
+                denoiser, xT, lambda t, stream: noise[t], known=known, record=range(process.T + 1)
+            )
+            chains[name + suffix] = chain.states
     return chains
 
 

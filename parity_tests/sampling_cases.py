@@ -1,4 +1,4 @@
-"""Arguments of the laws, the shaping and the places of samplers, and whole chains by each of them."""
+"""Arguments of what samplers are made of: laws, shaping, places, guidance and the selection of particles."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,7 +10,6 @@ import torch_ref
 from parity_tests.cases import KINDS, B, Case, K, S, T, logits, normalised, uniforms
 from parity_tests.families import Family, build, random
 from parity_tests.frameworks import precision
-from parity_tests.samplers import make_sampler
 
 INF = np.inf
 # Each kind of process that a law knows apart, and schedules that end early or begin slowly.
@@ -232,135 +231,6 @@ def shares_of_time(dtype: str) -> Iterator[Case]:
         yield Case(schedule, {"schedule": schedule, "masked_share": share}, quick=schedule == "cosine")
 
 
-# ---- Whole chains ----
-
-NUM_STREAMS = 7  # those of a corrector with two moves
-CHAINS: dict[str, tuple[str, ...]] = {
-    "ancestral": ("masked",),
-    "ddim": ("marginal", "uniform", "absorbing_extra"),
-    "psi": ("uniform", "absorbing_extra", "masked", "gaussian"),
-    "remdm_cap": ("absorbing_extra",),
-    "remdm_rescale": ("absorbing_extra",),
-    "remdm_confidence": ("absorbing_extra",),
-    "remdm_loop": ("absorbing_extra",),
-    "first_hitting": ("absorbing_extra",),
-    "random_order": ("absorbing_extra",),
-    "least_entropy": ("absorbing_extra",),
-    "maskgit": ("absorbing_extra",),
-    "fast_dllm_threshold": ("absorbing_extra",),
-    "fast_dllm_factor": ("absorbing_extra",),
-    "entropy_bound": ("absorbing_extra",),
-    "blocks": ("absorbing_extra",),
-    "tau_leaping": ("marginal_reset", "uniform", "absorbing_extra", "masked"),
-    "euler": ("marginal_reset", "uniform", "absorbing_extra", "masked"),
-    "predictor_corrector": ("marginal", "uniform", "absorbing_extra"),
-    "stratified": ("uniform", "absorbing_extra", "masked", "gaussian"),
-    "gibbs": ("uniform", "absorbing_extra", "masked", "gaussian"),
-    "repaint": ("uniform", "absorbing_extra", "masked", "gaussian"),
-    "shaped": ("uniform",),
-    "first_hitting by a schedule": ("absorbing_extra",),
-    "likeliest in blocks": ("absorbing_extra",),
-    "keep and correct": ("marginal",),
-    "euler and correct": ("marginal",),
-    "noised around": ("marginal",),
-}
-QUICK_CHAINS = (
-    ("maskgit", "absorbing_extra"),
-    ("predictor_corrector", "marginal"),
-    ("shaped", "uniform"),
-)
-# What the logits are, where it is not "leave_one_out".
-BELIEFS = {("psi", "uniform"): "denoiser", ("shaped", "uniform"): "denoiser", ("ddim", "marginal"): "d3pm"}
-
-
-def plans(dtype: str) -> Iterator[Case]:
-    """The rows of every sampler."""
-    for sampler, families in CHAINS.items():
-        yield Case(sampler, {"process": Family(families[0], K, T), "sampler": sampler, "shape": S})
-
-
-def chains(dtype: str) -> Iterator[Case]:
-    """Every named sampler, on every kind of process that it is for, and other slots."""
-    for sampler, families in CHAINS.items():
-        for family in families:
-            is_quick = (sampler, family) in QUICK_CHAINS
-            yield Case(f"{sampler}, {family}", _chain(sampler, family, dtype), eager=False, quick=is_quick)
-
-    rng = random(70)
-    clamp = {"x0": rng.integers(0, K - 1, (B, *S)), "known": rng.integers(0, 2, (B, *S))}
-    for sampler, family in (
-        ("maskgit", "absorbing_extra"),
-        ("first_hitting", "absorbing_extra"),
-        ("blocks", "absorbing_extra"),
-        ("gibbs", "uniform"),
-        ("repaint", "gaussian"),
-        ("noised around", "marginal"),
-    ):
-        args = _chain(sampler, family, dtype) | clamp
-        yield Case(f"{sampler}, {family}, known places", args, eager=False, quick=False)
-
-    # 1 - alpha_t = t / 8 are shares of the masks of four places: rounding does not decide for a t.
-    for sampler in ("random_order", "maskgit"):
-        args = _chain(sampler, "absorbing_extra", dtype, steps=8)
-        yield Case(f"{sampler}, absorbing_extra, T = 8", args, eager=False, quick=False)
-
-    # Up again from 2 to 5, and on from there.
-    levels = (T, 4, 2, 5, 5, 1, 0)
-    plan = torch_ref.sampling.chain.plan_levels(levels)
-    args = _chain("ddim", "marginal", dtype) | {"plan": plan, "record": (0, 3, len(plan))}
-    yield Case("ddim, marginal, up again", args, eager=False, quick=False)
-
-    # The last row has no law: the network says nothing of x_0.
-    args = _chain("psi", "uniform", dtype)
-    args["logits"] = args["logits"].copy()
-    args["logits"][1] = -INF
-    yield Case("psi, uniform, no law", args, eager=False, quick=False)
-
-
-def edits(dtype: str) -> Iterator[Case]:
-    """Of some strengths, with places known or none, by a plan with passes or levels that it skips."""
-    rng = random(75)
-    x0 = rng.integers(0, K - 1, (B, *S))
-    known = rng.integers(0, 2, (B, *S))
-    plan = torch_ref.sampling.chain.plan_levels((T, 5, 2, 0))
-    for sampler, family, strength, options in (
-        ("ancestral", "masked", 0.5, {}),
-        ("repaint", "gaussian", 0.4, {"known": known}),
-        ("noised around", "marginal", 0.7, {"known": known}),
-        ("ddim", "uniform", 0.6, {"plan": plan}),
-        ("random_order", "absorbing_extra", 0.5, {"known": known}),
-        ("ancestral", "masked", 1.0, {}),
-        ("ancestral", "masked", 0.01, {}),
-    ):
-        args = _chain(sampler, family, dtype) | {"x0": x0, "strength": strength, "record": (0, 1)} | options
-        is_quick = sampler == "repaint"
-        yield Case(f"{sampler}, {family}, strength {strength}", args, eager=False, quick=is_quick)
-
-
-def _chain(sampler: str, name: str, dtype: str, steps: int = T) -> dict[str, Any]:
-    """A network that is three tables, see `calls.chain_by_sampler`, and noise by row and stream."""
-    family = Family(name, K, steps)
-    table = logits("moderate", (steps + 1, K, K), dtype, 71)
-    if name in HAS_MASK:
-        table[..., K - 1] = -INF
-    with precision("float64"):
-        plan = torch_ref.sampling.make_plan(
-            make_sampler(torch_ref, sampler), build("torch", family, "float64"), S
-        )
-    num_rows = len(plan)
-    return {
-        "process": family,
-        "sampler": sampler,
-        "logits": table,
-        "neighbours": logits("moderate", (K, K), dtype, 72),
-        "places": logits("moderate", (*S, K), dtype, 73),
-        "uniforms": random(74).random((num_rows + 1, NUM_STREAMS, B, *S)),
-        "record": (0, num_rows // 2, num_rows),
-        "belief": BELIEFS.get((sampler, name), "leave_one_out"),
-        "plan": plan,
-    }
-
-
 # ---- Guidance ----
 
 
@@ -400,79 +270,7 @@ def classified(dtype: str) -> Iterator[Case]:
     yield Case("a sigmoid of a sum", args)
 
 
-def guided_chains(dtype: str) -> Iterator[Case]:
-    """Chains by networks that are tables: see `calls.guided_chain`."""
-    for i, (sampler, family, on, gamma, late) in enumerate(GUIDED_CHAINS):
-        args = _chain(sampler, family, dtype) | {"on": on, "gamma": gamma, "late": late}
-        args["null_logits"] = logits("moderate", (T + 1, K, K), dtype, 86)
-        name = f"{sampler}, {family}, {on}, gamma = {gamma}, late = {late}"
-        yield Case(name, args, eager=False, quick=i == 0)
-
-
-def classified_chains(dtype: str) -> Iterator[Case]:
-    """Chains by a network and a classifier that are tables: see `calls.classified_chain`."""
-    for sampler, family, gamma, exact in (
-        ("ancestral", "uniform", 1.5, False),
-        ("ancestral", "gaussian", 2.0, True),
-        ("ddim", "marginal", -0.5, True),
-        ("remdm_confidence", "absorbing_extra", 1.5, True),
-        ("blocks", "absorbing_extra", 1.5, False),
-    ):
-        args = _chain(sampler, family, dtype) | {"gamma": gamma, "exact": exact}
-        args["weights"] = logits("moderate", (T + 1, *S, K), dtype, 87)
-        name = f"{sampler}, {family}, gamma = {gamma}, exact = {exact}"
-        yield Case(name, args, eager=False, quick=family == "gaussian")
-
-
 # ---- Steering ----
-
-PARTICLES = 3
-STEERED_CHAINS = (
-    ("psi", "uniform"),
-    ("ancestral", "masked"),
-    ("ancestral", "gaussian"),
-    ("ddim", "marginal"),
-    ("remdm_confidence", "absorbing_extra"),
-    ("maskgit", "absorbing_extra"),
-    ("first_hitting", "absorbing_extra"),
-    ("fast_dllm_threshold", "absorbing_extra"),
-    ("likeliest in blocks", "absorbing_extra"),
-    ("keep and correct", "marginal"),
-    ("gibbs", "absorbing_extra"),
-    ("stratified", "uniform"),
-    ("shaped", "uniform"),
-)
-
-
-def steered_chains(dtype: str) -> Iterator[Case]:
-    """Chains whose particles are selected by a table: see `calls.steered_chain`."""
-    rng = random(90)
-    for i, (sampler, family) in enumerate(STEERED_CHAINS):
-        yield Case(f"{sampler}, {family}", _steered(sampler, family, dtype), eager=False, quick=i == 0)
-    clamp = {"x0": rng.integers(0, K - 1, (2, *S)), "known": rng.integers(0, 2, (2, *S))}
-    args = _steered("ancestral", "gaussian", dtype)
-    yield Case("ancestral, gaussian, known places", args | clamp, eager=False, quick=False)
-
-    # A category that must never be, and then none that may.
-    args["weights"] = args["weights"].copy()
-    args["weights"][0, 0, :2] = -INF
-    yield Case("ancestral, gaussian, never", args, eager=False, quick=False)
-    args = args | {"weights": np.full((*S, K), -INF)}
-    yield Case("ancestral, gaussian, nothing", args, eager=False, quick=False)
-
-    # Up again from 2 to 5, where no network is called.
-    plan = torch_ref.sampling.chain.plan_levels((T, 4, 2, 5, 1, 0))
-    args = _steered("ddim", "marginal", dtype) | {"plan": plan}
-    yield Case("ddim, marginal, up again", args, eager=False, quick=False)
-
-
-def _steered(sampler: str, family: str, dtype: str) -> dict[str, Any]:
-    args: dict[str, Any] = _chain(sampler, family, dtype) | {"particles": PARTICLES}
-    del args["record"]
-    num_rows, num_streams = args["uniforms"].shape[:2]
-    args["uniforms"] = random(91).random((num_rows, num_streams + 2, 2 * PARTICLES, *S))
-    args["weights"] = random(92).normal(size=(*S, K))
-    return args
 
 
 def resampled(dtype: str) -> Iterator[Case]:
@@ -491,27 +289,3 @@ def weighted(dtype: str) -> Iterator[Case]:
     """The weights of `resampled`."""
     for case in resampled(dtype):
         yield case._replace(args={"log_weights": case.args["log_weights"]})
-
-
-def candidates(dtype: str) -> Iterator[Case]:
-    """Candidates of which some are equal, and one that must never be."""
-    x = random(96).integers(0, K, (4, 5, *S))
-    x[:, 3] = x[:, 1]
-    weights = np.round(2 * random(97).normal(size=(*S, K)))
-    weights[0, 0, 2] = -INF
-    x[0, :, 0, 0] = 2  # none of these may be
-    yield Case("some are equal", {"candidates": x, "weights": weights})
-
-
-GUIDED_CHAINS = (
-    ("ancestral", "uniform", "x_s", 3.0, None),
-    ("ancestral", "gaussian", "x_s", 0.5, 3),
-    ("psi", "masked", "x_s", 2.0, None),
-    ("euler", "marginal", "x_s", -1.0, None),
-    ("remdm_confidence", "absorbing_extra", "x_s", 2.0, None),
-    ("ancestral", "absorbing_extra", "x_0", 3.0, None),
-    ("maskgit", "absorbing_extra", "x_0", 2.0, 4),
-    ("gibbs", "uniform", "x_0", 1.5, None),
-    ("ancestral", "uniform", "x_s", 1.0, None),
-    ("ancestral", "uniform", "x_s", 0.0, None),
-)

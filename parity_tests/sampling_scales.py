@@ -83,16 +83,6 @@ def leaving(log_p: Tensor, xt: Tensor) -> Tensor:
     return torch.ones(xt.shape)
 
 
-def of_each(*outputs: Tensor) -> tuple[Tensor, ...]:
-    """1 for each output: integers, and scores of a few nats."""
-    return tuple(torch.ones(output.shape) for output in outputs)
-
-
-def left_of_law(log_p: Tensor, xt: Tensor) -> Tensor:
-    """The logs."""
-    return rows(log_p)
-
-
 def combined(logits: Tensor, null_logits: Tensor, gamma: Tensor | float) -> Tensor:
     """Both logits, as often as they are taken."""
     gammas = torch.as_tensor(gamma).abs().expand(len(logits))

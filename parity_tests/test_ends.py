@@ -4,7 +4,6 @@ Frameworks differ there, and versions of one: at its end `torch.clamp` has the g
 0 in 2.15, and `jnp.maximum` has a half. The twin says which side it takes, and it is that of JAX.
 """
 
-from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -17,12 +16,12 @@ from flax import nnx
 import d3pm_jax
 import torch_ref
 from d3pm_jax import models
-from d3pm_jax.sampling import laws, transitions
+from d3pm_jax.sampling import laws
 from parity_tests import frameworks, run
 from parity_tests.cases import Case
 from parity_tests.frameworks import precision
 from torch_ref import models as torch_models
-from torch_ref.sampling import laws as torch_laws, transitions as torch_transitions
+from torch_ref.sampling import laws as torch_laws
 
 INF = np.inf
 TOLERANCES = {"float64": 1e-12, "float32": 1e-5}
@@ -84,29 +83,6 @@ def test_most_remasked_at_its_end() -> None:
     assert ours.tolist() == theirs.tolist() == [1]
     assert not any(np.any(x) for x in tables if jnp.issubdtype(x.dtype, jnp.floating))
     np.testing.assert_array_equal(by_beta, 0.0)
-
-
-@pytest.mark.parametrize(("name", "options"), [("Cap", {"eta": 0.25}), ("WhileHeld", {"held": 0.25})])
-def test_a_share_that_is_the_largest(name: str, options: dict[str, float]) -> None:
-    """min(largest, most) of equal ones."""
-    t = np.array([1])
-    x = np.zeros((1, 1), int)
-    with precision("float64"):
-        ours: Any = getattr(transitions, name)(**options)
-        process = d3pm_jax.absorbing(np.array([0.5, 1.0]), 2, mask_id=1)
-        x_of_view = jnp.asarray(x)
-        step = jnp.asarray(t)
-        view = transitions.View(
-            process, jnp.zeros((1, 1, 2)), "d3pm", x_of_view, step, step, lambda stream: jnp.zeros((1, 1)), {}
-        )
-        value, gradient = jax.value_and_grad(lambda most: ours.sigma(view, most).sum())(jnp.array([0.25]))
-        twin: Any = getattr(torch_transitions, name)(**options)
-        twin_view = SimpleNamespace(x=torch.tensor(x), s=torch.tensor(t), t=torch.tensor(t))
-        most = torch.tensor([0.25], requires_grad=True)
-        sigma = twin.sigma(twin_view, most).sum()
-        (twin_gradient,) = torch.autograd.grad(sigma, [most])
-    assert sigma.item() == value.item() == 0.25
-    np.testing.assert_array_equal(twin_gradient, gradient)
 
 
 def test_weights_of_time_at_their_ends() -> None:

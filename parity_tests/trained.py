@@ -28,6 +28,7 @@ from d3pm_jax.cli import arguments
 from d3pm_jax.cli.reading import OPTIONS
 from d3pm_jax.config.checks import Count, check_fields
 from d3pm_jax.machine.setup import set_up
+from d3pm_jax.parts.draw import Draw
 from d3pm_jax.runs.run import Run
 from d3pm_jax.sampling import per_example
 from d3pm_jax.sampling.noise import EVALUATION, SAMPLING
@@ -84,11 +85,10 @@ class Twin:
         self, labels: np.ndarray | None, noise: NoiseOfStep, conditions: np.ndarray | None = None
     ) -> np.ndarray:
         """x_0 [N, *S] of a chain with this noise."""
-        reverse = partial(torch_ref.posteriors.p_logits, **self.logits_keywords)
-        xT = self.process.draw_prior(noise(0))
         denoise = self._denoise(labels, conditions)
-        chain = torch_ref.sampling.ancestral(denoise, self.process, xT, noise, reverse=reverse)
-        return chain.x0.numpy()
+        denoiser = torch_ref.Denoiser(self.process, denoise, **self.logits_keywords)
+        xT = self.process.draw_prior(noise(0))
+        return torch_ref.sampling.run(denoiser, xT, lambda t, stream: noise(t)).x0.numpy()
 
     def _denoise(self, labels: np.ndarray | None, conditions: np.ndarray | None) -> Callable[..., Tensor]:
         extra_inputs = {}
@@ -130,7 +130,7 @@ def compare(run: Run, twin: Twin, limit: int, samples: int) -> bool:
     conditions_of_samples = None
     if conditions is not None:
         conditions_of_samples = conditions[np.arange(samples) % len(conditions)]
-    drawn, _ = run.sample(jax.random.key(0), samples, condition=conditions_of_samples)
+    drawn = run.sample(jax.random.key(0), samples, Draw(condition=conditions_of_samples)).x0
     noise = noise_in_torch(SAMPLING, samples, x0.shape[1:])
     differ = drawn != twin.sample(classes_or_none, noise, conditions_of_samples)
     wrong = int(differ.reshape(samples, -1).any(axis=1).sum())

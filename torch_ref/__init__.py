@@ -5,7 +5,9 @@ closed forms, and O(K^2) memory per element. Its float type is `torch.get_defaul
 
 The rule of flat names is that of d3pm_jax: the kernels that one needs to write a training loop, a bound and a
 chain, of which the flat one is the process (`uniform`) or the table of betas (`linear`) where a sub-package
-has the name too (`timesteps.uniform`, `schedules.continuous.linear`). `Process` is the one class among them.
+has the name too (`timesteps.uniform`, `schedules.continuous.linear`). Classes among them are `Process` and
+`Denoiser`, with which `sampling.run` draws from noise that is given.
+
 Every sub-package is an attribute, imported when it is first used.
 """
 
@@ -56,7 +58,7 @@ from torch_ref.processes import (
     respace,
     uniform,
 )
-from torch_ref.sampling import ancestral
+from torch_ref.sampling import Denoiser
 from torch_ref.schedules import (
     cosine,
     cosine_squared,
@@ -69,10 +71,10 @@ from torch_ref.schedules import (
 from torch_ref.timesteps import low_discrepancy
 
 __all__ = [
+    "Denoiser",
     "Process",
     "absorbing",
     "all_t_bound",
-    "ancestral",
     "autoregressive",
     "banded",
     "bits_per_dim",

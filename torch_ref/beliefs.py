@@ -7,7 +7,8 @@ from typing import Any, Literal, ParamSpec, TypeVar, get_args
 import torch
 from torch import Tensor
 
-from torch_ref.processes.base import Process
+from torch_ref import numerics
+from torch_ref.processes.base import Process, expand_trailing
 
 Belief = Literal["d3pm", "official", "leave_one_out", "denoiser"]
 
@@ -40,6 +41,30 @@ def to_leave_one_out(process: Process, logits_denoiser: Tensor, xt: Tensor, t: T
     evidence = process.log_q_x0(xt, t)  # [*S, K]
     logits = logits_denoiser.to(torch.promote_types(logits_denoiser.dtype, process.pi.dtype))
     return torch.where(evidence == -torch.inf, -torch.inf, logits - evidence)
+
+
+def denoiser_of(process: Process, logits: Tensor, xt: Tensor, t: Tensor, belief: Belief) -> Tensor:
+    """log p(x_0 | x_t) of logits with a belief: "d3pm" is leave-one-out, "official" but at t = 1."""
+    converted = to_denoiser(process, logits, xt, t)
+    if belief == "denoiser":
+        converted = logits.to(converted.dtype)
+    if belief == "official":
+        converted = torch.where(_is_first_step(t, xt), logits, converted)
+    return numerics.log_normalize(converted)
+
+
+def leave_one_out_of(process: Process, logits: Tensor, xt: Tensor, t: Tensor, belief: Belief) -> Tensor:
+    """Returns leave-one-out logits of logits with a belief."""
+    converted = to_leave_one_out(process, logits, xt, t)
+    if belief == "denoiser":
+        return converted
+    if belief == "official":
+        return torch.where(_is_first_step(t, xt), converted, logits)
+    return logits
+
+
+def _is_first_step(t: Tensor, xt: Tensor) -> Tensor:
+    return expand_trailing(t, xt.shape)[..., None] == 1
 
 
 def with_belief(belief: Belief, f: Callable[..., Any]) -> Callable[..., Any]:

@@ -13,7 +13,8 @@ from torch_ref.losses import posterior_kl, prior_kl
 from torch_ref.numerics.rows import to_rows
 from torch_ref.posteriors import q_sample
 from torch_ref.processes.base import Process
-from torch_ref.sampling import Denoise, Noise
+from torch_ref.sampling.network import Network
+from torch_ref.sampling.noise import Noise
 
 Term = Callable[[Process, Tensor, Tensor, Tensor, Tensor], Tensor]  # process, logits, x0, xt, t -> nats
 
@@ -26,7 +27,7 @@ class Bound(NamedTuple):
 
 
 def all_t_bound(
-    denoise: Denoise,
+    denoise: Network,
     process: Process,
     x0: Tensor,
     noise: Noise,
@@ -46,7 +47,7 @@ def all_t_bound(
 
 
 def strata_bound(
-    denoise: Denoise,
+    denoise: Network,
     process: Process,
     x0: Tensor,
     u: Tensor,

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torch_ref import heads, models
+from torch_ref.beliefs import Belief
 
 
 def network(file: str | Path) -> nn.Module:
@@ -138,7 +139,7 @@ def drops_inputs(config: dict[str, Any]) -> bool:
     return config.get("train", {}).get("drop_condition", 0.0) > 0
 
 
-def logits_keywords(file: str | Path) -> dict[str, str]:
+def logits_keywords(file: str | Path) -> dict[str, Belief]:
     """Returns what the logits are: the keyword `belief` of `p_logits` and `posterior_kl`."""
     return {"belief": metadata(file)[0]["loss"].get("belief", "d3pm")}
 

@@ -1,35 +1,25 @@
-"""Runs reverse chains: the loop, samplers put together from slots, grids of fewer steps."""
+"""Draws samples: the ancestral chain, noise given, the laws of other samplers, guidance, grids of steps."""
 
-from torch_ref.sampling import guidance, steering
-from torch_ref.sampling.ancestral import Reverse, ancestral
-from torch_ref.sampling.chain import Chain, Row
-from torch_ref.sampling.denoise import Denoise
-from torch_ref.sampling.editing import run_edit
+from torch_ref.sampling import guidance, laws, places, shaping, steering
+from torch_ref.sampling.chain import Chain
+from torch_ref.sampling.denoiser import Denoiser
 from torch_ref.sampling.grids import best_grid, even_grid
-from torch_ref.sampling.infilling import infill
 from torch_ref.sampling.noise import Noise, Streams
-from torch_ref.sampling.sampler import Sampler, make_plan, run_sampler
-from torch_ref.sampling.shaping import Shaping
-from torch_ref.sampling.steering import Steered, run_steered
+from torch_ref.sampling.run import run
+from torch_ref.sampling.steps import Known
 
 __all__ = [
     "Chain",
-    "Denoise",
+    "Denoiser",
+    "Known",
     "Noise",
-    "Reverse",
-    "Row",
-    "Sampler",
-    "Shaping",
-    "Steered",
     "Streams",
-    "ancestral",
     "best_grid",
     "even_grid",
     "guidance",
-    "infill",
-    "make_plan",
-    "run_edit",
-    "run_sampler",
-    "run_steered",
+    "laws",
+    "places",
+    "run",
+    "shaping",
     "steering",
 ]

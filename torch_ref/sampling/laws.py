@@ -110,7 +110,7 @@ def log_ratios(process: Process, logits_loo: Tensor, xt: Tensor, t: Tensor) -> T
     log_loo = log_p_x0(process, logits_loo)
     log_q = process.Qbar(expand_trailing(t, xt.shape)).log()  # [.., x_0, y]
     evidence = process.log_q_x0(xt, t)  # [*S, x_0]
-    log_denoiser = denoiser_of(process, logits_loo, xt, t, "leave_one_out")
+    log_denoiser = beliefs.denoiser_of(process, logits_loo, xt, t, "leave_one_out")
     log_p_xt = numerics.log_sum(log_loo + evidence)[..., None]
     weights = torch.where(evidence == -torch.inf, log_loo - log_p_xt, log_denoiser - evidence)
     return _average(weights, log_q)
@@ -180,26 +180,6 @@ def leaving_logits(log_p: Tensor, xt: Tensor) -> Tensor:
 def gibbs_logits(process: Process, logits_loo: Tensor, xt: Tensor, t: Tensor) -> Tensor:
     """log sum over x_0 of leave_one_out(x_0) q_t(x_t | x_0), for each x_t."""
     return process.log_push(log_p_x0(process, logits_loo), t)
-
-
-def denoiser_of(process: Process, logits: Tensor, xt: Tensor, t: Tensor, belief: str) -> Tensor:
-    """log p(x_0 | x_t) of logits with a belief: "d3pm" is leave-one-out, "official" but at t = 1."""
-    if belief == "denoiser":
-        return log_p_x0(process, logits)
-    log_p = log_p_x0(process, beliefs.to_denoiser(process, logits, xt, t))
-    if belief == "official":
-        return torch.where(expand_trailing(t, xt.shape)[..., None] == 1, log_p_x0(process, logits), log_p)
-    return log_p
-
-
-def leave_one_out_of(process: Process, logits: Tensor, xt: Tensor, t: Tensor, belief: str) -> Tensor:
-    """Returns leave-one-out logits of logits with a belief."""
-    converted = beliefs.to_leave_one_out(process, logits, xt, t)
-    if belief == "denoiser":
-        return converted
-    if belief == "official":
-        return torch.where(expand_trailing(t, xt.shape)[..., None] == 1, converted, logits)
-    return logits
 
 
 # ---- What the matrices say, in float64 ----

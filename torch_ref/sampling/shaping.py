@@ -1,6 +1,5 @@
 """Shapes what a network believes of x_0 before a sampler draws."""
 
-import dataclasses
 from collections.abc import Callable
 
 import torch
@@ -60,27 +59,3 @@ def _keep(logits: Tensor, choose: Callable[[Tensor], list[int]]) -> Tensor:
     for i in range(len(rows)):
         is_chosen.view(rows.shape)[i, choose(rows[i])] = True
     return torch.where(is_chosen, logits, -torch.inf)
-
-
-@dataclasses.dataclass(frozen=True)
-class Shaping:
-    """Says how leave-one-out logits are shaped, in the order of the fields; by default not at all."""
-
-    temperature: float = 1.0
-    forbid: tuple[int, ...] = ()
-    top_k: int | None = None
-    top_p: float = 1.0
-    top_p_below: float = 1.0
-
-    def changes_nothing(self, K: int) -> bool:
-        """Tells whether it leaves logits of K categories as they are."""
-        keeps_all = self.top_k is None or self.top_k >= K
-        return keeps_all and dataclasses.replace(self, top_k=None) == Shaping()
-
-    def apply(self, logits: Tensor) -> Tensor:
-        """Returns the shaped logits."""
-        logits = logits / self.temperature
-        logits[..., list(self.forbid)] = -torch.inf
-        if self.top_k is not None:
-            logits = top_k(logits, self.top_k)
-        return top_p_below(top_p(logits, self.top_p), self.top_p_below)

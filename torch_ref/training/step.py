@@ -11,7 +11,7 @@ from torch_ref.beliefs import Belief
 from torch_ref.losses import hybrid
 from torch_ref.posteriors import q_sample
 from torch_ref.processes.base import Process
-from torch_ref.sampling import Denoise
+from torch_ref.sampling.network import Network
 
 
 class Metrics(NamedTuple):
@@ -24,7 +24,7 @@ class Metrics(NamedTuple):
 
 
 def train_step(
-    denoise: Denoise,
+    denoise: Network,
     optimizer: torch.optim.Optimizer,
     process: Process,
     x0: Tensor,
