@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 import d3pm_jax as d3pm
+from d3pm_jax import sampling
+from d3pm_jax.sampling.transitions import OwnReverse
 from tests import families
 
 K = 3
@@ -224,13 +226,12 @@ def test_all_t_bound_is_the_expectation_over_paths_and_above_the_likelihood(case
 @functools.partial(jax.jit, static_argnames=("belief", "forbid"))
 def draw_chain(process, u, belief, forbid):
     """A chain with all of its states, u: [T + 1, N, D], the first row for x_T."""
-    return d3pm.ancestral(
-        lambda x, t: denoise(x, t, forbid),
-        process,
+    return sampling.run(
+        d3pm.Denoiser(process, lambda x, t: denoise(x, t, forbid)),
         process.draw_prior(u[0]),
-        lambda t: u[t],
-        range(T + 1),
-        functools.partial(d3pm.p_logits, belief=belief),
+        lambda t, stream: u[t],
+        sampling.Sampler(OwnReverse(functools.partial(d3pm.p_logits, belief=belief))),
+        record=range(T + 1),
     )
 
 

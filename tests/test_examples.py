@@ -103,7 +103,9 @@ def test_a_scheduler_object_draws_the_chain_of_the_library(capsys):
     def denoise(xt, time):
         return jnp.zeros((*xt.shape, 5)).at[..., 3].set(4.0)
 
-    chain = d3pm.ancestral(denoise, scheduler.short, scheduler.draw_prior(noise[0]), lambda t: noise[11 - t])
+    denoiser = d3pm.Denoiser(scheduler.short, denoise)
+    xT = scheduler.draw_prior(noise[0])
+    chain = d3pm.sampling.run(denoiser, xT, lambda t, stream: noise[11 - t])
     np.testing.assert_array_equal(drawn, chain.x0)
     assert (np.asarray(drawn) == 3).mean() > 0.5
     xt = scheduler.add_noise(jnp.full((4, 6), 2), noise[0], jnp.array([0, 1, 50, 100]))

@@ -47,16 +47,17 @@ def check_config_reference(names):
 def check_own_parts(names):
     run = d3pm_jax.runs.train(names["get_config"](), "runs/letters")
     assert run.step == 20
-    x0, _ = run.sample(jax.random.key(0), 4)
+    x0 = run.sample(jax.random.key(0), 4).x0
     assert x0.shape == (4, 24)
     assert x0.max() < 3
 
 
 def check_python(names):
     assert names["run"].step == 20
-    assert names["x0"].shape == (4, 24)
-    assert names["x0"].max() < 3
-    assert names["states"].shape == (2, 4, 24)
+    drawn = names["drawn"]
+    assert drawn.x0.shape == (4, 24)
+    assert drawn.x0.max() < 3
+    assert drawn.states.shape == (2, 4, 24)
 
 
 def check_compat(names):
@@ -82,8 +83,17 @@ def check_pytorch(names):
 def check_samplers(names):
     assert (names["chain"].x0 < 3).all()
     assert names["chain"].calls.tolist() == [5, 5]
-    assert (names["in_pairs"].x0 < 3).all()
-    assert names["in_pairs"].calls.tolist() == [3, 3]
+    edited, left = names["edited"], names["left"]
+    assert edited.calls.tolist() == [10] * 8
+    np.testing.assert_array_equal(edited.x0[left], names["x0"][left])
+    # From the middle outwards, two places in each of three calls.
+    in_pairs = names["in_pairs"]
+    assert in_pairs.calls.tolist() == [3, 3]
+    from_middle = np.array([2, 1, 0, 0, 1, 2])
+    for row, states in enumerate(in_pairs.states):
+        np.testing.assert_array_equal(states < 3, np.broadcast_to(from_middle < row, (2, 6)))
+    assert (names["surer"].x0 == 0).mean() > 0.52
+    assert names["asked_twice"].calls.tolist() == [40, 40]
 
 
 def check_temperature(names):
@@ -119,17 +129,26 @@ def check_classifier(names):
 
 
 def check_inpaint(names):
-    completed, known = names["completed"], names["known"]
+    completed, mask = names["completed"], names["mask"]
     assert completed.calls.tolist() == [5 * 20] * 4
-    np.testing.assert_array_equal(completed.x0[known], names["x0"][known])
+    np.testing.assert_array_equal(completed.x0[mask], names["x0"][mask])
 
 
 def check_edit(names):
     """The last edit is of strength 1, and leaves only what is known."""
     edited, known = names["edited"], names["known"]
     assert edited.calls.tolist() == [20] * 100
-    np.testing.assert_array_equal(edited.x0[known], names["x0"][known])
+    np.testing.assert_array_equal(edited.x0[known.mask], names["x0"][known.mask])
     assert names["share"] < 0.5
+
+
+def check_own_guidance(names):
+    """Half of the places are what the one network expects, and half what the other does."""
+    for way in ("half", "of_laws"):
+        x0 = names[way].x0
+        assert 0.4 < (x0 == 0).mean() < 0.6
+        assert 0.4 < (x0 == 1).mean() < 0.6
+    assert names["of_laws"].calls.tolist() == [40] * 64
 
 
 def check_steer(names):
@@ -147,6 +166,7 @@ CHECKS = {
     "docs/how-to/confidence-repeats.md": check_confidence,
     "docs/how-to/edit.md": check_edit,
     "docs/how-to/inpaint.md": check_inpaint,
+    "docs/how-to/own-guidance.md": check_own_guidance,
     "docs/how-to/planner-corrector.md": check_planner,
     "docs/how-to/python.md": check_python,
     "docs/how-to/remask.md": check_remask,

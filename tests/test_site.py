@@ -32,7 +32,7 @@ def test_the_reference_has_each_public_name_once():
 
 
 def test_flat_names_lead_to_the_entries_of_their_homes():
-    links = re.findall(r":py:func:`(\w+) <([\w.]+)\.(\w+)>`", (REFERENCE / "flat.rst").read_text())
+    links = re.findall(r":py:(?:func|class):`(\w+) <([\w.]+)\.(\w+)>`", (REFERENCE / "flat.rst").read_text())
     assert sorted(name for name, _, _ in links) == sorted(exported("d3pm_jax"))
     for name, module, function in links:
         assert home(module, function) == home("d3pm_jax", name)

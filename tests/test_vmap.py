@@ -123,9 +123,11 @@ def chains(process, logits, x0, xt, t, u, v):
     def denoise(xt, time):
         return logits[xt[..., 0] % S[0]] + 0.1 * time[:, None, None]
 
-    def noise(t):
+    def noise(t, stream=0):
         return v[t]
 
+    denoiser = d3pm.Denoiser(process, denoise)
+    known = sampling.Known(x0, x0 == xt)
     key = jax.random.key(0)
     index = jnp.arange(S[0])
     return {
@@ -134,9 +136,9 @@ def chains(process, logits, x0, xt, t, u, v):
         "estimate_bound": d3pm.estimate_bound(key, denoise, process, x0, index).total(),
         "strata_bound": d3pm.strata_bound(denoise, process, x0, u.T, noise),
         "stratified_bound": d3pm.stratified_bound(key, denoise, process, x0, index, 2),
-        "ancestral": d3pm.ancestral(denoise, process, xt, noise, (0, T)),
-        "sample": d3pm.sample(key, denoise, process, S),
-        "infill": sampling.infill(denoise, process, x0, x0 == xt, xt, noise, (0, T)),
+        "sample": d3pm.sample(key, denoiser, S),
+        "run": sampling.run(denoiser, xt, noise, record=(0, T)),
+        "known": sampling.run(denoiser, xt, noise, known=known, record=(0, T)),
     }
 
 
@@ -263,6 +265,7 @@ def test_no_flat_name_is_left_out(x64):
     process = PROCESSES["uniform"](BETAS[0])
     data = {k: x[0] for k, x in examples().items()}
     names = {
+        "Denoiser",  # an argument of kernels of many steps
         *jax.eval_shape(partial(steps, process), **data),
         *jax.eval_shape(partial(chains, process), **data),
         *jax.eval_shape(of_arrays, **data),

@@ -116,7 +116,8 @@ ROLES: dict[str, tuple[str, Any]] = {
     "log_prob": ("function", lambda one_hots, time: jnp.sum(one_hots, axis=(1, 2))),
     "fill_in": ("function", lambda xt: logits_of(xt, None)),
     "order": ("noise", UNIT),
-    "known": ("booleans", UNIT < 0.5),
+    "known": ("history", sampling.Known(i32([0, 1, 2], [2, 1, 0]), UNIT < 0.5)),
+    "mask": ("booleans", UNIT < 0.5),
     "noise": ("function", lambda t, stream=0: UNIT),
     "term": ("function", losses.posterior_kl),
     "reverse": ("function", posteriors.p_logits),
@@ -129,7 +130,9 @@ ROLES: dict[str, tuple[str, Any]] = {
     "shape": ("counts", S),
     "record": ("indices of steps", (0, 2)),
     "grid": ("indices of steps", (2, 5)),
-    "start": ("indices", i32(3)[0]),
+    "first": ("indices", i32(3)[0]),
+    "start": ("history", sampling.PartWay(i32([0, 1, 2], [2, 1, 0]), 0.5)),
+    "watch": ("skip", None),
     "history": ("history", timesteps.empty_history(T)),
     "beta": ("host", np.full(T, 0.5)),
     "gamma": ("host", np.full(T, 0.5)),
@@ -184,11 +187,8 @@ SPECIAL: dict[str, dict[str, tuple[str, Any]]] = {
     "heads.residual_logistic": {"output": ("floats", jnp.zeros((*S, 2)))},
     "heads.bounded_logistic": {"output": ("floats", jnp.zeros((*S, 2)))},
     "sampling.chain.run_chain": {"xT": ("whole numbers", i32([0, 1], [1, 2]))},
-    "sampling.run_steered": {
-        "xT": ("categories", i32([0, 1, 2], [2, 1, 0])[None]),
-        "x0": ("categories", i32([0, 1, 2])),
-        "known": ("booleans", UNIT[:1] < 0.5),
-    },
+    "sampling.run": {"x": CATEGORIES},
+    "sampling.run, known": {"x": CATEGORIES},
     "sampling.steering.resample": {"log_weights": ("floats", jnp.zeros((3, 4))), "u": ("noise", UNIT[0])},
     "sampling.steering.effective_size": {"log_weights": ("floats", jnp.zeros((3, 4)))},
     "sampling.steering.choose_best": {"candidates": ("whole numbers", i32([[0], [1]], [[2], [0]]))},
@@ -256,7 +256,7 @@ def spoilt(role: str, good: Any) -> Iterator[Bad]:
         yield from (Bad(f"{x}", x) for x in (float("nan"), float("inf"), -1.0))
     elif role == "choice":
         yield from (Bad(f"{x!r}", x) for x in ("Bayes", 1, True, 0.5, ["bayes"]))
-    elif role in ("function", "process", "history", "key"):
+    elif role in ("function", "process", "denoiser", "history", "key"):
         yield from (Bad(f"{x!r}", x) for x in (1, "abc", True, 1.5, np.zeros(2)))
     elif role == "plan":
         yield from (Bad(f"{x!r}", x) for x in (1.5, "ab", True, (1.5,), ((T, T, 1.5),), ((1, T, T - 1),), ()))
@@ -362,7 +362,7 @@ class Call:
     @property
     def of_process(self) -> bool:
         """Tells whether the function knows the family of a process: it takes one, or is its method."""
-        return self.name.startswith("Process.") or "process" in self.roles.values()
+        return self.name.startswith("Process.") or bool({"process", "denoiser"} & set(self.roles.values()))
 
     def optional(self, name: str) -> bool:
         return inspect.signature(self.f).parameters[name].default is None
@@ -430,6 +430,8 @@ def public(process: Process) -> Iterator[Call]:
             if inspect.isfunction(f) and f"{module}.{name}" not in NOT_CALLED and f not in seen:
                 seen.add(f)
                 yield call(f"{module}.{name}", f, process)
+    yield call("sampling.run, known", run_with_known, process)
+    yield call("sampling.sample, start", sample_part_way, process)
     for name in (
         "Q",
         "Qbar",
@@ -443,6 +445,16 @@ def public(process: Process) -> Iterator[Call]:
         "respaced",
     ):
         yield call(f"Process.{name}", getattr(process, name), process)
+
+
+def run_with_known(denoiser: sampling.Denoiser, x: Any, x0: Any, mask: Any) -> sampling.Chain:
+    """Runs a chain with known places, whose arrays are spoilt one by one."""
+    return sampling.run(denoiser, x, lambda t, stream: UNIT, known=sampling.Known(x0, mask))
+
+
+def sample_part_way(key: Any, denoiser: sampling.Denoiser, x0: Any) -> sampling.Chain:
+    """Edits examples, which are spoilt."""
+    return sampling.sample(key, denoiser, S, start=sampling.PartWay(x0, 0.5))
 
 
 def call(name: str, f: Callable, process: Process) -> Call:
@@ -461,6 +473,8 @@ def argument(function: str, parameter: inspect.Parameter, process: Process) -> t
         return SPECIAL[function][name]
     if name == "process":
         return "process", process
+    if name == "denoiser":
+        return "denoiser", sampling.Denoiser(process, logits_of, "leave_one_out")
     if name in ROLES:
         return ROLES[name]
     if float in (parameter.annotation, *typing.get_args(parameter.annotation)):
@@ -545,9 +559,6 @@ FREE = {
     "losses.prior_kl(x0)",
     "losses.variational.per_step(x)",
     "sampling.per_example(index)",
-    "sampling.run_steered(xT)",
-    "sampling.run_steered(x0)",
-    "sampling.run_steered(known)",
     "sampling.steering.resample(log_weights)",
     "sampling.steering.effective_size(log_weights)",
     "sampling.steering.choose_best(candidates)",

@@ -7,6 +7,7 @@ import sys
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 from jaxtyping import Array, Int
@@ -158,7 +159,9 @@ def test_a_prefix_is_declared_behind_the_shape_it_is_a_prefix_of():
         declared()(f)
 
 
-def test_what_is_nearly_an_argument_is_told_how_to_become_one():
+def test_what_is_nearly_an_argument_is_told_how_to_become_one(monkeypatch):
+    # A class is made by users without the checks of types that tests have.
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     process = d3pm.uniform(d3pm.cosine(5), 4)
     x0 = jnp.zeros((2, 3), jnp.int32)
     u = jnp.zeros((2, 3))
@@ -176,14 +179,14 @@ def test_what_is_nearly_an_argument_is_told_how_to_become_one():
     with pytest.raises(TypeError, match=r"x0 is of dtype torch\.int64.*: pass numpy\.asarray\(x\) of it"):
         d3pm.q_sample(process, OfAnotherFramework(), 1, u)
     with pytest.raises(TypeError, match=r"key is of dtype torch\.int64.*: pass jax\.random\.key\(seed\)"):
-        d3pm.sample(OfAnotherFramework(), lambda xt, t: xt, process, (2, 3))
+        d3pm.sample(OfAnotherFramework(), d3pm.Denoiser(process, lambda xt, t: xt), (2, 3))
     dtype_of_torch = type("dtype", (), {"__module__": "torch"})()
     for no_array, words in ((dtype_of_torch, "a dtype"), (np.float32, "a type")):
         with pytest.raises(TypeError, match=f"beta is {words}, expected an array of real numbers"):
             d3pm.uniform(no_array, 3)
     with pytest.raises(TypeError, match=r"process is a Uniform, expected a Process: pass what its build\(\)"):
         d3pm.q_sample(configs.Uniform(4, 5, configs.Cosine()), x0, 1, u)
-    with pytest.raises(TypeError, match="denoise is a Trained, expected a function: pass its predict"):
-        d3pm.sample(jax.random.key(0), Trained(), process, (2, 3))
+    with pytest.raises(TypeError, match="network is a Trained, expected a function: pass its predict"):
+        d3pm.Denoiser(process, Trained())
     with pytest.raises(ValueError, match=r"beta must have shape \[T\].*: pass a schedule, as cosine\(100\)"):
         d3pm.uniform(5, 4)

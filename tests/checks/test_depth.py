@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 import d3pm_jax as d3pm
-from d3pm_jax import config as configs, losses
+from d3pm_jax import config as configs, losses, sampling
 from d3pm_jax.checks import bare, declare, like, values_in_range
 from d3pm_jax.checks.depth import depth, depth_within
 from d3pm_jax.evaluation import bound, jumps
 from d3pm_jax.measure import samples
 from d3pm_jax.numerics import double_float
 from d3pm_jax.processes import tables
+from d3pm_jax.sampling.transitions import OwnReverse
 from d3pm_jax.training.state import init_state
 from d3pm_jax.training.step import make_step
 from tests.checks import table
@@ -52,7 +53,7 @@ def test_a_callback_of_ones_own_is_called_from_outside(wrapped):
         return d3pm.residual(jnp.zeros((2, 3, 4)), xt[0])
 
     with pytest.raises(ValueError, match=r"xt has shape \(3,\), expected \[2, 3\]"):
-        d3pm.ancestral(denoise, PROCESS, X, lambda t: U)
+        sampling.run(d3pm.Denoiser(PROCESS, denoise), X, lambda t, stream: U)
 
 
 @pytest.mark.parametrize("wrapper", [functools.wraps(d3pm.p_logits), jax.jit], ids=["wraps", "jit"])
@@ -69,7 +70,8 @@ def test_a_wrapper_of_a_kernel_is_another_function(wrapper):
     def denoise(xt, t):
         return LOGITS
 
-    chain = d3pm.ancestral(denoise, PROCESS, X, lambda t: U, reverse=always_2)
+    sampler = sampling.Sampler(OwnReverse(always_2))
+    chain = sampling.run(d3pm.Denoiser(PROCESS, denoise), X, lambda t, stream: U, sampler)
     np.testing.assert_array_equal(chain.x0, 2)
     assert like(d3pm.p_logits, d3pm.p_logits) is d3pm.p_logits
     assert like(d3pm.p_logits, always_2) is not always_2
@@ -104,7 +106,7 @@ def test_a_callback_is_checked_where_the_values_of_the_call_are_in_range():
 
     @values_in_range()
     def draw():
-        return d3pm.ancestral(denoise, PROCESS, X, lambda t: U)
+        return sampling.run(d3pm.Denoiser(PROCESS, denoise), X, lambda t, stream: U)
 
     assert draw().failed_at == PROCESS.T
 
@@ -131,11 +133,13 @@ DEFAULT_CALLBACKS = {  # functions whose last callback is left at its default
     "stratified_bound": lambda denoise: d3pm.likelihood.stratified_bound(
         jax.random.key(0), denoise, PROCESS, X, INDEX, 2
     ),
-    "ancestral": lambda denoise: d3pm.ancestral(denoise, PROCESS, X, noise),
-    "sample": lambda denoise: d3pm.sample(jax.random.key(0), denoise, PROCESS, (2, 3)),
-    "infill": lambda denoise: d3pm.sampling.infill(denoise, PROCESS, X, X > 0, X, noise),
-    "sample_infill": lambda denoise: d3pm.sampling.sample_infill(
-        jax.random.key(0), denoise, PROCESS, X, X > 0
+    "run": lambda network: sampling.run(d3pm.Denoiser(PROCESS, network), X, lambda t, stream: U),
+    "sample": lambda network: d3pm.sample(jax.random.key(0), d3pm.Denoiser(PROCESS, network), (2, 3)),
+    "known": lambda network: sampling.run(
+        d3pm.Denoiser(PROCESS, network), X, lambda t, stream: U, known=sampling.Known(X, X > 0)
+    ),
+    "start": lambda network: d3pm.sample(
+        jax.random.key(0), d3pm.Denoiser(PROCESS, network), (2, 3), start=sampling.PartWay(X, 0.5)
     ),
 }
 
@@ -144,11 +148,14 @@ DEFAULT_CALLBACKS = {  # functions whose last callback is left at its default
 def test_logits_are_checked_where_a_callback_has_its_default(name):
     call = DEFAULT_CALLBACKS[name]
     refused = (
-        r"^denoise\(xt, time\) has shape \(2, 3, 5\), expected \[2, 3, 4\] as in .* and the process: return"
+        r"^(denoise|network)\(xt, time\) has shape \(2, 3, 5\), expected \[2, 3, 4\] as in .*"
+        r"and the process: return"
     )
     with pytest.raises(ValueError, match=refused):
         call(lambda xt, t: jnp.zeros((*xt.shape, 5)))
-    with pytest.raises(TypeError, match=r"^denoise\(xt, time\) has dtype int32, expected floats: return"):
+    with pytest.raises(
+        TypeError, match=r"^(denoise|network)\(xt, time\) has dtype int32, expected floats: return"
+    ):
         call(lambda xt, t: jnp.zeros((*xt.shape, 4), jnp.int32))
 
 

@@ -44,9 +44,8 @@ def test_marks_go_by_the_names_of_axes_not_by_their_sizes():
 
     bound = jax.jit(lambda x: d3pm.all_t_bound(denoise, process, x, noise))(x)
     np.testing.assert_array_equal(np.isnan(bound.steps), [[True, False, False]] * 3)
-    chain = jax.jit(
-        lambda x: d3pm.ancestral(lambda xt, t: jnp.zeros((3, 3, 3)), process, x, noise, (0, 1, 3))
-    )(x)
+    denoiser = d3pm.Denoiser(process, denoise)
+    chain = jax.jit(lambda x: d3pm.sampling.run(denoiser, x, lambda t, stream: noise(t), record=(0, 1, 3)))(x)
     np.testing.assert_array_equal((chain.states == -1).any((0, 2)), [True, False, False])
 
 

@@ -72,10 +72,16 @@ def test_logits_are_refused_with_their_cure(logits, refused):
         d3pm.all_t_bound(lambda xt, t: logits, PROCESS, X, noise)
 
 
+def run(network, noise=noise, record=()):
+    """A chain of the network from X."""
+    denoiser = d3pm.Denoiser(PROCESS, network)
+    return d3pm.sampling.run(denoiser, X, lambda t, stream: noise(t), record=record)
+
+
 def test_a_function_of_other_arguments_is_told_its_own():
-    refused = r"^denoise is called as denoise\(xt, time\), but takes \(xt\): make it take these arguments"
+    refused = r"^network is called as network\(xt, time\), but takes \(xt\): make it take these arguments"
     with pytest.raises(TypeError, match=refused):
-        d3pm.ancestral(lambda xt: LOGITS, PROCESS, X, noise)
+        run(lambda xt: LOGITS)
 
     def term(process, logits, x0, xt, t):
         return logits[..., 0]
@@ -90,7 +96,7 @@ def test_an_error_within_a_function_stays_what_it_is():
         raise TypeError("of its own")
 
     with pytest.raises(TypeError, match=r"^of its own"):
-        d3pm.ancestral(denoise, PROCESS, X, noise)
+        run(denoise)
 
 
 def test_noise_out_of_range_marks_its_examples_at_its_step():
@@ -101,7 +107,7 @@ def test_noise_out_of_range_marks_its_examples_at_its_step():
 
     bound = d3pm.all_t_bound(denoise, PROCESS, X, noise)
     np.testing.assert_array_equal(np.isnan(bound.steps), np.arange(1, 6)[:, None] == [[0, 2]])
-    chain = d3pm.ancestral(denoise, PROCESS, X, noise, record=range(6))
+    chain = run(denoise, noise, record=range(6))
     assert chain.failed_at == 2
     np.testing.assert_array_equal(chain.states[1] == -1, [[False] * 3, [False, False, True]])
     with pytest.raises(ValueError, match=r"^noise\(t\) contains 1\.5, outside \[0, 1\): noise is uniform"):
@@ -112,7 +118,7 @@ def test_an_infinite_logit_is_marked_as_nan_is():
     logits = LOGITS.at[0, 1, 3].set(jnp.inf)
     bound = d3pm.all_t_bound(lambda xt, t: logits, PROCESS, X, noise)
     np.testing.assert_array_equal(np.isnan(bound.steps), [[True, False]] * 5)
-    chain = d3pm.ancestral(lambda xt, t: logits, PROCESS, X, noise)
+    chain = run(lambda xt, t: logits)
     assert chain.failed_at == 5
 
 

@@ -191,5 +191,5 @@ def test_eval_tells_each_number_of_steps_on_the_best_grid_and_from_few_calls(tra
 
 def test_missing_checkpoints_are_named(trained, tmp_path, capsys):
     assert "has no checkpoint of step 7: it has 12, 16, 20" in error(capsys, "eval", trained, "--step", "7")
-    shutil.copy(trained / "config.json", tmp_path)
+    shutil.copytree(trained, tmp_path, ignore=shutil.ignore_patterns("checkpoints"), dirs_exist_ok=True)
     assert "holds no finished checkpoint" in error(capsys, "sample", tmp_path)

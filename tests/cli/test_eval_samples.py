@@ -64,7 +64,7 @@ def test_samples_are_measured_and_written_with_their_protocol(run, capsys, monke
     with Image.open(path.with_suffix(".png")) as picture:
         assert picture.height > 100
 
-    samples, _ = run.sample(jax.random.key(3), N, batch_size=N)
+    samples = run.sample(jax.random.key(3), N, batch_size=N).x0
     train, _ = run.read_split("train")
     rows = json.loads(path.read_text())["figures"]
     assert {name: row["n"].value for name, row in stored.values.items()} == {x: rows[x]["n"] for x in rows}
@@ -109,7 +109,7 @@ def test_the_protocol_says_by_which_sampler_samples_are(run, monkeypatch):
     of_gibbs = rows["corrector = Gibbs(moves=2)"]
     assert of_gibbs.values["samples"]["calls_per_sample"].value == 5 + 4 * 2
 
-    samples = run.sample(jax.random.key(3), N, batch_size=N, sampler=named.gibbs(2))[0]
+    samples = run.sample(jax.random.key(3), N, runs.Draw(sampler=named.gibbs(2)), batch_size=N).x0
     reference = runs.quality.prepare(run, N)
     quality = runs.quality.measure(run, reference, N, seed=3, batch_size=N, sampler=named.gibbs(2))
     np.testing.assert_array_equal(quality.samples, samples)

@@ -13,6 +13,7 @@ from d3pm_jax.cli import sample
 from d3pm_jax.cli.reading import read_command
 from d3pm_jax.config.checks import Interval
 from d3pm_jax.errors import UsageError
+from d3pm_jax.storage import run_format
 from tests.cli.commands import CONFIG, error, status
 
 pytestmark = pytest.mark.usefixtures("small_network")
@@ -29,6 +30,7 @@ def test_bad_paths_get_one_line(tmp_path, capsys):
     (tmp_path / "broken.py").write_text("def get_config(): return 1 / 0")
     assert "ZeroDivisionError" in error(capsys, "train", tmp_path / "broken.py", "--workdir", tmp_path / "w")
     (tmp_path / "config.json").write_text("{")
+    (tmp_path / "format.json").write_bytes(run_format.dump_format())
     assert "is not JSON" in error(capsys, "eval", tmp_path)
 
 

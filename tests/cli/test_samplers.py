@@ -16,7 +16,7 @@ from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
 from d3pm_jax.parts import build, network
 from d3pm_jax.parts.diffusion import call_at_steps
-from d3pm_jax.runs import run
+from d3pm_jax.runs import Draw, run
 from d3pm_jax.runs.run import open_run
 from d3pm_jax.sampling import named
 from tests import tiny
@@ -82,10 +82,10 @@ def test_samples_of_samplers_lie_beside_each_other_with_their_slots(workdir, cap
 
     content = json.loads(path.with_suffix(".json").read_text())
     slots = content.pop("sampler")
-    assert slots["transition"] == {"class": "Bayes"}
     assert slots["shaping"]["top_k"] == 2
-    assert slots["reveal"]["order"] == {"class": "DrawnProbability", "temperature": 4.5}
-    assert slots["reveal"]["count"] == {"class": "Cosine", "rows": 2}
+    assert slots["step"]["class"] == "Reveal"
+    assert slots["step"]["order"] == {"class": "DrawnProbability", "temperature": 4.5}
+    assert slots["step"]["count"] == {"class": "Cosine", "rows": 2}
     assert (content.pop("calls"), content.pop("program_calls")) == (2, 2)
     del content["record"], plain["record"]
     assert content == plain
@@ -158,24 +158,27 @@ def test_words_that_cannot_be_used_get_one_line(workdir, capsys):
     assert "--sampler maskgit draws samples: say how many" in error(capsys, "eval", workdir, *named_sampler)
 
 
+def draw_four(run, sampler=None):
+    return run.sample(jax.random.key(0), 4, Draw(sampler=sampler), batch_size=4).x0
+
+
 def test_samples_are_drawn_by_the_sampler_of_the_config(tmp_path, workdir, capsys):
     maskgit = write(tmp_path / "maskgit", sampler=named.maskgit(rows=2))
     options = ("--num", "4", "--batch-size", "4")
     assert status("sample", maskgit, *options) == 0
-    assert "\nby reveal = Reveal(order=DrawnProbability(temperature=4.5), count=Cosine(rows=2)): 2 calls" in (
+    assert "\nby step = Reveal(order=DrawnProbability(temperature=4.5), count=Cosine(rows=2)): 2 calls" in (
         capsys.readouterr().out
     )
     saved = json.loads((maskgit / "samples.json").read_text())
-    assert saved["sampler"]["reveal"]["count"] == {"class": "Cosine", "rows": 2}
+    assert saved["sampler"]["step"]["count"] == {"class": "Cosine", "rows": 2}
     assert saved["calls"] == 2
     opened = open_run(workdir)
-    x0, _ = opened.sample(jax.random.key(0), 4, batch_size=4, sampler=named.maskgit(rows=2))
+    x0 = draw_four(opened, named.maskgit(rows=2))
     np.testing.assert_array_equal(np.load(maskgit / "samples.npy"), x0)
 
     # What is named comes before what the config says, also where it is the default of other runs.
-    plain, _ = opened.sample(jax.random.key(0), 4, batch_size=4)
-    of_maskgit = open_run(maskgit)
-    again, _ = of_maskgit.sample(jax.random.key(0), 4, batch_size=4, sampler="ancestral")
+    plain = draw_four(opened)
+    again = draw_four(open_run(maskgit), "ancestral")
     np.testing.assert_array_equal(again, plain)
     assert not np.array_equal(plain, x0)
 
@@ -211,24 +214,24 @@ def test_runs_refuse_samplers_that_are_not_for_them():
     ]
     for opened, sampler, message in refused:
         with pytest.raises(UserError, match=message):
-            opened.sample(key, 2, sampler=sampler)
+            opened.sample(key, 2, Draw(sampler=sampler))
 
 
 def test_ancestral_is_what_there_was_and_a_program_is_compiled_once(workdir, monkeypatch):
     opened = open_run(workdir)
     key = jax.random.key(1)
-    x0, states = opened.sample(key, 6, batch_size=4, record=(2,))
-    drawn = opened.draw(key, 6, batch_size=4, record=(2,), sampler="ancestral")
-    np.testing.assert_array_equal(drawn.x0, x0)
-    np.testing.assert_array_equal(drawn.states, states)
+    plain = opened.sample(key, 6, Draw(record=(2,)), batch_size=4)
+    drawn = opened.sample(key, 6, Draw(record=(2,), sampler="ancestral"), batch_size=4)
+    np.testing.assert_array_equal(drawn.x0, plain.x0)
+    np.testing.assert_array_equal(drawn.states, plain.states)
     assert drawn.calls.tolist() == [3] * 6
     assert drawn.program_calls == 6  # of two batches
 
     programs = len(opened.parts._compiled)
-    again, _ = opened.sample(key, 6, batch_size=4, record=(2,), sampler=sampling.Sampler())
-    assert len(opened.parts._compiled) == programs == 2
-    np.testing.assert_array_equal(again, x0)
+    again = opened.sample(key, 6, Draw(record=(2,), sampler=sampling.Sampler()), batch_size=4)
+    assert len(opened.parts._compiled) == programs == 1
+    np.testing.assert_array_equal(again.x0, plain.x0)
     known = (np.full(SHAPE, 1), np.array([True, True, True, False]))
-    drawn = opened.draw(key, 6, batch_size=4, sampler="random_order", known_elements=known)
+    drawn = opened.sample(key, 6, Draw(sampler="random_order", known=known), batch_size=4)
     assert (drawn.x0[:, :3] == 1).all()
     assert drawn.calls.tolist() == [1] * 6

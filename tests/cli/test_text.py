@@ -138,7 +138,7 @@ def test_samples_are_compared_with_the_training_split(run, capsys, monkeypatch):
     measure_samples(EvalCommand(run.workdir, seed=3, batch_size=30), [run], 30)
     out = capsys.readouterr().out
     (stored,) = protocol.read_figures([run.workdir])
-    x0, _ = run.sample(jax.random.key(3), 30, batch_size=30)
+    x0 = run.sample(jax.random.key(3), 30, batch_size=30).x0
     write = run.parts.description.text
     x = run.read_batch("train")["x"]
     test = run.read_batch("test")["x"]

@@ -166,12 +166,12 @@ def test_a_run_does_not_begin_from_what_does_not_fit(trained, tmp_path, data_dir
 
 
 def test_a_signal_while_samples_are_drawn_loses_nothing(tmp_path, data_dir, monkeypatch, capsys):
-    def interrupted(params, n, seed):
+    def interrupted(parts, key, n, draw, batch_size):
         signal.raise_signal(signal.SIGINT)
         x0 = np.zeros((n, 8, 8, 1), np.int32)
         return Drawn(x0, x0[None, :0], np.ones(n, np.int32), 1)
 
-    monkeypatch.setattr(loop, "make_sampler", lambda *_, planned: interrupted)
+    monkeypatch.setattr(loop, "draw_samples", interrupted)
     workdir = tmp_path / "signalled"
     assert status(*train_args(workdir, data_dir, "--train.sample-every", "5")) == 130
     assert checkpoint.list_steps(workdir / "checkpoints") == [4, 6]

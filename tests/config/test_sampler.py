@@ -14,7 +14,7 @@ from d3pm_jax.errors import UserError
 from d3pm_jax.loop import loop
 from d3pm_jax.parts import network
 from d3pm_jax.sampling import named
-from d3pm_jax.sampling.transitions import OwnReverse, Transition
+from d3pm_jax.sampling.transitions import OwnReverse
 from d3pm_jax.storage.run_folder import check_resume
 from tests import tiny
 
@@ -25,12 +25,12 @@ BY_NAME = [make() for make in named.SAMPLERS.values()]
 
 
 @dataclasses.dataclass(frozen=True)
-class Stays(Transition):
-    """A transition of the user's own."""
+class Stays(sampling.LawStep):
+    """A step of the user's own."""
 
     share: float = 0.5
 
-    def law(self, view):
+    def law(self, view, answer):
         return jnp.log(self.share * jax.nn.one_hot(view.x, view.process.K) + (1 - self.share) / 3)
 
 
@@ -43,12 +43,12 @@ def test_a_sampler_is_saved_by_the_names_of_its_slots_and_read_back_equal():
     for sampler in [*BY_NAME, named.choose_sampler("maskgit", {"rows": 3, "top_k": 2})]:
         config = with_sampler(sampler)
         assert config_io.from_json(json.loads(config_io.dump_config(config))) == config
-    count = config_io.to_json(with_sampler(named.maskgit(rows=16)))["sampler"]["reveal"]["count"]
+    count = config_io.to_json(with_sampler(named.maskgit(rows=16)))["sampler"]["step"]["count"]
     assert count == {"class": "sampling.Cosine", "rows": 16}  # a schedule is called Cosine too
 
     own = with_sampler(sampling.Sampler(Stays(0.25)))
     tree = json.loads(config_io.dump_config(own))
-    assert tree["sampler"]["transition"] == {"class": "own.Stays", "share": 0.25}
+    assert tree["sampler"]["step"] == {"class": "own.Stays", "share": 0.25}
     assert config_io.from_json(tree, {"Stays": Stays}) == own
     with pytest.raises(UserError, match="has a part Stays of the user's own: pass --config FILE"):
         config_io.from_json(tree)
@@ -82,9 +82,9 @@ def test_what_cannot_be_saved_or_drawn_is_refused_before_training(monkeypatch):
     refused = [
         (
             with_sampler(sampling.Sampler(OwnReverse(jnp.add))),
-            "sampler.transition.reverse is a function, which",
+            "sampler.step.reverse is a function, which",
         ),
-        (with_sampler(named.entropy_bound(float("inf"))), "sampler.reveal.count.bound = inf: it must be"),
+        (with_sampler(named.entropy_bound(float("inf"))), "sampler.step.count.bound = inf: it must be"),
         (with_sampler(named.maskgit(), uniform), "needs an absorbing process"),
         (with_sampler(named.blocks(5)), "block = 5 does not divide the 64 places"),
         (with_sampler(named.remdm_loop()), "rows = 100: .*take more steps"),

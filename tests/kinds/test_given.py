@@ -65,11 +65,11 @@ def test_a_prompt_or_a_text_with_gaps_is_a_part_of_a_sample():
     prompt = TEXTS.parse_given("ba")
     assert prompt is not None
     np.testing.assert_array_equal(prompt.x0[:2], [1, 0])
-    np.testing.assert_array_equal(prompt.known, [True, True, False, False, False])
+    np.testing.assert_array_equal(prompt.mask, [True, True, False, False, False])
     gap = TEXTS.parse_given(infill="b[MASK:2]a")
     assert gap is not None
     np.testing.assert_array_equal(gap.x0[[0, 3]], [1, 0])
-    np.testing.assert_array_equal(gap.known, [True, False, False, True, False])
+    np.testing.assert_array_equal(gap.mask, [True, False, False, True, False])
     assert TEXTS.parse_given() is None
 
 

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 import d3pm_jax as d3pm
+from d3pm_jax import sampling
+from d3pm_jax.sampling.transitions import OwnReverse
 from tests import families, paths
 
 K = 3
@@ -67,7 +69,9 @@ def test_chains_and_bounds_take_it():
     @jax.jit
     def run(process):
         xT = process.draw_prior(noise(0))
-        chain = d3pm.ancestral(predict, process, xT, noise, range(T + 1), d3pm.p_prev)
+        denoiser = d3pm.Denoiser(process, predict)
+        sampler = sampling.Sampler(OwnReverse(d3pm.p_prev))
+        chain = sampling.run(denoiser, xT, lambda t, stream: noise(t), sampler, record=range(T + 1))
         bound = d3pm.all_t_bound(predict, process, chain.x0, noise, d3pm.direct_kl)
         ts = jnp.full(n, 2)
         xt = d3pm.q_sample(process, chain.x0, ts, noise(2))

@@ -118,15 +118,9 @@ INVERSES = {
 FACTORISED = ("flows.linear", "flows.invert_linear")  # a matrix [D, D] by a library
 STEPS = (
     "likelihood",
-    "sampling.ancestral",
-    "sampling.infill",
-    "sampling.edit",
-    "sampling.run_edit",
+    "sampling.run",
     "sampling.sample",
-    "sampling.run_sampler",
-    "sampling.watch_sampler",
     "sampling.best_of",
-    "sampling.run_steered",
     "sampling.steer",
     "sampling.chain",
     "sampling.guidance.all_changes",

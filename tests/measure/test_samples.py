@@ -13,11 +13,11 @@ import pytest
 import d3pm_jax as d3pm
 from d3pm_jax import kinds, runs
 from d3pm_jax.errors import UserError
-from d3pm_jax.kinds import Given
 from d3pm_jax.loop.metrics import read_metrics
-from d3pm_jax.measure.samples import Drawn, describe_drawing, draw_forward, evenly_spaced
+from d3pm_jax.measure.samples import Drawn, describe_cost, describe_drawing, draw_forward, evenly_spaced
+from d3pm_jax.runs import Draw
 from d3pm_jax.runs.run import open_run
-from d3pm_jax.sampling import named
+from d3pm_jax.sampling import Known, named
 from d3pm_jax.schedules import continuous
 from d3pm_jax.storage.run_folder import read_config
 from tests import tiny
@@ -54,23 +54,17 @@ def test_what_a_run_keeps_compiled_does_not_keep_the_run(tmp_path, small_network
         gc.enable()
 
 
-def test_known_elements_may_be_passed_by_their_older_name(tmp_path, small_network):
+def test_known_elements_may_be_a_pair(tmp_path, small_network):
     tiny.write_run(tmp_path / "w", tiny.get_config())
     run = open_run(tmp_path / "w")
     known = np.zeros((8, 8, 1), bool)
     known[:4] = True
-    elements = Given(np.full((8, 8, 1), 5, np.int32), known)
-    by_name, _ = run.sample(jax.random.key(0), 2, known_elements=elements)
-    by_older_name, _ = run.sample(jax.random.key(0), 2, given=elements)
-    by_place, _ = run.sample(jax.random.key(0), 2, None, 128, (), lambda done: None, None, elements)
-    of_a_pair, _ = run.sample(jax.random.key(0), 2, given=(elements.x0, known))
-    np.testing.assert_array_equal(by_name, by_older_name)
+    elements = Known(np.full((8, 8, 1), 5, np.int32), known)
+    by_name = run.sample(jax.random.key(0), 2, Draw(known=elements)).x0
+    of_a_pair = run.sample(jax.random.key(0), 2, Draw(known=(elements.x0, known))).x0
     np.testing.assert_array_equal(by_name, of_a_pair)
-    np.testing.assert_array_equal(by_name, by_place)
     assert (by_name[:, known] == 5).all()
     assert (by_name[:, ~known] != 5).any()
-    with pytest.raises(ValueError, match="given is the old name of known_elements: pass one of them"):
-        run.sample(jax.random.key(0), 2, known_elements=elements, given=elements)
 
 
 def test_arguments_that_cannot_be_used_are_told_with_a_cure(tmp_path, small_network, monkeypatch):
@@ -81,6 +75,10 @@ def test_arguments_that_cannot_be_used_are_told_with_a_cure(tmp_path, small_netw
     key = jax.random.key(0)
     x0 = np.zeros((8, 8, 1), np.int32)
     known = np.ones((8, 8, 1), bool)
+
+    def draw(**request):
+        return run.sample(key, 4, Draw(**request))
+
     calls = {
         r"key is 0, expected one key: pass jax.random.key\(0\)": lambda: run.sample(0, 4),
         r"key is of dtype uint32, shape \(2,\), expected one key": lambda: run.sample(
@@ -91,15 +89,11 @@ def test_arguments_that_cannot_be_used_are_told_with_a_cure(tmp_path, small_netw
         "n = 2.5: it must be a whole number in 1..": lambda: run.sample(key, 2.5),
         "batch_size = '8': it must be a whole number": lambda: run.sample(key, 4, batch_size="8"),
         "chains = -1: it must be a whole number in 0..": lambda: run.sample(key, 4, chains=-1),
-        "shape = 8: it must be a tuple": lambda: run.sample(key, 4, shape=8),
-        r"shapes \[5\] and \[8, 8, 1\]: pass \[8, 8, 1\], those": lambda: run.sample(
-            key, 4, known_elements=(x0[0, :5, 0], known)
-        ),
-        "types int32 and float64: pass integers, and booleans": lambda: run.sample(
-            key, 4, known_elements=(x0, known.astype(float))
-        ),
-        "hold 17..17: categories are 0..16": lambda: run.sample(key, 4, known_elements=(x0 + 17, known)),
-        "takes no labels; leave it out, or train a network with model.classes": lambda: run.sample(key, 4, 1),
+        "shape = 8: it must be a tuple": lambda: draw(shape=8),
+        r"shapes \[5\] and \[8, 8, 1\]: pass \[8, 8, 1\], those": lambda: draw(known=(x0[0, :5, 0], known)),
+        "types int32 and float64: pass integers, and booleans": lambda: draw(known=(x0, known.astype(float))),
+        "hold 17..17: categories are 0..16": lambda: draw(known=(x0 + 17, known)),
+        "takes no labels; leave it out, or train a network with model.classes": lambda: draw(label=1),
         "seed = -1: it must be a whole number in 0..": lambda: run.evaluate_on(x0[None], seed=-1),
         "batch_size = 0: it must be a whole number": lambda: run.evaluate_on(x0[None], batch_size=0),
         "calls = True: it must be a whole number": lambda: run.evaluate_on(x0[None], calls=True),
@@ -130,15 +124,12 @@ def test_arguments_that_cannot_be_used_are_told_with_a_cure(tmp_path, small_netw
         "no config file none.py: pass the Python file": lambda: runs.open(tmp_path / "w", "none.py"),
         "run is 'w': pass a run, as runs.open": lambda: runs.export("w", tmp_path / "w.safetensors"),
         "steps = 0: it must be a whole number in 1..": lambda: runs.presample(run.config, tmp_path / "x", 0),
-        r"record = 5: it must be a tuple, each a whole number in 0\.\.": lambda: run.sample(key, 4, record=5),
-        "known_elements is of dtype int32, shape .*: pass a pair": lambda: run.sample(
-            key, 4, known_elements=x0
-        ),
+        r"record = 5: it must be a tuple, each a whole number in 0\.\.": lambda: draw(record=5),
+        "known is of dtype int32, shape .*: pass a pair": lambda: draw(known=x0),
+        r"draw is 1: pass a runs.Draw, as runs.Draw\(label=3\)": lambda: run.sample(key, 4, 1),
         "progress is True, expected a function": lambda: run.sample(key, 4, progress=True),
-        "sampler is 3: pass a sampling.Sampler, as": lambda: run.sample(key, 4, sampler=3),
-        "sampler = 'psy': there is none of this name; did you mean psi": lambda: run.sample(
-            key, 4, sampler="psy"
-        ),
+        "sampler is 3: pass a sampling.Sampler, as": lambda: draw(sampler=3),
+        "sampler = 'psy': there is none of this name; did you mean psi": lambda: draw(sampler="psy"),
         "label is passed, but the network of this run takes no labels: leave it out": lambda: run.predict(
             x0[None], np.array([1]), label=np.array([1])
         ),
@@ -169,11 +160,12 @@ def test_arguments_that_cannot_be_used_are_told_with_a_cure(tmp_path, small_netw
 def test_slots_are_written_as_numbers_and_names():
     x = np.zeros((2, 3), np.int32)
     drawn = Drawn(x, x[None], np.array([3, 4]), 5)
-    content = describe_drawing(named.first_hitting(continuous.cosine), drawn)
-    assert (content["calls"], content["program_calls"]) == (3.5, 5)
-    assert content["sampler"]["reveal"]["schedule"] == "cosine"
-    slots = describe_drawing(named.entropy_bound(np.inf), drawn)["sampler"]
-    assert slots["reveal"]["count"] == {"class": "EntropyBound", "bound": "inf"}
+    content = describe_drawing(named.first_hitting(continuous.cosine))
+    assert describe_cost(drawn, content) == {"calls": 3.5, "program_calls": 5}
+    assert describe_cost(drawn, describe_drawing(None)) == {}
+    assert content["sampler"]["step"]["schedule"] == "cosine"
+    slots = describe_drawing(named.entropy_bound(np.inf))["sampler"]
+    assert slots["step"]["count"] == {"class": "EntropyBound", "bound": "inf"}
     assert slots["shaping"]["forbid"] == []
 
 

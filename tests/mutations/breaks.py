@@ -275,9 +275,9 @@ SAMPLING = (
     ),
     Break(  # of a respaced process alone: the network is told t = 1..n in place of the steps that were kept
         "strided_chain_tells_its_own_t",
-        "d3pm_jax/sampling/sampler.py",
-        "beliefs = problem.beliefs(x, process.time[t])  # [B, *S, K] each",
-        "beliefs = problem.beliefs(x, t)  # [B, *S, K] each",
+        "d3pm_jax/sampling/run.py",
+        "told = process.time[t] if",
+        "told = t if",
         ("tests/sampling/test_ancestral.py", ENUMERATION, EVAL_AND_SAMPLE),
     ),
 )
@@ -322,25 +322,25 @@ SAMPLERS = (
     # A sampler that adapts would seem to cost as much as one that does not.
     Break(
         "finished_examples_call",
-        "d3pm_jax/sampling/sampler.py",
-        "state.calls + is_active.astype(state.calls.dtype)",
-        "state.calls + 1",
+        "d3pm_jax/sampling/places.py",
+        "calls = is_active.astype(jnp.int32)",
+        "calls = jnp.ones(len(view.x), jnp.int32)",
         (SAMPLERS_FILE,),
     ),
     # All moves of a corrector would draw with one and the same noise.
     Break(
         "moves_share_their_noise",
         "d3pm_jax/sampling/correctors.py",
-        "noise(CORRECTOR + 2 * i + n)",
-        "noise(CORRECTOR + n)",
+        "view.noise(CORRECTOR + 2 * i + stream)",
+        "view.noise(CORRECTOR + stream)",
         (SAMPLERS_FILE, PARITY),
     ),
     # The observed token would be sharpened as well.
     Break(
         "denoiser_is_shaped",
         "d3pm_jax/sampling/sampler.py",
-        'if belief == "denoiser":\n        logits = to_leave_one_out',
-        'if belief == "none":\n        logits = to_leave_one_out',
+        "strip_evidence(process, logits, answer.x, answer.t, answer.belief)",
+        "logits",
         (SAMPLERS_FILE, PARITY),
     ),
 )
@@ -372,7 +372,7 @@ EDITING = (
     ),
     Break(
         "passes_without_a_way_back",
-        "d3pm_jax/sampling/sampler.py",
+        "d3pm_jax/sampling/plans.py",
         "levels += [(row.s, row.t)]",
         "levels += []",
         (PASSES,),
@@ -380,14 +380,14 @@ EDITING = (
     # Known places would be a row behind, and noised in the end.
     Break(
         "known_places_noised_to_where_a_row_begins",
-        "d3pm_jax/sampling/sampler.py",
-        "s = jnp.broadcast_to(row.s, x.shape[:1])\n        # What the row drew",
-        "s = jnp.broadcast_to(row.t, x.shape[:1])\n        # What the row drew",
+        "d3pm_jax/sampling/run.py",
+        "process.draw_q(jnp.asarray(self.known.x0), view.s, view.noise(DRAW))",
+        "process.draw_q(jnp.asarray(self.known.x0), view.t, view.noise(DRAW))",
         (PASSES,),
     ),
     Break(
         "strength_is_cut_down",
-        "d3pm_jax/sampling/editing.py",
+        "d3pm_jax/sampling/plans.py",
         "max(1, round(strength * T))",
         "max(1, int(strength * T))",
         (PASSES,),
@@ -434,8 +434,8 @@ MODELS = (
     Break(  # where there are fewer conditions than samples in a batch
         "conditions_begin_again_in_each_batch",
         "d3pm_jax/measure/samples.py",
-        "conditions = condition[index % len(condition)]",
-        "conditions = condition[(index - start) % len(condition)]",
+        "condition = condition[of_chains % len(condition)]",
+        "condition = condition[(of_chains - first) % len(condition)]",
         ("tests/runs/test_conditions.py",),
     ),
     Break(

@@ -11,6 +11,7 @@ from jax import lax
 import d3pm_jax as d3pm
 from d3pm_jax.numerics import double_float, inverse_cdf, sliced_rows
 from d3pm_jax.processes import mixing_reverse
+from d3pm_jax.sampling.transitions import Bayes, OwnReverse
 from tests.numerics.row_forms import interpret, through_xla
 
 # A kernel takes XLA gigabytes to compile for a CPU without its optimisations: `make slow` has them all.
@@ -110,7 +111,9 @@ def test_a_chain_draws_from_logits_of_x0_in_one_read(reverse, reads_once):
     process = make_process("uniform", 3)
 
     def draw(key):
-        return d3pm.sampling.sample(key, lambda xt, t: jnp.zeros((2, 4, 3)), process, (2, 4), reverse=reverse)
+        denoiser = d3pm.Denoiser(process, lambda xt, t: jnp.zeros((2, 4, 3)))
+        step = Bayes() if reverse is None else OwnReverse(reverse)
+        return d3pm.sample(key, denoiser, (2, 4), d3pm.sampling.Sampler(step))
 
     assert ("_draw_previous_of_mixing" in str(jax.make_jaxpr(draw)(jax.random.key(0)))) == reads_once
 

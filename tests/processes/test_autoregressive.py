@@ -133,7 +133,7 @@ def test_the_reverse_chain_writes_from_left_to_right(x64):
     def run(process):
         noise = d3pm.sampling.per_example(key, jnp.arange(n), (L,))
         u = jax.vmap(noise)(jnp.arange(L + 1))
-        return u, d3pm.sample(key, denoise, process, (n, L), record=range(L + 1))
+        return u, d3pm.sample(key, d3pm.Denoiser(process, denoise), (n, L), record=range(L + 1))
 
     with jax.debug_key_reuse(False):  # the noise of the sample, looked at
         u, chain = run(d3pm.autoregressive(L, K, MASK))
@@ -216,8 +216,9 @@ def test_what_does_not_say_the_position_is_refused():
         d3pm.q_posterior(process, x, x, jnp.full((2, L), 1))
     with pytest.raises(ValueError, match=r"a mask goes on top of .* on its own; Autoregressive goes by the"):
         d3pm.masked(process, np.array([0.2, 0.5, 1.0]))  # its loss takes elements in parts of any size
+    denoiser = d3pm.Denoiser(process, lambda xt, time: jnp.zeros((*xt.shape, K)))
     with pytest.raises(ValueError, match=r"x has shape \(4, 2\)"):
-        d3pm.sample(jax.random.key(0), lambda xt, time: jnp.zeros((*xt.shape, K)), process, (4, 2))
+        d3pm.sample(jax.random.key(0), denoiser, (4, 2))
     with pytest.raises(ValueError, match="came out of a JAX transformation"):
         jax.jit(lambda process: d3pm.respace(process, [L]))(process)
     with pytest.raises(ValueError, match="came out of a JAX transformation"):

@@ -83,7 +83,7 @@ def test_bound_and_chain(both):
     @jax.jit
     def run(process):
         bound = d3pm.estimate_bound(key, denoise, process, x0, jnp.arange(B))
-        return bound, d3pm.sample(key, denoise, process, (B, L), record=(0, 2, T))
+        return bound, d3pm.sample(key, d3pm.Denoiser(process, denoise), (B, L), record=(0, 2, T))
 
     actual, expected = map(run, both)
     for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):

@@ -10,8 +10,10 @@ from d3pm_jax.config import Plane
 from d3pm_jax.errors import UserError
 from d3pm_jax.kinds import Chains, make_kind
 from d3pm_jax.measure.record import Value
+from d3pm_jax.measure.samples import Drawn
 from d3pm_jax.report import curves, figures, folder, pages, samples
 from d3pm_jax.show.markup import Html
+from tests import tiny
 from tests.report.reading import Page
 from tests.report.records import RUN, Known, KnownParts, bound, quality, record, write_result
 
@@ -44,7 +46,12 @@ def test_samples_have_no_steps_and_there_are_no_chains():
 
 def test_of_points_of_the_plane_so_many_are_drawn_that_their_density_is_seen(monkeypatch):
     description = Plane().describe()
-    method = SimpleNamespace(num_steps=0, state_times=lambda: np.zeros(1, np.int32))
+    method = SimpleNamespace(
+        num_steps=0,
+        state_times=lambda: np.zeros(1, np.int32),
+        check_draw=lambda draw: None,
+        settle_sampler=lambda sampler, shape, strength: (None, ()),
+    )
     parts = KnownParts(
         description=description,
         kind=make_kind(description),
@@ -52,11 +59,13 @@ def test_of_points_of_the_plane_so_many_are_drawn_that_their_density_is_seen(mon
         classes=None,
         categories=2,
         config=RUN.config,
+        mesh=tiny.one_device_mesh(),
     )
 
     class Drawing(Known):
-        def sample(self, key, n, **options):
-            return np.zeros((n, 12), np.int32), np.zeros((0, n, 12), np.int32)
+        def sample(self, key, n, draw=None, **options):
+            x = np.zeros((n, 12), np.int32)
+            return Drawn(x, x[None][:0], np.ones(n, np.int32), 1)
 
     monkeypatch.setattr(samples, "read_example_inputs", lambda workdir, description: {})
     monkeypatch.setattr(samples, "read_samples", lambda run, n: None)

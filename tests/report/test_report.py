@@ -21,6 +21,7 @@ from d3pm_jax.errors import UserError
 from d3pm_jax.kinds import image as images
 from d3pm_jax.measure import sample_quality as protocol
 from d3pm_jax.report import blocks, curves, figures, folder, samples
+from d3pm_jax.runs import Draw
 from d3pm_jax.runs.run import open_run
 from d3pm_jax.storage import run_folder
 from tests import tiny
@@ -182,20 +183,20 @@ def test_the_film_is_the_recorded_chain(whole, page):
     times = [int(t) for t in film["data-times"].split()]
     assert times == list(range(10, -1, -1))
     columns, w, h = map(int, film["data-sheet"].split())
-    x0, states = run.sample(jax.random.key(0), 64, record=times)
+    drawn = run.sample(jax.random.key(0), 64, Draw(record=times))
     at = page.tags.index(("div", film))
     _, box = page.tags[at + 1]
     _, image = page.tags[at + 2]
     assert box["viewbox"] == f"{10 % columns * w} {10 // columns * h} {w} {h}"  # without a script: t = 0
     sheet = pixels(image["href"])
     assert (str(sheet.shape[1]), str(sheet.shape[0])) == (image["width"], image["height"])
-    for i, state in enumerate(states):
+    for i, state in enumerate(drawn.states):
         y = i // columns * h
         x = i % columns * w
         expected = show.grid(show.to_rgb(state[: samples.FILMED], 17), 4)
         np.testing.assert_array_equal(sheet[y : y + h, x : x + w], expected)
-    np.testing.assert_array_equal(pixels(page.having("img", "pixels")[0]["src"]), grid(x0))
-    np.testing.assert_array_equal(states[-1], x0)
+    np.testing.assert_array_equal(pixels(page.having("img", "pixels")[0]["src"]), grid(drawn.x0))
+    np.testing.assert_array_equal(drawn.states[-1], drawn.x0)
     data = np.load(whole / "examples.npy")
     np.testing.assert_array_equal(pixels(page.having("img", "pixels")[1]["src"]), grid(data))
 

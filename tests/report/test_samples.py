@@ -8,8 +8,8 @@ import numpy as np
 import d3pm_jax
 from d3pm_jax import kinds
 from d3pm_jax.data import Description
+from d3pm_jax.measure.samples import Drawn
 from d3pm_jax.parts import diffusion
-from d3pm_jax.parts.method import PlannedSampler
 from d3pm_jax.report import samples
 from d3pm_jax.sampling import Sampler, make_plan, named
 from tests import tiny
@@ -20,15 +20,20 @@ def make_run(tmp_path, sampler, recorded_times):
     """A run with three of ten steps, which is asked for chains at these times."""
     process = diffusion.with_steps(d3pm_jax.uniform(d3pm_jax.cosine(10), 4), [2, 3, 10])
 
-    def sample(key, n, batch_size, record, chains):
-        assert (record, chains) == (recorded_times, 16)
-        return np.zeros((n, 2), np.int32), np.zeros((len(record), 16, 2), np.int32)
+    def sample(key, n, draw, batch_size, chains):
+        assert (draw.record, chains) == (recorded_times, 16)
+        states = np.zeros((len(draw.record), 16, 2), np.int32)
+        return Drawn(np.zeros((n, 2), np.int32), states, np.zeros(n, np.int32), 0)
 
-    def plan_sampler(sampler, shape, strength=None):
-        return PlannedSampler(sampler, make_plan(sampler, process, shape))
+    def settle_sampler(sampler, shape, strength):
+        sampler = sampler or Sampler()
+        return sampler, make_plan(sampler, process, shape)
 
     method = SimpleNamespace(
-        num_steps=process.T, state_times=lambda: np.asarray(process.time), plan_sampler=plan_sampler
+        num_steps=process.T,
+        state_times=lambda: np.asarray(process.time),
+        check_draw=lambda draw: None,
+        settle_sampler=settle_sampler,
     )
     description = Description((2,), 4)
     return Known(
@@ -42,6 +47,7 @@ def make_run(tmp_path, sampler, recorded_times):
             categories=4,
             description=description,
             kind=kinds.make_kind(description),
+            mesh=tiny.one_device_mesh(),
         ),
     )
 

@@ -58,7 +58,7 @@ def measured(fsdp, dtype):
     parts = build.build(config, Description((L,), K, None, "array"))
     state = randomised(parts, dtype)
     sharding = devices.batch_sharding(parts.mesh)
-    drawn = samples.make_sampler(parts, 128)(state.ema, 256, jax.random.key(2)).x0
+    drawn = samples.draw_samples(parts.with_state(state), jax.random.key(2), 256).x0
     results = {"samples": drawn}
     is_cut = [x.sharding.shard_shape(x.shape) != x.shape for x in jax.tree.leaves(state.params)]
     assert any(is_cut) == (fsdp > 1)

@@ -28,14 +28,14 @@ def test_the_belief_of_the_run_is_that_of_its_bound_and_samples(kind, tmp_path):
 
     @jax.jit
     def run_of(params, process, x0, key):
-        denoise = partial(run.parts.predict, params)
+        network = partial(run.parts.predict, params)
         by_belief = {}
         # Bounds and samples of "d3pm" are those of "leave_one_out".
         for belief in ("leave_one_out", "denoiser"):
             key_bound = jax.random.fold_in(key, EVALUATION)
             key_samples = jax.random.fold_in(key, SAMPLING)
-            bound = d3pm.estimate_bound(key_bound, denoise, process, x0, jnp.arange(4), belief=belief).total()
-            samples = d3pm.sample(key_samples, denoise, process, x0.shape, belief=belief).x0
+            bound = d3pm.estimate_bound(key_bound, network, process, x0, jnp.arange(4), belief=belief).total()
+            samples = d3pm.sample(key_samples, d3pm.Denoiser(process, network, belief), x0.shape).x0
             by_belief[belief] = d3pm.bits_per_dim(bound, 64).mean(), samples
         return by_belief
 
@@ -44,6 +44,6 @@ def test_the_belief_of_the_run_is_that_of_its_bound_and_samples(kind, tmp_path):
     bits, samples = by_belief[loss.belief]
     # In batches the noise of an example is that of its number.
     assert run.evaluate_on(x0, batch_size=2)["bits_per_dim"] == pytest.approx(float(bits), rel=1e-5)
-    np.testing.assert_array_equal(run.sample(key, 4, batch_size=4)[0], samples)
+    np.testing.assert_array_equal(run.sample(key, 4, batch_size=4).x0, samples)
     assert abs(by_belief["leave_one_out"][0] - bits) > 1e-3
     assert (by_belief["leave_one_out"][1] != samples).any()

@@ -62,8 +62,9 @@ def classifier():
     return make_run(CLASSIFIER, scale=1.0)
 
 
-def draw(run, asked, **options):
-    return run.draw(KEY, N, LABELS, batch_size=N, guidance=asked, **options)
+def draw(run, asked, n=N, batch_size=N, **request):
+    request = {"label": LABELS, "guidance": asked} | request
+    return run.sample(KEY, n, runs.Draw(**request), batch_size=batch_size)
 
 
 def sample_by_hand(run, classifier, gamma, exact):
@@ -75,13 +76,12 @@ def sample_by_hand(run, classifier, gamma, exact):
         rows = jnp.arange(len(one_hots)) % N
         return log_p[jnp.arange(len(one_hots)), labels[rows]]
 
-    def denoise(x, time):
+    def network(x, time):
         return run.parts.network(run.params, x, time)
 
-    guided = guidance.by_classifier(denoise, log_prob, gamma, exact)
-    key = jax.random.fold_in(KEY, SAMPLING)
-    belief = run.config.loss.belief
-    return sampling.sample_by(key, sampling.Sampler(), guided, run.process, (N, *SHAPE), belief=belief)
+    guided = guidance.by_classifier(network, log_prob, gamma, exact)
+    denoiser = sampling.Denoiser(run.process, guided, run.config.loss.belief)
+    return sampling.sample(jax.random.fold_in(KEY, SAMPLING), denoiser, (N, *SHAPE))
 
 
 @pytest.mark.parametrize("exact", [False, pytest.param(True, marks=pytest.mark.slow)])
@@ -89,7 +89,7 @@ def test_samples_are_those_of_the_network_that_the_classifier_guides(run, classi
     drawn = draw(run, ClassifierGuidance(classifier, 3.0, exact))
     np.testing.assert_array_equal(drawn.x0, sample_by_hand(run, classifier, 3.0, exact).x0)
     assert (drawn.calls.tolist(), drawn.program_calls) == ([T] * N, T)
-    assert np.any(drawn.x0 != run.draw(KEY, N, batch_size=N).x0)
+    assert np.any(drawn.x0 != draw(run, None, label=None).x0)
 
 
 @pytest.mark.slow
@@ -98,17 +98,17 @@ def test_guided_sampling_compiles_once_and_does_not_depend_on_the_batch(run, cla
     programs = len(run.parts._compiled)
     np.testing.assert_array_equal(draw(run, ClassifierGuidance(classifier, 3.0)).x0, drawn.x0)
     assert len(run.parts._compiled) == programs
-    in_twos = run.draw(KEY, N, LABELS, batch_size=2, guidance=ClassifierGuidance(classifier, 3.0))
+    in_twos = draw(run, ClassifierGuidance(classifier, 3.0), batch_size=2)
     np.testing.assert_array_equal(in_twos.x0, drawn.x0)
     assert ClassifierGuidance(classifier, 3.0) != ClassifierGuidance(classifier, 3.0, exact=True)
 
 
 @pytest.mark.slow
 def test_gamma_0_leaves_the_network_as_it_is_and_labels_are_in_turn(run, classifier):
-    unguided = run.draw(KEY, N, batch_size=N)
+    unguided = draw(run, None, label=None)
     np.testing.assert_array_equal(draw(run, ClassifierGuidance(classifier, 0.0)).x0, unguided.x0)
-    in_turn = run.draw(KEY, 12, batch_size=12, guidance=ClassifierGuidance(classifier, 3.0))
-    told = run.draw(KEY, 12, np.arange(10), batch_size=12, guidance=ClassifierGuidance(classifier, 3.0))
+    in_turn = draw(run, ClassifierGuidance(classifier, 3.0), 12, 12, label=None)
+    told = draw(run, ClassifierGuidance(classifier, 3.0), 12, 12, label=np.arange(10))
     np.testing.assert_array_equal(in_turn.x0, told.x0)
 
 
@@ -132,7 +132,7 @@ def test_a_classifier_that_does_not_fit_is_one_line(run, classifier):
     ):
         draw(run, asked, shape=(3, 2, 1))
     with pytest.raises(UserError, match=r"label = 10: it must be in 0\.\.9"):
-        run.draw(KEY, N, 10, batch_size=N, guidance=asked)
+        draw(run, asked, label=10)
     with pytest.raises(UserError, match="a corrector moves by another: take another sampler, or leave the c"):
         draw(run, asked, sampler="gibbs")
     with pytest.raises(UserError, match="which draws no samples but guides those of a diffusion"):

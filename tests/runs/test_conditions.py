@@ -73,10 +73,12 @@ def test_sample_i_has_condition_i_modulo_their_number(trained, tmp_path, capsys)
     run = runs.open(trained, FILE)
     conditions = patterns(3, 2)
     labels = conditions[:, 0, 0]
-    x0, states = run.sample(jax.random.key(0), 7, labels, 4, (5, 0), condition=conditions.tolist())
+    draw = runs.Draw(label=labels, record=(5, 0), condition=conditions.tolist())
+    drawn = run.sample(jax.random.key(0), 7, draw, batch_size=4)
+    x0 = drawn.x0
     np.testing.assert_array_equal(x0, conditions.reshape(-1, 6)[np.arange(7) % 3])
-    np.testing.assert_array_equal(states[1], x0)
-    assert np.any(states[0] != x0)
+    np.testing.assert_array_equal(drawn.states[1], x0)
+    assert np.any(drawn.states[0] != x0)
 
     file = tmp_path / "conditions.npy"
     np.save(file, conditions)

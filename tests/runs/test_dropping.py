@@ -77,7 +77,7 @@ def test_who_passes_inputs_of_the_data_need_not_know_of_null_ones():
     row = table[-1] + network["kernel"][[3, 7]].sum(0) + network["bias"]
     np.testing.assert_allclose(null, np.broadcast_to(row, null.shape), rtol=1e-5)
     with pytest.raises(UserError, match=r"label = 4: it must be in 0\.\.3"):
-        run.sample(jax.random.key(0), 1, label=CATEGORIES, condition=conditions)
+        run.sample(jax.random.key(0), 1, runs.Draw(label=CATEGORIES, condition=conditions))
 
 
 @pytest.mark.parametrize("make_config", [get_config, pytest.param(labelled_digits, marks=pytest.mark.slow)])

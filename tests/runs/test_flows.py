@@ -131,18 +131,27 @@ def test_the_bounds_are_those_of_the_log_weights_of_the_network(run):
 
 def test_samples_are_categories_and_do_not_depend_on_the_batch(run):
     key = jax.random.key(0)
-    x, states = run.sample(key, 9, batch_size=9)
+    drawn = run.sample(key, 9, batch_size=9)
+    x = drawn.x0
     assert x.shape == (9, L)
-    assert states.shape == (0, 9, L)
+    assert drawn.states.shape == (0, 9, L)
     assert x.dtype == np.int32
     assert 0 <= x.min() <= x.max() < K
-    np.testing.assert_array_equal(run.sample(key, 5, batch_size=2)[0], x[:5])
-    assert (run.sample(jax.random.key(1), 9, batch_size=9)[0] != x).any()
+    np.testing.assert_array_equal(run.sample(key, 5, batch_size=2).x0, x[:5])
+    assert (run.sample(jax.random.key(1), 9, batch_size=9).x0 != x).any()
 
     broken = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), run.params)
-    sampler = samples.make_sampler(run.parts, 9)
+    state = dataclasses.replace(run.parts.state, ema=broken)
     with pytest.raises(UserError, match="the flow gave no numbers: its weights are not finite"):
-        sampler(broken, 9, key)
+        samples.draw_samples(run.parts.with_state(state), key, 9, batch_size=9)
+
+
+def test_candidates_of_a_flow_are_its_samples(run):
+    key = jax.random.key(0)
+    best = run.sample(key, 3, runs.Draw(select=runs.BestOf(lambda x: x[:, 0] * 1.0, 3)), batch_size=4)
+    x = run.sample(key, 9, batch_size=9).x0.reshape(3, 3, L)
+    np.testing.assert_array_equal(best.candidates, x)
+    np.testing.assert_array_equal(best.x0[:, 0], x[..., 0].max(axis=1))
 
 
 def test_commands_do_not_ask_what_a_run_trains(run, folder, capsys):
@@ -176,7 +185,7 @@ def test_points_of_the_plane_are_compared_with_their_exact_density(folder, codin
     exact = -np.log(plane.cell_masses("spirals")[cells[:, 0], cells[:, 1]]).mean()
     assert result["nats_above_exact"] == pytest.approx(result["nats"] - exact)
     assert 0 < result["nats_above_exact"] < 20
-    assert run.sample(jax.random.key(0), 3)[0].shape == (3, *x.shape[1:])
+    assert run.sample(jax.random.key(0), 3).x0.shape == (3, *x.shape[1:])
     assert list((run.workdir / "samples").glob("*.png"))
 
 
@@ -184,23 +193,30 @@ def test_a_flow_has_no_steps_states_or_known_elements(run):
     key = jax.random.key(0)
     x = np.load(run.config.data.test)[:2]
     known = (np.zeros(L, np.int32), np.ones(L, bool))
+
+    def draw(**request):
+        return run.sample(key, 2, runs.Draw(**request))
+
     refusals = {
         "process": lambda: run.process,
         "predict": lambda: run.predict(np.zeros((2, L), np.int32), np.ones(2, np.int32)),
         "steps = 5: the run trains a flow": lambda: run.respaced(5),
-        "leave record out": lambda: run.sample(key, 2, record=(0,)),
-        "takes no sampler: leave --sampler or sampler out": lambda: run.sample(key, 2, sampler="ancestral"),
-        "leave --prompt, --infill, --given or known_elements out": lambda: run.sample(
-            key, 2, known_elements=known
+        "leave record out": lambda: draw(record=(0,)),
+        "takes no sampler: leave --sampler or sampler out": lambda: draw(sampler="ancestral"),
+        "leave --prompt, --infill, --given, known or start out": lambda: draw(known=known),
+        "edits nothing: leave --prompt, --infill, --given, known or start": lambda: draw(
+            start=(known[0], 0.5)
         ),
-        rf"shape \[3\]: the flow of this run takes only \[{L}\](\n|$)": lambda: run.sample(
-            key, 2, shape=(3,)
+        r"steers no particles: take runs.BestOf\(score, n\)": lambda: draw(
+            select=runs.Particles(lambda x: x[:, 0] * 1.0, 2)
         ),
+        "cannot be guided: leave --guidance or guidance out": lambda: draw(guidance=2.0),
+        rf"shape \[3\]: the flow of this run takes only \[{L}\](\n|$)": lambda: draw(shape=(3,)),
         rf"shape \[6\]: the flow of this run takes only \[{L}\](\n|$)": lambda: run.evaluate_on(
             x[:, [0] * 6]
         ),
         "a flow takes whole examples: leave weight out": lambda: run.evaluate_on(x, weight=np.ones(x.shape)),
-        "label = 1: the network of this run takes no labels": lambda: run.sample(key, 2, label=1),
+        "label = 1: the network of this run takes no labels": lambda: draw(label=1),
         "but this needs a diffusion": lambda: runs.presample(run.config, run.workdir / "n.array_record"),
     }
     for message, call in refusals.items():
@@ -275,6 +291,6 @@ def test_a_flow_of_images_is_trained_evaluated_and_sampled(tmp_path):
     run = runs.train(images, tmp_path / "run")
     bound = run.evaluate(calls=2)
     assert bound["bits_per_dim"] <= bound["elbo_bits_per_dim"]
-    samples, _ = run.sample(jax.random.key(0), 3)
+    samples = run.sample(jax.random.key(0), 3).x0
     assert samples.shape == (3, 4, 4, 1)
     assert 0 <= samples.min() <= samples.max() < K

@@ -59,8 +59,9 @@ def absorbing(tmp_path_factory):
     return make_run(tmp_path_factory.mktemp("absorbing"), 0.1, masks=True)
 
 
-def draw(run, **options):
-    return run.draw(KEY, N, LABELS[:2], batch_size=N, condition=CONDITIONS, **options)
+def draw(run, batch_size=N, **request):
+    draw = runs.Draw(label=LABELS[:2], condition=CONDITIONS, **request)
+    return run.sample(KEY, N, draw, batch_size=batch_size)
 
 
 def sample_guided(run, gamma, on, late=None):
@@ -72,10 +73,9 @@ def sample_guided(run, gamma, on, late=None):
         label, condition = inputs
         return run.parts.network(run.params, x, time, label=label, condition=condition)
 
-    denoise = guidance.classifier_free(network, inputs, null, gamma, on, late)
-    key = jax.random.fold_in(KEY, SAMPLING)
-    belief = run.config.loss.belief
-    return sampling.sample_by(key, sampling.Sampler(), denoise, run.process, (N, 6), belief=belief)
+    guided = guidance.classifier_free(network, inputs, null, gamma, on, late)
+    denoiser = sampling.Denoiser(run.process, guided, run.config.loss.belief)
+    return sampling.sample(jax.random.fold_in(KEY, SAMPLING), denoiser, (N, 6))
 
 
 def test_samples_of_a_run_are_those_of_its_guided_network(uniform, absorbing):
@@ -85,7 +85,7 @@ def test_samples_of_a_run_are_those_of_its_guided_network(uniform, absorbing):
         (absorbing, ClassifierFreeGuidance(3.0), sample_guided(absorbing, 3.0, "x_0")),
     ):
         programs = len(run.parts._compiled)
-        drawn = run.draw(KEY, N, LABELS[:2], batch_size=2, condition=CONDITIONS, guidance=asked)
+        drawn = draw(run, batch_size=2, guidance=asked)
         np.testing.assert_array_equal(drawn.x0, expected.x0)
         assert (drawn.calls.tolist(), drawn.program_calls) == ([2 * T] * N, 3 * T)
         assert len(run.parts._compiled) == programs + 1  # whatever the number of batches

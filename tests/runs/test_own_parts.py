@@ -75,13 +75,14 @@ def test_it_resumes_to_the_same_bits_and_opens_from_python(trained, tmp_path):
     same(run.parts.state, again.parts.state)
     xt = jnp.full((2, own_parts.LENGTH), 3)
     assert run.predict(xt, jnp.array([1, 24])).shape == (2, own_parts.LENGTH, 4)
-    draw = functools.partial(run.sample, jax.random.key(0), 3, batch_size=2, record=(24, 5))
-    x0, states = draw()
+    draw = functools.partial(run.sample, jax.random.key(0), 3, runs.Draw(record=(24, 5)), batch_size=2)
+    drawn = draw()
+    x0, states = drawn.x0, drawn.states
     assert x0.shape == (3, own_parts.LENGTH)
     assert (states[0] == 3).all()
-    first, of_first = draw(chains=1)
-    np.testing.assert_array_equal(first, x0)
-    np.testing.assert_array_equal(of_first, states[:, :1])
+    of_first = draw(chains=1)
+    np.testing.assert_array_equal(of_first.x0, x0)
+    np.testing.assert_array_equal(of_first.states, states[:, :1])
     bound = run.evaluate(limit=4)
     np.testing.assert_allclose(bound["bits_per_dim"], sum(bound["steps"]) + bound["prior"], rtol=1e-6)
     with pytest.raises(UserError, match=r"model.width was 4, is 5"):
@@ -152,10 +153,10 @@ def test_labels_weights_random_maps_and_objectives_reach_the_step(tmp_path):
     losses = [row["loss"] for row in metrics.read_metrics(tmp_path / "run")]
     table = run.parts.state.params["table"][...]
     assert table.shape == (2, 7)
-    x0, _ = run.sample(jax.random.key(0), 4, label=1)
+    x0 = run.sample(jax.random.key(0), 4, runs.Draw(label=1)).x0
     assert x0.shape == (4, 3)
     with pytest.raises(UserError, match=r"label = 2: it must be in 0\.\.1"):
-        run.sample(jax.random.key(0), 1, label=2)
+        run.sample(jax.random.key(0), 1, runs.Draw(label=2))
     assert run.read_batch("shifted")["weight"].shape == (5, 3)
     assert len(run.read_last("shifted", 2)["x"]) == 2
     with pytest.raises(UserError, match=r"^there is no split 'other': take train, test or shifted$"):

@@ -1,10 +1,12 @@
 """Samples of a run that a score prefers: whose label and condition they have, and what is refused."""
 
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 
 from d3pm_jax.errors import UserError
+from d3pm_jax.runs import BestOf, Draw, Particles
 from d3pm_jax.sampling import named
 from tests.runs.test_guidance import CONDITIONS, KEY, LABELS, make_run
 
@@ -26,61 +28,84 @@ def same_of_all(x):
     return jnp.full(len(x), 0.7)
 
 
+def draw(run, n, batch_size=128, **request):
+    """Samples with the conditions of `tests.runs.test_guidance` and its first two labels."""
+    request = {"label": LABELS[:2], "condition": CONDITIONS} | request
+    return run.sample(KEY, n, Draw(**request), batch_size=batch_size)
+
+
 def draw_all(run, labels=LABELS[:2]):
     """Samples of a run one by one: as many for each of N as there are particles, with its label."""
     numbers = np.repeat(np.arange(N), P)
     conditions = CONDITIONS[numbers % len(CONDITIONS)]
-    return run.draw(KEY, N * P, labels[numbers % len(labels)], N * P, condition=conditions)
+    return draw(run, N * P, N * P, label=labels[numbers % len(labels)], condition=conditions)
 
 
 def test_particles_and_candidates_are_samples_with_the_label_of_theirs(run):
-    options = {"label": LABELS[:2], "batch_size": N * P, "condition": CONDITIONS}
     plain = draw_all(run).x0.reshape(N, P, -1)
-    best = run.best_of(KEY, N, of_first_place, P, **options)
+    best = draw(run, N, N * P, select=BestOf(of_first_place, P))
     np.testing.assert_array_equal(best.candidates, plain)
     scores = 2.0 * plain[..., 0]
     np.testing.assert_array_equal(best.scores, scores)
     np.testing.assert_array_equal(best.x0, plain[np.arange(N), scores.argmax(1)])
     assert best.calls.tolist() == [4 * P] * N
-    with pytest.raises(UserError, match=r"all 2 candidates of sample 0 have score\(x\) = -inf: take more"):
-        run.best_of(KEY, N, lambda x: np.full(len(x), -np.inf), P, **options)
-    with pytest.raises(UserError, match=r"score\(x\) contains nan: it must be finite, or -inf"):
-        run.best_of(KEY, N, lambda x: np.full(len(x), np.nan), P, **options)
-    with pytest.raises(UserError, match=r"score\(x\) has shape \(6, 1\), expected \[6\]"):
-        run.best_of(KEY, N, lambda x: np.zeros((len(x), 1)), P, **options)
+    assert best.program_calls == 4
+    assert best.effective_size is None
+    refused = {
+        r"all 2 candidates of sample 0 have score\(x\) = -inf: take more": lambda x: np.full(len(x), -np.inf),
+        r"score\(x\) contains nan: it must be finite, or -inf": lambda x: np.full(len(x), np.nan),
+        r"score\(x\) has shape \(6, 1\), expected \[6\]": lambda x: np.zeros((len(x), 1)),
+    }
+    for message, score in refused.items():
+        with pytest.raises(UserError, match=message):
+            draw(run, N, N * P, select=BestOf(score, P))
 
-    steered = run.steer(KEY, N, same_of_all, P, **options)
-    np.testing.assert_array_equal(steered.particles, plain)
+    steered = draw(run, N, N * P, select=Particles(same_of_all, P))
+    np.testing.assert_array_equal(steered.candidates, plain)
     assert (steered.effective_size == P).all()
     assert steered.calls.tolist() == [4 * P] * N
     assert steered.program_calls == 4
 
 
 @pytest.mark.slow
-def test_a_steered_sample_of_a_run_does_not_depend_on_the_batch(run):
-    options = {"label": LABELS[:2], "condition": CONDITIONS}
-    together = run.steer(KEY, 5, of_first_place, 4, batch_size=20, **options)
+def test_a_selected_sample_of_a_run_does_not_depend_on_the_batch(run):
+    together = draw(run, 5, 20, select=Particles(of_first_place, 4))
+    best = draw(run, 5, 20, select=BestOf(of_first_place, 4))
     for batch_size in (1, 8):
-        parts = run.steer(KEY, 5, of_first_place, 4, batch_size=batch_size, **options)
-        for field in ("x0", "particles", "scores", "calls"):
+        parts = draw(run, 5, batch_size, select=Particles(of_first_place, 4))
+        for field in ("x0", "candidates", "scores", "calls"):
             np.testing.assert_array_equal(getattr(parts, field), getattr(together, field), err_msg=field)
         np.testing.assert_allclose(parts.effective_size, together.effective_size, rtol=1e-5)
+        parts = draw(run, 5, batch_size, select=BestOf(of_first_place, 4))
+        for field in ("x0", "candidates", "scores", "calls"):
+            np.testing.assert_array_equal(getattr(parts, field), getattr(best, field), err_msg=field)
     programs = len(run.parts._compiled)
-    run.steer(KEY, 5, of_first_place, 4, batch_size=20, **options)
+    draw(run, 5, 20, select=Particles(of_first_place, 4))
     assert len(run.parts._compiled) == programs
-    plain = run.draw(KEY, 20, LABELS[:2], condition=CONDITIONS).x0
+    plain = draw(run, 20).x0
     assert together.scores.mean() > 2 * plain[:, 0].mean() + 0.5  # it steers
 
-    guided = run.steer(KEY, 3, of_first_place, 4, guidance=2.0, **options)
+    guided = draw(run, 3, select=Particles(of_first_place, 4), guidance=2.0)
     assert guided.calls.tolist() == [2 * 4 * 4] * 3
     known = (np.zeros(6, int), np.arange(6) > 3)
-    held = run.steer(KEY, 3, of_first_place, 4, known_elements=known, sampler=named.psi(), **options)
-    assert (held.particles[..., 4:] == 0).all()
+    for select in (Particles(of_first_place, 4), BestOf(of_first_place, 4)):
+        held = draw(run, 3, select=select, known=known, sampler=named.psi())
+        assert (held.candidates[..., 4:] == 0).all()
+
+
+def test_known_elements_of_candidates_are_those_of_their_sample(run):
+    x0 = np.array([[0] * 6, [1] * 6])
+    known = (x0, np.arange(6) > 3)
+    for select in (Particles(same_of_all, P), BestOf(of_first_place, P)):
+        held = draw(run, N, N * P, select=select, known=known).candidates
+        for i in range(N):
+            assert (held[i, :, 4:] == i % 2).all()
 
 
 @pytest.mark.slow
-def test_what_a_run_cannot_be_steered_by_gets_one_line(run):
-    options = {"label": LABELS[:2], "condition": CONDITIONS}
+def test_what_a_run_cannot_be_steered_by_gets_one_line(run, monkeypatch):
+    # As users ask, without the checks of types that tests have.
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     refused = {
         r"all 2 particles of sample 0 have score\(x\) = -inf: take more": lambda x: jnp.full(
             len(x), -jnp.inf
@@ -90,11 +115,25 @@ def test_what_a_run_cannot_be_steered_by_gets_one_line(run):
     }
     for message, score in refused.items():
         with pytest.raises(UserError, match=message) as raised:
-            run.steer(KEY, N, score, P, **options)
+            draw(run, N, select=Particles(score, P))
         assert "\n" not in str(raised.value)
-    for arguments, message in {
-        (0, 2): "n = 0: it must be a whole number in 1",
-        (2, 0): "particles = 0: it must be a whole number in 1",
-    }.items():
-        with pytest.raises(UserError, match=message):
-            run.steer(KEY, arguments[0], same_of_all, arguments[1], **options)
+    calls = {
+        "n = 0: it must be a whole number in 1": lambda: draw(run, 0, select=Particles(same_of_all, 2)),
+        "particles = 0: it must be a whole number in 1": lambda: draw(
+            run, 2, select=Particles(same_of_all, 0)
+        ),
+        "candidates = 0.5: it must be a whole number in 1": lambda: draw(
+            run, 2, select=BestOf(same_of_all, 0.5)
+        ),
+        "select is a function: pass runs.BestOf or runs.Particles": lambda: draw(run, 2, select=same_of_all),
+        "record: samples that a score selects have none; leave it out": lambda: draw(
+            run, 2, select=BestOf(same_of_all, 2), record=(1,)
+        ),
+        "start: samples that a score selects have none; leave it out": lambda: draw(
+            run, 2, select=Particles(same_of_all, 2), start=(np.zeros(6, int), 0.5)
+        ),
+    }
+    for message, call in calls.items():
+        with pytest.raises(UserError, match=message) as raised:
+            call()
+        assert "\n" not in str(raised.value)

@@ -161,7 +161,7 @@ def test_a_transformer_is_trained_on_a_text_and_goes_on_to_the_same_bits(tmp_pat
     for a, b in zip(jax.tree.leaves(whole.params), jax.tree.leaves(again.params), strict=True):
         np.testing.assert_array_equal(a, b)
     assert np.isfinite(whole.evaluate()["bits_per_dim"])
-    x0, _ = whole.sample(jax.random.key(0), 3)
+    x0 = whole.sample(jax.random.key(0), 3).x0
     assert x0.shape == (3, 8)
 
 
