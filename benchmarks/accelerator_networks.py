@@ -197,7 +197,7 @@ def _chain(net: Net, T: int) -> Row:
     record = [T, T - 1, T // 2, T // 2 - 1, 1, 0]
 
     def whole(params: Any, process: Any, key: Any) -> Any:
-        return d3pm.sampling.sample(key, nnx.merge(graphdef, params), process, S, record=record)
+        return d3pm.sample(key, d3pm.Denoiser(process, nnx.merge(graphdef, params)), S, record=record)
 
     def step(params: Any, process: Any, key: Any, xt: jax.Array, t: jax.Array) -> jax.Array:
         noise = d3pm.sampling.per_example(key, jnp.arange(S[0]), S[1:])

@@ -91,7 +91,8 @@ def measure_samples(
             if gamma == 0 and exact:
                 continue
             asked = runs.ClassifierGuidance(classifier, gamma, exact)
-            x = run.draw(jax.random.key(SEED), num, label, num, guidance=asked).x0.reshape(num, -1)
+            draw = runs.Draw(label=label, guidance=asked)
+            x = run.sample(jax.random.key(SEED), num, draw, batch_size=num).x0.reshape(num, -1)
             of_class = np.mean(judge.classes(x) == label)
             distinct = len(np.unique(x, axis=0)) / num
             name = "exact" if exact else "first order"

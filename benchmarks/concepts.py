@@ -120,9 +120,8 @@ def draw_samplers(path: Path) -> None:
     for axis, rows_left in zip(axes[0], left, strict=True):
         axis.set_title(f"{calls - rows_left} calls", fontsize=9)
     for row, (title, (sampler, steps)) in zip(axes, samplers.items(), strict=True):
-        chain = sampling.sample_by(
-            jax.random.key(5), sampler, denoise, steps, shape=(1, 8, 8, 1), record=left, belief="denoiser"
-        )
+        denoiser = sampling.Denoiser(steps, denoise, "denoiser")
+        chain = sampling.sample(jax.random.key(5), denoiser, (1, 8, 8, 1), sampler, record=left)
         states = show.to_rgb(np.asarray(chain.states)[:, 0], LEVELS)  # [9, 8, 8, 3]
         for axis, image in zip(row, states, strict=True):
             axis.imshow(image)

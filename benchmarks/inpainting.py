@@ -92,13 +92,8 @@ def main(folders: list[str]) -> None:
         drawn = {}
         calls = 0.0
         for part in PARTS:
-            result = opened[key].draw(
-                jax.random.key(0),
-                DIGITS,
-                batch_size=DIGITS,
-                known_elements=(x0, known[part]),
-                sampler=way.sampler,
-            )
+            draw = runs.Draw(known=(x0, known[part]), sampler=way.sampler)
+            result = opened[key].sample(jax.random.key(0), DIGITS, draw, batch_size=DIGITS)
             drawn[part] = result.x0
             calls = float(np.mean(result.calls))
         report(f"{way.words}, {way.steps} steps", f"{calls:.0f}", drawn)

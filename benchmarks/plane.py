@@ -161,7 +161,7 @@ def measure(case: Case) -> dict[str, float]:
         figures[name] = float(above.mean())
         figures[f"{name}_error"] = float(above.std(ddof=1) / np.sqrt(len(above)))
     figures["parameters"] = sum(leaf.size for leaf in jax.tree.leaves(run.params))
-    samples, _ = run.sample(jax.random.key(0), SAMPLES, batch_size=1000)
+    samples = run.sample(jax.random.key(0), SAMPLES, batch_size=1000).x0
     np.save(case.workdir / "plane_samples.npy", samples)
     shares = spread_points(samples, config.data.describe().categories)
     figures["variation"] = float(np.abs(shares - plane.cell_masses(case.density)).sum() / 2)

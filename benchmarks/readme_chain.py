@@ -24,9 +24,8 @@ def main() -> None:
     args = parser.parse_args()
     denoise = exported.denoiser("pretrained/bin_mnist.safetensors")
     process = d3pm.uniform(d3pm.cosine(100), K=2)
-    chain = d3pm.sample(
-        jax.random.key(0), denoise, process, (ROWS, 28, 28, 1), belief="leave_one_out", record=list(SHOWN)
-    )
+    denoiser = d3pm.Denoiser(process, denoise, "leave_one_out")
+    chain = d3pm.sample(jax.random.key(0), denoiser, (ROWS, 28, 28, 1), record=list(SHOWN))
     images = show.to_rgb(np.asarray(chain.states), levels=2)  # [times, rows, 28, 28, 3]
     images = images.repeat(SCALE, axis=2).repeat(SCALE, axis=3)
     in_rows = images.swapaxes(0, 1).reshape(-1, *images.shape[2:])

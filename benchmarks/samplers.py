@@ -28,7 +28,7 @@ from PIL import Image
 
 import d3pm_jax as d3pm
 from d3pm_jax.processes.base import Process
-from d3pm_jax.sampling import Chain, Sampler, Shaping, even_grid, sample_by
+from d3pm_jax.sampling import Chain, Denoiser, Sampler, Shaping, even_grid, sample
 from d3pm_jax.sampling.named import SAMPLERS
 from d3pm_jax.show.curves import save_figure
 
@@ -321,12 +321,12 @@ def draw_language_point(
 ) -> tuple[float, language.Figures]:
     """Returns calls and figures of a sampler."""
     respaced = d3pm.respace(process, even_grid(LANGUAGE_STEPS, steps))
-    denoise = language.make_denoise(text, process)
+    denoiser = Denoiser(respaced, language.make_denoise(text, process), "leave_one_out")
     shape = (SAMPLES, language.LENGTH)
 
     @jax.jit
     def draw(key: jax.Array) -> Chain:
-        return sample_by(key, sampler, denoise, respaced, shape, belief="leave_one_out")
+        return sample(key, denoiser, shape, sampler)
 
     chain = draw(jax.random.key(0))
     if int(chain.failed_at):

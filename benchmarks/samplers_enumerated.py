@@ -13,12 +13,20 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from d3pm_jax import beliefs
 from d3pm_jax.processes.base import Process
 from d3pm_jax.processes.mixing import Mixing
-from d3pm_jax.sampling import Row, Sampler, laws, make_plan, places
-from d3pm_jax.sampling.correctors import Corrector, Gibbs, RateCorrector
-from d3pm_jax.sampling.places import Candidates, DrawnProbability, FirstHitting, RandomOrder, Reveal
-from d3pm_jax.sampling.transitions import Bayes, Leap, LeastConfident, Remask, Stratified, Transition, View
+from d3pm_jax.sampling import Answer, LawStep, Row, Sampler, View, laws, make_plan, places
+from d3pm_jax.sampling.correctors import Corrected, Corrector, Gibbs, RateCorrector
+from d3pm_jax.sampling.places import (
+    Candidates,
+    DrawnProbability,
+    FirstHitting,
+    RandomOrder,
+    Reveal,
+    Revealing,
+)
+from d3pm_jax.sampling.transitions import Bayes, Leap, LeastConfident, Remask, Stratified
 
 CATEGORIES = 3
 LENGTH = 4
@@ -35,6 +43,8 @@ class Enumerated(NamedTuple):
 
 # (states [N, L], t, s, memory) -> [N, ..]
 Call = Callable[..., np.ndarray]
+# Of what a step sees of a row, and what the network said.
+OfRow = Callable[[View, Answer], jnp.ndarray]
 
 
 class TooMany(Exception):
@@ -108,12 +118,13 @@ class World:
         evidence = self.of_steps[t[:, None, None], np.arange(CATEGORIES), x[..., None]]
         return np.where((x == self.mask)[..., None], 1.0, evidence)
 
-    def compile(self, function: Callable[[View], jnp.ndarray]) -> Call:
-        """Compiles a function of what a transition sees: (states [N, L], t, s, memory) -> [N, ..]."""
+    def compile(self, function: OfRow) -> Call:
+        """Compiles a function of what a step sees: (states [N, L], t, s, memory) -> [N, ..]."""
 
         @jax.jit
         def run(logits: Array, x: Array, t: Array, s: Array, memory: dict[str, Array]) -> Array:
-            return function(View(self.process, logits, "leave_one_out", x, t, s, _no_noise, memory))
+            answer = Answer(self.process, logits, "leave_one_out", x, t, logits)
+            return function(_make_view(self.process, answer, s, memory), answer)
 
         def call(x: np.ndarray, t: int, s: int, memory: dict[str, np.ndarray] | None = None) -> np.ndarray:
             # It is compiled anew for each number of states: there are few numbers.
@@ -150,26 +161,30 @@ def enumerate_sampler(sampler: Sampler, process: Process, data: np.ndarray) -> E
         TooMany: it remembers too much.
     """
     world = World(process, data)
-    if sampler.reveal is not None:
-        return _enumerate_revealing(world, sampler)
-    if isinstance(sampler.transition, Stratified):
-        law = _enumerate_stratified(world, sampler)
+    step = sampler.step
+    if isinstance(step, Revealing):
+        return _enumerate_revealing(world, sampler, step)
+    corrector = None
+    if isinstance(step, Corrected):
+        corrector = step.corrector
+        step = step.between
+    assert isinstance(step, LawStep)
+    if isinstance(step, Stratified):
+        law = _enumerate_stratified(world)
         return Enumerated(law, process.T)
     plan = make_plan(sampler, process, (LENGTH,))
-    if isinstance(sampler.transition, Remask) and isinstance(sampler.transition.schedule, LeastConfident):
-        return Enumerated(_enumerate_confidence(world, sampler.transition, plan), len(plan))
+    if isinstance(step, Remask) and isinstance(step.schedule, LeastConfident):
+        return Enumerated(_enumerate_confidence(world, step, plan), len(plan))
     law = world.prior()
     calls = 0
-    of_row = world.compile(sampler.transition.law)
-    of_move = (
-        None if sampler.corrector is None else world.compile(_move_law(sampler.corrector, sampler.transition))
-    )
+    of_row = world.compile(step.law)
+    of_move = None if corrector is None else world.compile(_move_law(corrector, step))
     for row in plan:
         law = _push(law, lambda x, row=row: _row_laws(world, sampler, of_row, row, x))
         calls += 1
-        if sampler.corrector is not None and of_move is not None and row.s > 0:
-            for _ in range(sampler.corrector.moves):
-                law = _correct(world, sampler.corrector, of_move, row.s, law)
+        if corrector is not None and of_move is not None and row.s > 0:
+            for _ in range(corrector.moves):
+                law = _correct(world, corrector, of_move, row.s, law)
                 calls += 1
     return Enumerated(world.of_data(law), calls)
 
@@ -178,11 +193,26 @@ def _all_states(K: int) -> np.ndarray:
     return np.array(list(itertools.product(range(K), repeat=LENGTH)))
 
 
-def _no_noise(stream: int) -> jnp.ndarray:
-    return jnp.zeros((1,))
+def _make_view(process: Process, answer: Answer, s: Array, memory: dict[str, Array]) -> View:
+    """Returns what a step sees of a row that may change all places; its law uses no noise."""
+    return View(
+        process=process,
+        x=answer.x,
+        t=answer.t,
+        s=s,
+        row=Row(1, answer.t[0], s[0]),
+        rows=1,
+        memory=memory,
+        noise=lambda stream: jnp.zeros(answer.x.shape),
+        ask_each=lambda x, t, time=None: [answer],
+        see=lambda answer: None,
+        hold=lambda drawn: drawn,
+        may_change=None,
+        unknown=None,
+    )
 
 
-# ---- Transitions that remember nothing ----
+# ---- Steps that remember nothing ----
 
 
 def _row_laws(world: World, sampler: Sampler, of_row: Call, row: Row, x: np.ndarray) -> np.ndarray:
@@ -212,17 +242,17 @@ def _spread(p: np.ndarray, place_laws: np.ndarray) -> np.ndarray:
     return law
 
 
-def _move_law(corrector: Corrector, transition: Transition) -> Callable[[View], jnp.ndarray]:
+def _move_law(corrector: Corrector, step: LawStep) -> OfRow:
     """Returns the function that gives the law of each place in a move."""
 
-    def leap(view: View) -> jnp.ndarray:
+    def leap(view: View, answer: Answer) -> jnp.ndarray:
         assert isinstance(corrector, RateCorrector)
-        assert isinstance(transition, Leap)
-        rates = laws.corrector_log_rates(view.process, view.logits, view.x, view.t, corrector.h)
-        return transition.leap(rates, view.x)
+        assert isinstance(step, Leap)
+        rates = laws.corrector_log_rates(view.process, answer.logits, view.x, view.t, corrector.h)
+        return step.leap(rates, view.x)
 
-    def move(view: View) -> jnp.ndarray:
-        return laws.gibbs_logits(view.process, view.logits, view.x, view.t)
+    def move(view: View, answer: Answer) -> jnp.ndarray:
+        return laws.gibbs_logits(view.process, answer.logits, view.x, view.t)
 
     return leap if isinstance(corrector, RateCorrector) else move
 
@@ -248,10 +278,10 @@ def _correct(world: World, corrector: Corrector, of_move: Call, s: int, law: np.
 # ---- Confidence: a place remembers the probability that it was unmasked with ----
 
 
-def _enumerate_confidence(world: World, transition: Remask, plan: tuple[Row, ...]) -> np.ndarray:
+def _enumerate_confidence(world: World, step: Remask, plan: tuple[Row, ...]) -> np.ndarray:
     mask = world.mask
-    of_row = world.compile(transition.law)
-    of_denoiser = world.compile(lambda view: view.log_denoiser)
+    of_row = world.compile(step.law)
+    of_denoiser = world.compile(lambda view, answer: answer.log_denoiser)
     x = np.full((1, LENGTH), mask)
     confidence = np.zeros((1, LENGTH))
     p = np.ones(1)
@@ -303,15 +333,15 @@ def _merge(x: np.ndarray, memory: np.ndarray, p: np.ndarray) -> tuple[np.ndarray
 # ---- Stratified: given its path a place's clock is uniform on an interval ----
 
 
-def _enumerate_stratified(world: World, sampler: Sampler) -> np.ndarray:
+def _enumerate_stratified(world: World) -> np.ndarray:
     """Returns the law of x_0 where a place moves when its clock passes a whole number."""
     process = world.process
 
-    def leaving_probability(view: View) -> jnp.ndarray:
-        return laws.leaving_probability(Bayes().law(view), view.x)
+    def leaving_probability(view: View, answer: Answer) -> jnp.ndarray:
+        return laws.leaving_probability(Bayes().law(view, answer), view.x)
 
-    def leaving_logits(view: View) -> jnp.ndarray:
-        return laws.leaving_logits(Bayes().law(view), view.x)
+    def leaving_logits(view: View, answer: Answer) -> jnp.ndarray:
+        return laws.leaving_logits(Bayes().law(view, answer), view.x)
 
     of_probability = world.compile(leaving_probability)
     of_logits = world.compile(leaving_logits)
@@ -351,8 +381,7 @@ def _enumerate_stratified(world: World, sampler: Sampler) -> np.ndarray:
 # ---- Revealing ----
 
 
-def _enumerate_revealing(world: World, sampler: Sampler) -> Enumerated:
-    reveal = sampler.reveal
+def _enumerate_revealing(world: World, sampler: Sampler, reveal: Revealing) -> Enumerated:
     if isinstance(reveal, FirstHitting):
         reveal = Reveal(RandomOrder())  # times say nothing to a belief that is the same at each
     assert isinstance(reveal, Reveal)
@@ -374,7 +403,7 @@ def _reveal(world: World, reveal: Reveal, i: int, rows: int, law: np.ndarray) ->
     steps = np.ones(len(x), np.int32)  # the belief of masks is the same at each
     logits = world.logits(x, steps)
     log_p = np.asarray(
-        laws.denoiser_of(
+        beliefs.denoiser_of(
             world.process, jnp.asarray(logits), jnp.asarray(x), jnp.asarray(steps), "leave_one_out"
         )
     )  # [N, L, K]

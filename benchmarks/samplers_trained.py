@@ -27,6 +27,7 @@ from d3pm_jax.evaluation import frechet, texts
 from d3pm_jax.evaluation.neighbours import K as NEIGHBOURS, precision_recall
 from d3pm_jax.kinds.features import choose_features
 from d3pm_jax.kinds.text import CONTEXT
+from d3pm_jax.runs import Draw
 from d3pm_jax.runs.run import Run
 from d3pm_jax.sampling import Sampler, named
 from d3pm_jax.sampling.places import Cosine, RandomOrder, Reveal
@@ -106,7 +107,7 @@ def mask_cases(run: Run, n: int, places: int) -> Iterator[Case]:
     if n <= places:
         yield Case("maskgit", str(n), named.maskgit(rows=n), None)
         # The same numbers of places, but any: what choosing by probability is worth.
-        yield Case("random_cosine", str(n), Sampler(reveal=Reveal(RandomOrder(), Cosine(n))), None)
+        yield Case("random_cosine", str(n), Sampler(Reveal(RandomOrder(), Cosine(n))), None)
     # A network that is told t never saw one block done and the others masked.
     sees_time = getattr(run.config.model, "see_time", True)
     if n >= 2 * BLOCKS and not sees_time:
@@ -130,7 +131,7 @@ def draw_missing(run: Run, cases: list[Case], out: Path) -> None:
 def draw_samples(run: Run, case: Case) -> tuple[np.ndarray, np.ndarray]:
     """Draws NUM samples, and returns them with the calls that each would need alone."""
     respaced = run.respaced(case.steps or run.process.T)
-    drawn = respaced.draw(jax.random.key(SEED), NUM, batch_size=BATCH, sampler=case.sampler)
+    drawn = respaced.sample(jax.random.key(SEED), NUM, Draw(sampler=case.sampler), batch_size=BATCH)
     return drawn.x0, drawn.calls
 
 

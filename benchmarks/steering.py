@@ -81,9 +81,8 @@ def steer_states(
     def score(x: Array) -> Array:
         return scores[number_of(x, K)]
 
-    return sampling.steer(
-        key, score, particles, sampler, denoise, process, (samples, L), belief="leave_one_out"
-    )
+    denoiser = sampling.Denoiser(process, denoise, "leave_one_out")
+    return sampling.steer(key, score, particles, denoiser, (samples, L), sampler)
 
 
 def total_variation(p: np.ndarray, q: np.ndarray) -> float:
@@ -204,12 +203,14 @@ def run_digits(folder: Path, picture: Path | None) -> None:
         print("| way | P | score | ink | called 7 | digits | distinct | effective size / P, least and mean |")
         print("|---" * 8 + "|")
         for P in COUNTS:
-            drawn = run.best_of(key, SAMPLES, score, P, batch_size=256)
+            draw = runs.Draw(select=runs.BestOf(score, P))
+            drawn = run.sample(key, SAMPLES, draw, batch_size=256)
             _print_row("best of", P, judge_samples(judge, drawn.x0, score), "")
             if P in (1, max(COUNTS)):
                 strips.append(drawn.x0[:SHOWN])
             if P > 1:
-                steered = run.steer(key, SAMPLES, score, P, batch_size=256)
+                draw = runs.Draw(select=runs.Particles(score, P))
+                steered = run.sample(key, SAMPLES, draw, batch_size=256)
                 share = steered.effective_size / P
                 size = f"{share.mean(axis=1).min():.2f}, {share.mean():.2f}"
                 _print_row("steered", P, judge_samples(judge, steered.x0, score), size)

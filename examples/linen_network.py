@@ -80,8 +80,11 @@ def main(steps=1000, batch=64, width=64, held_out=500, seed=0):
     nats = jax.jit(d3pm.estimate_bound)(key_bound, predict, process, test, np.arange(len(test))).total()
     mean, error = d3pm.mean_and_se(d3pm.bits_per_dim(nats, LENGTH))
     print(f"test bits/dim: {mean:.3f} +- {error:.3f}, entropy {entropy:.3f}")
-    draw = jax.jit(d3pm.sample, static_argnames="shape")
-    samples = draw(key_sample, predict, process, shape=(8, LENGTH)).x0
+
+    def draw_samples(key, predict, process):
+        return d3pm.sample(key, d3pm.Denoiser(process, predict), (8, LENGTH)).x0
+
+    samples = jax.jit(draw_samples)(key_sample, predict, process)
     print(*("".join(LETTERS[i] for i in line) for line in samples), sep="\n")
 
 

@@ -76,7 +76,11 @@ def main(steps=1000, batch=64, width=256, held_out=296, seed=0):
     nats = jax.jit(d3pm.estimate_bound)(key_bound, predict, process, x0, index).total()
     mean, error = d3pm.mean_and_se(d3pm.bits_per_dim(nats, 64))
     print(f"test bits/dim: {mean:.3f} +- {error:.3f}")
-    draw = jax.jit(lambda *args: d3pm.sample(*args, (8 * mesh.size, 8, 8)).x0, out_shardings=split)
+
+    def draw_samples(key, predict, process):
+        return d3pm.sample(key, d3pm.Denoiser(process, predict), (8 * mesh.size, 8, 8)).x0
+
+    draw = jax.jit(draw_samples, out_shardings=split)
     samples = draw(key_sample, predict, process)
     print(f"mean level of {len(samples)} samples: {samples.mean():.2f}, of digits: {test.mean():.2f}")
 

@@ -73,8 +73,11 @@ def main(steps=1000, batch=64, width=256, held_out=297, seed=0):
     nats = bound(key_bound, predict, process, test, index, belief="leave_one_out").total()
     mean, error = d3pm.mean_and_se(d3pm.bits_per_dim(nats, 64))
     print(f"test bits/dim: {mean:.3f} +- {error:.3f}")
-    draw = jax.jit(d3pm.sample, static_argnames=("shape", "belief"))
-    samples = draw(key_sample, predict, process, shape=(6, 8, 8), belief="leave_one_out").x0
+
+    def draw_samples(key, predict, process):
+        return d3pm.sample(key, d3pm.Denoiser(process, predict, "leave_one_out"), (6, 8, 8)).x0
+
+    samples = jax.jit(draw_samples)(key_sample, predict, process)
     for row in np.hstack(samples):
         print("".join(" .:-=+*#@"[level // 2] * 2 for level in row))
 

@@ -111,11 +111,15 @@ def noise_torch(t):
 
 xT = run.process.draw_prior(noise(jnp.asarray(0)))  # the prior has the uniforms of t = 0
 chain = jax.jit(
-    lambda process, xT: d3pm.ancestral(run.predict, process, xT, noise, belief=meaning["belief"])
+    lambda process, xT: d3pm.sampling.run(
+        d3pm.Denoiser(process, run.predict, meaning["belief"]), xT, lambda t, stream: noise(t)
+    )
 )(run.process, xT)
 with torch.no_grad():
-    chain_torch = torch_ref.ancestral(
-        denoise, process, torch.tensor(np.asarray(xT)).long(), noise_torch, belief=meaning["belief"]
+    chain_torch = torch_ref.sampling.run(
+        torch_ref.Denoiser(process, denoise, meaning["belief"]),
+        torch.tensor(np.asarray(xT)).long(),
+        lambda t, stream: noise_torch(t),
     )
 same = np.mean(np.asarray(chain.x0) == chain_torch.x0.numpy())
 print(f"{same:.1%} of the pixels are the same")

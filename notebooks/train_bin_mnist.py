@@ -147,7 +147,8 @@ plt.show()
 
 # %%
 times = [100, 80, 60, 50, 40, 30, 20, 10, 5, 0]
-samples, states = run.sample(jax.random.key(0), 64, record=times)
+drawn = run.sample(jax.random.key(0), 64, runs.Draw(record=times))
+samples, states = drawn.x0, drawn.states
 assert samples.shape == test.shape
 grid(samples)
 

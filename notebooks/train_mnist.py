@@ -128,16 +128,16 @@ plt.show()
 # %% [markdown]
 # ## The digits that are asked for
 #
-# Sample i is of class i modulo 10, unless `label` asks for one. Each column of the picture below has one
-# class, 0 to 9; in the lower one all are threes.
+# Sample i is of class i modulo 10, unless `Draw(label=...)` asks for one. Each column of the picture below
+# has one class, 0 to 9; in the lower one all are threes.
 
 # %%
 key = jax.random.key(0)
-samples, _ = run.sample(key, 50)
+samples = run.sample(key, 50).x0
 grid(samples, 10)
 
 # %%
-threes, _ = run.sample(key, 50, label=3)
+threes = run.sample(key, 50, runs.Draw(label=3)).x0
 grid(threes[:20], 10)
 
 # %% [markdown]
@@ -145,7 +145,7 @@ grid(threes[:20], 10)
 # the steps that it knows. The same key, columns 0 to 9:
 
 # %%
-few, _ = run.respaced(10).sample(key, 50)
+few = run.respaced(10).sample(key, 50).x0
 grid(few[:20], 10)
 
 # %% [markdown]
