@@ -83,6 +83,16 @@ def denoiser_of(
 
     "d3pm" counts as leave-one-out, and so does "official" but at t = 1, where it takes the logits for
     p(x_0 | x_1) themselves.
+
+    Args:
+        process: the forward process.
+        logits: of x_0.
+        xt: categories.
+        t: steps 0..T.
+        belief: what the logits are.
+
+    Returns:
+        Normalised logs in nats; all -inf where they contradict x_t.
     """
     if belief == "denoiser":
         return numerics.log_normalize(promote(process, logits))
@@ -100,7 +110,11 @@ def leave_one_out_of(
     t: Int[Array, "..."],
     belief: Belief,
 ) -> Float[Array, "*S K"]:
-    """Returns leave-one-out logits of logits with a belief; see `denoiser_of`."""
+    """log p(x_0 | x_t at all other elements), unnormalised, of logits with a belief.
+
+    Args:
+        process, logits, xt, t, belief: as for `denoiser_of`, which says what "d3pm" and "official" count as.
+    """
     if belief == "denoiser":
         return to_leave_one_out(process, logits, xt, t)
     if belief == "official":
@@ -109,13 +123,8 @@ def leave_one_out_of(
     return logits
 
 
-# What logits are once they do not count x_t as evidence.
-WITHOUT_EVIDENCE: dict[Belief, Belief] = {
-    "d3pm": "d3pm",
-    "official": "official",
-    "leave_one_out": "leave_one_out",
-    "denoiser": "leave_one_out",
-}
+# What logits of a belief are after `strip_evidence`; others stay what they are.
+WITHOUT_EVIDENCE: dict[Belief, Belief] = {"denoiser": "leave_one_out"}
 
 
 @declared(xt=CATEGORIES, t=steps(0))
@@ -133,7 +142,10 @@ def strip_evidence(
         logits: of x_0.
         xt: categories.
         t: steps 0..T.
-        belief: what the logits are; they then are `WITHOUT_EVIDENCE` of it.
+        belief: what the logits are; what they then are says `WITHOUT_EVIDENCE`.
+
+    Returns:
+        Unnormalised logs.
     """
     if belief == "denoiser":
         return to_leave_one_out(process, logits, xt, t)

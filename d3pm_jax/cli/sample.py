@@ -142,7 +142,6 @@ class Request(NamedTuple):
     draw: Draw
     settled: Settled
     sampler_name: str | None  # in words; None where steps are taken as the run does by itself
-    made_from: MadeFrom | None
     content: dict[str, Any]  # of the file beside the samples
     suffix: str  # of the names of files
 
@@ -202,9 +201,9 @@ def execute(command: SampleCommand, words: list[str]) -> int:
         example_inputs.get("condition"),
     )
     if made_from is not None:
-        given = made_from.for_samples(len(samples), samples.shape[1:], run.parts.categories)
-        write_npy(run.workdir / f"{MADE_FROM}{request.suffix}.npy", given)
-        chains = chains._replace(given=given)
+        shown_elements = made_from.for_samples(len(samples), samples.shape[1:], run.parts.categories)
+        write_npy(run.workdir / f"{MADE_FROM}{request.suffix}.npy", shown_elements)
+        chains = chains._replace(given=shown_elements)
     files_by_content = kind.save_samples(command.workdir, request.suffix, chains, run.caption, command.gif)
 
     classes = _describe_classes(command, request, run)
@@ -287,7 +286,7 @@ def _read_request(
     if made_from is not None:
         content |= made_from.content
         suffix += made_from.suffix
-    return Request(draw, settled, sampler_name, made_from, content, suffix)
+    return Request(draw, settled, sampler_name, content, suffix)
 
 
 def _describe_classes(command: SampleCommand, request: Request, run: Run) -> str:

@@ -173,8 +173,8 @@ def _check_select(draw: Draw) -> None:
     if not isinstance(draw.select, Select):
         raise UserError(f"select is {describe(draw.select)}: pass runs.BestOf or runs.Particles")
     check_number(f"{draw.select.what}s", draw.select.n, Count)
-    for name, value in (("record", draw.record), ("start", draw.start)):
-        if value:
+    for name, is_asked in (("record", len(draw.record) > 0), ("start", draw.start is not None)):
+        if is_asked:
             raise UserError(f"{name}: samples that a score selects have none; leave it out")
 
 
@@ -202,7 +202,9 @@ def _inputs_of_batch(
     shape = settled.shape[1:]
     index = np.arange(first, first + settled.shape[0])
     of_chains = np.repeat(index, settled.per_sample)
-    condition, known, start = arguments.condition, arguments.known, arguments.start
+    condition = arguments.condition
+    known = arguments.known
+    start = arguments.start
     if condition is not None:
         condition = condition[of_chains % len(condition)]
     if known is not None:

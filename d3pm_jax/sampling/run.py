@@ -1,8 +1,10 @@
-"""Runs samplers: `sample` with a key, `run` with the noise given. A row of the plan is what a step takes.
+"""Runs samplers: `sample` with a key, `run` with the noise given.
 
-chain = sampling.sample(key, denoiser, shape=(16, 64))
-chain = sampling.sample(key, denoiser, (16, 64), sampling.named.maskgit(), known=Known(x0, mask))
-chain = sampling.sample(key, denoiser, (16, 64), start=PartWay(x0, strength=0.5))
+    chain = sampling.sample(key, denoiser, shape=(16, 64))
+    chain = sampling.sample(key, denoiser, (16, 64), sampling.named.maskgit(), known=Known(x0, mask))
+    chain = sampling.sample(key, denoiser, (16, 64), start=PartWay(x0, strength=0.5))
+
+A row of the plan is what a step takes: see `steps`.
 """
 
 import math
@@ -102,22 +104,20 @@ def sample(
     check_examples("known", known, shape)
     check_examples("start", start, shape)
     process = denoiser.process
-    if plan is None:
-        sampler.check(process)
-        rows = make_plan(sampler, process, shape[1:])
-    else:
-        rows = read_plan(plan)
-        check_start(rows, process)
+    if plan is not None:
+        plan = read_plan(plan)
+        check_start(plan, process)
     noise = per_example(key, first + jnp.arange(shape[0], dtype=jnp.int32), shape[1:])
     u = noise(jnp.asarray(PRIOR_STEP, jnp.int32))
     if start is None:
         x = process.draw_prior(u)
     else:
-        rows = rows_of_edit(sampler, rows, start.strength, process.T)
+        whole_plan = make_plan(sampler, process, shape[1:]) if plan is None else plan
+        plan = rows_of_edit(sampler, whole_plan, start.strength, process.T)
         # Rows that go by what is masked begin at T, each of them.
-        level = find_level(start.strength, process.T) if sampler.step.goes_by_masks else rows[0].t
+        level = find_level(start.strength, process.T) if sampler.step.goes_by_masks else plan[0].t
         x = process.draw_q(jnp.asarray(start.x0), jnp.asarray(level, jnp.int32), u)
-    return run(denoiser, x, noise, sampler, known=known, plan=rows, record=record)
+    return run(denoiser, x, noise, sampler, known=known, plan=plan, record=record)
 
 
 def check_examples(name: str, examples: Known | PartWay | None, shape: tuple[int, ...]) -> None:

@@ -26,7 +26,7 @@ from d3pm_jax.processes.base import promote
 from d3pm_jax.processes.tables import expand_trailing
 from d3pm_jax.sampling import laws
 from d3pm_jax.sampling.chain import Chain
-from d3pm_jax.sampling.denoiser import Answer, Denoiser
+from d3pm_jax.sampling.denoiser import Denoiser
 from d3pm_jax.sampling.noise import CLEAN, SELECT, per_example
 from d3pm_jax.sampling.plans import Plan, check_start, read_plan
 from d3pm_jax.sampling.run import (
@@ -327,8 +327,7 @@ class Selecting(AroundStep):
         x = taken.x
         u = view.noise(CLEAN)
         said = taken.seen  # by `see_logits`
-        answer = Answer(process, said, self.prepared.denoiser.belief, view.x, view.t, said)
-        answer = self.prepared.sampler.shape(answer)
+        answer = self.prepared.sampler.shape(self.prepared.denoiser.answer(said, view.x, view.t))
         if self.prepared.sampler.needs_extra_mask:
             drawn = inverse_cdf.categorical(answer.log_denoiser, u)
             clean = jnp.where(x == laws.mask_of(process), drawn, x)

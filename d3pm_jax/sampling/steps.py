@@ -74,9 +74,7 @@ class Taken(NamedTuple):
     x: Int[Array, " B *S"]  # x_s, -1 where there was nothing to draw from
     memory: Memory
     seen: Any = None  # what `View.see` returned
-    calls: Int[Array, " B"] | None = (
-        None  # of the network, that each example needed; None: `count_calls` says
-    )
+    calls: Int[Array, " B"] | None = None  # of the network, for each example; None: see `Step.count_calls`
 
 
 class Step(abc.ABC):
@@ -149,8 +147,8 @@ class LawStep(Step):
         return inverse_cdf.categorical(self.law(view, answer), view.noise(DRAW))
 
     def leap(self, log_rate: Float[Array, " B *S K"], x: Array) -> Float[Array, " B *S K"]:
-        """Returns the law of a leap from x along rates."""
-        raise NotImplementedError
+        """Returns the law of a leap from x along rates, normalised logs; of a step that `leaps`."""
+        raise NotImplementedError(f"{type(self).__name__} has no leap: define it, or set leaps = False")
 
     def remember(self, view: View, answer: Answer, x: Array) -> Memory:
         """Returns what it remembers after a row that drew x."""

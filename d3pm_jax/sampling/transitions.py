@@ -274,6 +274,10 @@ class Leap(LawStep):
 
     leaps = True
 
+    @abc.abstractmethod
+    def leap(self, log_rate: Float[Array, " B *S K"], x: Array) -> Float[Array, " B *S K"]:
+        """Returns the law of a leap from x along rates, normalised logs."""
+
     def check(self, process: Process) -> None:
         is_on_top = isinstance(process, Masked) and isinstance(process.inner, Mixing)
         if not is_on_top:

@@ -12,9 +12,11 @@ import pytest
 
 import d3pm_jax as d3pm
 from d3pm_jax import kinds, runs
+from d3pm_jax.config.process import build_process
 from d3pm_jax.errors import UserError
 from d3pm_jax.loop.metrics import read_metrics
 from d3pm_jax.measure.samples import Drawn, describe_cost, describe_drawing, draw_forward, evenly_spaced
+from d3pm_jax.parts import diffusion
 from d3pm_jax.runs import Draw
 from d3pm_jax.runs.run import open_run
 from d3pm_jax.sampling import Known, named
@@ -37,6 +39,23 @@ def test_forward_chains_have_the_law_of_one_step_after_another():
         share = np.mean((path == states[1:].T).all(1))
         assert abs(share - p) <= 4 * np.sqrt(p * (1 - p) / N), path
     assert not ((states[1] == 2) & (states[3] != 2)).any()  # a mask stays
+
+
+def test_samples_by_the_plain_plan_do_not_build_the_process_again(tmp_path, small_network, monkeypatch):
+    """For many categories and steps that takes longer than a batch."""
+    tiny.write_run(tmp_path / "w", tiny.get_config())
+    run = open_run(tmp_path / "w")
+    built = []
+
+    def build(spec):
+        built.append(spec)
+        return build_process(spec)
+
+    monkeypatch.setattr(diffusion, "build_process", build)
+    run.sample(jax.random.key(0), 2)
+    assert not built
+    run.sample(jax.random.key(0), 2, Draw(sampler="psi"))
+    assert len(built) == 1
 
 
 def test_what_a_run_keeps_compiled_does_not_keep_the_run(tmp_path, small_network):
