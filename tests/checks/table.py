@@ -447,9 +447,9 @@ def public(process: Process) -> Iterator[Call]:
         yield call(f"Process.{name}", getattr(process, name), process)
 
 
-def run_with_known(denoiser: sampling.Denoiser, x: Any, x0: Any, mask: Any) -> sampling.Chain:
+def run_with_known(denoiser: sampling.Denoiser, x: Any, noise: Any, x0: Any, mask: Any) -> sampling.Chain:
     """Runs a chain with known places, whose arrays are spoilt one by one."""
-    return sampling.run(denoiser, x, lambda t, stream: UNIT, known=sampling.Known(x0, mask))
+    return sampling.run(denoiser, x, noise, known=sampling.Known(x0, mask))
 
 
 def sample_part_way(key: Any, denoiser: sampling.Denoiser, x0: Any) -> sampling.Chain:

@@ -100,20 +100,21 @@ def test_the_protocol_says_by_which_sampler_samples_are(run, monkeypatch):
     measure_samples(command, [run], N, named.psi(0.5))
     measure_samples(command, [run], N, named.gibbs(2))
     rows = {figures.protocol["sampler"]: figures for figures in protocol.read_figures([run.workdir])}
-    assert set(rows) == {"ancestral", "transition = Mixture(kappa=0.5)", "corrector = Gibbs(moves=2)"}
+    of_psi = "step = Mixture(kappa=0.5)"
+    of_gibbs = "step = Corrected(corrector=Gibbs(moves=2), between=Bayes())"
+    assert set(rows) == {"ancestral", of_psi, of_gibbs}
     assert "calls_per_sample" not in rows["ancestral"].values["samples"]
-    assert rows["transition = Mixture(kappa=0.5)"].values["samples"]["calls_per_sample"].value == 5
+    assert rows[of_psi].values["samples"]["calls_per_sample"].value == 5
     table = "\n".join(protocol.format_table(list(rows.values())))
     assert table.count(" calls, ") == 2
-    assert "  13 calls, corrector = Gibbs(moves=2)\n" in f"{table}\n"
-    of_gibbs = rows["corrector = Gibbs(moves=2)"]
-    assert of_gibbs.values["samples"]["calls_per_sample"].value == 5 + 4 * 2
+    assert f"  13 calls, {of_gibbs}\n" in f"{table}\n"
+    assert rows[of_gibbs].values["samples"]["calls_per_sample"].value == 5 + 4 * 2
 
     samples = run.sample(jax.random.key(3), N, runs.Draw(sampler=named.gibbs(2)), batch_size=N).x0
     reference = runs.quality.prepare(run, N)
     quality = runs.quality.measure(run, reference, N, seed=3, batch_size=N, sampler=named.gibbs(2))
     np.testing.assert_array_equal(quality.samples, samples)
-    assert quality.figures["samples"]["frechet"] == of_gibbs.values["samples"]["frechet"].value
+    assert quality.figures["samples"]["frechet"] == rows[of_gibbs].values["samples"]["frechet"].value
 
 
 @pytest.mark.slow
