@@ -181,7 +181,7 @@ def _execute(name: str, words: list[str]) -> int:
     asks_for_help = plain_words != words
     if entry.takes_config or entry.takes_sampler:
         from d3pm_jax.cli import samplers
-        from d3pm_jax.sampling.named import describe_samplers
+        from d3pm_jax.config.samplers import describe_samplers
 
         if samplers.asks_for_table(words):
             print(describe_samplers())

@@ -21,9 +21,9 @@ from d3pm_jax.cli import samplers
 from d3pm_jax.config import Config, io as config_io
 from d3pm_jax.config.checks import check_fields, describe_hint, hints_of
 from d3pm_jax.config.data import move_data
+from d3pm_jax.config.samplers import choose_sampler, describe_sampler
 from d3pm_jax.errors import UsageError, UserError, one_line
 from d3pm_jax.sampling import Sampler
-from d3pm_jax.sampling.named import choose_sampler, describe_sampler
 
 # The beginnings of what `describe_hint` says of tuples, of which a command line has none.
 LIST = "a tuple, each "
@@ -49,7 +49,7 @@ def _name_sampler(type_info: Any) -> PrimitiveConstructorSpec[Any] | None:
     return PrimitiveConstructorSpec(
         nargs=1,
         metavar="NAME",
-        instance_from_str=lambda words: choose_sampler(words[0]),
+        instance_from_str=lambda words: choose_sampler(words[0]).sampler,
         is_instance=lambda value: isinstance(value, Sampler),
         str_from_instance=lambda sampler: [describe_sampler(sampler)],
     )

@@ -10,6 +10,7 @@ import numpy as np
 from d3pm_jax.cli import arguments, samplers
 from d3pm_jax.cli.given import MadeFrom, check_options, read_given
 from d3pm_jax.config.checks import Count, Natural, Seed
+from d3pm_jax.config.samplers import Choice, describe_sampler
 from d3pm_jax.data.source import open_npy
 from d3pm_jax.errors import UsageError, UserError, as_user_error
 from d3pm_jax.files import describe_content, write_npy
@@ -34,7 +35,6 @@ from d3pm_jax.parts.guidance import ClassifierFreeGuidance, Guidance
 from d3pm_jax.runs.run import Run, open_run
 from d3pm_jax.sampling import Known, PartWay
 from d3pm_jax.sampling.guidance import Place
-from d3pm_jax.sampling.named import describe_sampler
 from d3pm_jax.sampling.plans import find_level
 from d3pm_jax.storage import run_folder
 from d3pm_jax.storage.names import MADE_FROM
@@ -232,7 +232,7 @@ def _read_elements(command: SampleCommand, run: Run) -> tuple[Known | None, Made
 
 def _read_request(
     command: SampleCommand,
-    choice: samplers.Choice | None,
+    choice: Choice | None,
     run: Run,
     known: Known | None,
     made_from: MadeFrom | None,

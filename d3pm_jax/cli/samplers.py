@@ -2,27 +2,12 @@
 
 import itertools
 from collections.abc import Mapping
-from typing import NamedTuple
 
+from d3pm_jax.config.samplers import Choice, choose_sampler
 from d3pm_jax.errors import UsageError, as_user_error, one_line
-from d3pm_jax.sampling import Sampler
-from d3pm_jax.sampling.named import Number, choose_sampler, parse_fields
 
 OPTION = "--sampler"
 TABLE = "help"  # in place of a name
-
-
-class Choice(NamedTuple):
-    """Holds a sampler, and the words that chose it."""
-
-    sampler: Sampler
-    name: str
-    fields: dict[str, Number]  # that are not at their defaults
-
-    @property
-    def options(self) -> dict[str, str | Number]:
-        """Returns what tells it apart in names of files, see `record.file_suffix`."""
-        return {"sampler": self.name, **self.fields}
 
 
 def asks_for_table(words: list[str]) -> bool:
@@ -94,7 +79,7 @@ def choose(name: str | None, field_words: list[str]) -> Choice | None:
             raise UsageError(f"argument {one_line(flag, 80)}: say of which sampler, as {OPTION} ancestral")
         return None
     with as_user_error():
-        return Choice(choose_sampler(name, fields), name, parse_fields(name, fields))
+        return choose_sampler(name, fields)
 
 
 def _read_fields(field_words: list[str]) -> Mapping[str, str]:

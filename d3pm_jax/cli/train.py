@@ -11,6 +11,7 @@ from typing import Annotated
 from d3pm_jax.cli import arguments, reading
 from d3pm_jax.config import Config, io as config_io
 from d3pm_jax.config.data import describe_data
+from d3pm_jax.config.samplers import describe_sampler
 from d3pm_jax.errors import UserError
 from d3pm_jax.loop import cost, loop, metrics, on_cards, sinks
 from d3pm_jax.machine import cards
@@ -19,7 +20,6 @@ from d3pm_jax.machine.setup import set_up
 from d3pm_jax.parts.begin import weights_of
 from d3pm_jax.runs.run import open_run
 from d3pm_jax.sampling import Sampler
-from d3pm_jax.sampling.named import describe_sampler
 from d3pm_jax.storage import names, run_folder
 
 USAGE = "d3pm train CONFIG --workdir DIR"

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from d3pm_jax.config.checks import check_fields
+from d3pm_jax.config.samplers import describe_sampler
 from d3pm_jax.errors import UserError
 from d3pm_jax.kinds import SHIPPED, Measured, QualityTable, Reference
 from d3pm_jax.kinds.image import QUALITY as OF_IMAGES
@@ -23,7 +24,6 @@ from d3pm_jax.parts.build import Parts, describe_conditions
 from d3pm_jax.parts.draw import Draw
 from d3pm_jax.parts.reading import open_whole
 from d3pm_jax.sampling import Sampler
-from d3pm_jax.sampling.named import describe_sampler
 from d3pm_jax.storage import names
 
 COMPARED = ("N", "split", "reference", "features")  # entries that comparable figures have in common

@@ -17,6 +17,7 @@ from d3pm_jax.checks import values_in_range
 from d3pm_jax.checks.arrays import describe
 from d3pm_jax.checks.hints import check_value
 from d3pm_jax.config.checks import Count, Natural, Size, check_number, describe_hint, matches_hint
+from d3pm_jax.config.samplers import choose_sampler
 from d3pm_jax.errors import UserError, as_user_error, one_line
 from d3pm_jax.files import write_npy
 from d3pm_jax.kinds import Chains
@@ -29,7 +30,6 @@ from d3pm_jax.placing import fetch
 from d3pm_jax.posteriors import q_posterior, q_sample
 from d3pm_jax.processes import Process
 from d3pm_jax.sampling import Known, Sampler, Steered, chain as sampling_chain
-from d3pm_jax.sampling.named import choose_sampler
 from d3pm_jax.sampling.noise import SAMPLING
 from d3pm_jax.sampling.run import PRIOR_STEP
 from d3pm_jax.sampling.steering import choose_best
@@ -339,7 +339,7 @@ def choose_sampler_of(parts: Parts, sampler: Sampler | str | None) -> Sampler | 
         return parts.config.sampler
     if isinstance(sampler, str):
         with as_user_error():
-            return choose_sampler(sampler)
+            return choose_sampler(sampler).sampler
     if not isinstance(sampler, Sampler | None):
         raise UserError(
             f"sampler is {describe(sampler)}: pass a sampling.Sampler, as sampling.named.maskgit(rows=8), or "

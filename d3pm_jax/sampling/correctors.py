@@ -9,23 +9,19 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Int
 
+from d3pm_jax.checks.hints import Count, Positive
 from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.processes.base import Process, check_elementwise
 from d3pm_jax.sampling import laws
 from d3pm_jax.sampling.chain import Row
-from d3pm_jax.sampling.fields import check_fields
+from d3pm_jax.sampling.fields import Slot
 from d3pm_jax.sampling.network import Guided
 from d3pm_jax.sampling.noise import CORRECTOR
 from d3pm_jax.sampling.steps import LawStep, Memory, Step, Taken, View, in_line
 from d3pm_jax.sampling.transitions import Bayes
 
 
-def _check_moves(moves: int) -> None:
-    if moves < 1:
-        raise ValueError(f"moves = {moves}: a corrector makes at least 1")
-
-
-class Corrector(abc.ABC):
+class Corrector(Slot, abc.ABC):
     """Says how x moves at a level, in so many moves of one call of the network each."""
 
     moves: int
@@ -55,13 +51,8 @@ class Gibbs(Corrector):
     "official" at t = 1 alone. There take a network of the leave-one-out belief, or no such corrector.
     """
 
-    moves: int = 1
+    moves: Count = 1
     """how many, one call each"""
-
-    def __post_init__(self) -> None:
-        """Raises ValueError for less than one move."""
-        check_fields(self)
-        _check_moves(self.moves)
 
     def check(self, process: Process, step: LawStep) -> None:
         check_elementwise(process, "a Gibbs move is of")
@@ -87,17 +78,10 @@ class Gibbs(Corrector):
 class RateCorrector(Corrector):
     """Moves all places along forward and reverse rates, which together keep p_t (tauLDR)."""
 
-    moves: int = 1
+    moves: Count = 1
     """how many, one call each"""
-    h: float = 0.1
+    h: Positive = 0.1
     """how long the rates act in each"""
-
-    def __post_init__(self) -> None:
-        """Raises ValueError for less than one move, or a time that is not above 0."""
-        check_fields(self)
-        _check_moves(self.moves)
-        if not 0 < self.h < float("inf"):
-            raise ValueError(f"h = {self.h}: it must be finite, and above 0")
 
     def check(self, process: Process, step: LawStep) -> None:
         laws.require_mixing(process, "a corrector of rates")
@@ -120,10 +104,6 @@ class Corrected(Step):
     corrector: Corrector
     between: LawStep = Bayes()
     """what moves between the levels"""
-
-    def __post_init__(self) -> None:
-        """Raises TypeError for something else."""
-        check_fields(self)
 
     @property
     def takes_long_steps(self) -> bool:  # pyright: ignore

@@ -1,13 +1,7 @@
 """Names the samplers of papers, each a line of slots: `sampling.named.SAMPLERS` lists them all."""
 
-import dataclasses
-import difflib
-import inspect
-import re
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable
 
-from d3pm_jax.errors import one_line
 from d3pm_jax.sampling.correctors import Corrected, Gibbs, RateCorrector
 from d3pm_jax.sampling.places import (
     Cosine,
@@ -21,7 +15,6 @@ from d3pm_jax.sampling.places import (
     Threshold,
 )
 from d3pm_jax.sampling.sampler import Sampler
-from d3pm_jax.sampling.shaping import Shaping
 from d3pm_jax.sampling.transitions import (
     Cap,
     Euler,
@@ -168,148 +161,3 @@ SAMPLERS: dict[str, Callable[..., Sampler]] = {
         repaint,
     )
 }
-
-
-Number = int | float
-
-# What every sampler may have besides its own fields: those of `Shaping` that are numbers.
-SHAPING_FIELDS = {"temperature": float, "top_k": int, "top_p": float, "top_p_below": float}
-# "What it does: which processes (paper)."
-DOCSTRING = re.compile(r"(?P<action>.*): (?P<processes>[^:]*) \((?P<paper>[^()]*)\)\.")
-
-
-def choose_sampler(name: str, fields: Mapping[str, str | Number] | None = None) -> Sampler:
-    """Returns the sampler of a name.
-
-        choose_sampler("maskgit", {"rows": 8, "temperature": 0.9})
-
-    Args:
-        name: one of `SAMPLERS`.
-        fields: numbers, or words for them, in place of the defaults: the sampler's own, or of every sampler
-            `SHAPING_FIELDS`. A name may have hyphens for its underscores.
-
-    Raises:
-        ValueError: there is no sampler of this name, it has no such field, or a value cannot be used.
-    """
-    changed = parse_fields(name, fields or {})
-    shaping: dict[str, Any] = {field: value for field, value in changed.items() if field in SHAPING_FIELDS}
-    slots = {field: value for field, value in changed.items() if field not in SHAPING_FIELDS}
-    sampler = SAMPLERS[name](**slots)
-    return dataclasses.replace(sampler, shaping=Shaping(**shaping))
-
-
-def parse_fields(name: str, fields: Mapping[str, str | Number]) -> dict[str, Number]:
-    """Returns the fields of a named sampler that are not at their defaults, as numbers.
-
-    Args:
-        name: one of `SAMPLERS`.
-        fields: as for `choose_sampler`.
-
-    Raises:
-        ValueError: as `choose_sampler`, but for values that only the slots know to be out of range.
-    """
-    if name not in SAMPLERS:
-        near = difflib.get_close_matches(name.replace("-", "_")[:100], SAMPLERS, cutoff=0.5)
-        question = f"did you mean {' or '.join(near)}? " if near else ""
-        raise ValueError(
-            f"sampler = {one_line(repr(name), 80)}: there is none of this name; {question}"
-            f"`d3pm sample --sampler help` lists all"
-        )
-    defaults = default_fields(name)
-    changed = {}
-    for written_name, value in fields.items():
-        field = written_name.replace("-", "_")
-        if field not in defaults and field not in SHAPING_FIELDS:
-            choices = ", ".join([*defaults, *SHAPING_FIELDS])
-            raise ValueError(
-                f"sampler.{one_line(written_name, 80)}: {name} has no such field; it has {choices}"
-            )
-        number = _parse_number(name, field, value, SHAPING_FIELDS.get(field) or type(defaults[field]))
-        if number != defaults.get(field, getattr(Shaping(), field, None)):
-            changed[field] = number
-    return changed
-
-
-def _parse_number(name: str, field: str, value: str | Number, number_type: type) -> Number:
-    """Returns the number that a value stands for.
-
-    Raises:
-        ValueError: it stands for none, or the field takes none.
-    """
-    if number_type is bool:
-        word = str(value).lower()
-        if word not in ("true", "false"):
-            raise ValueError(f"sampler.{field} = {one_line(repr(value), 80)}: it must be true or false")
-        return word == "true"
-    if number_type not in (int, float):
-        raise ValueError(
-            f"sampler.{field}: it is not a number, so set it in Python, as sampling.named.{name}({field}=..)"
-        )
-    expected = "a whole number" if number_type is int else "a number"
-    try:
-        number = number_type(value)
-    except (TypeError, ValueError, OverflowError):
-        number = None
-    # As a word "2.5" is no int, but as a float it would be cut down to one.
-    is_cut = not isinstance(value, str) and number != value
-    if number is None or is_cut or isinstance(value, bool):
-        raise ValueError(f"sampler.{field} = {one_line(repr(value), 80)}: it must be {expected}")
-    return number
-
-
-def default_fields(name: str) -> dict[str, Any]:
-    """Returns the fields of a named sampler by name, each with its default."""
-    return {field.name: field.default for field in inspect.signature(SAMPLERS[name]).parameters.values()}
-
-
-class Entry(NamedTuple):
-    """Holds what the table says of a sampler."""
-
-    name: str
-    action: str  # what it does
-    processes: str  # that it is for
-    paper: str
-    fields: dict[str, Any]  # its own, each with its default
-
-
-def list_samplers() -> list[Entry]:
-    """Lists all samplers, from their docstrings."""
-    entries = []
-    for name, make in SAMPLERS.items():
-        parts = DOCSTRING.fullmatch(inspect.getdoc(make) or "")
-        if parts is None:
-            raise ValueError(f"the docstring of {name} must be 'What it does: which processes (paper).'")
-        entries.append(Entry(name, parts["action"], parts["processes"], parts["paper"], default_fields(name)))
-    return entries
-
-
-def describe_samplers() -> str:
-    """Returns the table of all samplers: name, what it does, for which processes, paper, and fields."""
-    lines = []
-    for entry in list_samplers():
-        lines.append(f"{entry.name:<22}{entry.action}")
-        lines.append(f"{'':22}for: {entry.processes}; {entry.paper}")
-        if entry.fields:
-            fields = ", ".join(f"{field} = {default}" for field, default in entry.fields.items())
-            lines.append(f"{'':22}fields: {fields}")
-    shaping = ", ".join(f"{field} = {getattr(Shaping(), field)}" for field in SHAPING_FIELDS)
-    lines.append(f"{'of every sampler':<22}fields: {shaping}")
-    return "\n".join(lines)
-
-
-def describe_sampler(sampler: Sampler) -> str:
-    """Names the slots of a sampler that are not at their defaults, with all of their numbers."""
-    slots = []
-    for slot in dataclasses.fields(Sampler):
-        value = getattr(sampler, slot.name)
-        if value != slot.default:
-            slots.append(f"{slot.name} = {_describe_slot(value)}")
-    return ", ".join(slots) or "ancestral"
-
-
-def _describe_slot(value: Any) -> str:
-    if dataclasses.is_dataclass(value):
-        fields = [f"{f.name}={_describe_slot(getattr(value, f.name))}" for f in dataclasses.fields(value)]
-        return f"{type(value).__name__}({', '.join(fields)})"
-    # The text of a function has its address in memory, which is another one each time.
-    return getattr(value, "__qualname__", repr(value))

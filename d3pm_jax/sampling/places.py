@@ -8,7 +8,7 @@ import abc
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,12 +16,13 @@ from jax import lax
 from jax.scipy.special import entr
 from jaxtyping import Array, Bool, Float, Int
 
-from d3pm_jax.checks import declared
+from d3pm_jax.checks import declared, hints
+from d3pm_jax.checks.hints import Allowed, NotNegative, Positive
 from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.processes.base import Process
 from d3pm_jax.sampling import laws
 from d3pm_jax.sampling.chain import Row
-from d3pm_jax.sampling.fields import check_fields
+from d3pm_jax.sampling.fields import Slot
 from d3pm_jax.sampling.network import Guided
 from d3pm_jax.sampling.noise import DRAW, ORDER, PHASE
 from d3pm_jax.sampling.steps import LawStep, Memory, Step, Taken, View, count_places, in_line
@@ -123,6 +124,11 @@ def count_by_entropy(entropy: Float[Array, "B L"], bound: float | Float[Array, "
 
 # ---- Slots ----
 
+# An annotation of floats takes finite ones alone.
+NatsOrInfinity = Annotated[
+    Any, Allowed("a number of at least 0, or infinity", lambda x: type(x) in (int, float) and x >= 0)
+]
+
 
 class Candidates(NamedTuple):
     """Holds what an order and a count may look at in a row: places in one line, and a category for each."""
@@ -136,7 +142,7 @@ class Candidates(NamedTuple):
     rows: int  # how many rows there are
 
 
-class Order(abc.ABC):
+class Order(Slot, abc.ABC):
     """Says which masked places come first."""
 
     measure: str = ""
@@ -147,7 +153,7 @@ class Order(abc.ABC):
         """Returns the score of each place; the largest come first."""
 
 
-class Count(abc.ABC):
+class Count(Slot, abc.ABC):
     """Says how many masked places are revealed."""
 
     @abc.abstractmethod
@@ -174,18 +180,12 @@ class RandomOrder(Order):
 class DrawnProbability(Order):
     """Reveals first where the category that was drawn is likely: log p(drawn) + noise (MaskGIT)."""
 
-    temperature: float = 0.0
+    temperature: NotNegative = 0.0
     """of Gumbel noise, which falls to 0 over the rows: times 1 - i / N in row i of N"""
 
     @property
     def measure(self) -> str:  # pyright: ignore
         return "probability" if self.temperature == 0 else ""
-
-    def __post_init__(self) -> None:
-        """Raises ValueError unless the temperature is finite, and not below 0."""
-        check_fields(self)
-        if not 0 <= self.temperature < float("inf"):
-            raise ValueError(f"temperature = {self.temperature}: it must be finite, and at least 0")
 
     def score(self, candidates: Candidates) -> Array:
         log_p = _log_drawn(candidates)
@@ -237,14 +237,8 @@ class One(Count):
 class Cosine(Count):
     """Leaves floor(n cos(pi i / 2N)) of n masks after row i of N, see `cosine_counts`."""
 
-    rows: int = 12
+    rows: hints.Count = 12
     """N, how many rows there are"""
-
-    def __post_init__(self) -> None:
-        """Raises ValueError for less than one row."""
-        check_fields(self)
-        if self.rows < 1:
-            raise ValueError(f"rows = {self.rows}: there must be at least 1")
 
     def num_rows(self, places: int) -> int:
         return self.rows
@@ -274,14 +268,8 @@ class _CountOfProbabilities(Count):
 class Threshold(_CountOfProbabilities):
     """Reveals where the probability reaches a threshold, and at least one place."""
 
-    threshold: float = 0.9
+    threshold: Positive = 0.9
     """above 1 it is one place a row"""
-
-    def __post_init__(self) -> None:
-        """Raises ValueError unless the threshold is above 0."""
-        check_fields(self)
-        if not self.threshold > 0:
-            raise ValueError(f"threshold = {self.threshold}: it must be above 0")
 
     def count(self, candidates: Candidates, score: Array) -> Array:
         return count_above(self.probabilities(candidates, score), self.threshold)
@@ -291,13 +279,7 @@ class Threshold(_CountOfProbabilities):
 class Factor(_CountOfProbabilities):
     """Reveals the largest n places with (n + 1) (1 - p_n) < factor, and at least one."""
 
-    factor: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Raises ValueError unless the factor is above 0."""
-        check_fields(self)
-        if not self.factor > 0:
-            raise ValueError(f"factor = {self.factor}: it must be above 0")
+    factor: Positive = 1.0
 
     def count(self, candidates: Candidates, score: Array) -> Array:
         return count_by_factor(self.probabilities(candidates, score), self.factor)
@@ -307,14 +289,8 @@ class Factor(_CountOfProbabilities):
 class EntropyBound(Count):
     """Reveals the longest prefix whose entropies, without the largest, sum to at most a bound."""
 
-    bound: float = 0.1
+    bound: NatsOrInfinity = 0.1
     """nats; 0 is one place a row and those of no entropy, infinity is all"""
-
-    def __post_init__(self) -> None:
-        """Raises ValueError unless the bound is at least 0."""
-        check_fields(self)
-        if not self.bound >= 0:
-            raise ValueError(f"bound = {self.bound}: it must be at least 0")
 
     def check(self, order: Order) -> None:
         if order.measure != "entropy":
@@ -422,7 +398,7 @@ class Reveal(Revealing):
 
     def __post_init__(self) -> None:
         """Raises ValueError for a count that needs another order."""
-        check_fields(self)
+        super().__post_init__()
         self.count.check(self.order)
 
     def num_rows(self, places: int) -> int:
@@ -444,10 +420,6 @@ class FirstHitting(Revealing):
     schedule: Schedule | None = None
     """of `schedules.continuous`, for a network that sees them: it is called with times in [0, 1]"""
     starts_from_noise = True
-
-    def __post_init__(self) -> None:
-        """Raises TypeError for a schedule that is none."""
-        check_fields(self)
 
     @property
     def tells_time(self) -> bool:  # pyright: ignore

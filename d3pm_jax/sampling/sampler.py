@@ -5,11 +5,12 @@ import dataclasses
 import jax.numpy as jnp
 
 from d3pm_jax.beliefs import WITHOUT_EVIDENCE, strip_evidence
+from d3pm_jax.checks.hints import Count
 from d3pm_jax.processes.base import Process
 from d3pm_jax.processes.tables import is_category
 from d3pm_jax.sampling import laws
 from d3pm_jax.sampling.denoiser import Answer
-from d3pm_jax.sampling.fields import check_fields
+from d3pm_jax.sampling.fields import Slot
 from d3pm_jax.sampling.network import Guided
 from d3pm_jax.sampling.shaping import Shaping
 from d3pm_jax.sampling.steps import LawStep, Step
@@ -17,27 +18,23 @@ from d3pm_jax.sampling.transitions import Bayes
 
 
 @dataclasses.dataclass(frozen=True)
-class Sampler:
+class Sampler(Slot):
     """Says how a chain is drawn, slot by slot; by default ancestrally."""
 
     step: Step = Bayes()
     """what a row does: moves all places by a law of x_s, or reveals some of those that are masked"""
     shaping: Shaping = Shaping()
     """what is done to the logits before"""
-    block: int | None = None
+    block: Count | None = None
     """the length of blocks of places that are drawn one after the other, in the order of the places"""
-    passes: int = 1
+    passes: Count = 1
     """how often `make_plan` takes each row; between two of them x goes back up to where the row began"""
     noises_known: bool = False
     """whether known places are noised as x is, until they are clean at the end; else they always are"""
 
     def __post_init__(self) -> None:
         """Raises ValueError for slots that do not go together."""
-        check_fields(self)
-        if self.block is not None and self.block < 1:
-            raise ValueError(f"block = {self.block}: a block has at least 1 place")
-        if self.passes < 1:
-            raise ValueError(f"passes = {self.passes}: each row is taken at least once")
+        super().__post_init__()
         repeats = f"passes = {self.passes}" if self.passes > 1 else ""
         noises = "noises_known = True" if self.noises_known else ""
         for slot in filter(None, (repeats, noises)):

@@ -11,8 +11,9 @@ from jaxtyping import Array, Float
 
 from d3pm_jax import numerics
 from d3pm_jax.checks import declared
+from d3pm_jax.checks.hints import Count, Epsilon, Positive
 from d3pm_jax.numerics.logspace import at_least_float32
-from d3pm_jax.sampling.fields import check_fields
+from d3pm_jax.sampling.fields import Slot
 
 
 @declared()
@@ -100,31 +101,19 @@ def _cumulative(logits: Array, inclusive: bool) -> Array:
 
 
 @dataclasses.dataclass(frozen=True)
-class Shaping:
+class Shaping(Slot):
     """Says how leave-one-out logits are shaped, in the order of the fields; by default not at all."""
 
-    temperature: float = 1.0
+    temperature: Positive = 1.0
     """logits are divided by it: below 1 likely categories get likelier"""
     forbid: tuple[int, ...] = ()
     """categories that x_0 cannot be"""
-    top_k: int | None = None
+    top_k: Count | None = None
     """keep so many of the likeliest categories"""
-    top_p: float = 1.0
+    top_p: Epsilon = 1.0
     """keep the likeliest categories up to and with the one that reaches this sum of probabilities"""
-    top_p_below: float = 1.0
+    top_p_below: Epsilon = 1.0
     """keep the likeliest categories whose probabilities sum to no more than this, and at least one"""
-
-    def __post_init__(self) -> None:
-        """Raises ValueError where a number cannot be used."""
-        check_fields(self)
-        if not 0 < self.temperature < float("inf"):
-            raise ValueError(f"temperature = {self.temperature}: it must be finite, and above 0")
-        if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"top_k = {self.top_k}: it must be at least 1")
-        for name in ("top_p", "top_p_below"):
-            p = getattr(self, name)
-            if not 0 < p <= 1:
-                raise ValueError(f"{name} = {p}: it must be in (0, 1]; 1 keeps all categories")
 
     @property
     def cuts_off(self) -> bool:

@@ -23,6 +23,7 @@ from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.processes.base import Process
 from d3pm_jax.sampling.chain import Row, plan_levels
 from d3pm_jax.sampling.denoiser import Answer
+from d3pm_jax.sampling.fields import Slot
 from d3pm_jax.sampling.laws import mask_of
 from d3pm_jax.sampling.network import Guided
 from d3pm_jax.sampling.noise import DRAW
@@ -77,7 +78,7 @@ class Taken(NamedTuple):
     calls: Int[Array, " B"] | None = None  # of the network, for each example; None: see `Step.count_calls`
 
 
-class Step(abc.ABC):
+class Step(Slot, abc.ABC):
     """Takes a row: from x_t, the noise of the row and what a network says when it is asked it makes x_s."""
 
     takes_long_steps: ClassVar[bool] = False

@@ -4,12 +4,14 @@ import abc
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Annotated
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from d3pm_jax import beliefs
+from d3pm_jax.checks.hints import Probability, integers_from
 from d3pm_jax.posteriors import p_logits, p_sample
 from d3pm_jax.processes.base import Process
 from d3pm_jax.processes.masked import Masked
@@ -18,14 +20,9 @@ from d3pm_jax.processes.tables import expand_trailing, gather, is_category
 from d3pm_jax.sampling import laws
 from d3pm_jax.sampling.chain import Row, plan_levels
 from d3pm_jax.sampling.denoiser import Answer
-from d3pm_jax.sampling.fields import check_fields
+from d3pm_jax.sampling.fields import Slot
 from d3pm_jax.sampling.noise import DRAW, PHASE
 from d3pm_jax.sampling.steps import LawStep, Memory, View
-
-
-def _check_share(name: str, x: float) -> None:
-    if not 0 <= x <= 1:
-        raise ValueError(f"{name} = {x}: it must be in [0, 1]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,14 +52,9 @@ class OwnReverse(LawStep):
 class Keep(LawStep):
     """Keeps x_t as often as c of the most that the marginals allow: `laws.keep_logits`."""
 
-    c: float = 1.0
+    c: Probability = 1.0
     """in [0, 1]; 1 draws the least noise"""
     takes_long_steps = True
-
-    def __post_init__(self) -> None:
-        """Raises ValueError unless c is in [0, 1]."""
-        check_fields(self)
-        _check_share("c", self.c)
 
     def check(self, process: Process) -> None:
         laws.require_mixing(process, "keep")
@@ -75,13 +67,8 @@ class Keep(LawStep):
 class Mixture(LawStep):
     """Draws by Bayes' rule with probability kappa, else noises x_0 afresh: `laws.mixture_logits`."""
 
-    kappa: float = 0.95
+    kappa: Probability = 0.95
     """in [0, 1]; 1 is ancestral"""
-
-    def __post_init__(self) -> None:
-        """Raises ValueError unless kappa is in [0, 1]."""
-        check_fields(self)
-        _check_share("kappa", self.kappa)
 
     def law(self, view: View, answer: Answer) -> Array:
         return laws.mixture_logits(
@@ -92,7 +79,7 @@ class Mixture(LawStep):
 # ---- Masking again ----
 
 
-class Sigma(abc.ABC):
+class Sigma(Slot, abc.ABC):
     """Defines the probability sigma with which a place that is not masked is masked again."""
 
     def start(self, view: View) -> Memory:
@@ -117,12 +104,7 @@ class Sigma(abc.ABC):
 class Cap(Sigma):
     """sigma = min(eta, most), most being the largest that the marginals allow."""
 
-    eta: float = 0.04
-
-    def __post_init__(self) -> None:
-        """Raises ValueError unless eta is in [0, 1]."""
-        check_fields(self)
-        _check_share("eta", self.eta)
+    eta: Probability = 0.04
 
     def sigma(self, view: View, most: Array) -> Array:
         return _of_places(jnp.minimum(most, self.eta), view.x)
@@ -132,12 +114,7 @@ class Cap(Sigma):
 class Rescale(Sigma):
     """sigma = eta most, most being the largest that the marginals allow."""
 
-    eta: float = 0.05
-
-    def __post_init__(self) -> None:
-        """Raises ValueError unless eta is in [0, 1]."""
-        check_fields(self)
-        _check_share("eta", self.eta)
+    eta: Probability = 0.05
 
     def sigma(self, view: View, most: Array) -> Array:
         return _of_places(self.eta * most, view.x)
@@ -171,12 +148,7 @@ class LeastConfident(Sigma):
 class WhileHeld(Sigma):
     """sigma = min(held, most) in rows that hold a level, and 0 in the others."""
 
-    held: float = 0.02
-
-    def __post_init__(self) -> None:
-        """Raises ValueError unless it is in [0, 1]."""
-        check_fields(self)
-        _check_share("held", self.held)
+    held: Probability = 0.02
 
     def sigma(self, view: View, most: Array) -> Array:
         return _of_places(jnp.where(view.s == view.t, jnp.minimum(most, self.held), 0.0), view.x)
@@ -204,10 +176,6 @@ class Remask(LawStep):
     takes_long_steps = True
     needs_extra_mask = True
 
-    def __post_init__(self) -> None:
-        """Raises TypeError for another schedule."""
-        check_fields(self)
-
     def check(self, process: Process) -> None:
         laws.require_absorbing(process, "masking again")
 
@@ -231,17 +199,10 @@ class RemaskLoop(Remask):
     """Goes down to a level, holds it while places are masked again, and goes on (ReMDM-loop)."""
 
     schedule: Sigma = WhileHeld()
-    rows: int = 100
+    rows: Annotated[int, integers_from(3)] = 100
     """in all, at least 3: 45% before the level, 50% at it, 5% after it, and at least 1 each"""
-    alpha: float = 0.9
+    alpha: Probability = 0.9
     """the level that is held: the step whose alpha is nearest"""
-
-    def __post_init__(self) -> None:
-        """Raises ValueError for less than 3 rows, or an alpha outside [0, 1]."""
-        super().__post_init__()
-        if self.rows < 3:
-            raise ValueError(f"rows = {self.rows}: a loop goes down, holds and ends, with at least 3")
-        _check_share("alpha", self.alpha)
 
     def plan(self, process: Process, places: int) -> tuple[Row, ...]:
         spec = laws.require_absorbing(process, "masking again").spec

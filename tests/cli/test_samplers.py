@@ -143,7 +143,9 @@ def test_words_that_cannot_be_used_get_one_line(workdir, capsys):
     assert "sampler.rows = '2.5': it must be a whole number" in message(
         *named_sampler, "--sampler.rows", "2.5"
     )
-    assert "top_p = 1.5: it must be in (0, 1]" in message(*named_sampler, "--sampler.top-p", "1.5")
+    assert "top_p = 1.5: it must be a finite number above 0, at most 1" in message(
+        *named_sampler, "--sampler.top-p", "1.5"
+    )
     assert "schedule: it is not a number, so set it in Python" in message(
         "--sampler", "first_hitting", "--sampler.schedule", "linear"
     )

@@ -9,7 +9,7 @@ import pytest
 
 from d3pm_jax import sampling
 from d3pm_jax.cli import reading
-from d3pm_jax.config import Absorbing, Head, Linear, Reciprocal, Uniform, io as config_io
+from d3pm_jax.config import Absorbing, Head, Linear, Reciprocal, Uniform, io as config_io, samplers
 from d3pm_jax.errors import UserError
 from d3pm_jax.loop import loop
 from d3pm_jax.parts import network
@@ -40,7 +40,7 @@ def with_sampler(sampler, config=ABSORBING):
 
 def test_a_sampler_is_saved_by_the_names_of_its_slots_and_read_back_equal():
     assert "sampler" not in json.loads(config_io.dump_config(ABSORBING))  # the default one
-    for sampler in [*BY_NAME, named.choose_sampler("maskgit", {"rows": 3, "top_k": 2})]:
+    for sampler in [*BY_NAME, samplers.choose_sampler("maskgit", {"rows": 3, "top_k": 2}).sampler]:
         config = with_sampler(sampler)
         assert config_io.from_json(json.loads(config_io.dump_config(config))) == config
     count = config_io.to_json(with_sampler(named.maskgit(rows=16)))["sampler"]["step"]["count"]
@@ -57,7 +57,7 @@ def test_a_sampler_is_saved_by_the_names_of_its_slots_and_read_back_equal():
 def test_a_sampler_may_change_when_a_run_goes_on_and_is_named_on_the_command_line():
     words = ["--sampler", "maskgit", "--train.steps=9", "--sampler.rows=16", "--sampler.top-k", "2"]
     config = reading.apply_overrides(ABSORBING, words, "d3pm train")
-    assert config.sampler == named.choose_sampler("maskgit", {"rows": 16, "top_k": 2})
+    assert config.sampler == samplers.choose_sampler("maskgit", {"rows": 16, "top_k": 2}).sampler
     assert config.train.steps == 9
     assert reading.apply_overrides(config, [], "d3pm train") == config
     check_resume(with_sampler(named.psi()), ABSORBING)

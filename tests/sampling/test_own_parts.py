@@ -11,8 +11,9 @@ import pytest
 
 import d3pm_jax as d3pm
 from d3pm_jax import sampling
+from d3pm_jax.config.samplers import describe_sampler
 from d3pm_jax.numerics import inverse_cdf
-from d3pm_jax.sampling import Denoiser, Known, LawStep, Row, Sampler, Step, Taken, make_plan, named, places
+from d3pm_jax.sampling import Denoiser, Known, LawStep, Row, Sampler, Step, Taken, make_plan, places
 from d3pm_jax.sampling.correctors import Corrected, Gibbs
 from d3pm_jax.sampling.network import Guided, call_network
 from d3pm_jax.sampling.noise import DRAW, ORDER
@@ -342,8 +343,8 @@ def test_parts_of_ones_own_say_what_they_cannot_do():
 
 
 def test_parts_of_ones_own_are_described():
-    assert named.describe_sampler(Sampler(Once())) == "step = Once()"
-    order = named.describe_sampler(Sampler(places.Reveal(MiddleOut())))
+    assert describe_sampler(Sampler(Once())) == "step = Once()"
+    order = describe_sampler(Sampler(places.Reveal(MiddleOut())))
     assert order == "step = Reveal(order=MiddleOut(), count=One())"
 
 
