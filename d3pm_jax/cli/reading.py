@@ -286,20 +286,12 @@ def _move_data(base: Config, words: list[str]) -> tuple[Config, list[str]]:
     """
     if "dir" in {field.name for field in dataclasses.fields(base.data)}:
         return base, words
-    remaining: list[str] = []
-    folder = None
-    following = iter(words)
-    for word in following:
-        flag, equals, value = word.partition("=")
-        if flag != DATA_FOLDER:
-            remaining.append(word)
-            continue
-        folder = value if equals else next(following, "")
-        if not folder or folder.startswith("--"):
+    words, options = samplers.take_options(words, lambda flag: flag == DATA_FOLDER)
+    for _, folder in options:
+        if not folder:
             raise UserError(f"{DATA_FOLDER}: expected a folder, got nothing")
-    if folder is not None:
         base = dataclasses.replace(base, data=move_data(base.data, folder))
-    return base, remaining
+    return base, words
 
 
 def _choose_sampler(base: Config, words: list[str]) -> tuple[Config, list[str]]:

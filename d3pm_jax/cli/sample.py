@@ -2,13 +2,13 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import numpy as np
 
 from d3pm_jax.cli import arguments, samplers
-from d3pm_jax.cli.given import MadeFrom, check_options, read_given
+from d3pm_jax.cli.given import read_elements, show_elements
 from d3pm_jax.config.checks import Count, Natural, Seed
 from d3pm_jax.config.samplers import Choice, describe_sampler
 from d3pm_jax.data.source import open_npy
@@ -22,7 +22,6 @@ from d3pm_jax.measure.samples import (
     Drawn,
     chains_to_show,
     choose_sampler_of,
-    describe_cost,
     describe_drawing,
     settle,
     times_to_show,
@@ -33,7 +32,7 @@ from d3pm_jax.parts.by_classifier import ClassifierGuidance
 from d3pm_jax.parts.draw import Draw, Settled
 from d3pm_jax.parts.guidance import ClassifierFreeGuidance, Guidance
 from d3pm_jax.runs.run import Run, open_run
-from d3pm_jax.sampling import Known, PartWay
+from d3pm_jax.sampling import Known, PartWay, Sampler
 from d3pm_jax.sampling.guidance import Place
 from d3pm_jax.sampling.plans import find_level
 from d3pm_jax.storage import run_folder
@@ -46,6 +45,51 @@ CLAMPED = (
     "see docs/how-to/inpaint.md"
 )
 NEARLY_EXACT = "note: nearly exact in one pass: only the time that the network sees is off"
+
+
+class Flag(NamedTuple):
+    """Says what an option is of, what names of files tell of it, and which others it goes with."""
+
+    of: Literal["run", "request", "files"]
+    told: Literal["value", "name", "no"] = "no"  # its value, only that it was given, or nothing
+    needs: str = ""  # another option, without which it means nothing
+    cure: str = ""  # what to do where that is not given
+    excludes: tuple[str, ...] = ()  # options that it cannot be given with
+
+
+TO_GUIDE = "say how far to guide, as --guidance 2"
+EXAMPLES_TOO = "pass the examples too, as --given FILE"
+# Names of files tell of the options in this order.
+FLAGS = {
+    "workdir": Flag("run"),
+    "own_file": Flag("run"),
+    "data_dir": Flag("run"),
+    "coordinator": Flag("run"),
+    "num_processes": Flag("run"),
+    "process_id": Flag("run"),
+    "connect_timeout": Flag("run"),
+    "step": Flag("run", "value"),
+    "steps": Flag("run", "value"),
+    "grid": Flag("run", "value"),
+    "num": Flag("request"),
+    "batch_size": Flag("request"),
+    "seed": Flag("request", "value"),
+    "label": Flag("request", "value"),
+    "length": Flag("request", "value"),
+    "strength": Flag("request", "value", "given", EXAMPLES_TOO),
+    "sampler": Flag("request", "value"),
+    "guidance": Flag("request", "value"),
+    "guidance_on": Flag("request", "no", "guidance", TO_GUIDE, ("classifier",)),
+    "guidance_late": Flag("request", "no", "guidance", TO_GUIDE, ("classifier",)),
+    "classifier": Flag("request", "no", "guidance", TO_GUIDE),
+    "exact": Flag("request", "no", "classifier", "say by which classifier, as --classifier RUN"),
+    "condition": Flag("request", "name"),
+    "prompt": Flag("request", "name"),
+    "infill": Flag("request", "name", excludes=("prompt",)),
+    "given": Flag("request", "name", excludes=("prompt", "infill")),
+    "known": Flag("request", "name", "given", EXAMPLES_TOO),
+    "gif": Flag("files"),
+}
 
 
 @arguments.list_own_options_first
@@ -106,22 +150,23 @@ class SampleCommand(arguments.Computation):
     noises the examples for this share of the steps, and draws the way back"""
 
     def __post_init__(self) -> None:
-        """Raises UsageError for options that do not go together."""
-        if self.prompt is not None and self.infill is not None:
-            raise UsageError("argument --infill: not allowed with argument --prompt")
-        for option, text in (("prompt", self.prompt), ("infill", self.infill)):
-            if text is not None and self.given is not None:
-                raise UsageError(f"argument --given: not allowed with argument --{option}")
-        check_options(self.given, self.known, self.strength)
-        for option, value in (("on", self.guidance_on), ("late", self.guidance_late)):
-            if value is not None and self.guidance is None:
-                raise UsageError(f"argument --guidance-{option}: say how far to guide, as --guidance 2")
-            if value is not None and self.classifier is not None:
-                raise UsageError(f"argument --guidance-{option}: not allowed with argument --classifier")
-        if self.classifier is not None and self.guidance is None:
-            raise UsageError("argument --classifier: say how far to guide, as --guidance 2")
-        if self.exact and self.classifier is None:
-            raise UsageError("argument --exact: say by which classifier, as --classifier RUN")
+        """Raises UsageError for options that do not go together, or a strength that is none."""
+        asked = {name for name in FLAGS if getattr(self, name) not in (None, False)}
+        for name in FLAGS:
+            flag = FLAGS[name]
+            option = f"argument --{name.replace('_', '-')}"
+            if name in asked and flag.needs and flag.needs not in asked:
+                raise UsageError(f"{option}: {flag.cure}")
+            for other in flag.excludes:
+                if {name, other} <= asked:
+                    raise UsageError(f"{option}: not allowed with argument --{other}")
+        if self.given is not None and self.known is None and self.strength is None:
+            raise UsageError(
+                "argument --given: pass --known MASK too (which elements stay), or --strength 0.5 (how far "
+                "to edit)"
+            )
+        if self.strength is not None and not 0 < self.strength <= 1:
+            raise UsageError(f"argument --strength: it must be above 0, and at most 1, got {self.strength}")
 
     def make_guidance(self) -> Guidance | None:
         """Makes what the samples are guided by; None for nothing.
@@ -141,8 +186,9 @@ class Request(NamedTuple):
 
     draw: Draw
     settled: Settled
-    sampler_name: str | None  # in words; None where steps are taken as the run does by itself
-    content: dict[str, Any]  # of the file beside the samples
+    sampler: Sampler | None  # None where steps are taken as the run does by itself
+    sampler_name: str | None  # in words
+    told: dict[str, Any]  # by the file beside the samples
     suffix: str  # of the names of files
 
 
@@ -157,12 +203,12 @@ def execute(command: SampleCommand, words: list[str]) -> int:
     if kind.beside_data:
         examples = run_folder.read_examples(run.workdir, run.parts.description)
         example_inputs = run_folder.read_example_inputs(run.workdir, run.parts.description) or {}
-    known, made_from = _read_elements(command, run)
+    known = _read_known(command, run)
     if command.steps is not None:
         # Steps that there are not are refused before the best ones are looked for.
         run.respaced(command.steps)
         run = run.respaced(step_costs.choose_steps(run.parts, run.workdir, command.steps, command.grid))
-    request = _read_request(command, choice, run, known, made_from)
+    request = _make_request(command, choice, run, known)
     settled = request.settled
     if command.gif and not settled.rows_are_steps:
         raise UserError(
@@ -182,10 +228,8 @@ def execute(command: SampleCommand, words: list[str]) -> int:
             chains=GIF_CHAINS,
         )
     samples = drawn.x0
-    content = request.content | describe_cost(drawn, request.content)
-    path, replaced = write_samples(
-        run.parts, run.workdir, samples, command.grid, command.seed, command.label, content, request.suffix
-    )
+    told = request.told | describe_drawing(request.sampler, settled.guidance, drawn)
+    path, replaced = write_samples(run.parts, run.workdir, samples, told, request.suffix)
 
     if examples is not None:
         examples = examples[: len(samples)]
@@ -200,43 +244,35 @@ def execute(command: SampleCommand, words: list[str]) -> int:
         request.draw.condition,
         example_inputs.get("condition"),
     )
-    if made_from is not None:
-        shown_elements = made_from.for_samples(len(samples), samples.shape[1:], run.parts.categories)
-        write_npy(run.workdir / f"{MADE_FROM}{request.suffix}.npy", shown_elements)
-        chains = chains._replace(given=shown_elements)
+    if command.given is not None and known is not None:
+        shown = show_elements(known, command.strength, len(samples), samples.shape[1:], run.parts.categories)
+        write_npy(run.workdir / f"{MADE_FROM}{request.suffix}.npy", shown)
+        chains = chains._replace(given=shown)
     files_by_content = kind.save_samples(command.workdir, request.suffix, chains, run.caption, command.gif)
 
-    classes = _describe_classes(command, request, run)
+    classes = _describe_classes(command, settled, run)
     print(f"{len(samples)} samples of step {run.step}{classes}, int32 {samples.shape}: {path}{replaced}")
-    for line in _describe_drawing(command, request, run, drawn):
+    for line in _describe_way(command, request, run, drawn):
         print(line)
     for content_name, file in files_by_content.items():
         print(f"{content_name}: {file}")
-    has_known = known is not None if made_from is None else made_from.has_known
-    if has_known and find_mask(run.parts) is None:
+    if known is not None and np.any(known.mask) and find_mask(run.parts) is None:
         print(_describe_fit(run.parts))
     for line in kind.in_words(samples):
         print(line)
     return 0
 
 
-def _read_elements(command: SampleCommand, run: Run) -> tuple[Known | None, MadeFrom | None]:
-    """Reads what samples have from the start: of a text, or of files, which are told beside the samples."""
+def _read_known(command: SampleCommand, run: Run) -> Known | None:
+    """Reads what samples have from the start, of a text or of files; None for nothing."""
     kind = run.parts.kind
     if command.given is None:
-        return kind.parse_given(command.prompt, command.infill, command.length), None
-    size = run.parts.description.shape if command.length is None else (command.length,)
-    made_from = read_given(kind, command.given, command.known, command.strength, size)
-    return made_from.elements, made_from
+        return kind.parse_given(command.prompt, command.infill, command.length)
+    shape = run.parts.description.shape if command.length is None else (command.length,)
+    return read_elements(kind, command.given, command.known, shape)
 
 
-def _read_request(
-    command: SampleCommand,
-    choice: Choice | None,
-    run: Run,
-    known: Known | None,
-    made_from: MadeFrom | None,
-) -> Request:
+def _make_request(command: SampleCommand, choice: Choice | None, run: Run, known: Known | None) -> Request:
     """Returns what a command asks for of a run.
 
     Raises:
@@ -257,44 +293,46 @@ def _read_request(
         shape=None if command.length is None else (command.length,),
     )
     settled, _ = settle(run.parts, draw, command.num, command.batch_size)
-    guidance = settled.guidance
     sampler_name = command.sampler
     if sampler_name is None and sampler is not None:
         sampler_name = describe_sampler(sampler)
 
-    text_options = {"prompt": command.prompt, "infill": command.infill, "length": command.length}
-    content: dict[str, Any] = {name: text for name, text in text_options.items() if text is not None}
-    suffix = record.file_suffix(
-        step=command.step,
-        steps=command.steps,
-        grid=command.grid,
-        seed=command.seed,
-        label=command.label,
-        length=command.length,
-        strength=command.strength,
-        **({} if choice is None else choice.options),
-        **({} if guidance is None else guidance.options()),
-    )
-    content |= describe_drawing(sampler, guidance)
+    told = {name: getattr(command, name) for name, flag in FLAGS.items() if flag.told != "no"}
+    # Files are told by their contents.
     if condition is not None:
-        content["condition"] = describe_content(condition)
-        suffix += "_condition"
-    if command.prompt is not None:
-        suffix += "_prompt"
-    if command.infill is not None:
-        suffix += "_infill"
-    if made_from is not None:
-        content |= made_from.content
-        suffix += made_from.suffix
-    return Request(draw, settled, sampler_name, content, suffix)
+        told["condition"] = describe_content(condition)
+    if command.given is not None and known is not None:
+        told["given"] = describe_content(np.asarray(known.x0))
+    if command.known is not None and known is not None and command.known.endswith(".npy"):
+        told["known"] = describe_content(np.asarray(known.mask))
+    suffix = _name_files(command, choice, settled.guidance)
+    return Request(draw, settled, sampler, sampler_name, told, suffix)
 
 
-def _describe_classes(command: SampleCommand, request: Request, run: Run) -> str:
+def _name_files(command: SampleCommand, choice: Choice | None, guidance: Guidance | None) -> str:
+    """Returns the suffix of the names of files, which tells what was asked for."""
+    options: dict[str, Any] = {}
+    for name, flag in FLAGS.items():
+        value = getattr(command, name)
+        if flag.told == "value":
+            options[name] = value
+        elif flag.told == "name" and value is not None:
+            options[name] = ""
+        if name == "sampler" and choice is not None:
+            options |= choice.options
+        if name == "guidance" and guidance is not None:
+            options |= guidance.options()
+    if command.known is not None and not command.known.endswith(".npy"):
+        # A word, such as left.
+        options["known"] = command.known
+    return record.file_suffix(**options)
+
+
+def _describe_classes(command: SampleCommand, settled: Settled, run: Run) -> str:
     """Says of which classes and conditions samples are."""
-    guidance = request.settled.guidance
     num_classes = run.parts.classes
-    if guidance is not None and guidance.classes is not None:
-        num_classes = guidance.classes
+    if settled.guidance is not None and settled.guidance.classes is not None:
+        num_classes = settled.guidance.classes
     classes = ""
     if command.label is not None:
         classes = f", all of class {command.label}"
@@ -305,7 +343,7 @@ def _describe_classes(command: SampleCommand, request: Request, run: Run) -> str
     return classes
 
 
-def _describe_drawing(command: SampleCommand, request: Request, run: Run, drawn: Drawn) -> list[str]:
+def _describe_way(command: SampleCommand, request: Request, run: Run, drawn: Drawn) -> list[str]:
     """Says from where samples were edited, and by which sampler and guidance they were drawn, in lines."""
     lines = []
     if command.strength is not None:

@@ -566,14 +566,7 @@ def make_labels(classes: int | None, index: np.ndarray, label: int | np.ndarray 
 
 
 def write_samples(
-    parts: Parts,
-    workdir: Path,
-    samples: np.ndarray,
-    grid: str = "even",
-    seed: int = 0,
-    label: int | None = None,
-    more_options: Mapping[str, Any] | None = None,
-    suffix: str = "",
+    parts: Parts, workdir: Path, samples: np.ndarray, told: Mapping[str, Any], suffix: str = ""
 ) -> tuple[Path, str]:
     """Writes samples of a run to its folder, and beside them a file that describes how they were drawn.
 
@@ -581,10 +574,8 @@ def write_samples(
         parts: of the run that they were drawn from.
         workdir: of the run.
         samples: int32 [N, *S].
-        grid: how the steps were chosen, "even" or "dp".
-        seed: of their noise.
-        label: their class, if they are of one.
-        more_options: other options that they were drawn with, such as a prompt or a sampler, by name.
+        told: what they were asked for by, such as "seed", "label" and "prompt", where it was; and what
+            `describe_drawing` returns.
         suffix: of the names of files, of `record.file_suffix`.
 
     Returns:
@@ -592,34 +583,29 @@ def write_samples(
     """
     path = workdir / f"{SAMPLES_FILE}{suffix}.npy"
     write_npy(path, samples)
-    content = {"step": parts.step, "num": len(samples), "steps": parts.method.num_steps, "grid": grid}
-    content |= {"seed": seed, "label": label, **(more_options or {})}
+    content = {name: value for name, value in told.items() if value is not None}
+    content |= {"step": parts.step, "num": len(samples), "steps": parts.method.num_steps}
     return path, write_record(path.with_suffix(".json"), SAMPLES, content)
 
 
-def describe_drawing(sampler: Sampler | None, guidance: Guidance | None = None) -> dict[str, Any]:
-    """Returns what the file beside samples says of how they were drawn; nothing where it was ancestrally."""
+def describe_drawing(sampler: Sampler | None, guidance: Guidance | None, drawn: Drawn) -> dict[str, Any]:
+    """Returns what the file beside samples says of how they were drawn, and of their calls of the network.
+
+    Args:
+        sampler: that was asked for; None where steps are taken as the run does by itself. Then, without
+            guidance, there is nothing to say: each step is a call.
+        guidance: that was asked for.
+        drawn: the samples.
+    """
     content: dict[str, Any] = {}
     if sampler is not None:
         content["sampler"] = _slots_to_json(sampler)
     if guidance is not None:
         content["guidance"] = guidance.describe()
+    if content:
+        # For each sample, and for all, each of a batch.
+        content |= {"calls": float(np.mean(drawn.calls)), "program_calls": drawn.program_calls}
     return content
-
-
-def describe_cost(drawn: Drawn, drawing: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what the file beside samples says of their calls of the network.
-
-    Nothing where they were drawn ancestrally, without guidance: then each step is a call.
-
-    Args:
-        drawn: the samples.
-        drawing: of `describe_drawing`.
-    """
-    if "sampler" not in drawing and "guidance" not in drawing:
-        return {}
-    # For each sample, and for all, each of a batch.
-    return {"calls": float(np.mean(drawn.calls)), "program_calls": drawn.program_calls}
 
 
 def _slots_to_json(slot: Any) -> Any:

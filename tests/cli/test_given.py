@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from d3pm_jax.cli.sample import SampleCommand
+from d3pm_jax.cli.sample import FLAGS, SampleCommand
 from d3pm_jax.config import Absorbing, Adam, Head, Linear, Reciprocal, Transformer, Uniform
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UsageError
@@ -91,6 +91,12 @@ def test_edits_go_a_part_of_the_way_and_come_with_a_film(workdir, capsys):
     assert status("sample", workdir, "--num", 3, *words[:4], *passes) == 0
     assert "by repaint: 6 calls of the network for each sample" in capsys.readouterr().out
     assert (workdir / "samples_strength0.5_samplerrepaint_passes3_given.npy").exists()
+
+
+def test_the_table_of_options_has_them_all():
+    assert FLAGS.keys() == {field.name for field in dataclasses.fields(SampleCommand)}
+    others = {other for flag in FLAGS.values() for other in (flag.needs, *flag.excludes)}
+    assert others - {""} <= FLAGS.keys()
 
 
 def test_what_cannot_be_used_gets_one_line(workdir, capsys):

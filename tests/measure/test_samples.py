@@ -15,7 +15,7 @@ from d3pm_jax import kinds, runs
 from d3pm_jax.config.process import build_process
 from d3pm_jax.errors import UserError
 from d3pm_jax.loop.metrics import read_metrics
-from d3pm_jax.measure.samples import Drawn, describe_cost, describe_drawing, draw_forward, evenly_spaced
+from d3pm_jax.measure.samples import Drawn, describe_drawing, draw_forward, evenly_spaced
 from d3pm_jax.parts import diffusion
 from d3pm_jax.runs import Draw
 from d3pm_jax.runs.run import open_run
@@ -179,11 +179,11 @@ def test_arguments_that_cannot_be_used_are_told_with_a_cure(tmp_path, small_netw
 def test_slots_are_written_as_numbers_and_names():
     x = np.zeros((2, 3), np.int32)
     drawn = Drawn(x, x[None], np.array([3, 4]), 5)
-    content = describe_drawing(named.first_hitting(continuous.cosine))
-    assert describe_cost(drawn, content) == {"calls": 3.5, "program_calls": 5}
-    assert describe_cost(drawn, describe_drawing(None)) == {}
+    content = describe_drawing(named.first_hitting(continuous.cosine), None, drawn)
+    assert (content["calls"], content["program_calls"]) == (3.5, 5)
+    assert describe_drawing(None, None, drawn) == {}
     assert content["sampler"]["step"]["schedule"] == "cosine"
-    slots = describe_drawing(named.entropy_bound(np.inf))["sampler"]
+    slots = describe_drawing(named.entropy_bound(np.inf), None, drawn)["sampler"]
     assert slots["step"]["count"] == {"class": "EntropyBound", "bound": "inf"}
     assert slots["shaping"]["forbid"] == []
 
