@@ -241,5 +241,8 @@ def _check_instance(name: str, x: Any, cls: type) -> Any:
         fields = getattr(cls, "_fields", ())
         if fields:
             cure = f": pass {cls.__name__}({', '.join(fields)})"
-        raise TypeError(f"{name} is {describe(x)}, expected a {type_name}{cure}")
+        if isinstance(x, type) and issubclass(x, cls):
+            raise TypeError(f"{name} is the class {x.__name__}: pass one of it, as {x.__name__}(..)")
+        article = "an" if type_name[0] in "AEIOU" else "a"
+        raise TypeError(f"{name} is {describe(x)}, expected {article} {type_name}{cure}")
     return x

@@ -44,7 +44,10 @@ CLAMPED = (
     "only roughly: --sampler repaint fits them more closely, Absorbing with see_time=False exactly; "
     "see docs/how-to/inpaint.md"
 )
-NEARLY_EXACT = "note: nearly exact in one pass: only the time that the network sees is off"
+NEARLY_EXACT = (
+    "note: the other elements fit the known ones nearly exactly in one pass, by ancestral sampling: only the "
+    "time that the network sees is off"
+)
 
 
 class Flag(NamedTuple):

@@ -173,9 +173,10 @@ def _check_select(draw: Draw) -> None:
     if not isinstance(draw.select, Select):
         raise UserError(f"select is {describe(draw.select)}: pass runs.BestOf or runs.Particles")
     check_number(f"{draw.select.what}s", draw.select.n, Count)
-    for name, is_asked in (("record", len(draw.record) > 0), ("start", draw.start is not None)):
-        if is_asked:
-            raise UserError(f"{name}: samples that a score selects have none; leave it out")
+    if len(draw.record) > 0:
+        raise UserError("record: samples that a score selects have no states on the way; leave it out")
+    if isinstance(draw.select, Particles) and draw.start is not None:
+        raise UserError("start: particles begin from noise; leave it out, or take runs.BestOf(score, n)")
 
 
 def _read_pair(name: str, value: Any, cure: str) -> tuple[Any, Any]:

@@ -16,6 +16,7 @@ _FUNCTIONS = {
     "ClassifierGuidance": ("d3pm_jax.parts.by_classifier", "ClassifierGuidance"),
     "BestOf": ("d3pm_jax.parts.draw", "BestOf"),
     "Draw": ("d3pm_jax.parts.draw", "Draw"),
+    "Drawn": ("d3pm_jax.measure.samples", "Drawn"),
     "Guidance": ("d3pm_jax.parts.guidance", "Guidance"),
     "Particles": ("d3pm_jax.parts.draw", "Particles"),
     "Run": ("d3pm_jax.runs.run", "Run"),

@@ -14,7 +14,7 @@ from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.processes.base import Process, check_elementwise
 from d3pm_jax.sampling import laws
 from d3pm_jax.sampling.chain import Row
-from d3pm_jax.sampling.fields import Slot
+from d3pm_jax.sampling.fields import Slot, check_returned
 from d3pm_jax.sampling.network import Guided
 from d3pm_jax.sampling.noise import CORRECTOR
 from d3pm_jax.sampling.steps import LawStep, Memory, Step, Taken, View, in_line
@@ -140,6 +140,7 @@ class Corrected(Step):
                 return view.noise(CORRECTOR + 2 * i + stream)
 
             moved = self.corrector.move(view._replace(x=x, t=view.s, noise=noise), self.between)
+            check_returned(self.corrector, "move", moved, jnp.integer, x.shape)
             moved = moved if view.may_change is None else jnp.where(view.may_change, moved, x)
             return jnp.where(x < 0, x, moved)
 

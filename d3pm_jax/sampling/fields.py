@@ -1,9 +1,17 @@
-"""Checks what the slots of a sampler are made of, as a user writes them."""
+"""Checks what the slots of a sampler are made of and what they return, as a user writes them."""
 
 import dataclasses
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+
 from d3pm_jax.checks.annotations import read_annotation
+from d3pm_jax.checks.arrays import describe
+
+# Entries of arrays in messages.
+ENTRIES = {jnp.integer: "integers", jnp.floating: "floats", jnp.bool_: "booleans"}
 
 
 class Slot:
@@ -23,3 +31,19 @@ class Slot:
             is_absent = value is None and expected.is_optional
             if expected.convert is not None and not is_absent:
                 object.__setattr__(self, field.name, expected.convert(field.name, value))
+
+
+def check_returned(part: object, method: str, x: Any, dtype: Any, shape: tuple[int, ...]) -> None:
+    """Raises TypeError where a method, which may be the user's own, returned another array than it has to.
+
+    Args:
+        part: whose method it is.
+        method: its name.
+        x: what it returned.
+        dtype: of its entries, such as jnp.integer.
+        shape: that it has to have.
+    """
+    if isinstance(x, jax.Array | np.ndarray) and x.shape == shape and jnp.issubdtype(x.dtype, dtype):
+        return
+    expected = f"{ENTRIES[dtype]} {list(shape)}"
+    raise TypeError(f"{type(part).__name__}.{method} returned {describe(x)}: return {expected}")

@@ -22,10 +22,18 @@ from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.processes.base import Process
 from d3pm_jax.sampling import laws
 from d3pm_jax.sampling.chain import Row
-from d3pm_jax.sampling.fields import Slot
+from d3pm_jax.sampling.fields import Slot, check_returned
 from d3pm_jax.sampling.network import Guided
 from d3pm_jax.sampling.noise import DRAW, ORDER, PHASE
-from d3pm_jax.sampling.steps import LawStep, Memory, Step, Taken, View, count_places, in_line
+from d3pm_jax.sampling.steps import (
+    LawStep,
+    Memory,
+    Step,
+    Taken,
+    View,
+    count_places,
+    in_line,
+)
 from d3pm_jax.schedules.continuous import Schedule
 
 
@@ -158,7 +166,10 @@ class Count(Slot, abc.ABC):
 
     @abc.abstractmethod
     def count(self, candidates: Candidates, score: Float[Array, "B L"]) -> Int[Array, " B"]:
-        """Returns the number of places, those with the largest scores."""
+        """Returns the number of places, those with the largest scores.
+
+        A chain with places that are still masked after its last row has failed.
+        """
 
     def num_rows(self, places: int) -> int:
         """Returns how many rows it takes to reveal so many places: one each, if a row has at least one."""
@@ -319,7 +330,7 @@ class Revealing(Step):
 
     @abc.abstractmethod
     def choose(self, candidates: Candidates) -> Bool[Array, "B L"]:
-        """Tells which places are revealed."""
+        """Tells which places are revealed; after the last row none may be left."""
 
     def check(self, process: Process) -> None:
         laws.require_absorbing(process, "revealing places")
@@ -382,8 +393,13 @@ class Revealing(Step):
         )
         # A place that nothing can be drawn for is revealed at once, as -1, so that the chain says that it
         # failed.
-        is_revealed = self.choose(candidates).reshape(x.shape) | (masked & (drawn < 0))
-        return Taken(jnp.where(is_revealed, drawn, x), memory, view.see(answer))
+        chosen = self.choose(candidates)
+        check_returned(self, "choose", chosen, jnp.bool_, candidates.masked.shape)
+        is_revealed = masked & (chosen.reshape(x.shape) | (drawn < 0))
+        # So is one that is masked after the last row: a rule of the user's own took too few.
+        is_late = masked & (candidates.i == candidates.rows)
+        x = jnp.where(is_revealed, drawn, jnp.where(is_late, -1, x))
+        return Taken(x, memory, view.see(answer))
 
     def count_calls(self, plan: Sequence[Row]) -> None:
         return None
@@ -405,8 +421,12 @@ class Reveal(Revealing):
         return self.count.num_rows(places)
 
     def choose(self, candidates: Candidates) -> Array:
+        shape = candidates.masked.shape
         score = self.order.score(candidates)
-        return take_first(score, candidates.masked, self.count.count(candidates, score))
+        check_returned(self.order, "score", score, jnp.floating, shape)
+        count = self.count.count(candidates, score)
+        check_returned(self.count, "count", count, jnp.integer, shape[:1])
+        return take_first(score, candidates.masked, count)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ A row of the plan is what a step takes: see `steps`.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -73,7 +73,8 @@ def sample(
     Under `jit`, pass the parameters and the process as arguments rather than closing over them.
 
     Samples hold whatever category the network predicts. A mask that the data never has is one of them, unless
-    `heads.forbid` takes it out of the logits:
+    `heads.forbid` takes it out of the logits, or the sampler, if it reveals places, masks them again or draws
+    blocks:
 
         def network(xt, time):
             return heads.forbid(my_network(xt, time), mask_id=K - 1)
@@ -150,7 +151,8 @@ def run(
         known: places that stay as they are; none by default. Of a sampler with `noises_known` they are noised
             with the noise of each row, those of x_T with that of row 0.
         plan: the rows to take, of `make_plan` by default.
-        record: the numbers of rows left whose x to return; of a sampler that takes all steps these are t.
+        record: the numbers of rows left whose x to return, the number of all rows for where it starts and 0
+            for its end; of a sampler that takes all steps these are t.
         watch: what to keep of what each row saw, for pictures and for study: all of it takes N times the
             memory of the logits for N rows.
 
@@ -295,10 +297,13 @@ def run_rows(prepared: Prepared, step: Step, record: Sequence[int] = ()) -> Chai
 # ---- Steps around a step ----
 
 
-class AroundStep(Step):
+AnyStep = TypeVar("AnyStep", bound=Step)
+
+
+class AroundStep(Step, Generic[AnyStep]):
     """Takes a row by another step, and changes something about it."""
 
-    def __init__(self, step: Step) -> None:
+    def __init__(self, step: AnyStep) -> None:
         """Keeps the step."""
         self.step = step
 
@@ -312,24 +317,23 @@ class AroundStep(Step):
         return self.step.count_calls(plan)
 
 
-class GuidedStep(AroundStep):
+class GuidedStep(AroundStep[LawStep]):
     """Draws from the law that guidance makes of those of a step, one for each answer."""
 
     def __init__(self, step: LawStep, guided: Guided) -> None:
         """Keeps the step, and what guides it."""
         super().__init__(step)
-        self.guided_step = step
         self.guided = guided
 
     def draw(self, view: View) -> Taken:
         answers = view.ask_each(view.x, view.t)
-        log_laws = [self.guided_step.law(view, answer) for answer in answers]
+        log_laws = [self.step.checked_law(view, answer) for answer in answers]
         law = self.guided.guide(log_laws, view.process, view.x, view.t, view.s)
         x = inverse_cdf.categorical(law, view.noise(DRAW))
-        return Taken(x, self.guided_step.remember(view, answers[0], x), view.see(answers[0]))
+        return Taken(x, self.step.remember(view, answers[0], x), view.see(answers[0]))
 
 
-class Rising(AroundStep):
+class Rising(AroundStep[Step]):
     """Noises x from t up to s in rows that go back up, and takes the others by a step."""
 
     def __init__(self, step: Step, largest_rise: int) -> None:
@@ -355,7 +359,7 @@ class Rising(AroundStep):
         return Taken(jnp.where(x < 0, x, drawn), view.memory, view.see(None), calls)
 
 
-class Watched(AroundStep):
+class Watched(AroundStep[Step]):
     """Hands out what a user keeps of what a row saw."""
 
     def __init__(self, step: Step, watch: Callable[[Seen], Any]) -> None:

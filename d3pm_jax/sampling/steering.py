@@ -40,7 +40,7 @@ from d3pm_jax.sampling.run import (
     see_logits,
 )
 from d3pm_jax.sampling.sampler import Sampler
-from d3pm_jax.sampling.steps import Known, Memory, Taken, View
+from d3pm_jax.sampling.steps import Known, Memory, Step, Taken, View
 
 # Beside what `sampling` has by its name.
 __all__ = ["choose_best", "effective_size", "resample"]
@@ -273,7 +273,7 @@ def steer(
     )
 
 
-class Selecting(AroundStep):
+class Selecting(AroundStep[Step]):
     """Takes a row by a step, and then selects particles by how much their scores have risen."""
 
     def __init__(self, prepared: Prepared, score: Callable[[Array], Array], particles: int) -> None:

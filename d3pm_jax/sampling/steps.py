@@ -19,11 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from d3pm_jax.checks.arrays import describe
 from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.processes.base import Process
 from d3pm_jax.sampling.chain import Row, plan_levels
 from d3pm_jax.sampling.denoiser import Answer
-from d3pm_jax.sampling.fields import Slot
+from d3pm_jax.sampling.fields import Slot, check_returned
 from d3pm_jax.sampling.laws import mask_of
 from d3pm_jax.sampling.network import Guided
 from d3pm_jax.sampling.noise import DRAW
@@ -124,6 +125,11 @@ class Step(Slot, abc.ABC):
     def take(self, view: View) -> Taken:
         """Takes a row, and leaves the places as they are that must not change."""
         taken = self.draw(view)
+        if not isinstance(taken, Taken):
+            raise TypeError(
+                f"{type(self).__name__}.draw returned {describe(taken)}: return Taken(x, view.memory)"
+            )
+        check_returned(self, "draw", taken.x, jnp.integer, view.x.shape)
         return taken._replace(x=view.hold(taken.x))
 
     def count_calls(self, plan: Sequence[Row]) -> int | None:
@@ -143,9 +149,19 @@ class LawStep(Step):
     def law(self, view: View, answer: Answer) -> Float[Array, " B *S K"]:
         """Returns log p(x_s | x_t) of each category, normalised; all -inf where there is none."""
 
+    def checked_law(self, view: View, answer: Answer) -> Float[Array, " B *S K"]:
+        """Returns the law, which may be that of a step of the user's own.
+
+        Raises:
+            TypeError: it is no such array.
+        """
+        law = self.law(view, answer)
+        check_returned(self, "law", law, jnp.floating, (*view.x.shape, view.process.K))
+        return law
+
     def choose(self, view: View, answer: Answer) -> Int[Array, " B *S"]:
         """Draws x_s from the law, -1 where there is none."""
-        return inverse_cdf.categorical(self.law(view, answer), view.noise(DRAW))
+        return inverse_cdf.categorical(self.checked_law(view, answer), view.noise(DRAW))
 
     def leap(self, log_rate: Float[Array, " B *S K"], x: Array) -> Float[Array, " B *S K"]:
         """Returns the law of a leap from x along rates, normalised logs; of a step that `leaps`."""

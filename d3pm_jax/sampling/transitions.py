@@ -20,7 +20,7 @@ from d3pm_jax.processes.tables import expand_trailing, gather, is_category
 from d3pm_jax.sampling import laws
 from d3pm_jax.sampling.chain import Row, plan_levels
 from d3pm_jax.sampling.denoiser import Answer
-from d3pm_jax.sampling.fields import Slot
+from d3pm_jax.sampling.fields import Slot, check_returned
 from d3pm_jax.sampling.noise import DRAW, PHASE
 from d3pm_jax.sampling.steps import LawStep, Memory, View
 
@@ -184,7 +184,9 @@ class Remask(LawStep):
 
     def sigma(self, view: View) -> Array:
         """Returns the probability of masking each place again."""
-        return self.schedule.sigma(view, laws.most_remasked(view.process, view.t, view.s))
+        sigma = self.schedule.sigma(view, laws.most_remasked(view.process, view.t, view.s))
+        check_returned(self.schedule, "sigma", sigma, jnp.floating, view.x.shape)
+        return sigma
 
     def law(self, view: View, answer: Answer) -> Array:
         sigma = self.sigma(view)

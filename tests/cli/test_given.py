@@ -63,7 +63,7 @@ def test_masks_are_said_to_be_nearly_exact(model, tmp_path, small_network, capsy
     np.save(tmp_path / "x.npy", X0)
     assert status("sample", tmp_path / "w", "--num", 1, "--given", tmp_path / "x.npy", "--known", "left") == 0
     printed = capsys.readouterr().out
-    assert "note: nearly exact in one pass: only the time that the network sees is off" in printed
+    assert "fit the known ones nearly exactly in one pass, by ancestral sampling: only the time" in printed
     assert "repaint" not in printed
     assert ("see_time" in printed) == hasattr(model, "see_time")
 

@@ -102,6 +102,16 @@ def test_known_elements_of_candidates_are_those_of_their_sample(run):
             assert (held[i, :, 4:] == i % 2).all()
 
 
+def test_the_best_of_edits_is_one_of_them(run):
+    x0 = np.array([[0] * 6, [1] * 6, [2] * 6])
+    numbers = np.repeat(np.arange(N), P)
+    request = {"label": LABELS[:2][numbers % 2], "condition": CONDITIONS[numbers % len(CONDITIONS)]}
+    edits = draw(run, N * P, N * P, start=(x0[numbers], 0.5), **request).x0.reshape(N, P, -1)
+    best = draw(run, N, N * P, start=(x0, 0.5), select=BestOf(of_first_place, P))
+    np.testing.assert_array_equal(best.candidates, edits)
+    np.testing.assert_array_equal(best.x0, edits[np.arange(N), edits[..., 0].argmax(1)])
+
+
 @pytest.mark.slow
 def test_what_a_run_cannot_be_steered_by_gets_one_line(run, monkeypatch):
     # As users ask, without the checks of types that tests have.
@@ -126,10 +136,10 @@ def test_what_a_run_cannot_be_steered_by_gets_one_line(run, monkeypatch):
             run, 2, select=BestOf(same_of_all, 0.5)
         ),
         "select is a function: pass runs.BestOf or runs.Particles": lambda: draw(run, 2, select=same_of_all),
-        "record: samples that a score selects have none; leave it out": lambda: draw(
+        "record: samples that a score selects have no states on the way; leave it out": lambda: draw(
             run, 2, select=BestOf(same_of_all, 2), record=(1,)
         ),
-        "start: samples that a score selects have none; leave it out": lambda: draw(
+        "start: particles begin from noise; leave it out, or take": lambda: draw(
             run, 2, select=Particles(same_of_all, 2), start=(np.zeros(6, int), 0.5)
         ),
     }

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +14,19 @@ import d3pm_jax as d3pm
 from d3pm_jax import sampling
 from d3pm_jax.config.samplers import describe_sampler
 from d3pm_jax.numerics import inverse_cdf
-from d3pm_jax.sampling import Denoiser, Known, LawStep, Row, Sampler, Step, Taken, make_plan, places
-from d3pm_jax.sampling.correctors import Corrected, Gibbs
+from d3pm_jax.sampling import (
+    Denoiser,
+    Known,
+    LawStep,
+    Row,
+    Sampler,
+    Step,
+    Taken,
+    make_plan,
+    places,
+    transitions,
+)
+from d3pm_jax.sampling.correctors import Corrected, Corrector, Gibbs
 from d3pm_jax.sampling.network import Guided, call_network
 from d3pm_jax.sampling.noise import DRAW, ORDER
 from tests.sampling import rules
@@ -356,3 +368,68 @@ def test_a_step_that_fails_is_noticed():
 
     chain = draw(Sampler(Broken()))
     assert chain.failed_at == 2
+
+
+def returns(base, method, result, **fields):
+    """An instance of a class of the user's own, with a method that returns this."""
+    members = {method: lambda self, *arguments: result, **fields}
+    return type(f"My{base.__name__}", (base,), members)()
+
+
+WRONG = {
+    f"MyStep.draw returned of dtype int32, shape (2, {L}): return Taken(x, view.memory)": (
+        NAME,
+        lambda: returns(Step, "draw", jnp.zeros((2, L), jnp.int32)),
+    ),
+    f"MyStep.draw returned of dtype int32, shape (2,): return integers [2, {L}]": (
+        NAME,
+        lambda: returns(Step, "draw", Taken(jnp.zeros(2, jnp.int32), {})),
+    ),
+    f"MyLawStep.law returned of dtype float64, shape (2, {L}, 2): return floats [2, {L}, {K}]": (
+        NAME,
+        lambda: returns(LawStep, "law", jnp.zeros((2, L, 2))),
+    ),
+    f"MyOrder.score returned of dtype float64, shape ({L},): return floats [2, {L}]": (
+        "absorbing",
+        lambda: places.Reveal(returns(places.Order, "score", jnp.zeros(L))),
+    ),
+    "MyCount.count returned 2: return integers [2]": (
+        "absorbing",
+        lambda: places.Reveal(count=returns(places.Count, "count", 2)),
+    ),
+    "MyCount.count returned of dtype float64, shape (2,): return integers [2]": (
+        "absorbing",
+        lambda: places.Reveal(count=returns(places.Count, "count", jnp.full(2, 2.5))),
+    ),
+    f"MyRevealing.choose returned of dtype bool, shape ({L},): return booleans [2, {L}]": (
+        "absorbing",
+        lambda: returns(places.Revealing, "choose", jnp.ones(L, bool), num_rows=lambda self, places: places),
+    ),
+    f"MySigma.sigma returned of dtype float64, shape (2,): return floats [2, {L}]": (
+        "absorbing",
+        lambda: transitions.Remask(returns(transitions.Sigma, "sigma", jnp.zeros(2))),
+    ),
+    f"MyCorrector.move returned of dtype float64, shape (2, {L}): return integers [2, {L}]": (
+        NAME,
+        lambda: Corrected(returns(Corrector, "move", jnp.zeros((2, L)), moves=1)),
+    ),
+}
+
+
+@pytest.mark.parametrize("message", WRONG)
+def test_what_parts_of_ones_own_return_is_checked(message):
+    name, make_step = WRONG[message]
+    with pytest.raises(TypeError, match=re.escape(message)):
+        draw(Sampler(make_step()), name)
+
+
+def test_masks_that_no_row_reveals_are_noticed():
+    """By a count that says that there are fewer rows than there need to be, unless one place is known."""
+    few = returns(places.Count, "count", jnp.ones(2, jnp.int32), num_rows=lambda self, places: places - 1)
+    chain = draw(Sampler(places.Reveal(count=few)), "absorbing")
+    assert chain.failed_at == 1
+    np.testing.assert_array_equal((chain.x0 < 0).sum(1), 1)
+    known = Known(jnp.zeros((2, L), jnp.int32), jnp.broadcast_to(jnp.arange(L) < 1, (2, L)))
+    chain = draw(Sampler(places.Reveal(count=few)), "absorbing", known=known)
+    assert chain.failed_at == 0
+    assert (chain.x0 >= 0).all()
