@@ -4,6 +4,7 @@ import fcntl
 import io
 import os
 import re
+import signal
 import struct
 import sys
 import termios
@@ -25,6 +26,8 @@ READY = b"ready"
 
 def run_commands(terminal_path, commands):
     """Runs commands at a terminal, from which this process gets its signals."""
+    # Where the tests run under nohup, a terminal that is closed would stop nothing.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     os.setsid()
     terminal_file = os.open(terminal_path, os.O_RDWR)
     fcntl.ioctl(terminal_file, termios.TIOCSCTTY, 0)
