@@ -242,7 +242,7 @@ def _check_instance(name: str, x: Any, cls: type) -> Any:
         if fields:
             cure = f": pass {cls.__name__}({', '.join(fields)})"
         if isinstance(x, type) and issubclass(x, cls):
-            raise TypeError(f"{name} is the class {x.__name__}: pass one of it, as {x.__name__}(..)")
+            raise TypeError(f"{name} is the class {x.__name__} itself: pass an instance of it")
         article = "an" if type_name[0] in "AEIOU" else "a"
         raise TypeError(f"{name} is {describe(x)}, expected {article} {type_name}{cure}")
     return x

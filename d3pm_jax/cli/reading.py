@@ -17,7 +17,7 @@ from typing import Annotated, Any, NoReturn, TypeVar, Union, get_args, get_origi
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec
 
-from d3pm_jax.cli import samplers
+from d3pm_jax.cli import arguments, samplers
 from d3pm_jax.config import Config, io as config_io
 from d3pm_jax.config.checks import check_fields, describe_hint, hints_of
 from d3pm_jax.config.data import move_data
@@ -286,11 +286,12 @@ def _move_data(base: Config, words: list[str]) -> tuple[Config, list[str]]:
     """
     if "dir" in {field.name for field in dataclasses.fields(base.data)}:
         return base, words
-    words, options = samplers.take_options(words, lambda flag: flag == DATA_FOLDER)
-    for _, folder in options:
-        if not folder:
-            raise UserError(f"{DATA_FOLDER}: expected a folder, got nothing")
-        base = dataclasses.replace(base, data=move_data(base.data, folder))
+    words, options = arguments.take_options(words, lambda flag: flag == DATA_FOLDER)
+    folders = [folder for _, folder in options]
+    if "" in folders:
+        raise UserError(f"{DATA_FOLDER}: expected a folder, got nothing")
+    if folders:
+        base = dataclasses.replace(base, data=move_data(base.data, folders[-1]))
     return base, words
 
 

@@ -51,47 +51,57 @@ NEARLY_EXACT = (
 
 
 class Flag(NamedTuple):
-    """Says what an option is of, what names of files tell of it, and which others it goes with."""
+    """Says what an option is of, how names of files tell it, and which others it goes with.
 
-    of: Literal["run", "request", "files"]
-    told: Literal["value", "name", "no"] = "no"  # its value, only that it was given, or nothing
+    Options of the run and of the request decide what the samples are: names of files and the JSON beside the
+    samples tell them.
+    """
+
+    of: Literal["run", "request", "files", "machine"]
+    in_names: Literal["value", "name", "beside"] = "value"
+    """whether names tell its value, only that it was given, or it beside the one that it needs"""
     needs: str = ""  # another option, without which it means nothing
     cure: str = ""  # what to do where that is not given
     excludes: tuple[str, ...] = ()  # options that it cannot be given with
 
+    @property
+    def is_told(self) -> bool:
+        """Tells whether names of files and the JSON have the option by its name."""
+        return self.of in ("run", "request") and self.in_names != "beside"
+
 
 TO_GUIDE = "say how far to guide, as --guidance 2"
 EXAMPLES_TOO = "pass the examples too, as --given FILE"
-# Names of files tell of the options in this order.
+# In the order of names of files.
 FLAGS = {
-    "workdir": Flag("run"),
-    "own_file": Flag("run"),
-    "data_dir": Flag("run"),
-    "coordinator": Flag("run"),
-    "num_processes": Flag("run"),
-    "process_id": Flag("run"),
-    "connect_timeout": Flag("run"),
-    "step": Flag("run", "value"),
-    "steps": Flag("run", "value"),
-    "grid": Flag("run", "value"),
-    "num": Flag("request"),
-    "batch_size": Flag("request"),
-    "seed": Flag("request", "value"),
-    "label": Flag("request", "value"),
-    "length": Flag("request", "value"),
-    "strength": Flag("request", "value", "given", EXAMPLES_TOO),
-    "sampler": Flag("request", "value"),
-    "guidance": Flag("request", "value"),
-    "guidance_on": Flag("request", "no", "guidance", TO_GUIDE, ("classifier",)),
-    "guidance_late": Flag("request", "no", "guidance", TO_GUIDE, ("classifier",)),
-    "classifier": Flag("request", "no", "guidance", TO_GUIDE),
-    "exact": Flag("request", "no", "classifier", "say by which classifier, as --classifier RUN"),
+    "workdir": Flag("files"),
+    "own_file": Flag("files"),
+    "data_dir": Flag("files"),
+    "num": Flag("files"),
+    "gif": Flag("files"),
+    "batch_size": Flag("machine"),
+    "coordinator": Flag("machine"),
+    "num_processes": Flag("machine"),
+    "process_id": Flag("machine"),
+    "connect_timeout": Flag("machine"),
+    "step": Flag("run"),
+    "steps": Flag("run"),
+    "grid": Flag("run"),
+    "seed": Flag("request"),
+    "label": Flag("request"),
+    "length": Flag("request"),
+    "strength": Flag("request", needs="given", cure=EXAMPLES_TOO),
+    "sampler": Flag("request"),
+    "guidance": Flag("request"),
+    "guidance_on": Flag("request", "beside", "guidance", TO_GUIDE, ("classifier",)),
+    "guidance_late": Flag("request", "beside", "guidance", TO_GUIDE, ("classifier",)),
+    "classifier": Flag("request", "beside", "guidance", TO_GUIDE),
+    "exact": Flag("request", "beside", "classifier", "say by which classifier, as --classifier RUN"),
     "condition": Flag("request", "name"),
     "prompt": Flag("request", "name"),
     "infill": Flag("request", "name", excludes=("prompt",)),
     "given": Flag("request", "name", excludes=("prompt", "infill")),
     "known": Flag("request", "name", "given", EXAMPLES_TOO),
-    "gif": Flag("files"),
 }
 
 
@@ -154,9 +164,9 @@ class SampleCommand(arguments.Computation):
 
     def __post_init__(self) -> None:
         """Raises UsageError for options that do not go together, or a strength that is none."""
-        asked = {name for name in FLAGS if getattr(self, name) not in (None, False)}
-        for name in FLAGS:
-            flag = FLAGS[name]
+        values = {name: getattr(self, name) for name in FLAGS}
+        asked = {name for name, value in values.items() if value is not None and value is not False}
+        for name, flag in FLAGS.items():
             option = f"argument --{name.replace('_', '-')}"
             if name in asked and flag.needs and flag.needs not in asked:
                 raise UsageError(f"{option}: {flag.cure}")
@@ -191,7 +201,7 @@ class Request(NamedTuple):
     settled: Settled
     sampler: Sampler | None  # None where steps are taken as the run does by itself
     sampler_name: str | None  # in words
-    told: dict[str, Any]  # by the file beside the samples
+    options: dict[str, Any]  # as the JSON beside the samples has them
     suffix: str  # of the names of files
 
 
@@ -231,8 +241,8 @@ def execute(command: SampleCommand, words: list[str]) -> int:
             chains=GIF_CHAINS,
         )
     samples = drawn.x0
-    told = request.told | describe_drawing(request.sampler, settled.guidance, drawn)
-    path, replaced = write_samples(run.parts, run.workdir, samples, told, request.suffix)
+    options = request.options | describe_drawing(request.sampler, settled.guidance, drawn)
+    path, replaced = write_samples(run.parts, run.workdir, samples, options, request.suffix)
 
     if examples is not None:
         examples = examples[: len(samples)]
@@ -300,34 +310,33 @@ def _make_request(command: SampleCommand, choice: Choice | None, run: Run, known
     if sampler_name is None and sampler is not None:
         sampler_name = describe_sampler(sampler)
 
-    told = {name: getattr(command, name) for name, flag in FLAGS.items() if flag.told != "no"}
+    options = {name: getattr(command, name) for name, flag in FLAGS.items() if flag.is_told}
     # Files are told by their contents.
     if condition is not None:
-        told["condition"] = describe_content(condition)
+        options["condition"] = describe_content(condition)
     if command.given is not None and known is not None:
-        told["given"] = describe_content(np.asarray(known.x0))
+        options["given"] = describe_content(np.asarray(known.x0))
     if command.known is not None and known is not None and command.known.endswith(".npy"):
-        told["known"] = describe_content(np.asarray(known.mask))
+        options["known"] = describe_content(np.asarray(known.mask))
     suffix = _name_files(command, choice, settled.guidance)
-    return Request(draw, settled, sampler, sampler_name, told, suffix)
+    return Request(draw, settled, sampler, sampler_name, options, suffix)
 
 
 def _name_files(command: SampleCommand, choice: Choice | None, guidance: Guidance | None) -> str:
     """Returns the suffix of the names of files, which tells what was asked for."""
+    # Options that names tell in another way: a sampler with its fields, and a word in place of a file.
+    others: dict[str, dict[str, Any]] = {}
+    if choice is not None:
+        others["sampler"] = choice.options
+    if guidance is not None:
+        others["guidance"] = guidance.options()
+    if command.known is not None and not command.known.endswith(".npy"):
+        others["known"] = {"known": command.known}
     options: dict[str, Any] = {}
     for name, flag in FLAGS.items():
         value = getattr(command, name)
-        if flag.told == "value":
-            options[name] = value
-        elif flag.told == "name" and value is not None:
-            options[name] = ""
-        if name == "sampler" and choice is not None:
-            options |= choice.options
-        if name == "guidance" and guidance is not None:
-            options |= guidance.options()
-    if command.known is not None and not command.known.endswith(".npy"):
-        # A word, such as left.
-        options["known"] = command.known
+        if flag.is_told and value is not None:
+            options |= others.get(name, {name: value if flag.in_names == "value" else ""})
     return record.file_suffix(**options)
 
 

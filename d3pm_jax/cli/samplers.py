@@ -1,8 +1,9 @@
 """Reads --sampler NAME and --sampler.FIELD VALUE, which commands that draw samples or read a config take."""
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
+from d3pm_jax.cli import arguments
 from d3pm_jax.config.samplers import Choice, choose_sampler
 from d3pm_jax.errors import UsageError, as_user_error, one_line
 
@@ -21,7 +22,7 @@ def take_name(words: list[str]) -> tuple[list[str], str | None]:
     Raises:
         UsageError: there is no name after it, or there are two.
     """
-    others, options = take_options(words, lambda flag: flag == OPTION)
+    others, options = arguments.take_options(words, lambda flag: flag == OPTION)
     names = [name for _, name in options]
     if "" in names:
         raise UsageError(f"argument {OPTION}: expected a name, got nothing; {OPTION} {TABLE} lists them")
@@ -36,37 +37,11 @@ def take_fields(words: list[str]) -> tuple[list[str], list[str]]:
     Raises:
         UsageError: a field has no value.
     """
-    others, options = take_options(words, lambda flag: flag.startswith(f"{OPTION}."))
+    others, options = arguments.take_options(words, lambda flag: flag.startswith(f"{OPTION}."))
     for flag, value in options:
         if not value:
             raise UsageError(f"argument {one_line(flag, 80)}: expected a value, got nothing")
     return others, [f"{flag}={value}" for flag, value in options]
-
-
-def take_options(
-    words: list[str], is_taken: Callable[[str], bool]
-) -> tuple[list[str], list[tuple[str, str]]]:
-    """Takes options out of words, written --option VALUE or --option=VALUE.
-
-    Args:
-        words: of a command.
-        is_taken: tells of a flag, as --option, whether it is taken.
-
-    Returns:
-        The other words, and the flags with their values, "" where there is none.
-    """
-    others: list[str] = []
-    options: list[tuple[str, str]] = []
-    following = iter(words)
-    for word in following:
-        flag, equals, value = word.partition("=")
-        if not is_taken(flag):
-            others.append(word)
-            continue
-        if not equals:
-            value = next(following, "")
-        options.append((flag, "" if value.startswith("--") else value))
-    return others, options
 
 
 def choose(name: str | None, field_words: list[str]) -> Choice | None:

@@ -77,6 +77,8 @@ def check_fields(name: str, part: Any) -> None:
         hint = hints.get(field.name, Any)
         if not (matches_hint(value, hint) and is_finite(value)):
             text = shorten_value(value)
+            if matches_hint(value, hint):
+                raise ValueError(f"{field_name} = {text}: a config holds finite numbers alone")
             cure = name_conversion(value, hint)
             raise ValueError(f"{field_name} = {text}: it must be {describe_hint(hint)}{cure}")
 

@@ -133,7 +133,10 @@ def _describe_slot(value: Any) -> str:
     if dataclasses.is_dataclass(value):
         fields = [f"{f.name}={_describe_slot(getattr(value, f.name))}" for f in dataclasses.fields(value)]
         return f"{type(value).__name__}({', '.join(fields)})"
-    if isinstance(value, int | float | str | tuple | None):
-        return repr(value)
-    # The text of anything else may have its address in memory, which is another one each time.
-    return getattr(value, "__qualname__", type(value).__name__)
+    # The text of a function, or of an object without one of its own, has its address in memory, which is
+    # another one each time.
+    if hasattr(value, "__qualname__"):
+        return value.__qualname__
+    if type(value).__repr__ is object.__repr__:
+        return type(value).__name__
+    return repr(value)

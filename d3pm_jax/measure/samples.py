@@ -145,11 +145,11 @@ def settle(parts: Parts, draw: Draw, n: int = 1, batch_size: int = 128) -> tuple
         x0, strength = _read_pair("start", draw.start, "(x0, strength), integers and a number in (0, 1]")
         strength = read_strength(strength)
         everywhere = Known(x0, np.ones((), bool))
-        start = convert_known(everywhere, shape, parts.categories).x0
+        start = convert_known("start", everywhere, shape, parts.categories).x0
     known = None
     if draw.known is not None:
         pair = _read_pair("known", draw.known, "(x0, mask), integers and booleans of the shape of a sample")
-        known = convert_known(Known(*pair), shape, parts.categories)
+        known = convert_known("known", Known(*pair), shape, parts.categories)
     parts.method.check_draw(draw)
     sampler, plan = parts.method.settle_sampler(choose_sampler_of(parts, draw.sampler), shape, strength)
     guidance = read_guidance(draw.guidance)
@@ -268,12 +268,12 @@ def _read_batch(parts: Parts, batch: Any, settled: Settled, first: int, num_chai
     program_calls = int(batch.program_calls)
     if isinstance(select, Particles):
         if batch.failed_at != 0:
-            _explain_particles(parts, batch, first)
+            _explain_particles(parts, settled, batch, first)
         none = np.zeros((0, 0, *settled.shape[1:]), np.int32)
         sizes = batch.effective_size
         return Drawn(batch.x0, none, calls, program_calls, batch.particles, batch.scores, sizes)
     if batch.failed_at != 0:
-        raise UserError(parts.method.explain_failure(int(batch.failed_at)))
+        raise UserError(parts.method.explain_failure(int(batch.failed_at), settled))
     if select is None:
         # A view would keep the states of all samples of the batch in memory, so this is a copy.
         return Drawn(batch.x0, batch.states[:, :num_chains].copy(), calls, program_calls)
@@ -301,7 +301,7 @@ def _join(batches: list[Drawn], n: int) -> Drawn:
     )
 
 
-def _explain_particles(parts: Parts, batch: Steered, first: int) -> None:
+def _explain_particles(parts: Parts, settled: Settled, batch: Steered, first: int) -> None:
     """Raises UserError for particles that failed, and says what was NaN or could not be."""
     log_weights = np.asarray(batch.log_weights)  # [R, N, P]
     _refuse_never(log_weights[-1], first, Particles.what)
@@ -311,7 +311,7 @@ def _explain_particles(parts: Parts, batch: Steered, first: int) -> None:
             f"score(x) is NaN or infinite for sample {first + samples[0]}, with {batch.failed_at} rows left: "
             f"it must be finite, or -inf"
         )
-    raise UserError(parts.method.explain_failure(int(batch.failed_at)))
+    raise UserError(parts.method.explain_failure(int(batch.failed_at), settled))
 
 
 def _refuse_never(scores: np.ndarray, first: int, what: str) -> None:
@@ -363,10 +363,11 @@ def check_key(key: Any) -> None:
         raise UserError(f"key is {describe(key)}, expected one key: pass jax.random.key(0)")
 
 
-def convert_known(known: Known, shape: tuple[int, ...], categories: int) -> Known:
+def convert_known(name: str, known: Known, shape: tuple[int, ...], categories: int) -> Known:
     """Returns x_0 int32 and which of it is known, bool, [*S] or of each sample [N, *S] both.
 
     Args:
+        name: of the field of a `Draw`, for messages.
         known: x_0 and the mask, which broadcast to these.
         shape: *S.
         categories: that the data may have.
@@ -379,19 +380,19 @@ def convert_known(known: Known, shape: tuple[int, ...], categories: int) -> Know
         mask = np.asarray(known.mask)
     except ValueError as error:
         raise UserError(
-            f"x0 is {describe(known.x0)}: pass integers, an example or [N, ..] of them"
+            f"x0 of {name} is {describe(known.x0)}: pass integers, an example or [N, ..] of them"
         ) from error
     try:
         wide_x0, wide_mask = (_broadcast_to_samples(array, shape) for array in (x0, mask))
     except ValueError as error:
         sizes = ", ".join(map(str, shape))
         raise UserError(
-            f"the known elements have shapes {list(x0.shape)} and {list(mask.shape)}: pass {list(shape)}, "
-            f"those of one sample, or [N, {sizes}], of which sample i has row i modulo N"
+            f"the elements of {name} have shapes {list(x0.shape)} and {list(mask.shape)}: pass "
+            f"{list(shape)}, those of one sample, or [N, {sizes}], of which sample i has row i modulo N"
         ) from error
     if mask.dtype != np.bool_ or not np.issubdtype(x0.dtype, np.integer):
         raise UserError(
-            f"the known elements have types {x0.dtype} and {mask.dtype}: pass integers, and booleans"
+            f"the elements of {name} have types {x0.dtype} and {mask.dtype}: pass integers, and booleans"
         )
     is_known = wide_mask
     if wide_x0.ndim == wide_mask.ndim > len(shape) and len(wide_x0) != len(wide_mask):
@@ -401,7 +402,7 @@ def convert_known(known: Known, shape: tuple[int, ...], categories: int) -> Know
     values = each_x0[each_known]
     if np.any((values < 0) | (values >= categories)):
         raise UserError(
-            f"the known elements hold {values.min()}..{values.max()}: categories are 0..{categories - 1}"
+            f"the elements of {name} hold {values.min()}..{values.max()}: categories are 0..{categories - 1}"
         )
     return Known(wide_x0.astype(np.int32), wide_mask)
 
@@ -567,7 +568,7 @@ def make_labels(classes: int | None, index: np.ndarray, label: int | np.ndarray 
 
 
 def write_samples(
-    parts: Parts, workdir: Path, samples: np.ndarray, told: Mapping[str, Any], suffix: str = ""
+    parts: Parts, workdir: Path, samples: np.ndarray, options: Mapping[str, Any], suffix: str = ""
 ) -> tuple[Path, str]:
     """Writes samples of a run to its folder, and beside them a file that describes how they were drawn.
 
@@ -575,8 +576,8 @@ def write_samples(
         parts: of the run that they were drawn from.
         workdir: of the run.
         samples: int32 [N, *S].
-        told: what they were asked for by, such as "seed", "label" and "prompt", where it was; and what
-            `describe_drawing` returns.
+        options: what they were asked for by, such as "seed", "label" and "prompt"; None of one that was not
+            used. And what `describe_drawing` returns.
         suffix: of the names of files, of `record.file_suffix`.
 
     Returns:
@@ -584,7 +585,7 @@ def write_samples(
     """
     path = workdir / f"{SAMPLES_FILE}{suffix}.npy"
     write_npy(path, samples)
-    content = {name: value for name, value in told.items() if value is not None}
+    content = {name: value for name, value in options.items() if value is not None}
     content |= {"step": parts.step, "num": len(samples), "steps": parts.method.num_steps}
     return path, write_record(path.with_suffix(".json"), SAMPLES, content)
 

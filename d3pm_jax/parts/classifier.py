@@ -131,7 +131,7 @@ class Classifier:
         """Raises UserError, as it draws nothing."""
         raise _draws_nothing()
 
-    def explain_failure(self, failed_at: int) -> str:
+    def explain_failure(self, failed_at: int, settled: Settled) -> str:
         """Says what a chain of a diffusion that failed would mean; a classifier has no chain."""
         return "the classifier draws no samples"
 

@@ -224,8 +224,14 @@ class Diffusion:
             network = guidance.guide(conditioned, told, inputs.label, self.dropping)
         return sampling.Denoiser(inputs.process, network, **logits_keywords(self.config.loss))
 
-    def explain_failure(self, failed_at: int) -> str:
+    def explain_failure(self, failed_at: int, settled: Settled) -> str:
         """Says why a step of the chain had nothing to draw from, and what to do."""
+        sampler = settled.sampler
+        if sampler is not None and sampler.step.goes_by_masks:
+            return (
+                f"the network gave no distribution with {failed_at} rows left, or places were still masked "
+                f"after the last row: use another checkpoint, or a step whose num_rows is larger"
+            )
         return (
             f"the network gave no distribution at t = {failed_at}: its weights are not finite, or it "
             "gives probability 0 to every x_0 that can lead to x_t; use another checkpoint"

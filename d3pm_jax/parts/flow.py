@@ -159,7 +159,7 @@ class Flow:
                 f"examples of shape {list(shape)}: the flow of this run takes only {list(self.shape)}"
             )
 
-    def explain_failure(self, failed_at: int) -> str:
+    def explain_failure(self, failed_at: int, settled: Settled) -> str:
         """Says why v is no number, and what to do."""
         return "the flow gave no numbers: its weights are not finite; use another checkpoint"
 

@@ -133,7 +133,7 @@ class Method(Protocol):
         """
         ...
 
-    def explain_failure(self, failed_at: int) -> str:
+    def explain_failure(self, failed_at: int, settled: Settled) -> str:
         """Says why there are no samples where `Chain.failed_at` is not 0, and what to do."""
         ...
 

@@ -44,7 +44,8 @@ class Chain(NamedTuple):
 
     x0: Int[Array, " B *S"]  # x_t at t = 0
     states: Int[Array, "R B *S"]  # x at each recorded number of rows left: of the plain plan x_t at each t
-    failed_at: Int[Array, ""]  # the first row with nothing to draw from (NaN logits, say); 0 if none
+    # The first row with nothing to draw from (NaN logits, say), or the last one, if it left masks; 0 if none.
+    failed_at: Int[Array, ""]
     calls: Int[Array, " B"]  # calls of the network that each example would need alone
     program_calls: Int[Array, ""]  # calls that were made, of all examples at once
     seen: Any = None  # what rows handed out, N of each beside each other

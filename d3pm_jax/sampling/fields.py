@@ -1,36 +1,52 @@
 """Checks what the slots of a sampler are made of and what they return, as a user writes them."""
 
 import dataclasses
+import types
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from d3pm_jax.checks.annotations import read_annotation
-from d3pm_jax.checks.arrays import describe
+from d3pm_jax.checks.annotations import is_callback, list_options, read_annotation
+from d3pm_jax.checks.hints import is_restricted
+from d3pm_jax.errors import describe_returned
 
 # Entries of arrays in messages.
 ENTRIES = {jnp.integer: "integers", jnp.floating: "floats", jnp.bool_: "booleans"}
 
 
 class Slot:
-    """Base of what a sampler is put together from: frozen dataclasses, whose fields are checked."""
+    """Makes up a sampler, with others: a frozen dataclass whose numbers, functions and slots are checked."""
 
     def __post_init__(self) -> None:
         """Makes the fields what their annotations say: plain numbers of those of NumPy.
+
+        Fields of other types, as a user may write, are left as they are.
 
         Raises:
             TypeError: a field is of another type.
             ValueError: a number is not one of those that its annotation allows.
         """
-        fields: Any = self
-        for field in dataclasses.fields(fields):
-            value = getattr(self, field.name)
-            expected = read_annotation(field.type)
-            is_absent = value is None and expected.is_optional
-            if expected.convert is not None and not is_absent:
-                object.__setattr__(self, field.name, expected.convert(field.name, value))
+        for field in dataclasses.fields(self):  # pyright: ignore[reportArgumentType]
+            value = getattr(self, field.name, None)
+            if value is not None and _is_checked(field.type):
+                convert = read_annotation(field.type).convert
+                assert convert is not None  # as each of these has one
+                object.__setattr__(self, field.name, convert(field.name, value))
+
+
+def _is_checked(annotation: Any) -> bool:
+    """Tells whether all that an annotation names is a number that it restricts, a function or a slot."""
+    if is_restricted(annotation):
+        return True
+    options = [option for option in list_options(annotation) if option is not types.NoneType]
+    return all(
+        option in (int, bool, tuple[int, ...])
+        or is_callback(option)
+        or (isinstance(option, type) and issubclass(option, Slot))
+        for option in options
+    )
 
 
 def check_returned(part: object, method: str, x: Any, dtype: Any, shape: tuple[int, ...]) -> None:
@@ -46,4 +62,4 @@ def check_returned(part: object, method: str, x: Any, dtype: Any, shape: tuple[i
     if isinstance(x, jax.Array | np.ndarray) and x.shape == shape and jnp.issubdtype(x.dtype, dtype):
         return
     expected = f"{ENTRIES[dtype]} {list(shape)}"
-    raise TypeError(f"{type(part).__name__}.{method} returned {describe(x)}: return {expected}")
+    raise TypeError(f"{type(part).__name__}.{method} returns {describe_returned(x)}: return {expected}")

@@ -17,7 +17,7 @@ from jax.scipy.special import entr
 from jaxtyping import Array, Bool, Float, Int
 
 from d3pm_jax.checks import declared, hints
-from d3pm_jax.checks.hints import Allowed, NotNegative, Positive
+from d3pm_jax.checks.hints import Allowed, NotNegative
 from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.processes.base import Process
 from d3pm_jax.sampling import laws
@@ -133,8 +133,11 @@ def count_by_entropy(entropy: Float[Array, "B L"], bound: float | Float[Array, "
 # ---- Slots ----
 
 # An annotation of floats takes finite ones alone.
-NatsOrInfinity = Annotated[
+AtLeastZero = Annotated[
     Any, Allowed("a number of at least 0, or infinity", lambda x: type(x) in (int, float) and x >= 0)
+]
+AboveZero = Annotated[
+    Any, Allowed("a number above 0, or infinity", lambda x: type(x) in (int, float) and x > 0)
 ]
 
 
@@ -279,7 +282,7 @@ class _CountOfProbabilities(Count):
 class Threshold(_CountOfProbabilities):
     """Reveals where the probability reaches a threshold, and at least one place."""
 
-    threshold: Positive = 0.9
+    threshold: AboveZero = 0.9
     """above 1 it is one place a row"""
 
     def count(self, candidates: Candidates, score: Array) -> Array:
@@ -290,7 +293,7 @@ class Threshold(_CountOfProbabilities):
 class Factor(_CountOfProbabilities):
     """Reveals the largest n places with (n + 1) (1 - p_n) < factor, and at least one."""
 
-    factor: Positive = 1.0
+    factor: AboveZero = 1.0
 
     def count(self, candidates: Candidates, score: Array) -> Array:
         return count_by_factor(self.probabilities(candidates, score), self.factor)
@@ -300,7 +303,7 @@ class Factor(_CountOfProbabilities):
 class EntropyBound(Count):
     """Reveals the longest prefix whose entropies, without the largest, sum to at most a bound."""
 
-    bound: NatsOrInfinity = 0.1
+    bound: AtLeastZero = 0.1
     """nats; 0 is one place a row and those of no entropy, infinity is all"""
 
     def check(self, order: Order) -> None:

@@ -22,6 +22,7 @@ from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.sampling import laws
 from d3pm_jax.sampling.chain import EVERY_BLOCK, Chain, Row, State, run_plan, with_calls
 from d3pm_jax.sampling.denoiser import Answer, Denoiser
+from d3pm_jax.sampling.fields import check_returned
 from d3pm_jax.sampling.network import Guided
 from d3pm_jax.sampling.noise import DRAW, Streams, per_example
 from d3pm_jax.sampling.plans import (
@@ -328,7 +329,14 @@ class GuidedStep(AroundStep[LawStep]):
     def draw(self, view: View) -> Taken:
         answers = view.ask_each(view.x, view.t)
         log_laws = [self.step.checked_law(view, answer) for answer in answers]
-        law = self.guided.guide(log_laws, view.process, view.x, view.t, view.s)
+        guided = self.guided
+        if len(log_laws) != guided.num_laws:
+            raise ValueError(
+                f"{type(guided).__name__}.beliefs returned {len(log_laws)} logits, and num_laws is "
+                f"{guided.num_laws}: set num_laws = {len(log_laws)}"
+            )
+        law = guided.guide(log_laws, view.process, view.x, view.t, view.s)
+        check_returned(guided, "guide", law, jnp.floating, (*view.x.shape, view.process.K))
         x = inverse_cdf.categorical(law, view.noise(DRAW))
         return Taken(x, self.step.remember(view, answers[0], x), view.see(answers[0]))
 
@@ -342,7 +350,9 @@ class Rising(AroundStep[Step]):
         self.largest_rise = largest_rise
 
     def draw(self, view: View) -> Taken:
-        return lax.cond(view.row.s > view.row.t, lambda: self._rise(view), lambda: self.step.draw(view))
+        return lax.cond(
+            view.row.s > view.row.t, lambda: self._rise(view), lambda: self.step.checked_draw(view)
+        )
 
     def _rise(self, view: View) -> Taken:
         """Noises x; no network is called."""

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from d3pm_jax.checks.arrays import describe
+from d3pm_jax.errors import describe_returned
 from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.processes.base import Process
 from d3pm_jax.sampling.chain import Row, plan_levels
@@ -62,18 +62,18 @@ class View(NamedTuple):
         """Asks the network at x_t, whose answer is shaped; by default at the time of the step t."""
         return self.ask_each(x, t, time)[0]
 
-    def is_masked(self, counts: Bool[Array, " B *S"] | None) -> Bool[Array, " B *S"]:
-        """Tells which places are masked, of those that count; None: all count."""
+    def is_masked(self, which: Bool[Array, " B *S"] | None) -> Bool[Array, " B *S"]:
+        """Tells which places are masked, of those that are marked; None: of all."""
         masked = self.x == mask_of(self.process)
-        if counts is None:
+        if which is None:
             return masked
-        return masked & counts
+        return masked & which
 
 
 class Taken(NamedTuple):
     """Holds what a step returns."""
 
-    x: Int[Array, " B *S"]  # x_s, -1 where there was nothing to draw from
+    x: Int[Array, " B *S"]  # x_s, -1 where there was nothing to draw from: then the chain has failed
     memory: Memory
     seen: Any = None  # what `View.see` returned
     calls: Int[Array, " B"] | None = None  # of the network, for each example; None: see `Step.count_calls`
@@ -122,14 +122,22 @@ class Step(Slot, abc.ABC):
     def draw(self, view: View) -> Taken:
         """Takes a row; what it returns for places that must not change does not count."""
 
-    def take(self, view: View) -> Taken:
-        """Takes a row, and leaves the places as they are that must not change."""
+    def checked_draw(self, view: View) -> Taken:
+        """Takes a row as `draw` does, which may be that of a step of the user's own.
+
+        Raises:
+            TypeError: it returns something else.
+        """
         taken = self.draw(view)
         if not isinstance(taken, Taken):
-            raise TypeError(
-                f"{type(self).__name__}.draw returned {describe(taken)}: return Taken(x, view.memory)"
-            )
+            returned = describe_returned(taken)
+            raise TypeError(f"{type(self).__name__}.draw returns {returned}: return Taken(x, view.memory)")
         check_returned(self, "draw", taken.x, jnp.integer, view.x.shape)
+        return taken
+
+    def take(self, view: View) -> Taken:
+        """Takes a row, and leaves the places as they are that must not change."""
+        taken = self.checked_draw(view)
         return taken._replace(x=view.hold(taken.x))
 
     def count_calls(self, plan: Sequence[Row]) -> int | None:

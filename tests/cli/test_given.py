@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from d3pm_jax.cli.sample import FLAGS, SampleCommand
+from d3pm_jax.cli.sample import FLAGS, SampleCommand, _name_files
 from d3pm_jax.config import Absorbing, Adam, Head, Linear, Reciprocal, Transformer, Uniform
+from d3pm_jax.config.samplers import choose_sampler
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UsageError
+from d3pm_jax.parts.guidance import ClassifierFreeGuidance
 from tests import tiny
 from tests.cli.commands import error, status
 
@@ -99,6 +101,20 @@ def test_the_table_of_options_has_them_all():
     assert others - {""} <= FLAGS.keys()
 
 
+def test_a_name_tells_the_options_in_the_order_of_the_table():
+    fields = {"known": "left", "given": Path("x.npy"), "condition": Path("c.npy"), "strength": 0.5}
+    fields |= {"seed": 3, "steps": 4, "label": 0, "grid": "dp", "num": 9, "guidance_late": 0, "guidance": 0.0}
+    command = SampleCommand(Path("w"), sampler="maskgit", **fields)
+    choice = choose_sampler("maskgit", {"top-k": "2", "rows": "3"})
+    guidance = ClassifierFreeGuidance(0.0, "x_0", 0)
+    assert _name_files(command, choice, guidance) == (
+        "_steps4_griddp_seed3_label0_strength0.5_samplermaskgit_rows3_top_k2_guidance0_x_0_late0_condition"
+        "_given_knownleft"
+    )
+    with pytest.raises(UsageError, match="argument --guidance-late: say how far to guide"):
+        SampleCommand(Path("w"), guidance_late=0)
+
+
 def test_what_cannot_be_used_gets_one_line(workdir, capsys):
     np.save(workdir.parent / "large.npy", X0 + 4)
     np.save(workdir.parent / "flat.npy", X0[..., 0])
@@ -106,7 +122,7 @@ def test_what_cannot_be_used_gets_one_line(workdir, capsys):
     def message(name, *words):
         return error(capsys, "sample", workdir, "--num", 2, "--given", workdir.parent / name, *words)
 
-    assert "the known elements hold 4..8: categories are 0..4" in message("large.npy", "--known", "left")
+    assert "the elements of known hold 4..8: categories are 0..4" in message("large.npy", "--known", "left")
     assert "flat.npy has shape [3, 4, 4]: pass [4, 4, 1]" in message("flat.npy", "--known", "left")
     assert "--known lefft: pass an .npy file" in message("x.npy", "--known", "lefft")
     assert "no file" in message("gone.npy", "--strength", 0.5)

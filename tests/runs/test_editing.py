@@ -99,7 +99,7 @@ def test_what_cannot_be_edited_gets_one_line(run, monkeypatch):
         "hold 0..17: categories are 0..16": lambda: edit(run, above, 0.5),
         "hold 17..17: categories are 0..16": lambda: draw(run, 2, known=(above, above == 17)),
         "float64.*: pass integers": lambda: edit(run, X0 * 0.5, 0.5),
-        "x0 is a list: pass integers": lambda: edit(run, [[1], [1, 2]], 0.5),
+        "x0 of start is a list: pass integers": lambda: edit(run, [[1], [1, 2]], 0.5),
         "start is of dtype int64, shape .*: pass a pair": lambda: draw(run, 2, start=X0),
         "known is of dtype int64, shape .*: pass a pair": lambda: draw(run, 2, known=X0),
         "a block needs an absorbing process": lambda: edit(run, X0, 0.5, sampler="blocks"),

@@ -4,6 +4,8 @@ import dataclasses
 import functools
 import itertools
 import re
+import typing
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -377,41 +379,46 @@ def returns(base, method, result, **fields):
 
 
 WRONG = {
-    f"MyStep.draw returned of dtype int32, shape (2, {L}): return Taken(x, view.memory)": (
+    f"MyStep.draw returns int32 [2, {L}]: return Taken(x, view.memory)": (
         NAME,
         lambda: returns(Step, "draw", jnp.zeros((2, L), jnp.int32)),
     ),
-    f"MyStep.draw returned of dtype int32, shape (2,): return integers [2, {L}]": (
+    f"MyStep.draw returns int32 [2]: return integers [2, {L}]": (
         NAME,
         lambda: returns(Step, "draw", Taken(jnp.zeros(2, jnp.int32), {})),
     ),
-    f"MyLawStep.law returned of dtype float64, shape (2, {L}, 2): return floats [2, {L}, {K}]": (
+    f"MyLawStep.law returns float64 [2, {L}, 2]: return floats [2, {L}, {K}]": (
         NAME,
         lambda: returns(LawStep, "law", jnp.zeros((2, L, 2))),
     ),
-    f"MyOrder.score returned of dtype float64, shape ({L},): return floats [2, {L}]": (
+    f"MyOrder.score returns float64 [{L}]: return floats [2, {L}]": (
         "absorbing",
         lambda: places.Reveal(returns(places.Order, "score", jnp.zeros(L))),
     ),
-    "MyCount.count returned 2: return integers [2]": (
+    "MyCount.count returns int: return integers [2]": (
         "absorbing",
         lambda: places.Reveal(count=returns(places.Count, "count", 2)),
     ),
-    "MyCount.count returned of dtype float64, shape (2,): return integers [2]": (
+    "MyCount.count returns float64 [2]: return integers [2]": (
         "absorbing",
         lambda: places.Reveal(count=returns(places.Count, "count", jnp.full(2, 2.5))),
     ),
-    f"MyRevealing.choose returned of dtype bool, shape ({L},): return booleans [2, {L}]": (
+    f"MyRevealing.choose returns bool [{L}]: return booleans [2, {L}]": (
         "absorbing",
         lambda: returns(places.Revealing, "choose", jnp.ones(L, bool), num_rows=lambda self, places: places),
     ),
-    f"MySigma.sigma returned of dtype float64, shape (2,): return floats [2, {L}]": (
+    f"MySigma.sigma returns float64 [2]: return floats [2, {L}]": (
         "absorbing",
         lambda: transitions.Remask(returns(transitions.Sigma, "sigma", jnp.zeros(2))),
     ),
-    f"MyCorrector.move returned of dtype float64, shape (2, {L}): return integers [2, {L}]": (
+    f"MyCorrector.move returns float64 [2, {L}]: return integers [2, {L}]": (
         NAME,
         lambda: Corrected(returns(Corrector, "move", jnp.zeros((2, L)), moves=1)),
+    ),
+    # Between the rows of passes the step is one branch of two.
+    "MyStep.draw returns None: return Taken(x, view.memory)": (
+        NAME,
+        lambda: returns(Step, "draw", None),
     ),
 }
 
@@ -419,13 +426,68 @@ WRONG = {
 @pytest.mark.parametrize("message", WRONG)
 def test_what_parts_of_ones_own_return_is_checked(message):
     name, make_step = WRONG[message]
+    step = make_step()
     with pytest.raises(TypeError, match=re.escape(message)):
-        draw(Sampler(make_step()), name)
+        draw(Sampler(step), name)
+    if not step.goes_by_masks:
+        # Between the rows of passes a step is one branch of two.
+        with pytest.raises(TypeError, match=re.escape(message)):
+            draw(Sampler(step, passes=2), name)
+
+
+def test_what_guidance_of_ones_own_returns_is_checked():
+    logits = jnp.zeros((2, L, K))
+    two = returns(Guided, "beliefs", [logits, logits])
+    wrong = returns(Guided, "guide", logits[..., :2], beliefs=lambda self, x, time: [logits])
+    messages = {
+        "MyGuided.beliefs returned 2 logits, and num_laws is 1: set num_laws = 2": two,
+        f"MyGuided.guide returns float64 [2, {L}, 2]: return floats [2, {L}, {K}]": wrong,
+    }
+    for message, guided in messages.items():
+        with pytest.raises((TypeError, ValueError), match=re.escape(message)):
+            sampling.sample(jax.random.key(0), Denoiser(make_process(NAME), guided), (2, L))
+
+
+@dataclasses.dataclass(frozen=True)
+class OfManyFields(LawStep):
+    """Has fields of types that the library does not check."""
+
+    weights: jax.Array
+    arrays: tuple[jax.Array, ...]
+    rows: tuple[Row, ...]
+    table: np.ndarray
+    share: int | float
+    order: str | places.Order
+    power: Literal[1, 2]
+    bound: float
+    steps: typing.Sequence  # pyright: ignore
+    dtype: np.dtype
+    later: int = dataclasses.field(init=False)
+    moves: int = 1
+
+    def law(self, view, answer):
+        raise NotImplementedError
+
+
+def test_fields_of_a_users_step_are_what_they_were_given():
+    x = jnp.arange(3)
+    row = Row(1, 1, 0)
+    step = OfManyFields(
+        x, (x,), (row,), np.arange(3), 0.5, places.One, 1, np.inf, [row], np.float32, moves=np.int64(2)
+    )
+    assert step.weights is x
+    assert step.arrays[0] is x
+    assert step.rows[0].t == 1
+    assert step.table.dtype == int
+    assert (step.share, step.order, step.power, step.bound) == (0.5, places.One, 1, np.inf)
+    assert (step.steps, step.dtype) == ([row], np.float32)
+    assert type(step.moves) is int  # a number of Python, which can be hashed and saved
 
 
 def test_masks_that_no_row_reveals_are_noticed():
     """By a count that says that there are fewer rows than there need to be, unless one place is known."""
     few = returns(places.Count, "count", jnp.ones(2, jnp.int32), num_rows=lambda self, places: places - 1)
+    none = returns(places.Count, "count", jnp.zeros(2, jnp.int32))
     chain = draw(Sampler(places.Reveal(count=few)), "absorbing")
     assert chain.failed_at == 1
     np.testing.assert_array_equal((chain.x0 < 0).sum(1), 1)
@@ -433,3 +495,14 @@ def test_masks_that_no_row_reveals_are_noticed():
     chain = draw(Sampler(places.Reveal(count=few)), "absorbing", known=known)
     assert chain.failed_at == 0
     assert (chain.x0 >= 0).all()
+
+    # In each block by itself.
+    chain = draw(Sampler(places.Reveal(count=none), block=1), "absorbing")
+    assert chain.failed_at == L
+    assert (chain.x0 == -1).all()
+
+
+def test_a_place_that_is_no_mask_is_not_revealed_again():
+    every = returns(places.Revealing, "choose", jnp.ones((2, L), bool), num_rows=lambda self, places: 2)
+    chain = draw(Sampler(every), "absorbing", record=[1, 0])
+    np.testing.assert_array_equal(chain.states[0], chain.states[1])
