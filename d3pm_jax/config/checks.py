@@ -31,6 +31,7 @@ from d3pm_jax.checks.hints import (
     describe_hint as describe_hint,
     integers_from as integers_from,
     is_finite,
+    is_restricted,
     matches_hint as matches_hint,
     name_conversion,
 )
@@ -77,7 +78,8 @@ def check_fields(name: str, part: Any) -> None:
         hint = hints.get(field.name, Any)
         if not (matches_hint(value, hint) and is_finite(value)):
             text = shorten_value(value)
-            if matches_hint(value, hint):
+            if is_restricted(hint) and matches_hint(value, hint):
+                # Samplers take infinity, and JSON has no number for it.
                 raise ValueError(f"{field_name} = {text}: a config holds finite numbers alone")
             cure = name_conversion(value, hint)
             raise ValueError(f"{field_name} = {text}: it must be {describe_hint(hint)}{cure}")
