@@ -114,13 +114,14 @@ def leave_one_out_of(
 
     Args:
         process, logits, xt, t, belief: as for `denoiser_of`, which says what "d3pm" and "official" count as.
+
+    Returns:
+        Unnormalised logs [*S, K] in nats.
     """
-    if belief == "denoiser":
-        return to_leave_one_out(process, logits, xt, t)
     if belief == "official":
         at_first = to_leave_one_out(process, logits, xt, t)
         return jnp.where(_is_first_step(t, xt.shape), at_first, promote(process, logits))
-    return logits
+    return strip_evidence(process, logits, xt, t, belief)
 
 
 # What logits of a belief are after `strip_evidence`; others stay what they are.
@@ -145,7 +146,7 @@ def strip_evidence(
         belief: what the logits are; what they then are says `WITHOUT_EVIDENCE`.
 
     Returns:
-        Unnormalised logs.
+        Unnormalised logs [*S, K] in nats.
     """
     if belief == "denoiser":
         return to_leave_one_out(process, logits, xt, t)

@@ -258,9 +258,11 @@ def execute(command: SampleCommand, words: list[str]) -> int:
         example_inputs.get("condition"),
     )
     if command.given is not None and known is not None:
-        shown = show_elements(known, command.strength, len(samples), samples.shape[1:], run.parts.categories)
-        write_npy(run.workdir / f"{MADE_FROM}{request.suffix}.npy", shown)
-        chains = chains._replace(given=shown)
+        made_from = show_elements(
+            known, command.strength, len(samples), samples.shape[1:], run.parts.categories
+        )
+        write_npy(run.workdir / f"{MADE_FROM}{request.suffix}.npy", made_from)
+        chains = chains._replace(given=made_from)
     files_by_content = kind.save_samples(command.workdir, request.suffix, chains, run.caption, command.gif)
 
     classes = _describe_classes(command, settled, run)
@@ -325,18 +327,18 @@ def _make_request(command: SampleCommand, choice: Choice | None, run: Run, known
 def _name_files(command: SampleCommand, choice: Choice | None, guidance: Guidance | None) -> str:
     """Returns the suffix of the names of files, which tells what was asked for."""
     # Options that names tell in another way: a sampler with its fields, and a word in place of a file.
-    others: dict[str, dict[str, Any]] = {}
+    special_names: dict[str, dict[str, Any]] = {}
     if choice is not None:
-        others["sampler"] = choice.options
+        special_names["sampler"] = choice.options
     if guidance is not None:
-        others["guidance"] = guidance.options()
+        special_names["guidance"] = guidance.options()
     if command.known is not None and not command.known.endswith(".npy"):
-        others["known"] = {"known": command.known}
+        special_names["known"] = {"known": command.known}
     options: dict[str, Any] = {}
     for name, flag in FLAGS.items():
         value = getattr(command, name)
         if flag.is_told and value is not None:
-            options |= others.get(name, {name: value if flag.in_names == "value" else ""})
+            options |= special_names.get(name, {name: value if flag.in_names == "value" else ""})
     return record.file_suffix(**options)
 
 

@@ -206,22 +206,22 @@ class Diffusion:
     def _make_denoiser(self, settled: Settled, inputs: Inputs) -> sampling.Denoiser:
         """Makes what a sampler asks: the network with its inputs, or what guides it."""
         network_label = inputs.label if self.classes is not None else None
-        told = {"label": network_label, "condition": inputs.condition}
-        told = {name: x for name, x in told.items() if x is not None}
+        possible_inputs = {"label": network_label, "condition": inputs.condition}
+        network_inputs = {name: x for name, x in possible_inputs.items() if x is not None}
 
-        def conditioned(x: Array, time: Array, told: Mapping[str, Array]) -> Array:
-            return self.predict(inputs.params, x, time, **told)
+        def conditioned(x: Array, time: Array, network_inputs: Mapping[str, Array]) -> Array:
+            return self.predict(inputs.params, x, time, **network_inputs)
 
         assert settled.sampler is not None  # as `draw` has seen
         if settled.sampler.step.tells_time:
             conditioned = call_at_steps(conditioned, inputs.process.time[-1])
 
-        network: Any = partial(_call_told, conditioned, told)
+        network: Any = partial(_call_with_inputs, conditioned, network_inputs)
         guidance = settled.guidance
         if guidance is not None:
             if inputs.guidance_params is not None:
                 guidance = guidance.with_params(inputs.guidance_params)
-            network = guidance.guide(conditioned, told, inputs.label, self.dropping)
+            network = guidance.guide(conditioned, network_inputs, inputs.label, self.dropping)
         return sampling.Denoiser(inputs.process, network, **logits_keywords(self.config.loss))
 
     def explain_failure(self, failed_at: int, settled: Settled) -> str:
@@ -288,9 +288,11 @@ class Diffusion:
         return means["kl"] * self.process.T
 
 
-def _call_told(network: Callable[..., Array], told: Mapping[str, Array], x: Array, time: Array) -> Array:
+def _call_with_inputs(
+    network: Callable[..., Array], inputs: Mapping[str, Array], x: Array, time: Array
+) -> Array:
     """Calls a network of (x, time, inputs) with these inputs."""
-    return network(x, time, told)
+    return network(x, time, inputs)
 
 
 def call_at_steps(network: Callable[..., Array], T: Array) -> Callable[..., Array]:

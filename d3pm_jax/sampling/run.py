@@ -192,8 +192,8 @@ class Prepared(NamedTuple):
             may_change = may_change & unknown
 
         def ask(x: Array, t: Array, time: Array | None = None) -> list[Answer]:
-            told = process.time[t] if time is None else time
-            return [self.sampler.shape(answer) for answer in self.denoiser.ask_each(x, t, told)]
+            network_time = process.time[t] if time is None else time
+            return [self.sampler.shape(answer) for answer in self.denoiser.ask_each(x, t, network_time)]
 
         def hold(drawn: Array) -> Array:
             if may_change is None:

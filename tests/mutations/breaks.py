@@ -276,8 +276,8 @@ SAMPLING = (
     Break(  # of a respaced process alone: the network is told t = 1..n in place of the steps that were kept
         "strided_chain_tells_its_own_t",
         "d3pm_jax/sampling/run.py",
-        "told = process.time[t] if",
-        "told = t if",
+        "network_time = process.time[t] if",
+        "network_time = t if",
         ("tests/sampling/test_ancestral.py", ENUMERATION, EVAL_AND_SAMPLE),
     ),
 )

@@ -496,6 +496,13 @@ def test_masks_that_no_row_reveals_are_noticed():
     assert chain.failed_at == 0
     assert (chain.x0 >= 0).all()
 
+    # Of an edit the places that it masked.
+    start = sampling.PartWay(jnp.zeros((2, L), jnp.int32), 0.5)
+    edited = draw(Sampler(places.Reveal()), "absorbing", start=start, record=[L]).states[0] == MASK
+    chain = draw(Sampler(places.Reveal(count=none)), "absorbing", start=start)
+    assert edited.any()
+    np.testing.assert_array_equal(chain.x0, jnp.where(edited, -1, 0))
+
     # In each block by itself.
     chain = draw(Sampler(places.Reveal(count=none), block=1), "absorbing")
     assert chain.failed_at == L
