@@ -22,8 +22,8 @@ from measuring import Check, Row, Rows, in_time, judged, temporaries, within
 from networks import Net
 
 import d3pm_jax as d3pm
-from d3pm_jax.loop import cost
-from d3pm_jax.machine import flops
+from d3pm_jax.compiled import flops
+from d3pm_jax.loop import speed
 from d3pm_jax.weights import twin
 
 DISTINCT = 2  # examples of a batch
@@ -143,7 +143,7 @@ def _our_step(net: Net, precision: str) -> tuple[Callable[[], Any], float | None
     data = tuple(map(jnp.asarray, _batch(net, net.shape[0])[:3]))
     with jax.default_matmul_precision(PRECISIONS[precision][0]):
         compiled = jax.jit(update, donate_argnums=0).lower(state, *data).compile()
-    peak = cost.PEAKS.get(jax.devices()[0].device_kind)
+    peak = speed.PEAKS.get(jax.devices()[0].device_kind)
     at_peak = None
     if peak:
         at_peak = flops.count_flops(loss, state[0], *data) / peak

@@ -15,9 +15,9 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
+from d3pm_jax.compiled import cost
 from d3pm_jax.config import Absorbing, Config, Digits, Head, Reciprocal, Train, Transformer
 from d3pm_jax.data import Description
-from d3pm_jax.loop import cost
 from d3pm_jax.machine.devices import use_all_cores
 from d3pm_jax.parts import build
 from d3pm_jax.training.step import draw_noise

@@ -5,7 +5,8 @@ needs stays in its sub-package (`timesteps.importance`, `losses.continuous`, `co
 name, the process (`uniform`) or the table of betas (`linear`, `cosine`, `polynomial`) is flat, and the other
 is reached through its sub-package (`timesteps.uniform`, `schedules.continuous.linear`).
 
-Every sub-package is an attribute, imported when it is first used: kernels need neither Flax nor a trainer.
+Every public sub-package is an attribute, imported when it is first used: kernels need neither Flax nor a
+trainer. What runs are made of (`machine`, `storage`, `parts`, `measure`, `compiled`, `loop`) is none of them.
 """
 
 from d3pm_jax.heads import forbid, logistic, residual
@@ -148,13 +149,9 @@ _SUBPACKAGES = (
     "kinds",
     "lazy",
     "likelihood",
-    "loop",
     "losses",
-    "machine",
-    "measure",
     "models",
     "numerics",
-    "parts",
     "placing",
     "posteriors",
     "processes",
@@ -163,7 +160,6 @@ _SUBPACKAGES = (
     "sampling",
     "schedules",
     "show",
-    "storage",
     "timesteps",
     "training",
     "types",

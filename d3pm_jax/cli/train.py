@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Annotated
 
 from d3pm_jax.cli import arguments, reading
+from d3pm_jax.compiled import cards, cost, on_cards
 from d3pm_jax.config import Config, io as config_io
 from d3pm_jax.config.data import describe_data
 from d3pm_jax.config.samplers import describe_sampler
 from d3pm_jax.errors import UserError
-from d3pm_jax.loop import cost, loop, metrics, on_cards, sinks
-from d3pm_jax.machine import cards
+from d3pm_jax.loop import loop, metrics, sinks
 from d3pm_jax.machine.devices import make_mesh
 from d3pm_jax.machine.setup import set_up
 from d3pm_jax.parts.begin import weights_of

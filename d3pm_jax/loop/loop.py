@@ -22,8 +22,9 @@ from d3pm_jax.config.data import (
 from d3pm_jax.errors import UserError, as_user_error
 from d3pm_jax.evaluation.bound import count_elements, evaluate_bound
 from d3pm_jax.kinds.base import condition_keyword
-from d3pm_jax.loop import cost, presampled, sinks
+from d3pm_jax.loop import presampled, sinks
 from d3pm_jax.loop.metrics import Window
+from d3pm_jax.loop.speed import make_speed, trace_steps
 from d3pm_jax.machine import cluster
 from d3pm_jax.machine.devices import batch_sharding, check_batch, mesh_of, use_all_cores
 from d3pm_jax.machine.terminal import Terminal
@@ -142,7 +143,7 @@ def run_training(
                     "step N"
                 )
             with outputs.terminal.show_bar():
-                for step in cost.trace_steps(steps, trace, outputs.speed.wait):
+                for step in trace_steps(steps, trace, outputs.speed.wait):
                     with outputs.speed.time_wait():
                         batch = place_part(next(batches), sharding)
                         noise = None
@@ -312,7 +313,7 @@ class Outputs:
     ):
         first_step = int(parts.state.step)
         self.terminal = Terminal("step", parts.config.train.steps, first_step)
-        self.speed = cost.make_speed(parts)
+        self.speed = make_speed(parts)
         self._parts = parts
         self._workdir = workdir
         self._log = log

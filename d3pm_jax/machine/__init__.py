@@ -2,7 +2,3 @@
 
 No module of it is imported here, so that what needs no extra, such as `d3pm --help`, asks for none.
 """
-
-from d3pm_jax.lazy import submodules
-
-__getattr__ = submodules(__name__, ("cache", "cluster", "devices", "flops", "terminal"))

@@ -5,8 +5,5 @@ with the hashes of their files, and each module says in which order it writes.
 """
 
 from d3pm_jax.extras import require
-from d3pm_jax.lazy import submodules
 
 require(__name__, "filelock", "orbax")
-
-__getattr__ = submodules(__name__, ("checkpoint", "lock", "manifest", "run_folder", "run_format"))

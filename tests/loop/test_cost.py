@@ -13,8 +13,9 @@ import jax
 import pytest
 
 from d3pm_jax.cli import train as commands
-from d3pm_jax.loop import cost, loop, metrics
-from d3pm_jax.machine import programs, setup
+from d3pm_jax.compiled import cost, programs
+from d3pm_jax.loop import loop, metrics, speed
+from d3pm_jax.machine import setup
 from d3pm_jax.parts import build
 from tests import tiny
 from tests.cli.commands import CONFIG, error, status
@@ -88,26 +89,26 @@ def test_what_does_not_fit():
 def test_speed_follows_from_the_seconds_of_a_step(monkeypatch):
     now = [0.0]
     ready = [True]
-    monkeypatch.setattr(cost.time, "monotonic", lambda: now[0])
-    speed = cost.Speed(32, 6e9 / 1e12)
+    monkeypatch.setattr(speed.time, "monotonic", lambda: now[0])
+    measured = speed.Speed(32, 6e9 / 1e12)
 
     def steps(*waits):
         for seconds in waits:
-            with speed.time_wait():
+            with measured.time_wait():
                 now[0] += seconds
-            speed.note_dispatch({"loss": types.SimpleNamespace(is_ready=lambda: ready[0])})
+            measured.note_dispatch({"loss": types.SimpleNamespace(is_ready=lambda: ready[0])})
 
     steps(7.0)
-    assert speed.add_rates({"loss": 1.0}) == {"loss": 1.0}  # the first step alone is not timed
+    assert measured.add_rates({"loss": 1.0}) == {"loss": 1.0}  # the first step alone is not timed
     steps(0.1, 0.3)
-    row = speed.add_rates({"loss": 1.0, "seconds_per_step": 0.4})
+    row = measured.add_rates({"loss": 1.0, "seconds_per_step": 0.4})
     assert row.pop("examples_per_second") == 80
     assert row.pop("waiting") == pytest.approx(0.5)
     assert row.pop("mfu") == pytest.approx(6e9 / 0.4 / 1e12)
     assert row == {"loss": 1.0, "seconds_per_step": 0.4}
     ready[0] = False  # the step before is still computed: nothing is lost
     steps(0.1, 0.3)
-    assert speed.add_rates({"seconds_per_step": 0.4})["waiting"] == 0
+    assert measured.add_rates({"seconds_per_step": 0.4})["waiting"] == 0
 
 
 @pytest.mark.parametrize(
@@ -123,11 +124,11 @@ def test_which_steps_are_traced(monkeypatch, tmp_path, first, last, expected):
     )
     monkeypatch.setattr(jax.profiler, "stop_trace", lambda: trace_calls.append(now[0]))
     now[0] = first - 1
-    for step in cost.trace_steps(range(first, last + 1), tmp_path, lambda: waits.append(now[0])):
+    for step in speed.trace_steps(range(first, last + 1), tmp_path, lambda: waits.append(now[0])):
         now[0] = step
     assert tuple(trace_calls) == expected
     assert waits == trace_calls[1:]  # the last one may still be computed
-    assert list(cost.trace_steps(range(3), None, pytest.fail)) == [0, 1, 2]
+    assert list(speed.trace_steps(range(3), None, pytest.fail)) == [0, 1, 2]
     assert tuple(trace_calls) == expected
 
 

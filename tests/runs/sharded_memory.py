@@ -8,8 +8,8 @@ import json
 import jax
 
 from d3pm_jax import config as configs
+from d3pm_jax.compiled import cost
 from d3pm_jax.data import Description
-from d3pm_jax.loop import cost
 from d3pm_jax.parts import build
 
 

@@ -10,7 +10,7 @@ operations. Rules that are not plain:
 - The body of a loop counts as often as it runs. Where XLA does not know how often, it counts once, and
   `Program.loops_of_unknown_length` says so.
 - A Pallas kernel shows its operands once in the text, however often it reads them: what it moves is counted
-  from its jaxpr, see `machine.pallas`.
+  from its jaxpr, see `compiled.pallas`.
 
 Arrays that fit the cache of a card may never reach its memory between two kernels. No count here knows that.
 """

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 from jax.experimental import pallas as pl
 
-from d3pm_jax.machine import pallas, programs
+from d3pm_jax.compiled import pallas, programs
 
 CONDITIONAL = """\
 HloModule jit_f, is_scheduled=true, entry_computation_layout={(pred[], f32[64,32]{1,0})->f32[64,32]{1,0}}

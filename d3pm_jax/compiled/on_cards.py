@@ -7,9 +7,8 @@ import time
 from functools import partial
 from typing import NamedTuple
 
-from d3pm_jax.loop import cost
-from d3pm_jax.machine import cards, pallas, programs
-from d3pm_jax.machine.cards import Card
+from d3pm_jax.compiled import cards, cost, pallas, programs
+from d3pm_jax.compiled.cards import Card
 from d3pm_jax.parts import build
 
 # JAX takes this part of a GPU's memory when it starts, and a program has to fit into that.

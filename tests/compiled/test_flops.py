@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from d3pm_jax.machine import flops
+from d3pm_jax.compiled import flops
 from d3pm_jax.models.transformer import attention
 
 A = jax.ShapeDtypeStruct((4, 8, 16), np.float32)

@@ -7,10 +7,10 @@ import jax
 import pytest
 
 from d3pm_jax import placing
+from d3pm_jax.compiled import cards, cost, on_cards, programs
 from d3pm_jax.config import Importance
 from d3pm_jax.errors import UserError
-from d3pm_jax.loop import cost, loop, on_cards
-from d3pm_jax.machine import cards, programs
+from d3pm_jax.loop import loop
 from d3pm_jax.machine.devices import make_mesh
 from d3pm_jax.parts import build
 from tests import tiny
