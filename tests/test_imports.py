@@ -85,6 +85,7 @@ def test_without_the_extra_kernels_work_and_the_rest_names_it():
     assert all(re.fullmatch(rf"d3pm_jax\.\w+ {cure}", text) for text in failed.values()), failed
     rooms = {name.split(".")[1] for name in failed}
     assert rooms == {
+        "compiled",
         "config",
         "contrib",
         "data",
