@@ -10,8 +10,7 @@ import jax
 import numpy as np
 
 import d3pm_jax as d3pm
-from d3pm_jax import show
-from d3pm_jax.runs import exported
+from d3pm_jax import runs, show
 
 ROWS = 3
 SCALE = 2
@@ -22,7 +21,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("docs/images/readme_chain.png"), help="the picture")
     args = parser.parse_args()
-    denoise = exported.denoiser("pretrained/bin_mnist.safetensors")
+    denoise = runs.denoiser("pretrained/bin_mnist.safetensors")
     process = d3pm.uniform(d3pm.cosine(100), K=2)
     denoiser = d3pm.Denoiser(process, denoise, "leave_one_out")
     chain = d3pm.sample(jax.random.key(0), denoiser, (ROWS, 28, 28, 1), record=list(SHOWN))

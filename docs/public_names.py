@@ -60,14 +60,12 @@ def module_of(module: str, name: str) -> str | None:
 
 
 def public_modules(module: str) -> set[str]:
-    """Returns a module and those that it offers: by export, by `submodules`, or as `runs` does."""
+    """Returns a module and those that it offers: by export, or by `submodules`."""
     modules = {path for name in exported(module) if (path := module_of(module, name))}
     lazy = assigned(module).get("__getattr__")
     names = assigned(module).get("_SUBPACKAGES", lazy.args[1] if isinstance(lazy, ast.Call) else None)
     if names is not None:
         modules |= {f"{module}.{name}" for name in ast.literal_eval(names)}
-    if module == runs.__name__:
-        modules |= {f"{module}.{name}" for name in runs._MODULES}
     return {module}.union(*map(public_modules, modules))
 
 

@@ -28,7 +28,6 @@ from d3pm_jax import runs, sampling, show
 from d3pm_jax.config import Adam, Config, Digits, Gaussian, Linear, Train, UNet
 from d3pm_jax.evaluation import baselines
 from d3pm_jax.measure import sample_quality
-from d3pm_jax.runs import grids, quality
 
 config = Config(
     data=Digits(),
@@ -76,7 +75,7 @@ print(f"from 5 calls: {estimate['bits_per_dim']:.3f} +- {estimate['standard_erro
 # 2021). Measured once, it serves every n.
 
 # %%
-jumps = grids.measure(run)
+jumps = run.measure_jumps()
 chosen = {n: jumps.grid(n) for n in COUNTS}
 
 
@@ -127,9 +126,9 @@ plt.show()
 
 # %%
 few = run.respaced(chosen[COUNTS[1]])
-reference = quality.prepare(run, SAMPLES)
-of_all = quality.measure(run, reference, SAMPLES)
-of_few = quality.measure(few, reference, SAMPLES)
+reference = run.prepare_quality(SAMPLES)
+of_all = run.measure_quality(reference, SAMPLES)
+of_few = few.measure_quality(reference, SAMPLES)
 for measured in (of_all, of_few):
     sample_quality.write_figures(run.workdir, measured.figures, measured.protocol, run.parts.kind.name)
 columns = {
@@ -178,7 +177,7 @@ assert not any(sample_quality.list_differences(stored[0].protocol, record.protoc
 for name in ("N", "split", "reference", "step", "steps", "grid", "sampler", "belief", "ema", "seed"):
     print(f"{name:>10}: {str(getattr(of_few.protocol, name))[:60]}")
 
-half = quality.measure(few, quality.prepare(run, SAMPLES // 2), SAMPLES // 2)
+half = few.measure_quality(run.prepare_quality(SAMPLES // 2), SAMPLES // 2)
 both = (measured.figures["samples"]["frechet"] for measured in (of_few, half))
 print(
     "differs in",

@@ -27,7 +27,6 @@ import torch
 import torch_ref
 from d3pm_jax import data, runs
 from d3pm_jax.config import Adam, Config, Cosine, Digits, Head, HybridLoss, Train, UNet, Uniform
-from d3pm_jax.loop.metrics import read_metrics
 from d3pm_jax.weights import twin
 from torch_ref.runs import presampled
 from torch_ref.training import adamw, average, learning_rate, train_step
@@ -134,7 +133,7 @@ for step, (t, u) in enumerate(presampled.read(NOISE)):
 # slowly.
 
 # %%
-ours = [row["loss"] for row in read_metrics(FOLDER / "with_file")]
+ours = [row["loss"] for row in runs.read_metrics(FOLDER / "with_file")]
 apart = np.abs(np.array(ours) - losses) / np.abs(losses)
 figure, (above, below) = plt.subplots(2, 1, figsize=(6, 4.4), sharex=True, layout="constrained")
 above.plot(ours, label="JAX", linewidth=3, alpha=0.5)

@@ -29,9 +29,6 @@ from PIL import Image
 from d3pm_jax import runs, show
 from d3pm_jax.config import Adam, Config, Cosine, Digits, HybridLoss, TfdsImages, Train, UNet, Uniform
 from d3pm_jax.evaluation import baselines
-from d3pm_jax.loop.metrics import read_metrics
-from d3pm_jax.measure.samples import draw_forward
-from d3pm_jax.storage.checkpoint import list_steps
 
 WORKDIR = Path("runs/bin_mnist")
 
@@ -85,7 +82,7 @@ config = Config(
 # %%
 process = config.process.build()
 times = [0, 5, 10, 20, 30, 40, 50, 60, 80, 100]
-forward = draw_forward(jax.random.key(0), process, test[:4], times)  # [R, N, H, W, 1]
+forward = runs.draw_forward(jax.random.key(0), process, test[:4], times)  # [R, N, H, W, 1]
 grid(forward.swapaxes(0, 1).reshape(-1, *test.shape[1:]), len(times))
 
 # %% [markdown]
@@ -116,14 +113,14 @@ train = dataclasses.replace(
 )
 run = runs.train(dataclasses.replace(saved, train=train), WORKDIR, resume=True)
 assert run.step == STEPS + MORE
-print("checkpoints", list_steps(WORKDIR / "checkpoints"))
+print("checkpoints", run.list_steps())
 
 # %% [markdown]
 # The bound during training, estimated on each batch, and, from where it went on, that of the averaged weights
 # on images held back. The first hundred steps take off most.
 
 # %%
-rows = read_metrics(WORKDIR)
+rows = runs.read_metrics(WORKDIR)
 held_out = [row for row in rows if "valid_bits_per_dim" in row]
 plt.figure(figsize=(6, 3), layout="constrained")
 plt.plot([row["step"] for row in rows], [row["bound_bits_per_dim"] for row in rows], label="training batches")

@@ -30,9 +30,6 @@ from PIL import Image
 from d3pm_jax import runs, show
 from d3pm_jax.config import Adam, Config, Digits, Gaussian, HybridLoss, Linear, TfdsImages, Train, UNet
 from d3pm_jax.evaluation import baselines
-from d3pm_jax.loop.metrics import read_metrics
-from d3pm_jax.measure.samples import draw_forward
-from d3pm_jax.storage.checkpoint import list_steps
 
 WORKDIR = Path("runs/mnist")
 mnist = DATA_DIR is not None and (Path(DATA_DIR) / "mnist").is_dir()
@@ -81,7 +78,7 @@ config = Config(
 process = config.process.build()
 test = np.stack([data.open("test")[i]["x"] for i in range(4)])
 times = [0, 1, 2, 5, 10, 20, 30, 50, 70, 100]
-forward = draw_forward(jax.random.key(0), process, test, times)  # [R, N, H, W, 1]
+forward = runs.draw_forward(jax.random.key(0), process, test, times)  # [R, N, H, W, 1]
 grid(forward.swapaxes(0, 1).reshape(-1, *test.shape[1:]), len(times))
 
 # %% [markdown]
@@ -113,10 +110,10 @@ config = dataclasses.replace(
 )
 run = runs.train(config, WORKDIR, resume=True)
 assert run.step == STEPS + MORE
-print("checkpoints", list_steps(WORKDIR / "checkpoints"))
+print("checkpoints", run.list_steps())
 
 # %%
-rows = read_metrics(WORKDIR)
+rows = runs.read_metrics(WORKDIR)
 plt.figure(figsize=(6, 3), layout="constrained")
 plt.plot([row["step"] for row in rows], [row["bound_bits_per_dim"] for row in rows])
 plt.axvline(STEPS, color="grey", linestyle=":")

@@ -66,9 +66,9 @@ def test_a_classifier_of_a_file_is_the_same_in_both(tmp_path):
     logits = torch_exported.network(path)(torch.eye(17)[xt], torch.tensor(t))
     log_p = torch.log_softmax(logits, 1).detach().numpy()
     np.testing.assert_allclose(run.classify(xt, t), log_p, rtol=2e-5, atol=2e-6)
-    in_jax = runs.exported.network(path)(jnp.asarray(np.eye(17)[xt], jnp.float32), jnp.asarray(t))
+    in_jax = runs.network(path)(jnp.asarray(np.eye(17)[xt], jnp.float32), jnp.asarray(t))
     np.testing.assert_allclose(in_jax, logits.detach().numpy(), rtol=2e-5, atol=2e-6)
-    for library in (runs.exported, torch_exported):
+    for library in (runs, torch_exported):
         with pytest.raises(ValueError, match="holds a classifier, which has no logits of x_0: take network"):
             library.denoiser(path)
 

@@ -34,7 +34,7 @@ def test_sub_packages_are_there_after_a_plain_import():
             "data.open_split",
         ),
         *(
-            "runs.exported.network",
+            "runs.network",
             "weights.twin.to_torch",
             "training.step.make_step",
         ),

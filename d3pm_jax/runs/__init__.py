@@ -7,10 +7,7 @@ from d3pm_jax.extras import require
 
 require(__name__, "array_record", "grain", "orbax", "rich", "tensorboardX")
 
-# Modules of this package, which are attributes of it.
-_MODULES = ("exact", "exported", "grids", "quality", "run")
-
-# What the commands do, by the names that users call, with the module and the function that does it.
+# By the name that users call: the module that has it, imported when it is first used, and its name there.
 _FUNCTIONS = {
     "ClassifierFreeGuidance": ("d3pm_jax.parts.guidance", "ClassifierFreeGuidance"),
     "ClassifierGuidance": ("d3pm_jax.parts.by_classifier", "ClassifierGuidance"),
@@ -20,10 +17,14 @@ _FUNCTIONS = {
     "Guidance": ("d3pm_jax.parts.guidance", "Guidance"),
     "Particles": ("d3pm_jax.parts.draw", "Particles"),
     "Run": ("d3pm_jax.runs.run", "Run"),
+    "denoiser": ("d3pm_jax.runs.exported", "denoiser"),
+    "draw_forward": ("d3pm_jax.measure.samples", "draw_forward"),
     "export": ("d3pm_jax.runs.exported", "export"),
     "import_weights": ("d3pm_jax.parts.begin", "import_weights"),
+    "network": ("d3pm_jax.runs.exported", "network"),
     "open": ("d3pm_jax.runs.run", "open_run"),
     "presample": ("d3pm_jax.loop.presampled", "presample"),
+    "read_metrics": ("d3pm_jax.loop.metrics", "read_metrics"),
     "train": ("d3pm_jax.runs.run", "train"),
 }
 
@@ -32,10 +33,8 @@ def __getattr__(name: str) -> Any:
     if name in _FUNCTIONS:
         module, function = _FUNCTIONS[name]
         return getattr(importlib.import_module(module), function)
-    if name in _MODULES:
-        return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES, *_FUNCTIONS})
+    return sorted({*globals(), *_FUNCTIONS})

@@ -1,7 +1,7 @@
 """Trains and opens runs from Python, as the commands do from a shell."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +18,22 @@ from d3pm_jax.config.data import move_data
 from d3pm_jax.config.io import check_config_type
 from d3pm_jax.data import ArraySource, read_batch
 from d3pm_jax.errors import UserError, one_line
+from d3pm_jax.kinds import Reference
 from d3pm_jax.loop import loop
 from d3pm_jax.loop.sinks import Log
 from d3pm_jax.machine.devices import mesh_of, use_all_cores
-from d3pm_jax.measure import bounds
+from d3pm_jax.measure import bounds, sample_quality, step_costs
+from d3pm_jax.measure.sample_quality import SampleQuality
 from d3pm_jax.measure.samples import Drawn, choose_inputs, draw_samples
+from d3pm_jax.measure.step_costs import Jumps
 from d3pm_jax.parts import build, reading
 from d3pm_jax.parts.begin import weights_of
 from d3pm_jax.parts.build import describe_conditions, make_caption
 from d3pm_jax.parts.draw import Draw
 from d3pm_jax.processes import Process
-from d3pm_jax.storage import run_folder
+from d3pm_jax.sampling import Sampler
+from d3pm_jax.storage import checkpoint, run_folder
+from d3pm_jax.storage.names import CHECKPOINTS
 from d3pm_jax.types import Params
 
 
@@ -182,6 +187,57 @@ class Run:
     def about(self) -> dict[str, Any]:
         """Describes what a figure of this run depends on, besides data and noise."""
         return describe_conditions(self.parts)
+
+    def compute_likelihood(
+        self,
+        examples: Mapping[str, np.ndarray],
+        batch_size: int = 128,
+        seed: int = 0,
+        progress: Callable[[int], Any] = lambda done: None,
+    ) -> dict[str, Any]:
+        """Computes -log p of examples by the chain rule, see `measure.bounds.compute_likelihood`.
+
+        Args:
+            examples: "x" [N, *S], "label", "weight" and "condition" if any, as `read_batch` gives them.
+            batch_size: how many at a time.
+            seed: of the random orders.
+            progress: is called with the number of examples that are done: twice N in the end.
+
+        Raises:
+            UserError: the network sees time, or has no extra mask.
+        """
+        return bounds.compute_likelihood(self.parts, examples, batch_size, seed, progress)
+
+    def measure_jumps(self, progress: Callable[[int], Any] = lambda done: None) -> Jumps:
+        """Computes what a step between any two times costs, on examples that are not those of the test.
+
+        Raises:
+            UserError: the data cannot be read, a cost is NaN, or the process cannot take fewer steps.
+        """
+        return step_costs.measure_costs(self.parts, self.workdir, progress)
+
+    def prepare_quality(self, num: int, batch_size: int = 128, inception: Path | None = None) -> Reference:
+        """Prepares the comparison of so many samples with the training split: what they compete with too."""
+        return sample_quality.prepare_reference(self.parts, self.workdir, num, batch_size, inception)
+
+    def measure_quality(
+        self,
+        reference: Reference,
+        num: int,
+        seed: int = 0,
+        batch_size: int = 128,
+        progress: Callable[[int], Any] = lambda done: None,
+        sampler: Sampler | str | None = None,
+    ) -> SampleQuality:
+        """Draws samples, by a sampler as in `sample`, and compares them with the training split."""
+        inputs = self.read_sample_inputs(num)
+        return sample_quality.measure_quality(
+            self.parts, reference, num, seed, batch_size, progress, inputs, sampler
+        )
+
+    def list_steps(self) -> list[int]:
+        """Returns the steps of the complete checkpoints in the folder, in order."""
+        return checkpoint.list_steps(self.workdir / CHECKPOINTS)
 
     @property
     def term(self) -> likelihood.Term:

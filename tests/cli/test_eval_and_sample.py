@@ -17,7 +17,6 @@ from d3pm_jax import runs, show
 from d3pm_jax.cli import eval as evaluate, sample
 from d3pm_jax.config import io as config_io
 from d3pm_jax.measure import step_costs
-from d3pm_jax.runs import grids
 from d3pm_jax.storage import checkpoint
 from tests import tiny
 from tests.cli.commands import error, printed_after, restored, status
@@ -137,7 +136,8 @@ def test_eval_tells_each_number_of_steps_on_the_best_grid_and_from_few_calls(tra
     assert printed.endswith(
         f"test bits/dim: {results[-1]['bits_per_dim']:.3f} +- {results[-1]['standard_error']:.3f}\n"
     )
-    costs = grids.read(runs.open(trained)).costs
+    run = runs.open(trained)
+    costs = step_costs.read_costs(run.parts, run.workdir).costs
     sums = [costs[0, s] + costs[s, 10] for s in range(1, 10)]
     assert results[1]["protocol"] == {
         "N": 40,

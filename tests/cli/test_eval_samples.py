@@ -111,8 +111,8 @@ def test_the_protocol_says_by_which_sampler_samples_are(run, monkeypatch):
     assert rows[of_gibbs].values["samples"]["calls_per_sample"].value == 5 + 4 * 2
 
     samples = run.sample(jax.random.key(3), N, runs.Draw(sampler=named.gibbs(2)), batch_size=N).x0
-    reference = runs.quality.prepare(run, N)
-    quality = runs.quality.measure(run, reference, N, seed=3, batch_size=N, sampler=named.gibbs(2))
+    reference = run.prepare_quality(N)
+    quality = run.measure_quality(reference, N, seed=3, batch_size=N, sampler=named.gibbs(2))
     np.testing.assert_array_equal(quality.samples, samples)
     assert quality.figures["samples"]["frechet"] == rows[of_gibbs].values["samples"]["frechet"].value
 

@@ -154,7 +154,7 @@ def test_samples_are_compared_with_the_training_split(run, capsys, monkeypatch):
     assert f"compared with the training split: {x.size:,} tokens\n" in out
     assert "known words  distinct words  2-grams  3-grams  longest copy\n" in out
     monkeypatch.setattr(text_kind, "MOST_READ", 79)
-    short = runs.quality.prepare(run, 5)
+    short = run.prepare_quality(5)
     assert short.compared.startswith("the first 72 tokens, ")  # nine windows
     first = reading.open_whole(run.parts, run.workdir, "train").first(9)
     assert texts.collect_vocabulary(run.parts.kind.in_parts(first)) == set(write(x[:9].ravel()).split())

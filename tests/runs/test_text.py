@@ -168,7 +168,7 @@ def test_a_transformer_is_trained_on_a_text_and_goes_on_to_the_same_bits(tmp_pat
 def test_samples_of_lines_are_compared_with_lines(trained, monkeypatch):
     """Padding is no text, and a line is not what a piece goes on from."""
     monkeypatch.setattr(text_kind, "PART", 40)  # five examples
-    reference = runs.quality.prepare(trained, 7)
+    reference = trained.prepare_quality(7)
     train = trained.read_batch("train")
     assert reference.compared.startswith(f"{int(train['weight'].sum()):,} tokens, ")
     pieces = [x[w > 0] for x, w in zip(train["x"], train["weight"], strict=True)]
