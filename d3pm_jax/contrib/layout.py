@@ -218,12 +218,26 @@ def take_modules(
     """
     block: Tensors = {}
     for their_name, our_name in names.items():
-        path = f"{prefix}.{their_name}" if prefix else their_name
-        if their_name in optional and not has_module(tensors, path):
-            continue
-        for leaf, tensor in pop_module(tensors, path).items():
-            block[f"{our_name}.{leaf}"] = tensor
+        path = f"{prefix}.{their_name}".removeprefix(".")
+        if their_name not in optional or has_module(tensors, path):
+            block |= {f"{our_name}.{leaf}": tensor for leaf, tensor in pop_module(tensors, path).items()}
     return block
+
+
+def take_attention(tensors: Tensors, prefix: str, names: Mapping[str, str]) -> Tensors:
+    """Takes the modules of an attention, see `take_modules`; {} where a block has none."""
+    if not has_module(tensors, prefix):
+        return {}
+    return take_modules(tensors, prefix, names)
+
+
+def state_dict_of(tree: Any) -> dict[str, Any]:
+    """Returns the state dict that a file of torch.save is, or has as its "model"; {} where there is none."""
+    if isinstance(tree, dict):
+        tree = tree.get("model", tree)
+    if not isinstance(tree, dict):
+        return {}
+    return tree
 
 
 def as_linear(tensors: Tensors, *names: str) -> Tensors:
@@ -332,10 +346,9 @@ def assemble_unet(
     modules = {"mid_attn": mid.attns[0], "mid_block1": mid.blocks[0], "mid_block2": mid.blocks[1]}
     modules |= _name_levels("down", down)
     modules |= _name_levels("up", up)
-    tensors: Tensors = {}
-    for module_name, module in modules.items():
-        for name, tensor in module.items():
-            tensors[f"{module_name}.{name}"] = tensor
+    tensors = {
+        f"{path}.{name}": tensor for path, module in modules.items() for name, tensor in module.items()
+    }
     options = {
         "ch": ch,
         "ch_mult": tuple(width // ch for width in widths),
@@ -349,10 +362,8 @@ def _name_levels(direction: str, levels: list[BlockLevel]) -> dict[str, Tensors]
     modules: dict[str, Tensors] = {}
     for i, level in enumerate(levels):
         modules[f"{direction}.{i}.conv"] = level.conv
-        for j, block in enumerate(level.blocks):
-            modules[f"{direction}.{i}.blocks.{j}"] = block
-        for j, attention in enumerate(level.attns):
-            modules[f"{direction}.{i}.attns.{j}"] = attention
+        modules |= {f"{direction}.{i}.blocks.{j}": block for j, block in enumerate(level.blocks)}
+        modules |= {f"{direction}.{i}.attns.{j}": attention for j, attention in enumerate(level.attns)}
     return modules
 
 
@@ -371,8 +382,7 @@ def as_float32(tensors: Tensors, notes: list[str]) -> Tensors:
             converted[name] = tensor.astype(np.float32)
         if not np.isfinite(converted[name]).all():
             raise ValueError(f"{name} has entries that are not finite in float32: use other weights")
-        is_rounded = (converted[name].astype(tensor.dtype) != tensor).any()
-        num_rounded += bool(is_rounded)
+        num_rounded += bool((converted[name].astype(tensor.dtype) != tensor).any())
     if num_rounded:
         notes.append(f"{num_rounded} tensors are rounded to float32, in which weights are kept")
     return converted

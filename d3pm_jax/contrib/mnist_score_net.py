@@ -62,9 +62,7 @@ def read_network(tree: Any, user_options: ImportOptions) -> Foreign:
     scales = _time_dependent_weights(tensors.pop(_WEIGHTS, None), T, notes)
 
     def take_block(path: str) -> tuple[Tensors, Tensors]:
-        attention: Tensors = {}
-        if layout.has_module(tensors, f"{path}.attn"):
-            attention = layout.take_modules(tensors, f"{path}.attn", _ATTENTION)
+        attention = layout.take_attention(tensors, f"{path}.attn", _ATTENTION)
         block = layout.take_modules(tensors, path, _BLOCK, optional=("shortcut",))
         return layout.as_linear(block, "shortcut"), layout.as_linear(attention, "q", "k", "v", "proj_out")
 
@@ -97,9 +95,7 @@ def read_network(tree: Any, user_options: ImportOptions) -> Foreign:
 
 def _state_dict(tree: Any) -> dict[str, Any]:
     """Returns the state dict, without the prefix of a distributed training."""
-    model = tree.get("model", tree) if isinstance(tree, dict) else None
-    if not isinstance(model, dict):
-        return {}
+    model = layout.state_dict_of(tree)
     if all(name.startswith("module.") for name in model):
         return {name.removeprefix("module."): value for name, value in model.items()}
     return dict(model)
@@ -120,9 +116,7 @@ def _time_dependent_weights(weights: np.ndarray | None, T: int, notes: list[str]
             f"{len(numbers)} {_WEIGHTS} for {T} steps: the last one is repeated, or those beyond T are left "
             "out"
         )
-    last = float(numbers[-1])
-    extended = [*numbers.tolist(), *[last] * T]
-    by_step = extended[:T]
+    by_step = numbers[np.minimum(np.arange(T), len(numbers) - 1)].tolist()
     # A ScoreNet takes None or at least two weights, the last of which is that of step T.
     if T == 1:
         by_step = 2 * by_step

@@ -169,13 +169,9 @@ def _take_level(tensors: Tensors, prefix: str, first: int, conv_name: str) -> Bl
     level = BlockLevel([], [], {})
     i = first
     while layout.has_module(tensors, f"{prefix}.block_{i}"):
-        has_attention = layout.has_module(tensors, f"{prefix}.attn_{i}")
         optional = ("y_proj", "nin_shortcut")
         level.blocks.append(layout.take_modules(tensors, f"{prefix}.block_{i}", _BLOCK, optional))
-        attention: Tensors = {}
-        if has_attention:
-            attention = layout.take_modules(tensors, f"{prefix}.attn_{i}", _ATTENTION)
-        level.attns.append(attention)
+        level.attns.append(layout.take_attention(tensors, f"{prefix}.attn_{i}", _ATTENTION))
         i += 1
     if layout.has_module(tensors, f"{prefix}.{conv_name}"):
         level = level._replace(conv=layout.pop_module(tensors, f"{prefix}.{conv_name}"))

@@ -40,10 +40,7 @@ _FIXED = {"groups": 32, "channels_per_group": 4, "attention_eps": 1e-5, "max_tim
 
 def recognises_tree(tree: Any) -> bool:
     """Says whether a file of torch.save is of this program."""
-    model = tree.get("model", tree) if isinstance(tree, dict) else None
-    if not isinstance(model, dict):
-        return False
-    names = {_remove_prefixes(name) for name in model}
+    names = {_remove_prefixes(name) for name in layout.state_dict_of(tree)}
     return {"down.0.weight", "time.1.weight", "mid.0.resblocks.norm1.weight"} <= names
 
 
@@ -58,7 +55,7 @@ def read_network(tree: Any, user_options: ImportOptions) -> Foreign:
         ValueError: something is missing, left over, or of another shape.
     """
     notes: list[str] = []
-    tensors, weights = _choose_weights(tree.get("model", tree), user_options.raw, notes)
+    tensors, weights = _choose_weights(layout.state_dict_of(tree), user_options.raw, notes)
 
     # What the shapes say.
     ch, channels, *_ = layout.checked_shape(tensors, "down.0.weight", 4)

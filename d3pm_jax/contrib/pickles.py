@@ -123,13 +123,12 @@ class _Reader:
         stack = self._stack
         match name:
             # Plain values.
-            case "BININT" | "BININT1" | "BININT2" | "INT" | "LONG" | "LONG1" | "LONG4":
-                stack.append(argument)
-            case "BINUNICODE" | "SHORT_BINUNICODE" | "BINUNICODE8" | "UNICODE":
-                stack.append(argument)
-            case "BINSTRING" | "SHORT_BINSTRING" | "STRING" | "FLOAT" | "BINFLOAT":
-                stack.append(argument)
-            case "BINBYTES" | "SHORT_BINBYTES" | "BINBYTES8":
+            case (
+                "BININT" | "BININT1" | "BININT2" | "INT" | "LONG" | "LONG1" | "LONG4" | "FLOAT" | "BINFLOAT"
+                | "BINUNICODE" | "SHORT_BINUNICODE" | "BINUNICODE8" | "UNICODE"
+                | "BINSTRING" | "SHORT_BINSTRING" | "STRING"
+                | "BINBYTES" | "SHORT_BINBYTES" | "BINBYTES8"
+            ):  # fmt: skip
                 stack.append(argument)
             case "NONE":
                 stack.append(None)
@@ -148,12 +147,10 @@ class _Reader:
             case "MARK":
                 self._outer_stacks.append(stack)
                 self._stack = []
-            case "POP_MARK":
-                self._pop_to_mark()
-            case "POP" if not stack:
-                self._pop_to_mark()
-            case "POP":
+            case "POP" if stack:
                 stack.pop()
+            case "POP" | "POP_MARK":
+                self._pop_to_mark()
             case "DUP":
                 stack.append(stack[-1])
 

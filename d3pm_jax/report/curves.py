@@ -3,8 +3,9 @@
 They are of the metrics in training, and of the terms of bounds by t.
 """
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -210,21 +211,15 @@ def _draw_line(run: int, points: np.ndarray, x_axis: Axis, y_axis: Axis) -> list
 
     parts = [tag("path", d=path, class_=f"curve run-{run}")]
     if len(placed) <= MARKED:
-        for x, y in placed:
-            parts.append(tag("circle", cx=x, cy=y, r=2.2, class_=f"point run-{run}"))
+        parts += [tag("circle", cx=x, cy=y, r=2.2, class_=f"point run-{run}") for x, y in placed]
     return parts
 
 
 def plot_metrics(runs: Sequence[Reported]) -> Html:
     """Draws a plot for each metric, all runs in it."""
-    # A dictionary without values is a set that keeps its order.
-    logged: dict[str, None] = {}
-    for reported in runs:
-        for row in reported.metrics:
-            logged |= dict.fromkeys(row)
-    logged.pop("step", None)
+    logged = list_names(row for reported in runs for row in reported.metrics)
     names = [name for name in TITLES if name in logged]
-    names += [name for name in logged if name not in TITLES]
+    names += [name for name in logged if name not in (*TITLES, "step")]
 
     plots = []
     for name in names:
@@ -234,11 +229,14 @@ def plot_metrics(runs: Sequence[Reported]) -> Html:
             curves.append(Curve(i, [row["step"] for row in rows], [row[name] for row in rows]))
         plots.append(draw_plot(TITLES.get(name, name), "step", curves))
 
-    notes = []
-    for reported in runs:
-        if not reported.metrics:
-            notes.append(_note_no_curves(reported))
+    notes = [_note_no_curves(reported) for reported in runs if not reported.metrics]
     return join_html(_place_panels(plots), *notes)
+
+
+def list_names(rows: Iterable[Mapping[str, object]]) -> list[str]:
+    """Lists the names that are in any of the rows, each once, in the order in which they first come."""
+    # A dictionary without values is a set that keeps its order.
+    return list(dict.fromkeys(itertools.chain.from_iterable(rows)))
 
 
 def _note_no_curves(reported: Reported) -> Html:

@@ -2,7 +2,7 @@
 
 import html
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -119,9 +119,10 @@ def page(runs: Sequence[Run]) -> str:
     head = tag("header", tag("h1", title), written, _tabulate_overview(reported_runs), tag("nav", *links))
     legend = curves.draw_legend(names)
     legends = {"Training": legend, "Terms of the bound": legend}
-    body = []
-    for name, content in sections.items():
-        body.append(tag("section", tag("h2", name), legends.get(name), content, id=_anchor(name)))
+    body = [
+        tag("section", tag("h2", name), legends.get(name), content, id=_anchor(name))
+        for name, content in sections.items()
+    ]
     return build_document(title, head, *body, script="film.js")
 
 
@@ -150,21 +151,12 @@ def _tabulate_overview(runs: Sequence[Reported]) -> Html:
     if len(runs) == 1:
         return build_cards(facts_of_runs[0])
 
-    names = _join_names(facts_of_runs)
+    names = curves.list_names(facts_of_runs)
     rows = []
     for i, facts in enumerate(facts_of_runs):
         swatch = tag("span", runs[i].name, class_=f"swatch run-{i}")
         rows.append([swatch, *(facts.get(name, "-") for name in names)])
     return build_table(["run", *names], rows)
-
-
-def _join_names(rows: Sequence[Mapping[str, object]]) -> list[str]:
-    """Lists the names that are in any of the rows, each once, in the order in which they first come."""
-    # A dictionary without values is a set that keeps its order.
-    names: dict[str, None] = {}
-    for row in rows:
-        names |= dict.fromkeys(row)
-    return list(names)
 
 
 def tabulate_configs(runs: Sequence[Reported]) -> Html:
@@ -187,7 +179,7 @@ def tabulate_configs(runs: Sequence[Reported]) -> Html:
 
 def compare_configs(configs: Sequence[dict[str, Any]]) -> tuple[list[str], list[str]]:
     """Returns the fields that differ between configs, or are not in all, and those that are the same."""
-    names = _join_names(configs)
+    names = curves.list_names(configs)
     # A config that lacks a field has None here, which differs from the text "None" of a value.
     texts = [{name: repr(value) for name, value in config.items()} for config in configs]
     differ = [name for name in names if len({text.get(name) for text in texts}) > 1]
@@ -204,13 +196,7 @@ def flatten_config(config: Config) -> dict[str, Any]:
 
 def _value_row(name: str, configs: Sequence[dict[str, Any]]) -> list[str]:
     """Returns the name of a field, and its value in each of the configs."""
-    cells = [name]
-    for config in configs:
-        if name in config:
-            cells.append(_format_value(config[name]))
-        else:
-            cells.append("-")
-    return cells
+    return [name, *(_format_value(config.get(name, "-")) for config in configs)]
 
 
 def _format_value(value: Any) -> str:

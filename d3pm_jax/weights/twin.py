@@ -74,7 +74,10 @@ def to_torch(params: Params) -> dict[str, np.ndarray]:
     """
     tensors = {}
     for leaf in _flatten("params", params):
-        arrays = _split_stacked(leaf, np.asarray(leaf.array))
+        # An array of stacked layers is one array for each of them.
+        arrays = np.asarray(leaf.array)
+        if not _is_stacked(leaf):
+            arrays = arrays[None]
         for name, array in zip(_list_names(leaf), arrays, strict=True):
             if name in tensors:
                 raise ValueError(f"two arrays of the network are {name} in PyTorch: rename one of them")
@@ -305,11 +308,7 @@ def _name_keys(path: tuple) -> list[str]:
 
 def _dtype_by_name(leaves: list[_Leaf]) -> dict[str, str]:
     """Returns the types of the arrays by the twin's names."""
-    dtypes = {}
-    for leaf in leaves:
-        for name in _list_names(leaf):
-            dtypes[name] = str(leaf.array.dtype)
-    return dtypes
+    return {name: str(leaf.array.dtype) for leaf in leaves for name in _list_names(leaf)}
 
 
 def _list_names(leaf: _Leaf) -> list[str]:
@@ -325,13 +324,6 @@ def _list_names(leaf: _Leaf) -> list[str]:
     # The number of the layer comes after "layers".
     position = keys.index(STACKED) + 1
     return [".".join([*keys[:position], str(i), *keys[position:]]) for i in range(leaf.array.shape[0])]
-
-
-def _split_stacked(leaf: _Leaf, x: np.ndarray) -> list[np.ndarray]:
-    """Returns the arrays that `_list_names` names: of each layer where layers are stacked, or the one."""
-    if _is_stacked(leaf):
-        return list(x)
-    return [x]
 
 
 def _is_stacked(leaf: _Leaf) -> bool:
