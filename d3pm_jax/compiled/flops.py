@@ -95,15 +95,13 @@ def _count_equation(equation: Any, depends: list[bool]) -> tuple[int, list[bool]
         by_result = zip(*(results for _, results in branches), strict=True)
         return max(flops for flops, _ in branches), [any(results) for results in by_result]
 
-    inner = _inner_program(params)
     num_results = len(equation.outvars)
-    if inner is None:
-        return 0, [any(depends)] * num_results
-    if len(inner.invars) != len(depends) or len(inner.outvars) != num_results:
+    for inner in inner_programs(params)[:1]:
         # An inner program with other arguments is one of scalars, such as that of a scatter, and is not
         # counted.
-        return 0, [any(depends)] * num_results
-    return _count_program(inner, depends)
+        if len(inner.invars) == len(depends) and len(inner.outvars) == num_results:
+            return _count_program(inner, depends)
+    return 0, [any(depends)] * num_results
 
 
 def _count_equal_ranks(outside: Sequence[Any], inside: Sequence[Any]) -> int:
@@ -111,14 +109,18 @@ def _count_equal_ranks(outside: Sequence[Any], inside: Sequence[Any]) -> int:
     return sum(len(x.aval.shape) == len(y.aval.shape) for x, y in zip(outside, inside, strict=True))
 
 
-def _inner_program(params: Mapping[str, Any]) -> Jaxpr | None:
-    """Returns the first program among the parameters of an operation, such as the function of a jit."""
+def inner_programs(params: Mapping[str, Any]) -> list[Jaxpr]:
+    """Returns the programs among the parameters of an operation, such as the function of a jit."""
+    programs = []
     for value in params.values():
-        if isinstance(value, ClosedJaxpr):
-            return value.jaxpr
-        if isinstance(value, Jaxpr):
-            return value
-    return None
+        if not isinstance(value, tuple | list):
+            value = [value]
+        for inner in value:
+            # A closed one holds its constants too; a kernel of Pallas is open.
+            program = getattr(inner, "jaxpr", inner)
+            if isinstance(program, Jaxpr):
+                programs.append(program)
+    return programs
 
 
 def _count_loop(

@@ -14,29 +14,29 @@ import jax
 from jax.experimental import pallas as pl
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
+from d3pm_jax.compiled.flops import inner_programs
+
 # An array of at most so many bytes is read from the memory of a card once: all further reads are from caches.
 CACHED = 2**20
 LOADS = frozenset(["get", "masked_load", "load"])
 STORES = frozenset(["swap", "masked_swap", "addupdate", "store"])
 
 
-def pallas_bytes(jaxpr: ClosedJaxpr | Jaxpr) -> dict[str, int]:
-    """Returns the bytes that all calls of each Pallas kernel of a program move, by the name of the kernel.
-
-    They are those of its loads and stores, times the trips of the loops inside and of the grid. Elements
-    beyond the end of an array, which a mask leaves out, do not count. Of branches the one that moves most
-    counts, of a loop of unknown length one round.
-    """
-    moved, _ = _count_calls([jaxpr])
-    return dict(moved)
-
-
-def count_ratios(jaxprs: Iterable[ClosedJaxpr | Jaxpr]) -> dict[str, float]:
+def count_ratios(jaxprs: Iterable[ClosedJaxpr]) -> dict[str, float]:
     """Returns how many bytes each Pallas kernel moves for each byte of its operands and results, by name.
 
-    A device that holds a part of the operands moves a part of the bytes, in the same ratio.
+    What it moves are its loads and stores, times the trips of the loops inside and of the grid. Elements
+    beyond the end of an array, which a mask leaves out, do not count. Of branches the one that moves most
+    counts, of a loop of unknown length one round. A device that holds a part of the operands moves a part of
+    the bytes, in the same ratio.
     """
-    moved, operands = _count_calls(jaxprs)
+    moved: Counter[str] = Counter()
+    operands: Counter[str] = Counter()
+    for jaxpr in jaxprs:
+        for call in _find_calls(jaxpr.jaxpr):
+            name = _name_of(call)
+            moved[name] += _count_call(call)
+            operands[name] += sum(_num_bytes(var.aval) for var in [*call.invars, *call.outvars])
     return {name: moved[name] / max(operands[name], 1) for name in operands}
 
 
@@ -67,42 +67,14 @@ def watch_calls() -> Iterator[list[ClosedJaxpr]]:
         pl.pallas_call = pallas_call
 
 
-def _count_calls(jaxprs: Iterable[ClosedJaxpr | Jaxpr]) -> tuple[Counter[str], Counter[str]]:
-    """Counts, by name of a kernel, the bytes that it moves, and those of its operands and results."""
-    moved: Counter[str] = Counter()
-    operands: Counter[str] = Counter()
-    for jaxpr in jaxprs:
-        for call in _find_calls(jaxpr):
-            name = _name_of(call)
-            moved[name] += _count_call(call)
-            operands[name] += sum(_num_bytes(var.aval) for var in [*call.invars, *call.outvars])
-    return moved, operands
-
-
-def _find_calls(jaxpr: ClosedJaxpr | Jaxpr) -> Iterator[Any]:
+def _find_calls(jaxpr: Jaxpr) -> Iterator[Any]:
     """Yields the calls of Pallas kernels in a program, also those in functions, loops and branches."""
-    for equation in _open(jaxpr).eqns:
+    for equation in jaxpr.eqns:
         if equation.primitive.name == "pallas_call":
             yield equation
             continue
-        for inner in _inner_programs(equation.params):
+        for inner in inner_programs(equation.params):
             yield from _find_calls(inner)
-
-
-def _open(jaxpr: Any) -> Any:
-    if isinstance(jaxpr, ClosedJaxpr):
-        return jaxpr.jaxpr
-    return jaxpr
-
-
-def _inner_programs(params: Mapping[str, Any]) -> list[Any]:
-    """Returns the programs among the parameters of an operation."""
-    programs = []
-    for value in params.values():
-        if not isinstance(value, tuple | list):
-            value = [value]
-        programs += [inner for inner in value if isinstance(inner, ClosedJaxpr | Jaxpr)]
-    return programs
 
 
 def _name_of(call: Any) -> str:
@@ -115,7 +87,7 @@ def _name_of(call: Any) -> str:
 def _count_call(call: Any) -> int:
     """Counts the bytes that one call of a kernel moves."""
     grid = call.params["grid_mapping"].grid
-    kernel = _open(call.params["jaxpr"])
+    kernel = call.params["jaxpr"]
     # The arguments of the kernel are references to operands, then to results; scratch memory comes last.
     arrays = [var.aval for var in [*call.invars, *call.outvars]]
     references = dict(zip(kernel.invars, arrays, strict=False))
@@ -143,9 +115,9 @@ def _count_kernel(kernel: Any, references: Mapping[Any, Any], trips: int) -> int
             total += _count_accesses(block, array, trips)
             # A swap returns what was there: a load too, where that is used.
             continue
-        branches = []
-        for inner in _inner_programs(equation.params):
-            branches.append(_count_inner(equation, _open(inner), references, trips))
+        branches = [
+            _count_inner(equation, inner, references, trips) for inner in inner_programs(equation.params)
+        ]
         if name == "cond":
             total += max(branches, default=0)
         else:
@@ -163,7 +135,7 @@ def _count_inner(equation: Any, inner: Any, references: Mapping[Any, Any], trips
         # The constants of the condition come first, then those of the body, then what is carried.
         params = equation.params
         num_condition = params["cond_nconsts"]
-        if inner is _open(params["cond_jaxpr"]):
+        if inner is params["cond_jaxpr"].jaxpr:
             operands = [*operands[:num_condition], *operands[num_condition + params["body_nconsts"] :]]
         else:
             operands = operands[num_condition:]

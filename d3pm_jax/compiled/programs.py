@@ -19,11 +19,9 @@ import dataclasses
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-# Bits of an element, by the name of its type in HLO. A token, which orders effects, has none.
-BITS = {"token": 0, "pred": 8, "c64": 64, "c128": 128, "bf16": 16}
 # What moves nothing: names for arrays that are there, and numbers that are part of the program.
 FREE = frozenset(
     [
@@ -89,18 +87,6 @@ TAKING = frozenset(["gather", "dynamic-slice", "slice"])
 UPDATING = frozenset(["dynamic-update-slice", "scatter"])
 # The memory of a card is read in sectors of so many bytes: a single number that is taken costs one.
 SECTOR = 32
-# Classes of work, in the order in which a kernel is asked whether it is one.
-WORK = (
-    "Pallas",
-    "convolutions",
-    "matrix products",
-    "collectives",
-    "reductions",
-    "concatenations",
-    "gathers",
-    "copies",
-    "elementwise",
-)
 
 
 class Array(NamedTuple):
@@ -118,9 +104,9 @@ class Array(NamedTuple):
     @property
     def bits(self) -> int:
         """Returns the bits of an element."""
-        if self.type in BITS:
-            return BITS[self.type]
-        # "f32", "s8", "f8e4m3fn"
+        if self.type == "pred":
+            return 8
+        # "f32", "s8", "f8e4m3fn"; a "token", which orders effects, has none.
         return int(_find(r"[a-z]+(\d+)", self.type) or 0)
 
     @property
@@ -161,7 +147,7 @@ class Kernel(NamedTuple):
     """Counts a kernel of a compiled program."""
 
     name: str
-    work: str  # its class, see `WORK`
+    work: str  # its class, see `_classify`
     runs: int
     bytes: int  # of one run, as `flops`
     flops: Mapping[str, int]  # by type of matrix product: "bf16", "tf32", "f32", "f64"; others are "vector"
@@ -235,9 +221,7 @@ def count_program(text: str, pallas: Mapping[str, float] | None = None) -> Progr
             see `pallas.count_ratios`; 1 where it is not there.
     """
     computations, entry = parse_computations(text)
-    counter = _Counter(computations, pallas or {})
-    kernels = tuple(counter.count(entry, 1))
-    return Program(kernels, counter.loops_of_unknown_length)
+    return _count_computation(computations, entry, 1, pallas or {})
 
 
 def parse_computations(text: str) -> tuple[dict[str, Computation], str]:
@@ -305,74 +289,62 @@ def _end_of_brackets(text: str) -> int:
     return len(text)
 
 
-class _Counter:
-    """Counts the kernels of computations, those that are called among them."""
+def _count_computation(
+    computations: dict[str, Computation], name: str, runs: int, pallas: Mapping[str, float]
+) -> Program:
+    """Counts a computation that runs so often, with those that it calls."""
+    kernels: list[Kernel] = []
+    loops = 0
+    for instruction in computations[name].values():
+        opcode = instruction.opcode
+        attributes = instruction.attributes
+        if opcode in FREE or opcode.endswith(("-done", "-update")):
+            continue
+        called = []
+        trips = 1
+        if opcode == "while":
+            called = _called(attributes, "body")
+            known_trips = _find(r'"known_trip_count":\{"n":"(\d+)"\}', attributes)
+            loops += not known_trips
+            trips = int(known_trips or 1)
+        elif opcode == "conditional":
+            called = _called(attributes, "branch_computations", "true_computation", "false_computation")
+        elif opcode in ("call", "async-start"):
+            called = _called(attributes, "to_apply", "calls")
+        if called:
+            choices = [_count_computation(computations, inner, runs * trips, pallas) for inner in called]
+            program = min(choices, key=lambda choice: choice.bytes)
+            kernels += program.kernels
+            loops += program.loops_of_unknown_length
+        else:
+            operands = [computations[name][operand] for operand in instruction.operands]
+            kernels.append(_count_kernel(computations, instruction, operands, runs, pallas))
+    return Program(tuple(kernels), loops)
 
-    def __init__(self, computations: dict[str, Computation], pallas: Mapping[str, float]):
-        self.loops_of_unknown_length = 0
-        self._computations = computations
-        self._pallas = pallas
 
-    def count(self, name: str, runs: int) -> Iterator[Kernel]:
-        """Yields the kernels of a computation that runs so often."""
-        computation = self._computations[name]
-        for instruction in computation.values():
-            opcode = instruction.opcode
-            attributes = instruction.attributes
-            if opcode in FREE or opcode.endswith(("-done", "-update")):
-                continue
-            if opcode == "while":
-                trips = _find(r'"known_trip_count":\{"n":"(\d+)"\}', attributes)
-                if not trips:
-                    self.loops_of_unknown_length += 1
-                yield from self.count(_called(attributes, "body")[0], runs * int(trips or 1))
-            elif opcode == "conditional":
-                yield from self._count_branch(instruction, runs)
-            elif opcode == "call" or (opcode == "async-start" and _called(attributes, "calls")):
-                yield from self.count(_called(attributes, "to_apply", "calls")[0], runs)
-            else:
-                yield self._count_kernel(instruction, computation, runs)
-
-    def _count_branch(self, conditional: Instruction, runs: int) -> list[Kernel]:
-        """Counts the branch of a conditional that is chosen."""
-        names = _called(conditional.attributes, "branch_computations")
-        if not names:
-            names = _called(conditional.attributes, "true_computation", "false_computation")
-        branches = []
-        loops = []
-        before = self.loops_of_unknown_length
-        for name in names:
-            self.loops_of_unknown_length = before
-            branches.append(list(self.count(name, runs)))
-            loops.append(self.loops_of_unknown_length)
-        chosen = min(range(len(branches)), key=lambda i: _sum_bytes(branches[i]))
-        self.loops_of_unknown_length = loops[chosen]
-        return branches[chosen]
-
-    def _count_kernel(self, instruction: Instruction, computation: Computation, runs: int) -> Kernel:
-        """Counts an instruction that is a kernel of its own."""
-        operands = [computation[name] for name in instruction.operands]
-        inner = _as_computation(instruction, operands)
-        called = _called(instruction.attributes, "calls")
-        if instruction.opcode in ("fusion", "async-start") and called:
-            inner = self._computations[called[0]]
-        moved = _count_bytes(inner)
-        flops = _count_flops(inner)
-        origin = _find(r'op_name="([^"]*)"', instruction.attributes)
-        work = _classify(instruction, inner)
-        if work == "Pallas":
-            # The operation of JAX is called jit(f)/.../NAME/pallas_call.
-            kernel_name = origin.removesuffix("/pallas_call").rpartition("/")[2]
-            moved = round(moved * self._pallas.get(kernel_name, 1))
+def _count_kernel(
+    computations: dict[str, Computation],
+    instruction: Instruction,
+    operands: Sequence[Instruction],
+    runs: int,
+    pallas: Mapping[str, float],
+) -> Kernel:
+    """Counts an instruction that is a kernel of its own."""
+    inner = _as_computation(instruction, operands)
+    if instruction.opcode == "fusion":
+        inner = computations[_called(instruction.attributes, "calls")[0]]
+    moved = _count_bytes(inner)
+    origin = _find(r'op_name="([^"]*)"', instruction.attributes)
+    work = _classify(instruction, inner)
+    if work == "Pallas":
+        # The operation of JAX is called jit(f)/.../NAME/pallas_call.
+        kernel_name = origin.removesuffix("/pallas_call").rpartition("/")[2]
+        moved = round(moved * pallas.get(kernel_name, 1))
+    collective = ""
+    if work == "collectives":
         collective = instruction.opcode.removesuffix("-start")
-        if work != "collectives":
-            collective = ""
-        results = _find_root(inner).arrays
-        return Kernel(instruction.name, work, runs, moved, flops, origin, results, collective)
-
-
-def _sum_bytes(kernels: Iterable[Kernel]) -> int:
-    return sum(kernel.runs * kernel.bytes for kernel in kernels)
+    results = _find_root(inner).arrays
+    return Kernel(instruction.name, work, runs, moved, _count_flops(inner), origin, results, collective)
 
 
 def _called(attributes: str, *names: str) -> list[str]:
@@ -587,7 +559,7 @@ def _type_of_product(instruction: Instruction, arrays: Sequence[Array]) -> str:
 
 
 def _classify(instruction: Instruction, computation: Computation) -> str:
-    """Returns the class of work of a kernel, see `WORK`."""
+    """Returns the class of work of a kernel: the first that it is one of, or "elementwise"."""
     opcodes = {inner.opcode for inner in computation.values()}
     targets = " ".join(
         inner.attributes.partition("backend_config")[0]
@@ -596,7 +568,7 @@ def _classify(instruction: Instruction, computation: Computation) -> str:
     )
     results = {result.opcode for result in _find_results(computation)}
     opcode = instruction.opcode.removesuffix("-start")
-    tests = {
+    is_one = {
         "Pallas": "triton" in targets or "mosaic" in targets or "tpu_custom_call" in targets,
         "convolutions": "convolution" in opcodes or "__cudnn$conv" in targets,
         "matrix products": "dot" in opcodes or "__cublas" in targets,
@@ -607,7 +579,4 @@ def _classify(instruction: Instruction, computation: Computation) -> str:
         "copies": opcodes
         <= FREE | {"copy", "copy-start", "transpose", "slice", "reshape", "pad", "reverse", "broadcast"},
     }
-    for work in WORK:
-        if tests.get(work, True):
-            return work
-    return WORK[-1]
+    return next((work for work, is_work in is_one.items() if is_work), "elementwise")

@@ -251,7 +251,6 @@ def test_a_pallas_kernel_is_counted_from_its_jaxpr():
     with pallas.watch_calls() as calls:
         jaxpr = jax.make_jaxpr(f)(*arguments)
     moved = 2 * 4 * rows * K + 4 * 8 + 4 * rows  # three chunks are a little more than a row
-    assert pallas.pallas_bytes(jaxpr) == {"sum_rows": moved}
     shown = 4 * (rows * K + 8 + rows)
-    assert pallas.count_ratios([jaxpr]) == {"sum_rows": pytest.approx(moved / shown)}
+    assert pallas.count_ratios([jaxpr]) == {"sum_rows": pytest.approx(moved / shown, rel=1e-15)}
     assert pallas.count_ratios(calls) == pallas.count_ratios([jaxpr])
