@@ -14,7 +14,9 @@ from d3pm_jax.config.samplers import Choice, describe_sampler
 from d3pm_jax.data.source import open_npy
 from d3pm_jax.errors import UsageError, UserError, as_user_error
 from d3pm_jax.files import describe_content, write_npy
-from d3pm_jax.kinds.base import STATES, check_gif
+from d3pm_jax.kinds import Samples
+from d3pm_jax.kinds.base import STATES
+from d3pm_jax.kinds.files import count_states, write_samples as write_pictures
 from d3pm_jax.machine.terminal import Terminal
 from d3pm_jax.measure import record, step_costs
 from d3pm_jax.measure.bounds import find_extra_mask, find_mask
@@ -211,11 +213,13 @@ def execute(command: SampleCommand, words: list[str]) -> int:
     choice = samplers.choose(command.sampler, words)
     run = arguments.open_with_others(command, min(command.batch_size, command.num))
     kind = run.parts.kind
+    levels = run.parts.categories
     examples = None
-    example_inputs = {}
     if kind.beside_data:
-        examples = run_folder.read_examples(run.workdir, run.parts.description)
-        example_inputs = run_folder.read_example_inputs(run.workdir, run.parts.description) or {}
+        x0 = run_folder.read_examples(run.workdir, run.parts.description)
+        inputs = run_folder.read_example_inputs(run.workdir, run.parts.description) or {}
+        if x0 is not None:
+            examples = Samples(x0, levels, inputs.get("condition"))
     known = _read_known(command, run)
     if command.steps is not None:
         # Steps that there are not are refused before the best ones are looked for.
@@ -228,8 +232,11 @@ def execute(command: SampleCommand, words: list[str]) -> int:
             "--gif: a GIF shows x_t at each step of the process, and the rows of the sampler "
             f"{request.sampler_name} are not such steps; leave it out"
         )
-    times = times_to_show(settled, kind.num_states(command.gif))
-    check_gif(command.gif, times)
+    times = times_to_show(settled, count_states(kind, command.gif))
+    if command.gif and not times:
+        raise UserError(
+            "--gif: a GIF shows chains from noise to data, and a flow draws samples in one pass; leave it out"
+        )
     key = jax.random.key(command.seed)
     with Terminal("sample", command.num).show_bar() as terminal:
         drawn = run.sample(
@@ -245,25 +252,15 @@ def execute(command: SampleCommand, words: list[str]) -> int:
     path, replaced = write_samples(run.parts, run.workdir, samples, options, request.suffix)
 
     if examples is not None:
-        examples = examples[: len(samples)]
-    chains = chains_to_show(
-        run.parts,
-        key,
-        samples,
-        drawn.states,
-        times,
-        times_to_show(settled, STATES),
-        examples,
-        request.draw.condition,
-        example_inputs.get("condition"),
-    )
+        examples = examples.first(len(samples))
+    shown = Samples(samples, levels, request.draw.condition)
+    strip = times_to_show(settled, STATES)
+    chains = chains_to_show(run.parts, key, shown, drawn.states, times, strip, examples)
     if command.given is not None and known is not None:
-        made_from = show_elements(
-            known, command.strength, len(samples), samples.shape[1:], run.parts.categories
-        )
+        made_from = show_elements(known, command.strength, len(samples), samples.shape[1:], levels)
         write_npy(run.workdir / f"{MADE_FROM}{request.suffix}.npy", made_from)
-        chains = chains._replace(given=made_from)
-    files_by_content = kind.save_samples(command.workdir, request.suffix, chains, run.caption, command.gif)
+        chains = chains._replace(given=Samples(made_from, levels))
+    files_by_content = write_pictures(kind, command.workdir, request.suffix, chains, run.caption, command.gif)
 
     classes = _describe_classes(command, settled, run)
     print(f"{len(samples)} samples of step {run.step}{classes}, int32 {samples.shape}: {path}{replaced}")

@@ -1,7 +1,5 @@
 """Defines kinds of data, a class for each: how their examples are shown, named and measured."""
 
-import inspect
-
 from d3pm_jax.extras import require
 
 require(__name__, "PIL", "matplotlib", "platformdirs")
@@ -10,7 +8,17 @@ from d3pm_jax.config import Data
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, wrong_return
 from d3pm_jax.kinds.array import ArrayKind
-from d3pm_jax.kinds.base import Batch, Chains, Kind, Measured, QualityTable, Reference, Split
+from d3pm_jax.kinds.base import (
+    Batch,
+    Chains,
+    Kind,
+    Measured,
+    QualityTable,
+    Reference,
+    Samples,
+    Split,
+    States,
+)
 from d3pm_jax.kinds.image import ImageKind
 from d3pm_jax.kinds.maze import MazeKind
 from d3pm_jax.kinds.plane import CheckerboardKind, EightGaussiansKind, PlaneKind, SpiralsKind
@@ -27,7 +35,9 @@ __all__ = [
     "PlaneKind",
     "QualityTable",
     "Reference",
+    "Samples",
     "Split",
+    "States",
     "TextKind",
     "make_kind",
 ]
@@ -61,25 +71,5 @@ def make_kind(description: Description, data: Data | None = None) -> Kind:
         raise UserError(f"{words}; own_kind() of your Data class names one of your own")
 
     kind = classes[description.kind](description)
-    if description.condition is not None:
-        _check_takes_conditions(kind)
     kind.check()
     return kind
-
-
-def _check_takes_conditions(kind: Kind) -> None:
-    """Raises UserError where a method that makes pictures has no keyword for the conditions of its data.
-
-    It would fail when the first samples are drawn, which may be after an hour of training.
-    """
-    for method in (kind.save_examples, kind.show_samples, kind.show_chain, kind.show_film):
-        parameters = inspect.signature(method).parameters.values()
-        takes_conditions = any(
-            parameter.name == "conditions" or parameter.kind is parameter.VAR_KEYWORD
-            for parameter in parameters
-        )
-        if not takes_conditions:
-            raise UserError(
-                f"{type(kind).__name__}.{method.__name__} has no keyword conditions, and its data has them: "
-                f"add conditions=None"
-            )

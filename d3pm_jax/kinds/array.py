@@ -1,10 +1,8 @@
 """Defines the kind of data of which nothing is known: arrays of integers, written and shown as numbers."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from d3pm_jax.kinds.base import Kind
+from d3pm_jax.kinds.base import Kind, Samples, States
 from d3pm_jax.kinds.blocks import Block, Histograms, Table
 
 ROWS = 16  # samples in a table
@@ -17,40 +15,26 @@ class ArrayKind(Kind):
     """Says that examples are arrays of integers of any shape."""
 
     name = "array"
-    lines_shown = ROWS
+    lines_shown = shown_in_file = ROWS
 
-    def show_samples(
-        self,
-        x: np.ndarray,
-        levels: int,
-        classes: int | None = None,
-        conditions: np.ndarray | None = None,
-    ) -> Block | None:
-        rows = [[str(i), *_format_elements(sample, levels)] for i, sample in enumerate(x[:ROWS])]
-        return Table(["number", *_head_of_elements(x.shape[1:])], rows)
+    def show_samples(self, samples: Samples) -> Block | None:
+        rows = [[str(i), *_format_elements(x, samples.levels)] for i, x in enumerate(samples.x)]
+        return Table(["number", *_head_of_elements(samples.x.shape[1:])], rows)
 
-    def show_histograms(
-        self, samples: np.ndarray, examples: np.ndarray | None, levels: int
-    ) -> Histograms | None:
-        width = -(-levels // BARS)
+    def show_histograms(self, samples: Samples, examples: Samples | None) -> Histograms | None:
+        width = -(-samples.levels // BARS)
         shares_of_data = None
         if examples is not None:
-            shares_of_data = _count_shares(examples, levels, width)
-        names = _name_places(samples.shape[1:])
-        return Histograms(names, _count_shares(samples, levels, width), shares_of_data, width)
+            shares_of_data = _count_shares(examples, width)
+        names = _name_places(samples.x.shape[1:])
+        return Histograms(names, _count_shares(samples, width), shares_of_data, width)
 
-    def show_chain(
-        self,
-        states: np.ndarray,
-        times: Sequence[int],
-        levels: int,
-        conditions: np.ndarray | None = None,
-    ) -> Block | None:
-        first_chain = states[:, 0]  # [R, *S]
+    def show_chain(self, states: States) -> Block | None:
+        first_chain = states.x[:, 0]  # [R, *S]
         rows = []
-        for t, x in zip(times, first_chain, strict=True):
-            rows.append([f"t = {t}", *_format_elements(x, levels)])
-        return Table(["state", *_head_of_elements(states.shape[2:])], rows)
+        for t, x in zip(states.times, first_chain, strict=True):
+            rows.append([f"t = {t}", *_format_elements(x, states.levels)])
+        return Table(["state", *_head_of_elements(first_chain.shape[1:])], rows)
 
 
 def _name_places(shape: tuple[int, ...]) -> list[str]:
@@ -85,22 +69,21 @@ def _format_elements(x: np.ndarray, levels: int) -> list[str]:
     return cells
 
 
-def _count_shares(x: np.ndarray, levels: int, width: int) -> np.ndarray:
+def _count_shares(samples: Samples, width: int) -> np.ndarray:
     """Counts how often each of the first places has the categories of each bar.
 
     Args:
-        x: [N, *S]; padding and masks are left out.
-        levels: categories that the data may have.
+        samples: whose padding and masks are left out.
         width: categories of a bar.
 
     Returns:
         The shares of each place, float64 [places, bars], which sum to 1, or are 0 where it is all padding.
     """
-    elements = x.reshape(len(x), -1)[:, :PLACES]  # [N, places]
-    num_bars = -(-levels // width)
+    elements = samples.x.reshape(len(samples.x), -1)[:, :PLACES]  # [N, places]
+    num_bars = -(-samples.levels // width)
     shares = np.zeros((elements.shape[1], num_bars))
     for place, categories in enumerate(elements.T):
-        shown = categories[(categories >= 0) & (categories < levels)]
+        shown = categories[(categories >= 0) & (categories < samples.levels)]
         counts = np.bincount(shown // width, minlength=num_bars)
         shares[place] = counts / max(1, len(shown))
     return shares

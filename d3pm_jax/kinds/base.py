@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
@@ -13,8 +13,7 @@ from d3pm_jax.data.source import open_npy
 from d3pm_jax.errors import UserError, as_user_error
 from d3pm_jax.evaluation import baselines
 from d3pm_jax.evaluation.bound import count_elements
-from d3pm_jax.files import write_npy
-from d3pm_jax.kinds.blocks import Block, Histograms
+from d3pm_jax.kinds.blocks import Block, Film, Histograms, Picture, Strip
 from d3pm_jax.likelihood import bits_per_dim
 from d3pm_jax.sampling import Known
 
@@ -25,42 +24,47 @@ STATES = 10  # of a chain, shown side by side
 FRAMES = 5 * (STATES - 1) + 1
 
 
-def condition_keyword(conditions: np.ndarray | None) -> dict[str, np.ndarray]:
-    """Returns the keyword that a kind is passed conditions by; none where there are none.
+class Samples(NamedTuple):
+    """Holds samples, or examples of the data, with what a picture of them needs to know."""
 
-    So a kind of one's own needs the keyword only for data that has conditions.
-    """
-    if conditions is None:
-        return {}
-    return {"conditions": conditions}
+    x: np.ndarray  # int [N, *S]; -1 is padding
+    levels: int  # categories that the data may have; others are masks
+    conditions: np.ndarray | None = None  # [M, *C]; sample i has row i modulo M
+    classes: int | None = None  # sample i is of class i modulo so many, where it was drawn like this
+
+    def first(self, n: int | None) -> "Samples":
+        """Returns the first n samples, or all for None."""
+        return self._replace(x=self.x[:n])
+
+
+class States(NamedTuple):
+    """Holds states of chains that lead to samples, or from examples to noise."""
+
+    x: np.ndarray  # int [R, N, *S]
+    times: Sequence[int]  # the t of each state, in the process with all steps
+    steps: int  # of the process that was drawn from
+    levels: int  # as of `Samples`
+    conditions: np.ndarray | None = None  # [M, *C]; chain i has row i modulo M
+
+    def at(self, times: Sequence[int]) -> "States":
+        """Returns the states at these times, in their order."""
+        rows = [self.times.index(t) for t in times]
+        return self._replace(x=self.x[rows], times=times)
 
 
 class Chains(NamedTuple):
-    """Holds samples, and chains that lead to and from them, int32.
+    """Holds samples, and chains that lead to and from them.
 
-    A flow draws samples in one pass, and has no chains: `times` and `strip` are then empty, `reverse` is
-    [0, n, *S], `forward` is None and `steps` is 0.
+    A flow draws samples in one pass, and has no chains: `reverse` then has no states and 0 steps, `strip` is
+    empty, and `forward` is None.
     """
 
-    samples: np.ndarray  # [N, *S]
-    times: list[int]  # increasing t from 0 to the last, of the process with all steps
-    reverse: np.ndarray  # [R, n, *S], state r at times[r], of the first n samples
-    strip: list[int]  # which of the times a picture of states side by side shows
-    forward: Callable[[], np.ndarray] | None  # draws [len(strip), n, *S] of examples; None without any
-    examples: np.ndarray | None  # of the test split [M, *S], where -1 is padding
-    levels: int  # categories that the data may have
-    steps: int  # of the process that was drawn from
-    conditions: np.ndarray | None = None  # of the samples [.., *C]; sample i has row i modulo their number
-    example_conditions: np.ndarray | None = None  # of the examples [M, *C]
-    given: np.ndarray | None = None  # what samples were made from [M, *S]; sample i has row i modulo M
-
-
-def check_gif(gif: bool, times: Sequence[int]) -> None:
-    """Raises UserError where a GIF is asked for, and there are no times of chains that it could show."""
-    if gif and not times:
-        raise UserError(
-            "--gif: a GIF shows chains from noise to data, and a flow draws samples in one pass; leave it out"
-        )
+    samples: Samples
+    reverse: States  # of the first samples, t increasing from 0
+    strip: Sequence[int]  # which of the times a picture of states side by side shows, increasing
+    forward: States | None  # chains of examples at the times of the strip; None without any
+    examples: Samples | None  # of the test split
+    given: Samples | None = None  # what sample i was made from
 
 
 def _check_samples(option: str, path: Path, x: np.ndarray, shape: tuple[int, ...]) -> None:
@@ -161,20 +165,24 @@ class Kind:
     """how many an example has; None for any number"""
     has_symbols: ClassVar[bool] = False
     """whether each category has a symbol"""
+    plural: ClassVar[str] = "such data"
+    """what messages call the examples"""
     place_histogram: ClassVar[str] = "histogram of each place"
     """what the baseline is called that has a histogram for each element"""
     units: ClassVar[Mapping[str, str]] = {}
     """the figures of `extra_figures` by name, each with the words that print it"""
     quality: ClassVar[QualityTable | None] = None
-    """how figures of the quality of samples are shown, where there are any"""
+    """how figures of the quality of samples are shown; None where samples are not measured"""
     beside_data: ClassVar[bool] = False
-    """whether `save_samples` shows examples of the test split beside samples"""
+    """whether files show examples of the test split beside samples, and chains that begin from them"""
+    film_format: ClassVar[Literal["gif", "html"] | None] = None
+    """the file that `d3pm sample` writes of what `show_film` gives, a GIF only where it is asked for"""
+    shown_in_file: ClassVar[int | None] = None
+    """how many samples a file shows, if not all"""
     samples_drawn: ClassVar[int] = 64
     """how many samples a report has, where there are no labels"""
     lines_shown: ClassVar[int | None] = None
     """how many samples a report shows, if not all"""
-    where_it_lies: ClassVar[str] = ""
-    """what to add where the data cannot be read"""
 
     def check(self) -> None:
         """Raises UserError where the description is not one of this kind."""
@@ -188,51 +196,6 @@ class Kind:
             raise UserError(
                 "symbols belong to kind='text': pass one string for each category, or kind='array'"
             )
-
-    def save_examples(
-        self, path: Path, x: np.ndarray, caption: str = "", conditions: np.ndarray | None = None
-    ) -> Path:
-        """Writes examples int [N, *S] to a file, and returns its path.
-
-        Args:
-            path: of the file, without its suffix.
-            x: the examples; a category that the data lacks is a mask.
-            caption: a line of text above pictures.
-            conditions: [M, *C], of which example i has row i modulo M. Here and in the other methods they
-                are passed where the data has conditions, so that a kind of other data needs no such keyword.
-        """
-        path = path.with_name(f"{path.name}.npy")
-        write_npy(path, x)
-        return path
-
-    def num_states(self, gif: bool = False) -> int:
-        """Returns how many states of a chain `save_samples` wants; raises UserError where no GIF is made."""
-        if gif:
-            raise UserError(
-                f"--gif: no GIF is made of data of kind {self.name!r}, which this run has; leave it out"
-            )
-        return STATES
-
-    def save_samples(
-        self, folder: Path, suffix: str, chains: Chains, caption: str, gif: bool = False
-    ) -> dict[str, Path]:
-        """Writes samples and chains in files to look at; only the samples where `chains.times` is empty.
-
-        Args:
-            folder: where to write.
-            suffix: of the names of files.
-            chains: what to show.
-            caption: what the samples are of.
-            gif: write the reverse process as a GIF as well.
-
-        Returns:
-            The files, by words that say what is in them.
-
-        Raises:
-            UserError: there are no chains that a GIF could show.
-        """
-        check_gif(gif, chains.times)
-        return {}
 
     def in_words(self, samples: np.ndarray) -> list[str]:
         """Returns samples [N, *S] as lines for a terminal; none where they cannot be read there."""
@@ -332,7 +295,7 @@ class Kind:
         return to_bits_per_dim(nats_by_name, test)
 
     def check_quality(self, num: int, inception: Path | None) -> None:
-        """Refuses samples that cannot be measured, before anything is computed.
+        """Refuses samples that cannot be measured, before anything is computed: there is no `quality`.
 
         Args:
             num: how many.
@@ -341,7 +304,16 @@ class Kind:
         Raises:
             UserError: the data has no features, there are too few samples, or there is no such file.
         """
-        raise UserError(
+        if self.quality is None:
+            raise self.not_measured()
+        if inception is not None:
+            raise UserError(
+                f"--inception {inception} measures samples of images: leave it out for {self.plural}"
+            )
+
+    def not_measured(self) -> UserError:
+        """Returns an error that says of which data samples are measured."""
+        return UserError(
             "sample quality is measured for texts, and for images with 1 or 3 channels, but the data "
             f"is of kind {self.name!r} and shape {self.description.shape}: leave --samples out"
         )
@@ -359,6 +331,8 @@ class Kind:
     ) -> Reference:
         """Learns the training split, and measures what samples are to be compared with.
 
+        It is called after `check_quality`.
+
         Args:
             train, test: splits of the data.
             num: how many samples there will be.
@@ -366,74 +340,51 @@ class Kind:
             inception: a file of weights of Inception, if they are to be used.
 
         Raises:
-            UserError: as `check_quality`, or the data cannot be read.
+            UserError: the data cannot be read.
         """
-        # A kind that overrides the check alone gets past it: the error names the method that it lacks.
-        self.check_quality(num, inception)
+        # A kind may have a table and no way to fill it: the error names the method that it lacks.
         raise undefined_method(self, "prepare_quality")
 
-    def show_quality(
-        self, path: Path, samples: np.ndarray, measured: Measured, levels: int, caption: str
-    ) -> str | None:
-        """Shows what was measured beside its figures: writes path.png, or returns a line for the terminal."""
+    def show_quality(self, samples: Samples, measured: Measured) -> Block | None:
+        """Returns what was measured, to be seen beside its figures: a text for the terminal, or a picture."""
         return None
 
     def closing_words(self, reference: Reference) -> str | None:
         """Returns a line that says what samples were compared with, where the table does not."""
         return None
 
-    def show_samples(
-        self,
-        x: np.ndarray,
-        levels: int,
-        classes: int | None = None,
-        conditions: np.ndarray | None = None,
-    ) -> Block | None:
-        """Returns samples or examples [N, *S] for a report; None where no picture is made of them.
+    def show_samples(self, samples: Samples) -> Block | None:
+        """Returns samples or examples as a block; None where no picture is made of them."""
+        return None
 
-        Args:
-            x: the examples; -1 is padding.
-            levels: categories that the data may have; others are masks.
-            classes: sample i is of class i modulo so many, where the network takes classes.
-            conditions: as for `save_examples`.
+    def show_target(self) -> Picture | None:
+        """Returns what samples of a perfect model look like, which files show beside them; None if unknown.
+
+        Its alt says what it is.
         """
         return None
 
-    def show_histograms(
-        self, samples: np.ndarray, examples: np.ndarray | None, levels: int
-    ) -> Histograms | None:
+    def show_histograms(self, samples: Samples, examples: Samples | None) -> Histograms | None:
         """Returns how often each place has each category, for a report; None where that says little.
 
         Args:
-            samples: [N, *S].
-            examples: of the test split [M, *S], where -1 is padding; None where there are none.
-            levels: categories that the data may have.
+            samples: of a run.
+            examples: of the test split; None where there are none.
         """
         return None
 
-    def show_chain(
-        self,
-        states: np.ndarray,
-        times: Sequence[int],
-        levels: int,
-        conditions: np.ndarray | None = None,
-    ) -> Block | None:
-        """Returns states of chains [R, N, *S] side by side for a report; conditions as in `save_examples`.
-
-        It is called where there are chains, so that R is at least 1; `show_film` likewise.
-        """
+    def show_chain(self, states: States) -> Block | None:
+        """Returns states of chains, at least one, side by side; None where no picture is made of them."""
         return None
 
-    def show_film(
-        self,
-        states: np.ndarray,
-        times: Sequence[int],
-        levels: int,
-        steps: int,
-        conditions: np.ndarray | None = None,
-    ) -> Block | None:
-        """Returns an animation of chains [R, N, *S] of a process with a number of steps, for a report."""
-        return None
+    def show_film(self, states: States) -> Block | None:
+        """Returns states of chains, at least one, as a film: what `show_chain` gives, where it is a strip."""
+        match self.show_chain(states):
+            case Strip(pictures, times, _):
+                words = f"the chains of {states.x.shape[1]} samples, played"
+                return Film(pictures, times, round(pictures.shape[1] ** 0.5), words)
+            case _:
+                return None
 
 
 def to_bits_per_dim(nats: Mapping[str, np.ndarray], test: Batch) -> dict[str, float]:

@@ -1,4 +1,7 @@
-"""Defines the blocks that a kind gives to a page: pictures, films, texts and tables, without any HTML."""
+"""Defines the blocks that a kind turns examples into: pictures, films, texts and tables.
+
+`kinds.files` makes files of them, and `report.blocks` HTML.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,12 +16,22 @@ class Picture(NamedTuple):
     alt: str  # what is on it, for a reader who does not see it
 
 
-class Rows(NamedTuple):
-    """Holds images in rows that have names."""
+class Tiles(NamedTuple):
+    """Holds images of one size, which stand in a grid."""
 
-    images: np.ndarray  # uint8 [rows, columns, H, W, 3]
-    names: Sequence[str]
+    images: np.ndarray  # uint8 [N, H, W, 3]
     alt: str
+    columns: int | None = None  # of the grid; without, it is a square in a file, and 8 wide on a page
+    row_names: Sequence[str] = ()  # which a page has left of the rows
+
+
+class Beside(NamedTuple):
+    """Holds two pictures side by side, each below its title."""
+
+    left: Picture | Tiles
+    right: Picture | Tiles
+    titles: tuple[str, str]
+    alt: str  # of both, as "samples beside test data"
 
 
 class Strip(NamedTuple):
@@ -27,6 +40,13 @@ class Strip(NamedTuple):
     states: np.ndarray  # uint8 [R, N, H, W, 3]
     times: Sequence[int]  # [R]
     alt: str
+
+
+class Chain(NamedTuple):
+    """Holds chains of both processes: the forward one, from data to noise, above the reverse one."""
+
+    forward: Strip  # t from 0 up
+    reverse: Strip  # t from T down
 
 
 class Film(NamedTuple):
@@ -69,4 +89,4 @@ class Histograms(NamedTuple):
     width: int  # categories of a bar
 
 
-Block = Picture | Rows | Strip | Film | TextBlock | TextFilm | Table | Histograms
+Block = Picture | Tiles | Beside | Strip | Chain | Film | TextBlock | TextFilm | Table | Histograms

@@ -1,7 +1,6 @@
 """Defines the kind of images [H, W, C]: grids, strips, GIFs, per-pixel histograms, quality in features."""
 
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +11,11 @@ from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.evaluation import baselines, frechet
 from d3pm_jax.evaluation.neighbours import K as NEIGHBOURS, find_nearest, precision_recall
 from d3pm_jax.kinds import features
-from d3pm_jax.kinds.base import FRAMES, STATES, Chains, Kind, Measured, QualityTable, Reference, Split
-from d3pm_jax.kinds.blocks import Block, Film, Picture, Rows, Strip
-from d3pm_jax.kinds.pictures import save_pictures
+from d3pm_jax.kinds.base import Kind, Measured, QualityTable, Reference, Samples, Split, States
+from d3pm_jax.kinds.blocks import Block, Strip, Tiles
 
 PAIRS = 32  # samples in the picture of quality, each with its nearest example
-COLUMNS = 8  # of pairs, and of a grid in a report
+COLUMNS = 8  # of pairs
 NAMED = 20  # classes whose rows have their numbers before them
 SEED = 0  # of the draws that samples are compared with
 PARTS = ("left", "right", "top", "bottom", "center", "border")  # of an image, that may be known
@@ -40,29 +38,9 @@ class ImageKind(Kind):
     axes = 3
     place_histogram = "per-pixel histogram"
     beside_data = True
+    film_format = "gif"
+    shown_in_file = 64
     quality = QUALITY
-
-    def save_examples(
-        self, path: Path, x: np.ndarray, caption: str = "", conditions: np.ndarray | None = None
-    ) -> Path:
-        path = path.with_name(f"{path.name}.png")
-        tiles = put_beside_conditions(show.to_rgb(x, self.description.categories), conditions)
-        show.save_grid(path, tiles, round(len(x) ** 0.5), caption)
-        return path
-
-    def num_states(self, gif: bool = False) -> int:
-        return FRAMES if gif else STATES
-
-    def save_samples(
-        self, folder: Path, suffix: str, chains: Chains, caption: str, gif: bool = False
-    ) -> dict[str, Path]:
-        def draw_tiles(x: np.ndarray, conditions: np.ndarray | None) -> np.ndarray:
-            return put_beside_conditions(show.to_rgb(x, chains.levels), conditions)
-
-        def draw_states(x: np.ndarray, conditions: np.ndarray | None) -> np.ndarray:
-            return show.to_rgb(x, chains.levels)
-
-        return save_pictures(folder, suffix, chains, caption, gif, draw_tiles, draw_states)
 
     def read_given(self, path: Path, shape: tuple[int, ...]) -> np.ndarray:
         """Reads a picture too, a pixel for each element: its greys or colours become the nearest levels."""
@@ -100,7 +78,7 @@ class ImageKind(Kind):
 
     def check_quality(self, num: int, inception: Path | None) -> None:
         if self.description.shape[-1] not in (1, 3):
-            super().check_quality(num, inception)
+            raise self.not_measured()
         features.check_measurable(self.description, num, inception)
 
     def quality_options(self) -> str | None:
@@ -117,7 +95,6 @@ class ImageKind(Kind):
         These are as many examples of the training split as there are samples, at most as many of the test
         split, and as many samples of the per-pixel histogram. A figure for which images are too few is None.
         """
-        self.check_quality(num, inception)
         images, labels = train.read_unweighted()  # [N, H, W, C], [N]
         feature_space = features.choose_features(self.description, images, labels, inception, batch_size)
         train_features, _ = feature_space.compute(images)  # [N, d]
@@ -170,49 +147,25 @@ class ImageKind(Kind):
         compared = f"{len(images)} examples, sha256 {hashlib.sha256(images.tobytes()).hexdigest()}"
         return Reference(compared, feature_space.name, figures, measure)
 
-    def show_quality(
-        self, path: Path, samples: np.ndarray, measured: Measured, levels: int, caption: str
-    ) -> str | None:
+    def show_quality(self, samples: Samples, measured: Measured) -> Block | None:
         assert measured.nearest is not None
-        pairs = np.stack([samples[:PAIRS], measured.nearest[:PAIRS]], axis=1)  # [n, 2, H, W, C]
-        tiles = show.to_rgb(pairs.reshape(-1, *pairs.shape[2:]), levels)
-        picture = path.with_suffix(".png")
-        show.save_grid(picture, tiles, 2 * COLUMNS, f"{caption}; right of each sample its nearest example")
-        return f"samples, each left of the training example nearest to it: {picture}"
+        pairs = np.stack([samples.x[:PAIRS], measured.nearest[:PAIRS]], axis=1)  # [n, 2, H, W, C]
+        tiles = show.to_rgb(pairs.reshape(-1, *pairs.shape[2:]), samples.levels)
+        return Tiles(tiles, "samples, each left of the training example nearest to it", 2 * COLUMNS)
 
-    def show_samples(
-        self,
-        x: np.ndarray,
-        levels: int,
-        classes: int | None = None,
-        conditions: np.ndarray | None = None,
-    ) -> Block | None:
-        images = put_beside_conditions(show.to_rgb(x, levels), conditions)
-        if classes is None or len(x) % classes or classes > NAMED:
-            return Picture(show.grid(images, COLUMNS), f"{len(images)} images")
-        # Sample i is of class i modulo the number of classes, so that classes are columns before the swap.
-        by_class = images.reshape(-1, classes, *images.shape[1:]).swapaxes(0, 1)  # [classes, n, H, W, 3]
-        return Rows(by_class, [str(c) for c in range(classes)], "samples, a row for each class")
+    def show_samples(self, samples: Samples) -> Block | None:
+        images = put_beside_conditions(show.to_rgb(samples.x, samples.levels), samples.conditions)
+        classes = samples.classes
+        if classes is None or len(images) % classes or classes > NAMED:
+            return Tiles(images, f"{len(images)} images")
+        # Sample i is of class i modulo the number of classes.
+        by_class = np.concatenate([images[c::classes] for c in range(classes)])
+        names = [str(c) for c in range(classes)]
+        return Tiles(by_class, "samples, a row for each class", len(images) // classes, names)
 
-    def show_chain(
-        self,
-        states: np.ndarray,
-        times: Sequence[int],
-        levels: int,
-        conditions: np.ndarray | None = None,
-    ) -> Block | None:
-        return Strip(show.to_rgb(states, levels), times, f"chains at t = {', '.join(map(str, times))}")
-
-    def show_film(
-        self,
-        states: np.ndarray,
-        times: Sequence[int],
-        levels: int,
-        steps: int,
-        conditions: np.ndarray | None = None,
-    ) -> Block | None:
-        n = states.shape[1]
-        return Film(show.to_rgb(states, levels), times, round(n**0.5), f"the chains of {n} samples, played")
+    def show_chain(self, states: States) -> Block | None:
+        words = f"chains at t = {', '.join(map(str, states.times))}"
+        return Strip(show.to_rgb(states.x, states.levels), states.times, words)
 
 
 def mark_part(word: str, shape: tuple[int, ...]) -> np.ndarray:

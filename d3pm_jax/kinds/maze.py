@@ -1,21 +1,16 @@
 """Defines the kind of paths through mazes: pictures of walls and ends, shares of valid and shortest paths."""
 
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from d3pm_jax import show
 from d3pm_jax.data.mazes import CHANNELS, ENDS, OPEN, find_distances, split_maze
 from d3pm_jax.errors import UserError
-from d3pm_jax.kinds.base import FRAMES, STATES, Chains, Kind, Measured, QualityTable, Reference, Split
-from d3pm_jax.kinds.blocks import Block, Film, Picture, Strip
-from d3pm_jax.kinds.pictures import save_pictures
+from d3pm_jax.kinds.base import Kind, Measured, QualityTable, Reference, Samples, Split, States
+from d3pm_jax.kinds.blocks import Block, Strip, Tiles
 from d3pm_jax.show.images import MASK_COLOUR
-
-COLUMNS = 8  # of a grid in a report
 
 PATH = 1  # the category of a pixel on the path
 WALL_COLOUR = (40, 40, 40)
@@ -46,8 +41,11 @@ class MazeKind(Kind):
     """
 
     name = "maze"
+    plural = "paths"
     axes = 3
     beside_data = True
+    film_format = "gif"
+    shown_in_file = 64
     quality = QUALITY
 
     def check(self) -> None:
@@ -64,29 +62,6 @@ class MazeKind(Kind):
                 f"condition = {self.description.condition}: the maze of a path {shape} has shape {maze_shape}"
             )
 
-    def save_examples(
-        self, path: Path, x: np.ndarray, caption: str = "", conditions: np.ndarray | None = None
-    ) -> Path:
-        path = path.with_name(f"{path.name}.png")
-        tiles = draw_mazes(x, conditions, self.description.categories)
-        show.save_grid(path, tiles, round(len(x) ** 0.5), caption)
-        return path
-
-    def num_states(self, gif: bool = False) -> int:
-        return FRAMES if gif else STATES
-
-    def save_samples(
-        self, folder: Path, suffix: str, chains: Chains, caption: str, gif: bool = False
-    ) -> dict[str, Path]:
-        def draw(x: np.ndarray, conditions: np.ndarray | None) -> np.ndarray:
-            return draw_mazes(x, conditions, chains.levels)
-
-        return save_pictures(folder, suffix, chains, caption, gif, draw, draw)
-
-    def check_quality(self, num: int, inception: Path | None) -> None:
-        if inception is not None:
-            raise UserError(f"--inception {inception} measures samples of images: leave it out for paths")
-
     def prepare_quality(
         self, train: Split, test: Split, num: int, batch_size: int = 128, inception: Path | None = None
     ) -> Reference:
@@ -97,7 +72,6 @@ class MazeKind(Kind):
         Raises:
             UserError: an example has no maze.
         """
-        self.check_quality(num, inception)
         paths, _ = test.read_unweighted()  # [N, H, W, 1]
         mazes = _read_mazes(test, len(paths))  # [N, H, W, 2]
 
@@ -110,36 +84,13 @@ class MazeKind(Kind):
         digest = hashlib.sha256(mazes.astype(np.uint8).tobytes()).hexdigest()
         return Reference(f"{len(mazes)} mazes, sha256 {digest}", "walls and ends", figures, measure)
 
-    def show_samples(
-        self,
-        x: np.ndarray,
-        levels: int,
-        classes: int | None = None,
-        conditions: np.ndarray | None = None,
-    ) -> Block | None:
-        return Picture(show.grid(draw_mazes(x, conditions, levels), COLUMNS), f"{len(x)} paths through mazes")
+    def show_samples(self, samples: Samples) -> Block | None:
+        tiles = draw_mazes(samples.x, samples.conditions, samples.levels)
+        return Tiles(tiles, f"{len(tiles)} paths through mazes")
 
-    def show_chain(
-        self,
-        states: np.ndarray,
-        times: Sequence[int],
-        levels: int,
-        conditions: np.ndarray | None = None,
-    ) -> Block | None:
-        pictures = draw_mazes(states, conditions, levels)  # [R, N, H, W, 3]
-        return Strip(pictures, times, f"chains at t = {', '.join(map(str, times))}")
-
-    def show_film(
-        self,
-        states: np.ndarray,
-        times: Sequence[int],
-        levels: int,
-        steps: int,
-        conditions: np.ndarray | None = None,
-    ) -> Block | None:
-        n = states.shape[1]
-        pictures = draw_mazes(states, conditions, levels)  # [R, N, H, W, 3]
-        return Film(pictures, times, round(n**0.5), f"the chains of {n} samples, played")
+    def show_chain(self, states: States) -> Block | None:
+        pictures = draw_mazes(states.x, states.conditions, states.levels)  # [R, N, H, W, 3]
+        return Strip(pictures, states.times, f"chains at t = {', '.join(map(str, states.times))}")
 
 
 def draw_mazes(x: np.ndarray, mazes: np.ndarray | None, levels: int) -> np.ndarray:

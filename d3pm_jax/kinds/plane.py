@@ -1,27 +1,16 @@
 """Defines kinds of points of the plane in cells: pictures of their density, nats beside the exact entropy."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from d3pm_jax import show
 from d3pm_jax.data import plane
 from d3pm_jax.errors import UserError
-from d3pm_jax.kinds.base import (
-    FRAMES,
-    STATES,
-    Batch,
-    Chains,
-    Kind,
-    Measured,
-    QualityTable,
-    Reference,
-    Split,
-    check_gif,
-)
+from d3pm_jax.kinds.base import Batch, Kind, Measured, QualityTable, Reference, Samples, Split, States
 from d3pm_jax.kinds.blocks import Block, Film, Picture, Strip
+from d3pm_jax.kinds.files import show_beside
 
 SCALE = 4  # pixels of a cell in each direction
 EMPTY_COLOUR = np.array([255, 255, 255])
@@ -45,8 +34,10 @@ class PlaneKind(Kind):
 
     density: ClassVar[plane.Density]
     """what the points are drawn from"""
+    plural = "points"
     axes = 1
     beside_data = True
+    film_format = "gif"
     # Fewer points do not show what density they are of.
     samples_drawn = 4000
     units: ClassVar = {
@@ -65,38 +56,6 @@ class PlaneKind(Kind):
                 f"{2 * plane.BITS} bits of Gray codes, of 2 categories, or 2 cells, of {plane.SIDE}"
             )
 
-    def save_examples(
-        self, path: Path, x: np.ndarray, caption: str = "", conditions: np.ndarray | None = None
-    ) -> Path:
-        path = path.with_name(f"{path.name}.png")
-        levels = self.description.categories
-        show.save_beside(path, draw_points(x, levels)[None], self._draw_exact()[None], caption)
-        return path
-
-    def num_states(self, gif: bool = False) -> int:
-        return FRAMES if gif else STATES
-
-    def save_samples(
-        self, folder: Path, suffix: str, chains: Chains, caption: str, gif: bool = False
-    ) -> dict[str, Path]:
-        check_gif(gif, chains.times)
-        picture = self.save_examples(folder / f"samples{suffix}", chains.samples, caption)
-        written = {"samples beside the exact density": picture}
-        if not chains.times:
-            return written
-        reverse = draw_states(chains.reverse, chains.levels)  # [R, 1, H, W, 3]
-        if chains.forward is not None:
-            path = folder / f"chain{suffix}.png"
-            forward = draw_states(chains.forward(), chains.levels)
-            in_strip = [chains.times.index(t) for t in chains.strip]
-            show.save_chain(path, forward, reverse[in_strip], chains.strip, caption)
-            written["forward and reverse process"] = path
-        if gif:
-            path = folder / f"chain{suffix}.gif"
-            show.save_gif(path, reverse[::-1], 1, chains.times[::-1])
-            written["reverse process, moving"] = path
-        return written
-
     def extra_figures(self, bound: Mapping[str, Any], examples: Batch) -> dict[str, float]:
         """Returns the entropy, and how far the bound is above -log of the exact masses of the same points.
 
@@ -113,15 +72,10 @@ class PlaneKind(Kind):
             "entropy": plane.compute_entropy(self.density),
         }
 
-    def check_quality(self, num: int, inception: Path | None) -> None:
-        if inception is not None:
-            raise UserError(f"--inception {inception} measures samples of images: leave it out for points")
-
     def prepare_quality(
         self, train: Split, test: Split, num: int, batch_size: int = 128, inception: Path | None = None
     ) -> Reference:
         """Compares samples, and as many points of the training split, with the exact masses of the cells."""
-        self.check_quality(num, inception)
         masses = plane.cell_masses(self.density)
         levels = self.description.categories
 
@@ -133,49 +87,30 @@ class PlaneKind(Kind):
         compared = f"exact density of {self.density}"
         return Reference(compared, f"{plane.SIDE} x {plane.SIDE} cells", figures, measure)
 
-    def show_quality(
-        self, path: Path, samples: np.ndarray, measured: Measured, levels: int, caption: str
-    ) -> str | None:
-        # A report takes a picture of the name of the figures for that of nearest examples.
-        picture = self.save_examples(path.with_name(f"density_{path.stem}"), samples, caption)
-        return f"samples beside the exact density: {picture}"
+    def show_quality(self, samples: Samples, measured: Measured) -> Block | None:
+        return show_beside(self, samples)
 
-    def show_samples(
-        self,
-        x: np.ndarray,
-        levels: int,
-        classes: int | None = None,
-        conditions: np.ndarray | None = None,
-    ) -> Block | None:
-        return Picture(draw_points(x, levels), f"{len(x)} points of the plane")
+    def show_samples(self, samples: Samples) -> Picture:
+        return Picture(
+            draw_points(samples.x, self.description.categories), f"{len(samples.x)} points of the plane"
+        )
 
-    def show_chain(
-        self,
-        states: np.ndarray,
-        times: Sequence[int],
-        levels: int,
-        conditions: np.ndarray | None = None,
-    ) -> Block | None:
-        return Strip(draw_states(states, levels), times, f"points at t = {', '.join(map(str, times))}")
+    def show_target(self) -> Picture:
+        return Picture(draw_masses(plane.cell_masses(self.density)), "the exact density")
 
-    def show_film(
-        self,
-        states: np.ndarray,
-        times: Sequence[int],
-        levels: int,
-        steps: int,
-        conditions: np.ndarray | None = None,
-    ) -> Block | None:
-        return Film(draw_states(states, levels), times, 1, f"the chains of {states.shape[1]} points, played")
+    def show_chain(self, states: States) -> Block | None:
+        words = f"points at t = {', '.join(map(str, states.times))}"
+        return Strip(draw_states(states.x, states.levels), states.times, words)
+
+    def show_film(self, states: States) -> Block | None:
+        words = f"the chains of {states.x.shape[1]} points, played"
+        return Film(draw_states(states.x, states.levels), states.times, 1, words)
 
     def _find_cells(self, x: np.ndarray) -> np.ndarray:
         """Returns the cells [N, 2] of examples [N, *S] without masks."""
         if x.shape[-1] == 2:
             return x
         return plane.decode_gray(x)
-
-    def _draw_exact(self) -> np.ndarray:
-        return draw_masses(plane.cell_masses(self.density))
 
 
 class SpiralsKind(PlaneKind):

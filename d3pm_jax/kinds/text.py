@@ -14,23 +14,20 @@ from d3pm_jax.data import DatasetError, count_categories
 from d3pm_jax.data.tokenizers import join_symbol_parts, join_symbols, match_symbols
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.evaluation import baselines, texts
-from d3pm_jax.files import write_text
 from d3pm_jax.kinds.base import (
-    FRAMES,
     Batch,
-    Chains,
     Kind,
     Measured,
     QualityTable,
     Reference,
+    Samples,
     Split,
-    check_gif,
+    States,
     to_bits_per_dim,
 )
 from d3pm_jax.kinds.blocks import Block, TextBlock, TextFilm
 from d3pm_jax.likelihood import bits_per_dim
 from d3pm_jax.sampling import Known
-from d3pm_jax.show import text_film
 
 MASKED = "_"  # stands for a mask, and for every other category that no symbol stands for
 LINES = 24  # of samples in a report
@@ -49,7 +46,7 @@ LIKE_GAP = re.compile(r"\[mask\b[^]]*]?", re.IGNORECASE)
 class TextKind(Kind):
     """Says that examples are texts [L], whose categories are written as symbols."""
 
-    name = "text"
+    name = plural = "text"
     axes = 1
     has_symbols = True
     units: ClassVar = {"bits_per_char": "{:.3f} bits/char", "perplexity": "perplexity {:.4g}"}
@@ -68,6 +65,7 @@ class TextKind(Kind):
         "runs of 2 and 3 words are different, and the longest piece of them that is copied from it, in "
         "characters.",
     )
+    film_format = "html"
     lines_shown = LINES
 
     def lines(self, x: np.ndarray) -> list[str]:
@@ -76,32 +74,6 @@ class TextKind(Kind):
         return [
             text.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r") for text in texts_of_rows
         ]
-
-    def save_examples(
-        self, path: Path, x: np.ndarray, caption: str = "", conditions: np.ndarray | None = None
-    ) -> Path:
-        path = path.with_name(f"{path.name}.txt")
-        write_text(path, "".join(line + "\n" for line in self.lines(x)))
-        return path
-
-    def num_states(self, gif: bool = False) -> int:
-        super().num_states(gif)
-        return FRAMES
-
-    def save_samples(
-        self, folder: Path, suffix: str, chains: Chains, caption: str, gif: bool = False
-    ) -> dict[str, Path]:
-        check_gif(gif, chains.times)
-        path = self.save_examples(folder / f"samples{suffix}", chains.samples)
-        written = {"as text, a line for each": path}
-        if not chains.times:
-            return written
-
-        page = folder / f"chain{suffix}.html"
-        film = self.show_film(chains.reverse[::-1], chains.times[::-1], chains.levels, chains.steps)
-        write_text(page, text_film.build_page(folder.resolve().name, caption, *film))
-        written["reverse process, played"] = page
-        return written
 
     def in_words(self, samples: np.ndarray) -> list[str]:
         """Returns the texts as they are, each below its number."""
@@ -230,10 +202,6 @@ class TextKind(Kind):
             bits_by_name[name] = bits / len(test_tokens)
         return bits_by_name
 
-    def check_quality(self, num: int, inception: Path | None) -> None:
-        if inception is not None:
-            raise UserError(f"--inception {inception} measures samples of images: leave it out for text")
-
     def prepare_quality(
         self, train: Split, test: Split, num: int, batch_size: int = 128, inception: Path | None = None
     ) -> Reference:
@@ -241,7 +209,6 @@ class TextKind(Kind):
 
         A share is None where a text has too few words.
         """
-        self.check_quality(num, inception)
         first = train.first(max(1, MOST_READ // self.description.shape[0]))
         digest = hashlib.sha256()
         counts = np.zeros(train.categories, np.int64)  # [K]
@@ -276,49 +243,29 @@ class TextKind(Kind):
         name = f"words of texts of {self.description.shape[0]} tokens"
         return Reference(compared, name, figures, lambda x: measure({"x": x}))
 
-    def show_quality(
-        self, path: Path, samples: np.ndarray, measured: Measured, levels: int, caption: str
-    ) -> str | None:
-        return f"longest piece of a sample that is in the training split: {measured.figures['copied']!r}"
+    def show_quality(self, samples: Samples, measured: Measured) -> Block | None:
+        copied = measured.figures["copied"]
+        return TextBlock(f"longest piece of a sample that is in the training split: {copied!r}")
 
     def closing_words(self, reference: Reference) -> str | None:
         return f"compared with the training split: {reference.compared.partition(', sha256')[0]}"
 
-    def show_samples(
-        self,
-        x: np.ndarray,
-        levels: int,
-        classes: int | None = None,
-        conditions: np.ndarray | None = None,
-    ) -> Block | None:
-        return TextBlock("\n".join(self.lines(x[:LINES])))
+    def show_samples(self, samples: Samples) -> Block | None:
+        return TextBlock("\n".join(self.lines(samples.x)))
 
-    def show_chain(
-        self,
-        states: np.ndarray,
-        times: Sequence[int],
-        levels: int,
-        conditions: np.ndarray | None = None,
-    ) -> Block | None:
+    def show_chain(self, states: States) -> Block | None:
         """Shows the first of the chains, a line for each t."""
-        width = len(str(max(times)))
-        lines = zip(times, self.lines(states[:, 0]), strict=True)
+        width = len(str(max(states.times)))
+        lines = zip(states.times, self.lines(states.x[:, 0]), strict=True)
         return TextBlock("\n".join(f"t = {t:>{width}}  {text}" for t, text in lines))
 
-    def show_film(
-        self,
-        states: np.ndarray,
-        times: Sequence[int],
-        levels: int,
-        steps: int,
-        conditions: np.ndarray | None = None,
-    ) -> TextFilm:
-        shown_states = states[:, :FILMED, :TOKENS]  # [R, n, L]
-        is_cut = shown_states.shape[2] < states.shape[2]
+    def show_film(self, states: States) -> TextFilm:
+        shown_states = states.x[:, :FILMED, :TOKENS]  # [R, n, L]
+        is_cut = shown_states.shape[2] < states.x.shape[2]
         chains = []
         for chain in shown_states.swapaxes(0, 1):
             chains.append([self.cells(x) for x in chain])
-        return TextFilm(chains, times, steps, is_cut)
+        return TextFilm(chains, states.times, states.steps, is_cut)
 
     def cells(self, x: np.ndarray) -> list[str | None]:
         """Returns the characters that each token adds to the text, None for a mask.

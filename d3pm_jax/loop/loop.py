@@ -21,7 +21,9 @@ from d3pm_jax.config.data import (
 )
 from d3pm_jax.errors import UserError, as_user_error
 from d3pm_jax.evaluation.bound import count_elements, evaluate_bound
-from d3pm_jax.kinds.base import condition_keyword
+from d3pm_jax.files import write_npy
+from d3pm_jax.kinds import Samples
+from d3pm_jax.kinds.files import show_beside, write_block
 from d3pm_jax.loop import presampled, sinks
 from d3pm_jax.loop.metrics import Window
 from d3pm_jax.loop.speed import make_speed, trace_steps
@@ -396,7 +398,7 @@ class Outputs:
         self.terminal.print_line(f"no metrics at step {step}: all steps since the last were skipped{others}")
 
     def _write_samples(self, step: int, state: TrainState) -> None:
-        """Draws samples of the averaged parameters and writes them as the kind of the data does."""
+        """Draws samples of the averaged parameters and writes them as their kind does, or as an array."""
         seed = self._parts.config.train.seed
         key = jax.random.key(seed)
         parts = self._parts.with_state(state)
@@ -405,9 +407,14 @@ class Outputs:
         path = self._workdir / SAMPLES / f"step_{step:07d}"
         path.parent.mkdir(exist_ok=True)
         caption = build.make_caption(self._workdir, self._parts, step)
-        conditions = self._sample_inputs.get("condition")
-        path = self._parts.kind.save_examples(path, samples, caption, **condition_keyword(conditions))
-        self.terminal.print_line(f"samples: {path}")
+        # A category that the data lacks is a mask.
+        levels = self._parts.description.categories
+        shown = Samples(samples, levels, self._sample_inputs.get("condition"))
+        file = write_block(path, show_beside(self._parts.kind, shown), caption)
+        if file is None:
+            file = path.with_suffix(".npy")
+            write_npy(file, samples)
+        self.terminal.print_line(f"samples: {file}")
         self._window.restart_clock()
 
     def _write_checkpoint(self, step: int, state: TrainState, stopping: bool) -> None:

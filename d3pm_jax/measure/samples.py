@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +19,7 @@ from d3pm_jax.config.checks import Count, Natural, Size, check_number, describe_
 from d3pm_jax.config.samplers import choose_sampler
 from d3pm_jax.errors import UserError, as_user_error, one_line
 from d3pm_jax.files import write_npy
-from d3pm_jax.kinds import Chains
+from d3pm_jax.kinds import Chains, Samples, States
 from d3pm_jax.measure.record import Format, write_record
 from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.parts.build import Parts
@@ -490,45 +489,35 @@ def draw_forward(key: jax.Array, process: Process, x0: np.ndarray, times: Sequen
 def chains_to_show(
     parts: Parts,
     key: jax.Array,
-    samples: np.ndarray,
+    samples: Samples,
     reverse_states: np.ndarray,
     times: Sequence[int],
     strip: Sequence[int],
-    examples: np.ndarray | None,
-    conditions: np.ndarray | None = None,
-    example_conditions: np.ndarray | None = None,
+    examples: Samples | None,
 ) -> Chains:
     """Collects samples and chains for the kind of the data to show.
 
     Args:
         parts: of the run.
         key: of the forward process.
-        samples: int32 [N, *S].
+        samples: of the run.
         reverse_states: int32 [R, n, *S] of the first of them, as `draw_samples` recorded them.
         times: the t of these states.
         strip: the times to show side by side, among those.
         examples: of the test split, from which the forward process begins; None where there are none.
-        conditions: of the samples, [.., *C]; sample i has row i modulo their number.
-        example_conditions: of the examples, [M, *C].
     """
-    forward = None
-    if examples is not None and strip:
-        forward = partial(draw_forward, key, parts.process, examples[:SHOWN_FORWARD_CHAINS], strip)
-
     # A respaced process numbers its steps anew, but the times of the full process are shown.
     time = parts.method.state_times()
-    return Chains(
-        samples=samples,
-        times=time[list(times)].tolist(),
-        reverse=reverse_states,
-        strip=time[list(strip)].tolist(),
-        forward=forward,
-        examples=examples,
-        levels=parts.categories,
-        steps=parts.method.num_steps,
-        conditions=conditions,
-        example_conditions=example_conditions,
+    shown_strip = time[list(strip)].tolist()
+    num_steps = parts.method.num_steps
+    forward = None
+    if examples is not None and strip:
+        states = draw_forward(key, parts.process, examples.x[:SHOWN_FORWARD_CHAINS], strip)
+        forward = States(states, shown_strip, num_steps, examples.levels, examples.conditions)
+    reverse = States(
+        reverse_states, time[list(times)].tolist(), num_steps, samples.levels, samples.conditions
     )
+    return Chains(samples, reverse, shown_strip, forward, examples)
 
 
 def choose_inputs(parts: Parts, examples: Mapping[str, np.ndarray]) -> dict[str, Any]:

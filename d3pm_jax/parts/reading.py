@@ -28,8 +28,6 @@ def open_split(parts: Parts, workdir: Path, split: str) -> data.Source:
         _check_content(parts, workdir, split)
         return open_examples(spec, split)
     except data.DatasetError as error:
-        if parts.kind.where_it_lies:
-            raise UserError(f"{error}{parts.kind.where_it_lies}") from error
         raise UserError(say_where_it_lies(spec, str(error))) from error
 
 

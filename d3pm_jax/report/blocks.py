@@ -6,19 +6,22 @@ import numpy as np
 
 from d3pm_jax import show
 from d3pm_jax.kinds.blocks import (
+    Beside,
     Block,
+    Chain,
     Film,
     Histograms,
     Picture,
-    Rows,
     Strip,
     Table,
     TextBlock,
     TextFilm,
+    Tiles,
 )
 from d3pm_jax.show import text_film
-from d3pm_jax.show.markup import Html, build_player, build_table, encode_png, join_html, tag
+from d3pm_jax.show.markup import Html, build_figure, build_player, build_table, encode_png, join_html, tag
 
+COLUMNS = 8  # of a grid
 # Sizes in units of the svg: the width of a column of a strip, the height of the text above it, and the width
 # of the names beside rows.
 COLUMN_WIDTH = 56
@@ -36,10 +39,20 @@ def render_block(block: Block) -> Html:
     match block:
         case Picture(pixels, alt):
             return tag("img", src=encode_png(pixels), alt=alt, class_="pixels")
-        case Rows(images, names, alt):
-            return draw_rows(images, names, alt)
+        case Tiles(images, alt, columns, ()):
+            return render_block(Picture(show.grid(images, columns or COLUMNS), alt))
+        case Tiles(images, alt, columns, names):
+            return draw_rows(show.grid(images, columns or COLUMNS), names, alt)
+        case Beside(left, right, titles, _):
+            figures = [
+                build_figure(render_block(left), titles[0]),
+                build_figure(render_block(right), titles[1]),
+            ]
+            return tag("div", *figures, class_="beside")
         case Strip(states, times, alt):
             return draw_strip(states, times, alt)
+        case Chain(forward, reverse):
+            return tag("div", render_block(forward), render_block(reverse))
         case Film(states, times, columns, alt):
             return draw_film(states, times, columns, alt)
         case TextBlock(text):
@@ -52,9 +65,8 @@ def render_block(block: Block) -> Html:
             return draw_histograms(block)
 
 
-def draw_rows(images: np.ndarray, names: Sequence[str], alt: str) -> Html:
-    """Draws images uint8 [R, N, H, W, 3] as R rows of N, with the name of each row to its left."""
-    pixels = show.grid(images.reshape(-1, *images.shape[2:]), images.shape[1])  # [h, w, 3]
+def draw_rows(pixels: np.ndarray, names: Sequence[str], alt: str) -> Html:
+    """Draws a grid uint8 [H, W, 3] with the name of each of its rows to the left of it."""
     side = 400.0
     height = side * pixels.shape[0] / pixels.shape[1]
     image = _image(pixels, NAME_WIDTH, 0, side, height)

@@ -8,8 +8,7 @@ import numpy as np
 from PIL import Image
 
 from d3pm_jax.errors import UserError, one_line
-from d3pm_jax.kinds import Chains, Kind
-from d3pm_jax.kinds.base import condition_keyword
+from d3pm_jax.kinds import Chains, Kind, Samples, States
 from d3pm_jax.kinds.blocks import Block, Film, TextFilm
 from d3pm_jax.measure.samples import (
     chains_to_show,
@@ -72,12 +71,13 @@ def draw_run(reported: Reported) -> Drawn | None:
     settled, _ = settle(run.parts, Draw(**inputs))
     times = times_to_show(settled, FRAMES)
     drawn = run.sample(key, num_drawn, Draw(record=times, **inputs), batch_size=num_drawn, chains=FILMED)
-    conditions = inputs.get("condition")
-    samples = drawn.x0 if stored_samples is None else stored_samples
+    x0 = drawn.x0 if stored_samples is None else stored_samples
+    samples = Samples(x0, run.parts.categories, inputs.get("condition"))
+    examples = None
+    if reported.examples is not None:
+        examples = samples._replace(x=reported.examples)
     strip = times_to_show(settled, STRIP)
-    chains = chains_to_show(
-        run.parts, key, samples, drawn.states, times, strip, reported.examples, conditions, conditions
-    )
+    chains = chains_to_show(run.parts, key, samples, drawn.states, times, strip, examples)
     return Drawn(chains, stored_samples is not None)
 
 
@@ -88,12 +88,12 @@ def show_samples(reported: Reported, drawn: Drawn | None) -> Html:
     run = reported.run
     kind = run.parts.kind
     classes = run.parts.classes
-    levels = drawn.chains.levels
-    x = drawn.chains.samples  # [N, *S]
+    samples = drawn.chains.samples
+    num_steps = drawn.chains.reverse.steps
 
-    words = f"{len(x)} samples of step {run.step:,}, "
-    if drawn.chains.steps:
-        words += f"{drawn.chains.steps} steps, "
+    words = f"{len(samples.x)} samples of step {run.step:,}, "
+    if num_steps:
+        words += f"{num_steps} steps, "
     words += f"seed {SEED}, "
     if drawn.are_from_folder:
         words += "the first of samples.npy of d3pm sample."
@@ -101,35 +101,31 @@ def show_samples(reported: Reported, drawn: Drawn | None) -> Html:
         words += "drawn for this page."
     if kind.lines_shown is not None:
         words += f" The first {kind.lines_shown} are shown."
-    if drawn.chains.conditions is not None:
+    if samples.conditions is not None:
         # Classes are those of the examples then, so that there is no row for each of them.
         classes = None
         words += " The samples have conditions: sample i has that of test example i."
     elif classes is not None:
         words += f" The samples have labels: sample i is of class i modulo {classes}."
 
-    of_samples = condition_keyword(drawn.chains.conditions)
-    of_examples = condition_keyword(drawn.chains.example_conditions)
-    samples_block = kind.show_samples(x, levels, classes, **of_samples)
+    samples_block = kind.show_samples(samples._replace(classes=classes).first(kind.lines_shown))
     if samples_block is None:
-        return tag("p", words, f" Each is an array {list(x.shape[1:])}, of which no picture is made.")
+        return tag("p", words, f" Each is an array {list(samples.x.shape[1:])}, of which no picture is made.")
     samples_figure = build_figure(render_block(samples_block), "Samples", words)
 
-    examples = reported.examples  # [M, *S]
+    examples = drawn.chains.examples
+    histograms = _show_histograms(kind, samples, examples)
     if examples is None:
-        histograms = _show_histograms(kind, x, None, levels)
         note = _note_no_examples(reported, "Examples of the data are not beside them:")
         return join_html(samples_figure, histograms, note)
-    examples_block = kind.show_samples(examples, levels, None, **of_examples)
+    shown_examples = examples.first(kind.lines_shown)
+    examples_block = kind.show_samples(shown_examples)
     if examples_block is None:
         return samples_figure
-    num_shown = len(examples)
-    if kind.lines_shown is not None:
-        num_shown = min(kind.lines_shown, num_shown)
-    words = f"The first {num_shown} examples of the test split, which the run keeps."
+    words = f"The first {len(shown_examples.x)} examples of the test split, which the run keeps."
     examples_figure = build_figure(render_block(examples_block), "Data", words)
     figures = tag("div", samples_figure, examples_figure, class_="beside")
-    return join_html(figures, _show_histograms(kind, x, examples, levels))
+    return join_html(figures, histograms)
 
 
 def show_made(reported: Reported) -> Html | None:
@@ -142,8 +138,11 @@ def show_made(reported: Reported) -> Html | None:
     figures = []
     for made in reported.made:
         n = min(MADE, len(made.samples), len(made.made_from))
-        blocks = [parts.kind.show_samples(x[:n], parts.categories) for x in (made.made_from, made.samples)]
-        if None in blocks:
+        if parts.kind.lines_shown is not None:
+            n = min(parts.kind.lines_shown, n)
+        given = parts.kind.show_samples(Samples(made.made_from[:n], parts.categories))
+        drawn = parts.kind.show_samples(Samples(made.samples[:n], parts.categories))
+        if given is None or drawn is None:
             continue
         protocol = made.record.protocol
         words = (
@@ -153,14 +152,9 @@ def show_made(reported: Reported) -> Html | None:
             words += f", known: {protocol['known']}"
         if "strength" in protocol:
             words += f", edits of strength {protocol['strength']}"
-        given, drawn = (
-            build_figure(render_block(block), title, caption)
-            for block, title, caption in zip(
-                blocks, ("Given", "Made from it"), ("", f"{words}."), strict=True
-            )
-            if block is not None
-        )
-        figures.append(tag("div", given, drawn, class_="beside"))
+        given_figure = build_figure(render_block(given), "Given")
+        drawn_figure = build_figure(render_block(drawn), "Made from it", f"{words}.")
+        figures.append(tag("div", given_figure, drawn_figure, class_="beside"))
     if not figures:
         return None
     return join_html(*figures)
@@ -174,15 +168,15 @@ def _note_no_examples(reported: Reported, text: str) -> Html:
     return note_missing(f"{text} {reason}", reported.resume)
 
 
-def _show_histograms(kind: Kind, x: np.ndarray, examples: np.ndarray | None, levels: int) -> Html | None:
+def _show_histograms(kind: Kind, samples: Samples, examples: Samples | None) -> Html | None:
     """Shows how often each place of samples has each category, beside the same of examples."""
-    histograms = kind.show_histograms(x, examples, levels)
+    histograms = kind.show_histograms(samples, examples)
     if histograms is None:
         return None
-    words = f"How often each place has each category, in {len(x)} samples"
+    words = f"How often each place has each category, in {len(samples.x)} samples"
     if examples is not None:
-        words += f" and in the {len(examples)} examples of the test split that the run keeps"
-    num_places = int(np.prod(x.shape[1:]))
+        words += f" and in the {len(examples.x)} examples of the test split that the run keeps"
+    num_places = int(np.prod(samples.x.shape[1:]))
     if len(histograms.names) < num_places:
         words += f"; the first {len(histograms.names)} of {num_places:,} places"
     if histograms.width > 1:
@@ -199,22 +193,20 @@ def show_chains(reported: Reported, drawn: Drawn | None) -> Html | None:
     if drawn is None:
         return _note_no_examples(reported, "Chains need conditions, and")
     chains = drawn.chains
-    if not chains.times:
+    if not chains.reverse.times:
         return None
     kind = reported.run.parts.kind
-    levels = chains.levels
 
     # Chains are recorded with t increasing, and the reverse process is shown from noise on.
-    in_strip = [chains.times.index(t) for t in reversed(chains.strip)]
-    of_samples = condition_keyword(chains.conditions)
-    reverse = kind.show_chain(chains.reverse[in_strip, :ROWS], chains.strip[::-1], levels, **of_samples)
+    backwards = chains.reverse.at(chains.reverse.times[::-1])
+    in_strip = chains.reverse.at(chains.strip[::-1])
+    reverse = kind.show_chain(in_strip._replace(x=in_strip.x[:, :ROWS]))
     if reverse is None:
         return tag("p", f"No picture is made of chains of kind {kind.name}.", class_="soft")
 
     forward = None
     if chains.forward is not None:
-        of_examples = condition_keyword(chains.example_conditions)
-        forward = kind.show_chain(chains.forward(), chains.strip, levels, **of_examples)
+        forward = kind.show_chain(chains.forward)
     if forward is None:
         first = _note_no_examples(reported, "The forward process has no examples to begin from:")
     else:
@@ -224,20 +216,20 @@ def show_chains(reported: Reported, drawn: Drawn | None) -> Html | None:
     second = build_figure(render_block(reverse), "Reverse, noise to sample", words)
     strips = tag("div", first, second)
 
-    film = kind.show_film(chains.reverse[::-1], chains.times[::-1], levels, chains.steps, **of_samples)
+    film = kind.show_film(backwards)
     if film is None:
         return strips
-    return _place_film(strips, film, chains)
+    return _place_film(strips, film, backwards)
 
 
-def _place_film(strips: Html, film: Block, chains: Chains) -> Html:
+def _place_film(strips: Html, film: Block, states: States) -> Html:
     """Places a film beside strips of its chains, and one of a text, which takes the page, below them."""
     match film:
         case TextFilm():
             return join_html(strips, text_film.build_captioned_film(*film))
         case Film(_, times):
-            num_samples = chains.reverse.shape[1]
-            words = f"x_t of the first {num_samples} samples, at {len(times)} of the {chains.steps + 1} t."
+            num_samples = states.x.shape[1]
+            words = f"x_t of the first {num_samples} samples, at {len(times)} of the {states.steps + 1} t."
         case _:
             words = ""
     return tag("div", strips, build_figure(render_block(film), "Reverse, played", words), class_="chains")

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 from flax import nnx
 
-from d3pm_jax import config, show
+from d3pm_jax import config
 from d3pm_jax.config import Adam, Config, Head, Linear, Train, Uniform
 from d3pm_jax.data import ArraySource, Description
 from d3pm_jax.errors import UserError
@@ -34,19 +34,8 @@ class Plane(Kind):
         if self.description.shape != (2,):
             raise UserError(f"shape = {self.description.shape}: a point of the plane has shape (2,)")
 
-    def save_examples(self, path, x, caption=""):
-        path = path.with_name(f"{path.name}.png")
-        show.save_grid(path, dots(x, self.description.categories)[None], 1, caption)
-        return path
-
-    def save_samples(self, folder, suffix, chains, caption, gif=False):
-        return {"points": self.save_examples(folder / f"samples{suffix}", chains.samples, caption)}
-
     def extra_figures(self, bound, examples):
         return {"bits_per_point": 2 * bound["bits_per_dim"]}
-
-    def check_quality(self, num, inception):
-        pass
 
     def prepare_quality(self, train, test, num, batch_size=128, inception=None):
         ring = {tuple(point) for point in train.read()["x"].tolist()}
@@ -57,12 +46,12 @@ class Plane(Kind):
         figures = {"test": measure(test.read(num)["x"]).figures}
         return Reference(f"{len(train)} points", "cells of the grid", figures, measure)
 
-    def show_samples(self, x, levels, classes=None):
-        return Picture(dots(x, levels), f"{len(x)} points")
+    def show_samples(self, samples):
+        return Picture(dots(samples.x, samples.levels), f"{len(samples.x)} points")
 
-    def show_chain(self, states, times, levels):
-        pictures = np.stack([dots(points, levels) for points in states])
-        return Strip(pictures[:, None], times, "points")
+    def show_chain(self, states):
+        pictures = np.stack([dots(points, states.levels) for points in states.x])
+        return Strip(pictures[:, None], states.times, "points")
 
 
 @dataclasses.dataclass(frozen=True)

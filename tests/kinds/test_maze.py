@@ -11,7 +11,8 @@ from d3pm_jax import config
 from d3pm_jax.data import ArraySource, Description
 from d3pm_jax.data.mazes import MazeSource, draw_ends, draw_maze, draw_path, find_shortest, join_maze
 from d3pm_jax.errors import UserError
-from d3pm_jax.kinds import Chains, MazeKind, Split, make_kind, maze as maze_kind
+from d3pm_jax.kinds import Chains, MazeKind, Samples, Split, States, make_kind, maze as maze_kind
+from d3pm_jax.kinds.files import show_beside, write_block, write_samples
 from d3pm_jax.kinds.maze import draw_mazes, measure_paths
 from d3pm_jax.show.images import MASK_COLOUR
 
@@ -111,29 +112,20 @@ def test_pictures_are_written_with_mazes_and_without(tmp_path):
     kind = make_kind(DATA.describe())
     assert isinstance(kind, MazeKind)
     for conditions in (None, mazes):
-        path = kind.save_examples(tmp_path / "step", x[:4], "caption", conditions)
+        samples = Samples(x[:4], 2, conditions)
+        path = write_block(tmp_path / "step", show_beside(kind, samples), "caption")
         assert path == tmp_path / "step.png"
-        chains = Chains(
-            samples=x[:4],
-            times=[0, 2, 4],
-            reverse=np.stack([x[:4], 1 - x[:4], 0 * x[:4]]),
-            strip=[0, 4],
-            forward=lambda: np.stack([x[:4], 1 - x[:4]]),
-            examples=x[:4],
-            levels=2,
-            steps=4,
-            conditions=conditions,
-            example_conditions=conditions,
-        )
-        written = kind.save_samples(tmp_path, "_a", chains, "caption", gif=True)
+        reverse = States(np.stack([x[:4], 1 - x[:4], 0 * x[:4]]), [0, 2, 4], 4, 2, conditions)
+        forward = States(np.stack([x[:4], 1 - x[:4]]), [0, 4], 4, 2, conditions)
+        chains = Chains(samples, reverse, [0, 4], forward, samples)
+        written = write_samples(kind, tmp_path, "_a", chains, "caption", gif=True)
         assert {p.name for p in written.values()} == {"samples_a.png", "chain_a.png", "chain_a.gif"}
         for file in written.values():
             with Image.open(file) as picture:
                 assert picture.height > 20
-        block = kind.show_samples(x, 2, conditions=conditions)
-        assert block.pixels.shape[-1] == 3
-        assert kind.show_chain(chains.reverse, [0, 2, 4], 2, conditions).states.shape == (3, 4, 5, 5, 3)
-        assert kind.show_film(chains.reverse, [0, 2, 4], 2, 4, conditions).columns == 2
+        assert kind.show_samples(samples).images.shape == (4, 5, 5, 3)
+        assert kind.show_chain(reverse).states.shape == (3, 4, 5, 5, 3)
+        assert kind.show_film(reverse).columns == 2
 
 
 @pytest.mark.parametrize(

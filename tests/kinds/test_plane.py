@@ -23,7 +23,7 @@ def test_points_of_the_plane_are_a_kind_like_any_other(tmp_path, capsys):
 
     assert status("sample", workdir, "--num", 64, *config_option) == 0
     out = capsys.readouterr().out
-    assert f"points: {workdir / 'samples.png'}\n" in out
+    assert f"samples: {workdir / 'samples.png'}\n" in out
     x = np.load(workdir / "samples.npy")
     assert x.shape == (64, 2)
     refused = error(capsys, "sample", workdir, "--gif", *config_option)
@@ -44,5 +44,11 @@ def test_points_of_the_plane_are_a_kind_like_any_other(tmp_path, capsys):
 
     assert status("report", workdir, *config_option) == 0
     page = (workdir / "report.html").read_text()
-    for words in ("Share on the ring.", "plane 2", 'alt="64 points"', "Reverse, noise to sample"):
+    for words in (
+        "Share on the ring.",
+        "plane 2",
+        'alt="64 points"',
+        "Reverse, noise to sample",
+        "Reverse, played",
+    ):
         assert words in page

@@ -9,7 +9,8 @@ from PIL import Image
 from d3pm_jax import config
 from d3pm_jax.data import Description, plane
 from d3pm_jax.errors import UserError
-from d3pm_jax.kinds import Chains, PlaneKind, Split, make_kind
+from d3pm_jax.kinds import Chains, PlaneKind, Samples, Split, States, make_kind
+from d3pm_jax.kinds.files import show_beside, write_block, write_samples
 from d3pm_jax.kinds.plane import EMPTY_COLOUR, FULL_COLOUR, draw_masses, draw_states, spread_points
 
 CELLS = np.array([[0, 5], [63, 63], [63, 63], [31, 32]])
@@ -85,7 +86,7 @@ def test_nats_are_compared_with_the_exact_ones_of_the_same_points(coding):
     assert kind.extra_figures({"nats": 1.0}, {"x": outside})["nats_above_exact"] == -np.inf
 
 
-def test_samples_are_measured_against_the_exact_masses(tmp_path):
+def test_samples_are_measured_against_the_exact_masses():
     data = config.Plane("checkerboard", "plain", 4000, 8)
     description = data.describe()
     kind = make_kind(description, data)
@@ -99,10 +100,9 @@ def test_samples_are_measured_against_the_exact_masses(tmp_path):
     measured = reference.measure(other_cells)
     assert measured.figures == {"n": 2048, "variation": pytest.approx(1)}
     assert 0 < reference.figures["train"]["variation"] < 0.5
-    line = kind.show_quality(tmp_path / "quality_a.json", other_cells, measured, 64, "caption")
-    assert line == f"samples beside the exact density: {tmp_path / 'density_quality_a.png'}"
-    # A report takes a picture of the name of the figures for that of the nearest examples.
-    assert [path.name for path in tmp_path.iterdir()] == ["density_quality_a.png"]
+    block = kind.show_quality(Samples(other_cells, 64), measured)
+    assert block.alt == "samples beside the exact density"
+    np.testing.assert_array_equal(block.right.pixels, draw_masses(plane.cell_masses("checkerboard")))
     with pytest.raises(UserError, match="--inception weights measures samples of images"):
         kind.check_quality(9, Path("weights"))
 
@@ -110,28 +110,22 @@ def test_samples_are_measured_against_the_exact_masses(tmp_path):
 def test_pictures_are_written(tmp_path):
     x, levels = CODED["gray"]
     kind = make_kind(config.Plane("spirals").describe())
-    assert kind.save_examples(tmp_path / "step", x, "caption") == tmp_path / "step.png"
-    reverse = np.stack([x, x, np.full_like(x, levels)])
-    chains = Chains(
-        samples=x,
-        times=[0, 2, 4],
-        reverse=reverse,
-        strip=[0, 4],
-        forward=lambda: reverse[[0, 2]],
-        examples=x,
-        levels=levels,
-        steps=4,
-    )
-    written = kind.save_samples(tmp_path, "_a", chains, "caption", gif=True)
+    samples = Samples(x, levels)
+    step = write_block(tmp_path / "step", show_beside(kind, samples), "caption")
+    assert step == tmp_path / "step.png"
+    reverse = States(np.stack([x, x, np.full_like(x, levels)]), [0, 2, 4], 4, levels)
+    chains = Chains(samples, reverse, [0, 4], reverse.at([0, 4]), samples)
+    written = write_samples(kind, tmp_path, "_a", chains, "caption", gif=True)
     assert {p.name for p in written.values()} == {"samples_a.png", "chain_a.png", "chain_a.gif"}
     for file in (tmp_path / "step.png", *written.values()):
         with Image.open(file) as picture:
             assert picture.height > 200
-    written = kind.save_samples(tmp_path, "_b", chains._replace(forward=None, examples=None), "caption")
+    without_examples = chains._replace(forward=None, examples=None)
+    written = write_samples(kind, tmp_path, "_b", without_examples, "caption")
     assert [p.name for p in written.values()] == ["samples_b.png"]
-    assert kind.show_samples(x, levels).pixels.shape == (256, 256, 3)
-    assert kind.show_chain(reverse, [0, 2, 4], levels).states.shape == (3, 1, 256, 256, 3)
-    assert kind.show_film(reverse, [0, 2, 4], levels, 4).columns == 1
+    assert kind.show_samples(samples).pixels.shape == (256, 256, 3)
+    assert kind.show_chain(reverse).states.shape == (3, 1, 256, 256, 3)
+    assert kind.show_film(reverse).columns == 1
 
 
 @pytest.mark.parametrize(

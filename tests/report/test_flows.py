@@ -8,7 +8,7 @@ import pytest
 
 from d3pm_jax.config import Plane
 from d3pm_jax.errors import UserError
-from d3pm_jax.kinds import Chains, make_kind
+from d3pm_jax.kinds import Chains, Samples, States, make_kind
 from d3pm_jax.measure.record import Value
 from d3pm_jax.measure.samples import Drawn
 from d3pm_jax.report import curves, figures, folder, pages, samples
@@ -29,7 +29,8 @@ ELBO = bound(seed=1, protocol={"N": 3, "steps": 0, "terms": "ELBO, 1 draw for ea
 PARTS = KnownParts(**vars(RUN.parts), config=RUN.config)
 FLOW = Known(**vars(RUN) | {"parts": PARTS, "process": None})
 X = np.arange(6 * 64).reshape(6, 8, 8, 1) % 17
-CHAINS = Chains(X, [], np.zeros((0, 6, 8, 8, 1), np.int32), [], None, X, 17, 0)
+NO_STATES = States(np.zeros((0, 6, 8, 8, 1), np.int32), [], 0, 17)
+CHAINS = Chains(Samples(X, 17), NO_STATES, [], None, Samples(X, 17))
 DRAWN = samples.Drawn(CHAINS, False)
 
 
@@ -71,7 +72,7 @@ def test_of_points_of_the_plane_so_many_are_drawn_that_their_density_is_seen(mon
     monkeypatch.setattr(samples, "read_samples", lambda run, n: None)
     run = Drawing(**vars(FLOW) | {"parts": parts})
     drawn = samples.draw_run(record(run=run))
-    assert drawn.chains.samples.shape == (4000, 12)
+    assert drawn.chains.samples.x.shape == (4000, 12)
 
 
 def test_the_page_has_no_sections_of_chains_and_terms(monkeypatch):

@@ -18,7 +18,6 @@ from d3pm_jax import kinds, show
 from d3pm_jax.config import Adam, Arrays
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
-from d3pm_jax.kinds import image as images
 from d3pm_jax.measure import sample_quality as protocol
 from d3pm_jax.report import blocks, curves, figures, folder, samples
 from d3pm_jax.runs import Draw
@@ -208,7 +207,7 @@ def test_samples_of_the_command_are_shown_in_their_order(home, page):
 
 
 def grid(x):
-    return show.grid(show.to_rgb(x, 17), images.COLUMNS)
+    return show.grid(show.to_rgb(x, 17), blocks.COLUMNS)
 
 
 def reported(run, classes=None, **changes):
@@ -224,7 +223,8 @@ def test_other_kinds_of_data(whole):
     rng = np.random.default_rng(0)
     x = rng.integers(3, size=(40, 5)).astype(np.int32)
     states = np.stack([x, x, x + 1])
-    drawn = samples.Drawn(kinds.Chains(x, [0, 4, 9], states, [0, 9], None, None, 17, 10), False)
+    reverse = kinds.States(states, [0, 4, 9], 10, 17)
+    drawn = samples.Drawn(kinds.Chains(kinds.Samples(x, 17), reverse, [0, 9], None, None), False)
     text = reported(run, description=Description((5,), 3, None, "text", ("a", "<", "b\n")))
     page = Page(samples.show_samples(text, drawn) + samples.show_chains(text, drawn))
     kind = text.run.parts.kind
@@ -241,7 +241,8 @@ def test_other_kinds_of_data(whole):
     assert page.open == []
 
     x = rng.integers(17, size=(30, 8, 8, 1)).astype(np.int32)
-    drawn = samples.Drawn(kinds.Chains(x, [0], x[None], [0], None, None, 17, 10), True)
+    reverse = kinds.States(x[None], [0], 10, 17)
+    drawn = samples.Drawn(kinds.Chains(kinds.Samples(x, 17), reverse, [0], None, None), True)
     page = Page(samples.show_samples(reported(run, classes=10), drawn))
     assert page.inside["text"] == [str(c) for c in range(10)]
     rows = np.concatenate([x[c::10] for c in range(10)])

@@ -55,11 +55,11 @@ def make_run(tmp_path, sampler, recorded_times):
 def test_chains_tell_the_t_of_the_whole_process(tmp_path):
     run = make_run(tmp_path, Sampler(), [0, 1, 2, 3])
     drawn = samples.draw_run(record(run=run))
-    assert (drawn.chains.times, drawn.chains.strip) == ([0, 2, 3, 10], [0, 2, 3, 10])
+    assert (drawn.chains.reverse.times, drawn.chains.strip) == ([0, 2, 3, 10], [0, 2, 3, 10])
 
 
 def test_a_sampler_whose_rows_are_no_steps_has_samples_and_no_chains(tmp_path):
     reported = record(run=make_run(tmp_path, named.repaint(passes=2), []))
     drawn = samples.draw_run(reported)
-    assert (drawn.chains.times, drawn.chains.strip) == ([], [])
+    assert (drawn.chains.reverse.times, drawn.chains.strip) == ([], [])
     assert samples.show_chains(reported, drawn) is None

@@ -48,7 +48,8 @@ def test_every_state_is_in_the_film():
     known = kind_of(EVIL)
     states = rng.integers(0, len(EVIL) + 1, (5, 3, 6))  # the last one is a mask
     states[3] = states[2]  # nothing changes
-    page = Page(text_film.build_film(known.show_film(states, [9, 7, 4, 1, 0], 6, 9).chains, [9, 7, 4, 1, 0]))
+    times = [9, 7, 4, 1, 0]
+    page = Page(text_film.build_film(known.show_film(kinds.States(states, times, 9, 6)).chains, times))
     (film,) = page.having("div", "film")
     assert film["data-times"] == "9 7 4 1 0"
     for i, state in enumerate(states):
@@ -66,7 +67,7 @@ def test_every_state_is_in_the_film():
 def test_a_page_of_a_chain_is_whole_and_asks_nothing_of_a_network():
     known = kind_of("ab<", 3000)
     states = np.random.default_rng(2).integers(0, 4, (3, 6, 3000))
-    film = known.show_film(states, [8, 4, 0], 3, 8)
+    film = known.show_film(kinds.States(states, [8, 4, 0], 8, 3))
     written = text_film.build_page("<b>", "of <i>", *film)
     page = Page(written)
     assert page.open == []

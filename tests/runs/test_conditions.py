@@ -10,7 +10,6 @@ import pytest
 from d3pm_jax import config as configs, runs
 from d3pm_jax.data import DatasetError, Description, read_batch
 from d3pm_jax.errors import UserError
-from d3pm_jax.kinds import ArrayKind, make_kind
 from d3pm_jax.loop import metrics
 from d3pm_jax.measure import bounds
 from d3pm_jax.parts.network import split_network
@@ -184,23 +183,6 @@ def test_a_network_without_conditions_is_refused_with_a_cure_for_such_data(model
     message = rf"the data has a condition \[3\], but the network of {name} has no keyword condition: {cure}$"
     with pytest.raises(ValueError, match=message):
         split_network(config, description, config.process.build())
-
-
-def test_a_kind_without_conditions_is_refused_before_training():
-    class OwnKind(ArrayKind):
-        name = "own"
-
-        def show_samples(self, x, levels, classes=None):
-            return None
-
-    class OfOwnKind(conditioned.Patterns):
-        def own_kind(self):
-            return OwnKind
-
-    description = dataclasses.replace(conditioned.Patterns().describe(), kind="own")
-    with pytest.raises(UserError, match=r"OwnKind.show_samples has no keyword conditions, and its data has"):
-        make_kind(description, OfOwnKind())
-    assert make_kind(dataclasses.replace(description, condition=None), OfOwnKind()).name == "own"
 
 
 @pytest.mark.slow
