@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, Int, Key
 from d3pm_jax import flows
 from d3pm_jax.checks import FINITE, NOISE, declared
 from d3pm_jax.checks.hints import Categories, Count, Size
-from d3pm_jax.models.layers import CATEGORIES, apply_to_rows
+from d3pm_jax.models.layers import CATEGORIES, apply_to_rows, split_by_layer
 from d3pm_jax.models.sequence_features import (
     Features,
     LSTMFeatures,
@@ -275,11 +275,10 @@ class ArgmaxCoupling(ArgmaxFlow):
         """Maps v through the flow; returns z and log |det dz/dv| of each example."""
         z = self.join_channels(v)
         log_det = jnp.zeros(len(v), v.dtype)
-        for i, step in enumerate(self.steps):
+        for i, (step, step_key) in enumerate(zip(self.steps, split_by_layer(key), strict=False)):
             if i > 0:
                 z, log_det_of_matrix = flows.linear(reverse_places(z), self.matrices[i - 1][...])
                 log_det = log_det + log_det_of_matrix
-            step_key = None if key is None else jax.random.fold_in(key, i)
             conditioner = partial(step, key=step_key)
             z, log_det_of_step = flows.coupling(conditioner, z, self.num_fixed, flows.mixture_affine)
             log_det = log_det + log_det_of_step

@@ -1,8 +1,7 @@
 """Holds what the networks share: residual blocks down and up through halved sizes, with skips."""
 
 import dataclasses
-import itertools
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import jax
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Key
 
-from d3pm_jax.models.layers import Attention, ResBlock, Style, conv_doubled
+from d3pm_jax.models.layers import Attention, ResBlock, Style, conv_doubled, split_by_layer
 from d3pm_jax.numerics.logspace import at_least_float32
 
 
@@ -116,11 +115,7 @@ class Backbone(nnx.Module):
         self, x: Float[Array, "B H W n"], temb: Array, cemb: Array | None, key: Key[Array, ""] | None
     ) -> Float[Array, "B H W m"]:
         """Returns the output, float32 or wider; with a key, dropout is on."""
-        # Block number i of the network has key i, and each has None where dropout is off.
-        keys: Iterator[Any] = itertools.repeat(None)
-        if key is not None:
-            keys = (jax.random.fold_in(key, i) for i in itertools.count())
-
+        keys = split_by_layer(key)
         H, W = x.shape[1:3]
         rows = self._pads(H)
         columns = self._pads(W)
@@ -154,11 +149,11 @@ class Backbone(nnx.Module):
             h = self._apply(stage.attns[i], h)
         return h
 
-    def _apply(self, layer: nnx.Module, *args: Array | None) -> Array:
+    def _apply(self, layer: Any, *args: Array | None) -> Array:
         """Returns layer(*args); where `remat` is True the backward pass computes the layer again."""
         if self.remat:
-            return nnx.remat(_call)(layer, *args)
-        return _call(layer, *args)
+            return nnx.remat(type(layer).__call__)(layer, *args)
+        return layer(*args)
 
     def _pads(self, side: int) -> tuple[int, int]:
         """Counts the zeros before and after a side: the margin, and padding to a size that fits."""
@@ -173,7 +168,3 @@ def join_features(h: Float[Array, "B H W n"], skip: Float[Array, "B H W m"]) -> 
     # described it finds no tiles for such a product of 64 x 14 x 14 rows, the gradient of a linear map. What
     # comes out of a barrier is one array in memory.
     return jax.lax.platform_dependent(joined, cpu=lambda x: x, default=jax.lax.optimization_barrier)
-
-
-def _call(layer: Any, *args: Array | None) -> Array:
-    return layer(*args)

@@ -1,8 +1,9 @@
 """Defines the layers of the networks; images are [B, H, W, C]."""
 
 import dataclasses
+import itertools
 import math
-import operator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -257,7 +258,7 @@ class GroupNorm(nnx.Module):
     """Holds the scale and bias of `group_norm` and applies it."""
 
     def __init__(self, channels: int, groups: int, eps: float):
-        if groups < 1 or channels % groups:
+        if channels % groups:
             raise ValueError(f"{channels} channels do not divide into {groups} groups: change ch or groups")
         self.scale = nnx.Param(jnp.ones(channels))
         self.bias = nnx.Param(jnp.zeros(channels))
@@ -446,6 +447,12 @@ def dropout(x: Array, rate: float, key: Key[Array, ""] | None) -> Array:
     return mask_out(x, draw_kept(key, rate, x.shape), rate)
 
 
+def split_by_layer(key: Key[Array, ""] | None) -> Iterator[Any]:
+    """Yields a key for each layer of a network, without end: layer i has key i; None each without a key."""
+    for i in itertools.count():
+        yield None if key is None else jax.random.fold_in(key, i)
+
+
 def draw_kept(key: Key[Array, ""] | None, rate: float, shape: tuple[int, ...]) -> Bool[Array, "..."] | None:
     """Draws which entries dropout leaves; None without a key, where it leaves all."""
     if key is None or rate == 0.0:
@@ -537,11 +544,8 @@ class Attention(nnx.Module):
     """
 
     def __init__(self, channels: int, style: Style):
-        try:
-            self.num_heads = operator.index(style.num_heads)
-        except TypeError:
-            raise TypeError(f"num_heads = {style.num_heads!r}: it must be a whole number") from None
-        if self.num_heads < 1 or channels % self.num_heads:
+        self.num_heads = style.num_heads
+        if channels % self.num_heads:
             raise ValueError(
                 f"{channels} channels do not divide into {self.num_heads} heads: change ch or num_heads"
             )

@@ -3,13 +3,12 @@
 import math
 from typing import Annotated
 
-import jax
 from flax import nnx
 from jaxtyping import Array, Float, Key, Real
 
 from d3pm_jax.checks import FINITE, declared
 from d3pm_jax.checks.hints import NOT_EMPTY, Categories, Count, Size, UnitInterval
-from d3pm_jax.models.layers import TIMES, apply_to_rows, dropout, time_embedding
+from d3pm_jax.models.layers import TIMES, apply_to_rows, dropout, split_by_layer, time_embedding
 
 # Every norm adds this to the variance.
 EPS = 1e-6
@@ -91,8 +90,7 @@ class NoisyClassifier(nnx.Module):
         h = self.first(embedded.reshape(len(one_hots), -1))  # [B, width]
         time_part = self.temb1(time_embedding(t, self.width, self.max_time))
         h = h + self.temb2(nnx.swish(time_part))
-        for number, block in enumerate(self.blocks):
-            block_key = None if key is None else jax.random.fold_in(key, number)
+        for block, block_key in zip(self.blocks, split_by_layer(key), strict=False):
             h = block(h, block_key)
         return self.last(nnx.swish(self.norm(h)))
 

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Key
 
 from d3pm_jax.checks import declared
 from d3pm_jax.checks.hints import Count, Size, UnitInterval
-from d3pm_jax.models.layers import apply_to_rows
+from d3pm_jax.models.layers import apply_to_rows, split_by_layer
 from d3pm_jax.models.transformer import (
     Block,
     Modulation,
@@ -281,8 +281,7 @@ class TransformerFeatures(SequenceFeatures):
             x = jnp.concatenate([first.astype(x.dtype), x[:, :-1]], axis=1)
             attended = jnp.broadcast_to(jnp.tri(L, dtype=bool)[None], (B, L, L))
         angles = rotary_angles(L, self.width // self.num_heads)  # [L, width / heads / 2]
-        for i, block in enumerate(self.blocks):
-            block_key = None if key is None else jax.random.fold_in(key, i)
+        for block, block_key in zip(self.blocks, split_by_layer(key), strict=False):
             x = block(x, None, angles, attended, block_key)
         scale, shift = self.modulation(None)
         return gelu(modulated_norm(x, scale, shift))
