@@ -18,8 +18,7 @@ from jaxtyping import Array, Float, Int
 
 from d3pm_jax import numerics
 from d3pm_jax.checks import CATEGORIES, declared, steps
-from d3pm_jax.processes.base import Process, promote
-from d3pm_jax.processes.tables import expand_trailing
+from d3pm_jax.processes import Process, expand_trailing, promote
 
 # What logits of x_0 are. "d3pm" is as published: the leave-one-out posterior in the reverse step, and the
 # denoiser in the cross entropy. "official" is the same with the rule of the official code at t = 1, which

@@ -17,10 +17,7 @@ from d3pm_jax import numerics
 from d3pm_jax.beliefs import Belief, to_leave_one_out
 from d3pm_jax.checks import CATEGORIES, NOISE, declared, steps
 from d3pm_jax.numerics import inverse_cdf
-from d3pm_jax.processes import mixing_reverse
-from d3pm_jax.processes.base import Process, promote
-from d3pm_jax.processes.mixing import Mixing
-from d3pm_jax.processes.tables import expand_trailing
+from d3pm_jax.processes import Mixing, Process, expand_trailing, mixing_reverse, promote
 
 
 @declared(x0=CATEGORIES, t=steps(0), u=NOISE, u_low=NOISE)

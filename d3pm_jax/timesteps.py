@@ -8,9 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from d3pm_jax.checks import NOISE, NUM_STEPS, POSITIVE, SHARE, at_least, declared, promote_types, steps
-from d3pm_jax.checks.arrays import describe
-from d3pm_jax.checks.ranges import check_range
+from d3pm_jax.checks import (
+    NOISE,
+    NUM_STEPS,
+    POSITIVE,
+    SHARE,
+    at_least,
+    check_range,
+    declared,
+    describe,
+    promote_types,
+    steps,
+)
 from d3pm_jax.numerics import inverse_cdf
 
 

@@ -12,37 +12,110 @@ elements belong to it is said by the names of axes in the annotations. A kernel 
 checked again, and `values_in_range` leaves out the check of values (`depth`).
 
 What comes back from a function of the user, such as a network, is checked like an argument (`callbacks`).
+Plain values, such as sizes and names, are checked against their annotations alone (`hints`).
+
+All that other rooms use of the checks is named here; `__all__` is what kernels of one's own may declare.
 """
 
-from d3pm_jax.checks.annotations import promote_types as promote_types
-from d3pm_jax.checks.arrays import (
-    check_distribution as check_distribution,
-    real_array as real_array,
+from d3pm_jax.checks.annotations import (
+    is_callback as is_callback,
+    list_options as list_options,
+    promote_types,
+    read_annotation as read_annotation,
 )
-from d3pm_jax.checks.callbacks import Called as Called, SelfChecked as SelfChecked, marked as marked
-from d3pm_jax.checks.declare import declared as declared, like as like
+from d3pm_jax.checks.arrays import (
+    check_distribution,
+    describe as describe,
+    real_array,
+    shorten_value as shorten_value,
+)
+from d3pm_jax.checks.callbacks import Called, SelfChecked, marked
+from d3pm_jax.checks.declare import declared, like
 from d3pm_jax.checks.depth import (
-    bare as bare,
-    values_in_range as values_in_range,
+    bare,
+    values_in_range,
+)
+from d3pm_jax.checks.hints import (
+    LARGEST_INT as LARGEST_INT,
+    LARGEST_SIZE as LARGEST_SIZE,
+    NOT_EMPTY as NOT_EMPTY,
+    RISING as RISING,
+    Allowed as Allowed,
+    AnyPath as AnyPath,
+    Categories as Categories,
+    Count as Count,
+    Epsilon as Epsilon,
+    FloatType as FloatType,
+    Interval as Interval,
+    Natural as Natural,
+    NonEmptyStr as NonEmptyStr,
+    NotNegative as NotNegative,
+    Positive as Positive,
+    Probability as Probability,
+    Seed as Seed,
+    Size as Size,
+    UnitInterval as UnitInterval,
+    check_value as check_value,
+    describe_hint as describe_hint,
+    integers_from as integers_from,
+    is_finite as is_finite,
+    is_restricted as is_restricted,
+    matches_hint as matches_hint,
+    name_conversion as name_conversion,
+    one_of as one_of,
 )
 from d3pm_jax.checks.ranges import (
-    CATEGORIES as CATEGORIES,
-    CATEGORY as CATEGORY,
-    FINITE as FINITE,
-    INDEX as INDEX,
-    INT32 as INT32,
-    NOISE as NOISE,
-    NUM_CATEGORIES as NUM_CATEGORIES,
-    NUM_STEPS as NUM_STEPS,
-    PART_OF_STEPS as PART_OF_STEPS,
-    POSITIVE as POSITIVE,
-    PROBABILITY as PROBABILITY,
-    SCORES as SCORES,
-    SHARE as SHARE,
-    TIME as TIME,
-    AllowedRange as AllowedRange,
-    at_least as at_least,
-    check_num_categories as check_num_categories,
-    check_num_steps as check_num_steps,
-    steps as steps,
+    CATEGORIES,
+    CATEGORY,
+    FINITE,
+    INDEX,
+    INT32,
+    NOISE,
+    NUM_CATEGORIES,
+    NUM_STEPS,
+    PART_OF_STEPS,
+    POSITIVE,
+    PROBABILITY,
+    SCORES,
+    SHARE,
+    TIME,
+    AllowedRange,
+    at_least,
+    check_num_categories,
+    check_num_steps,
+    check_range as check_range,
+    is_known as is_known,
+    steps,
 )
+
+__all__ = [
+    "CATEGORIES",
+    "CATEGORY",
+    "FINITE",
+    "INDEX",
+    "INT32",
+    "NOISE",
+    "NUM_CATEGORIES",
+    "NUM_STEPS",
+    "PART_OF_STEPS",
+    "POSITIVE",
+    "PROBABILITY",
+    "SCORES",
+    "SHARE",
+    "TIME",
+    "AllowedRange",
+    "Called",
+    "SelfChecked",
+    "at_least",
+    "bare",
+    "check_distribution",
+    "check_num_categories",
+    "check_num_steps",
+    "declared",
+    "like",
+    "marked",
+    "promote_types",
+    "real_array",
+    "steps",
+    "values_in_range",
+]

@@ -16,8 +16,7 @@ from d3pm_jax.evaluation.process_effect import find_half_life, spread_categories
 from d3pm_jax.likelihood import bits_per_dim
 from d3pm_jax.parts.build import fill_in
 from d3pm_jax.parts.diffusion import name_process
-from d3pm_jax.processes import Process
-from d3pm_jax.processes.base import check_elementwise
+from d3pm_jax.processes import Process, check_elementwise
 
 USAGE = "d3pm schedule CONFIG [CONFIG2 ...]"
 

@@ -15,8 +15,7 @@ from d3pm_jax import numerics
 from d3pm_jax.checks import CATEGORIES, NUM_CATEGORIES, at_least, declared, steps
 from d3pm_jax.losses import cross_entropy
 from d3pm_jax.posteriors import log_p_x0
-from d3pm_jax.processes.base import Process
-from d3pm_jax.processes.tables import expand_trailing
+from d3pm_jax.processes import Process, expand_trailing
 
 EPS = 1e-6
 

@@ -8,8 +8,7 @@ import dataclasses
 import functools
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-from d3pm_jax.checks.arrays import shorten_value
-from d3pm_jax.checks.hints import (
+from d3pm_jax.checks import (
     LARGEST_INT as LARGEST_INT,
     LARGEST_SIZE as LARGEST_SIZE,
     NOT_EMPTY as NOT_EMPTY,
@@ -34,6 +33,7 @@ from d3pm_jax.checks.hints import (
     is_restricted,
     matches_hint as matches_hint,
     name_conversion,
+    shorten_value,
 )
 from d3pm_jax.errors import UserError, as_user_error
 

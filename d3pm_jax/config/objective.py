@@ -19,8 +19,7 @@ from d3pm_jax.config.timesteps import Timesteps
 from d3pm_jax.losses import continuous, fused_logistic
 from d3pm_jax.losses.variational import per_step
 from d3pm_jax.posteriors import q_sample
-from d3pm_jax.processes import Process
-from d3pm_jax.processes.tables import expand_trailing
+from d3pm_jax.processes import Process, expand_trailing
 
 COMPARED = 16  # steps at which the process is compared with alpha
 NEAR = 1e-5  # how far probabilities in float32 may be off

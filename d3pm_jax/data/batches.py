@@ -9,8 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 from jaxtyping import Int, Int32
 
-from d3pm_jax.checks import declared
-from d3pm_jax.checks.hints import Count, Natural, Seed, Size, integers_from
+from d3pm_jax.checks import Count, Natural, Seed, Size, declared, integers_from
 from d3pm_jax.data.conditions import convert_conditions
 from d3pm_jax.data.description import Description
 from d3pm_jax.data.source import DatasetError, Source, check_example, check_source

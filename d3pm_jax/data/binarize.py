@@ -4,8 +4,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from d3pm_jax.checks import declared
-from d3pm_jax.checks.hints import Categories, one_of
+from d3pm_jax.checks import Categories, declared, one_of
 from d3pm_jax.data.source import DatasetError, Source, check_example, check_source
 
 Binarize = Literal["dynamic", "threshold"]

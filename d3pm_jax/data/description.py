@@ -6,8 +6,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Integer
 
-from d3pm_jax.checks.arrays import shorten_value
-from d3pm_jax.checks.hints import LARGEST_INT, LARGEST_SIZE, NonEmptyStr, check_value
+from d3pm_jax.checks import LARGEST_INT, LARGEST_SIZE, NonEmptyStr, check_value, shorten_value
 from d3pm_jax.data.tokenizers import join_symbols
 from d3pm_jax.errors import UserError, as_user_error
 

@@ -21,9 +21,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from d3pm_jax.checks import declared
-from d3pm_jax.checks.arrays import shorten_value
-from d3pm_jax.checks.hints import NOT_EMPTY, AnyPath, NonEmptyStr, Size
+from d3pm_jax.checks import NOT_EMPTY, AnyPath, NonEmptyStr, Size, declared, shorten_value
 from d3pm_jax.data.description import Description
 from d3pm_jax.data.source import DatasetError, Source, check_source
 from d3pm_jax.errors import one_line

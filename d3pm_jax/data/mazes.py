@@ -12,8 +12,7 @@ from typing import Annotated, Any
 import numpy as np
 from jaxtyping import Bool, Float32, Int
 
-from d3pm_jax.checks import declared
-from d3pm_jax.checks.hints import Count, Seed, integers_from, one_of
+from d3pm_jax.checks import Count, Seed, declared, integers_from, one_of
 
 Pixel = tuple[int, int]  # (row, column)
 

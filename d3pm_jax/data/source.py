@@ -11,9 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import jax.numpy as jnp
 import numpy as np
 
-from d3pm_jax.checks import declared
-from d3pm_jax.checks.arrays import describe
-from d3pm_jax.checks.hints import AnyPath, Natural, NonEmptyStr
+from d3pm_jax.checks import AnyPath, Natural, NonEmptyStr, declared, describe
 from d3pm_jax.errors import UserError, one_line
 
 # The code of a type in the header of an idx file.

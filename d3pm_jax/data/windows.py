@@ -4,9 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from d3pm_jax.checks import declared
-from d3pm_jax.checks.arrays import describe
-from d3pm_jax.checks.hints import Size
+from d3pm_jax.checks import Size, declared, describe
 from d3pm_jax.data.source import DatasetError
 
 

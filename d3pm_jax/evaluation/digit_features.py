@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from d3pm_jax.checks import values_in_range
@@ -29,6 +28,9 @@ CHUNK = 1000  # images at a time
 
 def _make_builder(shape: tuple[int, ...], classes: int) -> Callable[[Array], Classifier]:
     """Makes the function key -> classifier with random weights."""
+    # Flax is of the extra [train], which the other figures of this package do without.
+    from flax import nnx
+
     return lambda key: Classifier(shape, classes, nnx.Rngs(key))
 
 
@@ -39,6 +41,8 @@ def network_shapes(shape: tuple[int, ...], classes: int) -> tuple[Any, Params]:
         shape: (H, W, 1) of an image.
         classes: how many there are.
     """
+    from flax import nnx
+
     return nnx.split(nnx.eval_shape(_make_builder(shape, classes), jax.random.key(SEED)))
 
 
@@ -60,6 +64,7 @@ def train_classifier(
         The parameters of a `Classifier`.
     """
     import optax
+    from flax import nnx
 
     graph = network_shapes(x.shape[1:], classes)[0]
     build = jax.jit(_make_builder(x.shape[1:], classes))
@@ -104,6 +109,8 @@ def classify_images(
         classes: how many there are.
         levels: number of grey levels.
     """
+    from flax import nnx
+
     graph = network_shapes(x.shape[1:], classes)[0]
 
     @jax.jit

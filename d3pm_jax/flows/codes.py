@@ -8,8 +8,17 @@ random, and the bound on log P(x) gains log n.
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from d3pm_jax.checks import CATEGORIES, INDEX, NOISE, NUM_CATEGORIES, AllowedRange, at_least, declared
-from d3pm_jax.checks.ranges import check_range, is_known
+from d3pm_jax.checks import (
+    CATEGORIES,
+    INDEX,
+    NOISE,
+    NUM_CATEGORIES,
+    AllowedRange,
+    at_least,
+    check_range,
+    declared,
+    is_known,
+)
 
 
 @declared(K=NUM_CATEGORIES, base=NUM_CATEGORIES)

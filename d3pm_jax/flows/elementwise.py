@@ -16,8 +16,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from d3pm_jax import numerics
-from d3pm_jax.checks import FINITE, declared, promote_types
-from d3pm_jax.checks.ranges import is_known
+from d3pm_jax.checks import FINITE, declared, is_known, promote_types
 
 
 class Transformed(NamedTuple):

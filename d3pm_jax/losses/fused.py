@@ -7,9 +7,7 @@ hold every entry against the definition.
 from d3pm_jax.losses import fused_dense, fused_masked, fused_mixing
 from d3pm_jax.losses.fused_by_parts import numbers_per_element
 from d3pm_jax.losses.variational import dispatch_kl_and_ce, dispatch_marginal_kl
-from d3pm_jax.processes.dense import Dense
-from d3pm_jax.processes.masked import Masked
-from d3pm_jax.processes.mixing import Mixing
+from d3pm_jax.processes import Dense, Masked, Mixing
 
 dispatch_kl_and_ce.register(Mixing, fused_mixing.kl_and_ce)
 dispatch_kl_and_ce.register(Masked, fused_masked.kl_and_ce)

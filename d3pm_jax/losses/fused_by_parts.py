@@ -16,8 +16,7 @@ from d3pm_jax.beliefs import Belief, to_denoiser, to_leave_one_out
 from d3pm_jax.checks import values_in_range
 from d3pm_jax.cpu import tiles
 from d3pm_jax.losses.cross_entropy import cross_entropy
-from d3pm_jax.processes.base import Process
-from d3pm_jax.processes.tables import expand_trailing, is_category
+from d3pm_jax.processes import Process, expand_trailing, is_category
 
 Loss = Callable[..., Array]  # (process, logits [*S, K], x0 [*S], xt [*S], t) -> nats [*S]
 WithGradient = Callable[..., tuple[Array, Array]]  # the same -> nats [*S], their gradient [*S, K]

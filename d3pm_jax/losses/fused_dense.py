@@ -14,9 +14,7 @@ from jaxtyping import Array
 from d3pm_jax.beliefs import Belief
 from d3pm_jax.losses import fused_by_parts
 from d3pm_jax.losses.variational import posterior_kl_definition
-from d3pm_jax.processes.base import promote
-from d3pm_jax.processes.dense import Dense
-from d3pm_jax.processes.tables import expand_trailing, gather
+from d3pm_jax.processes import Dense, expand_trailing, gather, promote
 
 
 def kl_and_ce(

@@ -22,9 +22,7 @@ from d3pm_jax.losses.variational import Hybrid
 from d3pm_jax.numerics import double_float
 from d3pm_jax.numerics.double_float import DoubleFloat
 from d3pm_jax.numerics.rows import Row, map_rows
-from d3pm_jax.processes.base import Process
-from d3pm_jax.processes.mixing import Mixing, PiKind
-from d3pm_jax.processes.tables import gather
+from d3pm_jax.processes import Mixing, PiKind, Process, gather
 
 
 def hybrid(

@@ -21,10 +21,7 @@ from d3pm_jax.losses.fused_mixing import Saved, StepLogs, finite
 from d3pm_jax.losses.variational import dispatch_kl_and_ce, dispatch_marginal_kl
 from d3pm_jax.numerics.logspace import kl_terms
 from d3pm_jax.numerics.rows import Row, map_rows
-from d3pm_jax.processes.base import promote
-from d3pm_jax.processes.masked import NEG_INF, Masked
-from d3pm_jax.processes.mixing import Mixing, PiKind
-from d3pm_jax.processes.tables import expand_trailing, gather, gather_steps
+from d3pm_jax.processes import NEG_INF, Masked, Mixing, PiKind, expand_trailing, gather, gather_steps, promote
 
 
 def kl_and_ce(

@@ -30,8 +30,7 @@ from d3pm_jax.checks import promote_types
 from d3pm_jax.cpu import tiles
 from d3pm_jax.numerics.logspace import kl_terms
 from d3pm_jax.numerics.rows import Row, map_rows
-from d3pm_jax.processes.mixing import Mixing, PiKind
-from d3pm_jax.processes.tables import expand_trailing, gather, is_category
+from d3pm_jax.processes import Mixing, PiKind, expand_trailing, gather, is_category
 
 NEG_INF = -jnp.inf
 PiTable = tuple[Array | float, Array | float]  # pi and 1 / pi

@@ -16,8 +16,7 @@ from d3pm_jax.beliefs import Belief, with_belief
 from d3pm_jax.checks import CATEGORIES, NUM_STEPS, PROBABILITY, at_least, declared, steps
 from d3pm_jax.losses.cross_entropy import denoiser_cross_entropy
 from d3pm_jax.posteriors import log_p_x0, p_joint, p_prev, q_posterior
-from d3pm_jax.processes.base import Process
-from d3pm_jax.processes.tables import expand_trailing
+from d3pm_jax.processes import Process, expand_trailing
 
 
 @declared(x0=CATEGORIES, xt=CATEGORIES, t=steps(1))

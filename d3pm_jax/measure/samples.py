@@ -12,9 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from d3pm_jax import sampling
-from d3pm_jax.checks import values_in_range
-from d3pm_jax.checks.arrays import describe
-from d3pm_jax.checks.hints import check_value
+from d3pm_jax.checks import check_value, describe, values_in_range
 from d3pm_jax.config.checks import Count, Natural, Size, check_number, describe_hint, matches_hint
 from d3pm_jax.config.samplers import choose_sampler
 from d3pm_jax.errors import UserError, as_user_error, one_line

@@ -21,8 +21,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
 from d3pm_jax import flows
-from d3pm_jax.checks import FINITE, NOISE, declared
-from d3pm_jax.checks.hints import Categories, Count, Size
+from d3pm_jax.checks import FINITE, NOISE, Categories, Count, Size, declared
 from d3pm_jax.models.layers import CATEGORIES, apply_to_rows, split_by_layer
 from d3pm_jax.models.sequence_features import (
     Features,

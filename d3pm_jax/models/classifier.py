@@ -6,8 +6,7 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
-from d3pm_jax.checks import FINITE, declared
-from d3pm_jax.checks.hints import Allowed, Count, Size
+from d3pm_jax.checks import FINITE, Allowed, Count, Size, declared
 
 HEIGHT_WIDTH_CHANNELS = Allowed("(H, W, C)", lambda x: len(x) == 3)
 # Width of the last hidden layer.

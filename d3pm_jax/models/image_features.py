@@ -6,8 +6,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Key
 
-from d3pm_jax.checks import declared
-from d3pm_jax.checks.hints import NOT_EMPTY, Count, Natural, Size, UnitInterval
+from d3pm_jax.checks import NOT_EMPTY, Count, Natural, Size, UnitInterval, declared
 from d3pm_jax.models.backbone import Backbone
 from d3pm_jax.models.layers import Style
 from d3pm_jax.models.sequence_features import Features

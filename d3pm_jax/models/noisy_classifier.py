@@ -6,8 +6,7 @@ from typing import Annotated
 from flax import nnx
 from jaxtyping import Array, Float, Key, Real
 
-from d3pm_jax.checks import FINITE, declared
-from d3pm_jax.checks.hints import NOT_EMPTY, Categories, Count, Size, UnitInterval
+from d3pm_jax.checks import FINITE, NOT_EMPTY, Categories, Count, Size, UnitInterval, declared
 from d3pm_jax.models.layers import TIMES, apply_to_rows, dropout, split_by_layer, time_embedding
 
 # Every norm adds this to the variance.

@@ -12,8 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key, Real
 
-from d3pm_jax.checks import declared
-from d3pm_jax.checks.hints import NOT_EMPTY, Categories, Count, FloatType, Natural, Size, UnitInterval
+from d3pm_jax.checks import NOT_EMPTY, Categories, Count, FloatType, Natural, Size, UnitInterval, declared
 from d3pm_jax.models.backbone import Backbone
 from d3pm_jax.models.layers import CATEGORIES, LABELS, TIMES, Style, check_channels, class_embedding
 

@@ -8,8 +8,7 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float, Key
 
-from d3pm_jax.checks import declared
-from d3pm_jax.checks.hints import Count, Size, UnitInterval
+from d3pm_jax.checks import Count, Size, UnitInterval, declared
 from d3pm_jax.models.layers import apply_to_rows, split_by_layer
 from d3pm_jax.models.transformer import (
     Block,

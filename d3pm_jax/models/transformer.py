@@ -10,8 +10,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Key, Real, Shaped
 
-from d3pm_jax.checks import at_least, declared
-from d3pm_jax.checks.hints import Categories, Count, FloatType, Size, UnitInterval
+from d3pm_jax.checks import Categories, Count, FloatType, Size, UnitInterval, at_least, declared
 from d3pm_jax.models.layers import (
     CATEGORIES,
     LABELS,

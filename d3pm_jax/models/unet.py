@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, Key, Real
 
-from d3pm_jax.checks import FINITE, declared
-from d3pm_jax.checks.hints import (
+from d3pm_jax.checks import (
+    FINITE,
     LARGEST_SIZE,
     NOT_EMPTY,
     Categories,
@@ -19,6 +19,7 @@ from d3pm_jax.checks.hints import (
     Natural,
     Size,
     UnitInterval,
+    declared,
 )
 from d3pm_jax.models.backbone import Backbone, padded_size
 from d3pm_jax.models.layers import (

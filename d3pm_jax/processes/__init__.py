@@ -1,14 +1,28 @@
-"""Describes the forward process as a structured operator: one interface, a few families."""
+"""Describes the forward process as a structured operator: one interface, a few families.
+
+What other kernels use of its tables and checks is named here too, beside what is public, `__all__`.
+"""
 
 from d3pm_jax.processes.autoregressive import Autoregressive, autoregressive
-from d3pm_jax.processes.base import Process, allow_identity
+from d3pm_jax.processes.base import (
+    Process,
+    allow_identity,
+    check_elementwise as check_elementwise,
+    promote as promote,
+)
 from d3pm_jax.processes.dense import Dense, dense
 from d3pm_jax.processes.graph import from_rate, hierarchical_rate, knn_graph, knn_rate, random_walk
-from d3pm_jax.processes.masked import Masked, masked
-from d3pm_jax.processes.mixing import Mixing, absorbing, marginal, uniform
+from d3pm_jax.processes.masked import NEG_INF as NEG_INF, Masked, masked
+from d3pm_jax.processes.mixing import Mixing, PiKind as PiKind, absorbing, marginal, uniform
 from d3pm_jax.processes.neighbours import Weights, gaussian_weights, rank_weights, unit_rows
 from d3pm_jax.processes.ordinal import banded, gaussian
 from d3pm_jax.processes.respace import respace
+from d3pm_jax.processes.tables import (
+    expand_trailing as expand_trailing,
+    gather as gather,
+    gather_steps as gather_steps,
+    is_category as is_category,
+)
 
 __all__ = [
     "Autoregressive",

@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from d3pm_jax.checks.annotations import is_callback, list_options, read_annotation
-from d3pm_jax.checks.hints import is_restricted
+from d3pm_jax.checks import is_callback, is_restricted, list_options, read_annotation
 from d3pm_jax.errors import describe_returned
 
 # Entries of arrays in messages.

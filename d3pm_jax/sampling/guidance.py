@@ -27,8 +27,7 @@ from d3pm_jax.checks import (
     declared,
     promote_types,
 )
-from d3pm_jax.processes.base import Process
-from d3pm_jax.processes.tables import expand_trailing
+from d3pm_jax.processes import Process, expand_trailing
 from d3pm_jax.sampling.network import CURE_OF_LOGITS, Guided, Network, call_network
 
 # A network that is told more than x_t and the time: labels, conditions, or a tree of these, each [B, ..].

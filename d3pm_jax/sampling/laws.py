@@ -12,10 +12,7 @@ from jaxtyping import Array, Float, Int
 from d3pm_jax import numerics
 from d3pm_jax.checks import CATEGORIES, SHARE, declared, steps
 from d3pm_jax.posteriors import log_p_x0, p_logits
-from d3pm_jax.processes.base import Process
-from d3pm_jax.processes.masked import Masked
-from d3pm_jax.processes.mixing import Mixing
-from d3pm_jax.processes.tables import expand_trailing, gather, gather_steps, is_category
+from d3pm_jax.processes import Masked, Mixing, Process, expand_trailing, gather, gather_steps, is_category
 
 NEG_INF = -jnp.inf
 

@@ -16,8 +16,7 @@ from jax import lax
 from jax.scipy.special import entr
 from jaxtyping import Array, Bool, Float, Int
 
-from d3pm_jax.checks import declared, hints
-from d3pm_jax.checks.hints import Allowed, NotNegative
+from d3pm_jax.checks import Allowed, NotNegative, declared, hints
 from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.processes.base import Process
 from d3pm_jax.sampling import laws

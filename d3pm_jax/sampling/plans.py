@@ -6,8 +6,7 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
-from d3pm_jax.checks import at_least, declared
-from d3pm_jax.checks.arrays import describe
+from d3pm_jax.checks import at_least, declared, describe
 from d3pm_jax.processes.base import Process
 from d3pm_jax.sampling import laws
 from d3pm_jax.sampling.chain import EVERY_BLOCK, Row

@@ -6,8 +6,7 @@ import jax.numpy as jnp
 
 from d3pm_jax.beliefs import WITHOUT_EVIDENCE, strip_evidence
 from d3pm_jax.checks.hints import Count
-from d3pm_jax.processes.base import Process
-from d3pm_jax.processes.tables import is_category
+from d3pm_jax.processes import Process, is_category
 from d3pm_jax.sampling import laws
 from d3pm_jax.sampling.denoiser import Answer
 from d3pm_jax.sampling.fields import Slot

@@ -10,8 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from d3pm_jax import numerics
-from d3pm_jax.checks import declared
-from d3pm_jax.checks.hints import Count, Epsilon, Positive
+from d3pm_jax.checks import Count, Epsilon, Positive, declared
 from d3pm_jax.numerics.logspace import at_least_float32
 from d3pm_jax.sampling.fields import Slot
 

@@ -22,8 +22,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from d3pm_jax.checks import CATEGORIES, INDEX, NOISE, SCORES, Called, at_least, declared, marked
 from d3pm_jax.numerics import inverse_cdf
-from d3pm_jax.processes.base import promote
-from d3pm_jax.processes.tables import expand_trailing
+from d3pm_jax.processes import expand_trailing, promote
 from d3pm_jax.sampling import laws
 from d3pm_jax.sampling.chain import Chain
 from d3pm_jax.sampling.denoiser import Denoiser

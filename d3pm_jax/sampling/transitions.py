@@ -13,10 +13,7 @@ from jaxtyping import Array, Float
 from d3pm_jax import beliefs
 from d3pm_jax.checks.hints import Probability, integers_from
 from d3pm_jax.posteriors import p_logits, p_sample
-from d3pm_jax.processes.base import Process
-from d3pm_jax.processes.masked import Masked
-from d3pm_jax.processes.mixing import Mixing
-from d3pm_jax.processes.tables import expand_trailing, gather, is_category
+from d3pm_jax.processes import Masked, Mixing, Process, expand_trailing, gather, is_category
 from d3pm_jax.sampling import laws
 from d3pm_jax.sampling.chain import Row, plan_levels
 from d3pm_jax.sampling.denoiser import Answer

@@ -8,8 +8,7 @@ import numpy as np
 
 from d3pm_jax.evaluation.process_effect import compute_effect, cross_entropy_weight, spread_categories
 from d3pm_jax.files import replacing
-from d3pm_jax.processes import Process
-from d3pm_jax.processes.base import check_elementwise
+from d3pm_jax.processes import Process, check_elementwise
 
 TERM = "term of the bound\n[bits/dim]"
 SUM = "sum from t to T\n[bits/dim]"

@@ -30,9 +30,7 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-from d3pm_jax.checks import declared
-from d3pm_jax.checks.arrays import describe
-from d3pm_jax.checks.hints import Natural
+from d3pm_jax.checks import Natural, declared, describe
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.files import write_text
 from d3pm_jax.machine.cluster import is_first

@@ -15,8 +15,7 @@ import safetensors
 import safetensors.numpy
 from flax import nnx
 
-from d3pm_jax.checks import declared
-from d3pm_jax.checks.arrays import describe
+from d3pm_jax.checks import declared, describe
 from d3pm_jax.errors import one_line
 from d3pm_jax.files import parse_json, write_bytes
 from d3pm_jax.types import Params
