@@ -20,6 +20,7 @@ from d3pm_jax.config import Absorbing, Config, Digits, Head, Reciprocal, Train, 
 from d3pm_jax.data import Description
 from d3pm_jax.machine.devices import use_all_cores
 from d3pm_jax.parts import build
+from d3pm_jax.parts.completed import complete
 from d3pm_jax.training.step import draw_noise
 
 
@@ -39,7 +40,7 @@ def measure(batch_size: int, layers: int) -> tuple[cost.Cost, int, int]:
         model=Transformer(width=512, num_layers=layers, num_heads=8),
         train=Train(steps=1, batch_size=batch_size),
     )
-    parts = build.build(config, Description((256,), 28))
+    parts = build.build(complete(config, Description((256,), 28)))
     step_cost, compiled = cost.measure_step(parts)
     parts = build.initialize_state(parts)
     abstract, _ = cost.abstract_inputs(parts)

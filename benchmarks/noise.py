@@ -18,6 +18,7 @@ from d3pm_jax.config import io as config_io
 from d3pm_jax.loop import presampled
 from d3pm_jax.machine.devices import batch_sharding, use_all_cores
 from d3pm_jax.parts import build
+from d3pm_jax.parts.completed import complete
 from d3pm_jax.training.step import make_step
 
 STEPS = 5
@@ -32,7 +33,7 @@ def main(path: str) -> None:
     source = config.data.open("train")
     seed = config.train.seed
     B = config.train.batch_size
-    parts = build.initialize_state(build.build(config, config.data.describe()))
+    parts = build.initialize_state(build.build(complete(config, config.data.describe())))
     sharding = batch_sharding(parts.mesh)
     rule = config.optimizer.build()
     decay = config.train.ema_decay

@@ -26,8 +26,9 @@ import numpy as np
 from d3pm_jax import show
 from d3pm_jax.loop import metrics
 from d3pm_jax.parts import build
+from d3pm_jax.parts.completed import complete
 from d3pm_jax.storage import checkpoint
-from d3pm_jax.storage.run_folder import read_config, read_description
+from d3pm_jax.storage.run_folder import describe_saved, read_run
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / "configs" / "digits_uniform.py"
@@ -58,9 +59,15 @@ def finish(workdir):
     assert process.returncode == 0, output
 
 
+def build_parts(workdir):
+    """The parts of a run, without numbers."""
+    run = read_run(workdir)
+    return build.build(complete(run.config, describe_saved(run)))
+
+
 def weights(workdir):
     """All arrays of the state at the end."""
-    parts = build.build(read_config(workdir), read_description(workdir))
+    parts = build_parts(workdir)
     return [np.asarray(x) for x in jax.tree.leaves(build.restore_state(workdir, parts, STEPS).state)]
 
 
@@ -118,7 +125,7 @@ def flipped(folder, whole, rng):
         content = bytearray((workdir / file).read_bytes())
         content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
         (workdir / file).write_bytes(content)
-        parts = build.build(read_config(workdir), read_description(workdir))
+        parts = build_parts(workdir)
         passed += int(build.restore_state(workdir, parts).state.step) == STEPS - 10
     finish(workdir)
     print(

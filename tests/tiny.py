@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from d3pm_jax.config import Adam, Config, Digits, Linear, Train, UNet, Uniform
 from d3pm_jax.data import Description
 from d3pm_jax.parts import build, network
+from d3pm_jax.parts.completed import complete
 from d3pm_jax.storage import checkpoint, names, run_folder
 from d3pm_jax.training.step import without_buffers
 
@@ -36,7 +37,7 @@ def one_device_mesh():
 def write_run(workdir, config, step=7, description=None):
     """Writes a run on digits, without data, of random weights and a random average, and returns its state."""
     description = description or DIGITS
-    parts = build.build(config, description)
+    parts = build.build(complete(config, description))
     rng = np.random.default_rng(0)
 
     def draw(x):

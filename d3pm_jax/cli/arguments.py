@@ -13,8 +13,8 @@ from d3pm_jax.config.checks import Count, Natural
 from d3pm_jax.errors import UserError
 from d3pm_jax.machine.cluster import Address
 from d3pm_jax.machine.setup import set_up
-from d3pm_jax.runs.run import Run, open_run
-from d3pm_jax.storage.run_folder import read_config
+from d3pm_jax.runs.run import Run, open_saved
+from d3pm_jax.storage.run_folder import SavedRun, read_run
 
 
 def name_option(**names: str) -> Any:
@@ -133,27 +133,29 @@ def check_grid(grid: str, steps: object) -> None:
 def open_with_others(command: Computation, batch_size: int) -> Run:
     """Joins the other processes of a command, and opens the run of all of them; see `open_named`."""
 
-    def read_heartbeat() -> int:
-        return read_config(command.workdir, command.own_file).mesh.heartbeat
+    saved = read_run(command.workdir, command.own_file)
+    heartbeat = saved.config.mesh.heartbeat
+    set_up(batch_size, address=command.address, workdir=command.workdir, heartbeat=heartbeat)
+    return open_named(command, batch_size, saved=saved)
 
-    set_up(batch_size, address=command.address, workdir=command.workdir, heartbeat=read_heartbeat)
-    return open_named(command, batch_size)
 
-
-def open_named(command: Checkpoint, batch_size: int, folder: Path | None = None) -> Run:
+def open_named(
+    command: Checkpoint, batch_size: int, folder: Path | None = None, saved: SavedRun | None = None
+) -> Run:
     """Opens the run that a command names.
 
     Args:
         command: that names it.
         batch_size: examples at a time.
         folder: where the results go, if not to the run.
+        saved: what the folder of the run says, where it has been read.
 
     Raises:
         UserError: there is no such run or checkpoint, or the results cannot be written.
     """
-    run = open_run(
-        command.workdir, command.own_file, command.step, batch_size=batch_size, data_dir=command.data_dir
-    )
+    if saved is None:
+        saved = read_run(command.workdir, command.own_file)
+    run = open_saved(saved, saved.config, command.step, None, batch_size, command.data_dir)
     # Commands that compute for hours say now that they could not write what they find.
     results = command.workdir if folder is None else folder
     if results.is_dir() and not os.access(results, os.W_OK):

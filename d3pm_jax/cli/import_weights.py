@@ -15,7 +15,8 @@ from d3pm_jax.contrib import checkpoints, foreign
 from d3pm_jax.contrib.layout import Foreign, ImportOptions
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.machine.devices import use_all_cores
-from d3pm_jax.parts import begin, build
+from d3pm_jax.parts import begin
+from d3pm_jax.parts.completed import complete
 from d3pm_jax.runs import exported
 from d3pm_jax.storage import run_folder
 from d3pm_jax.storage.names import WEIGHTS
@@ -104,7 +105,7 @@ def _import_ours(command: ImportCommand, file: Path, config_path: Path | None, w
         raise UserError("no workdir: pass --workdir DIR, where the run is written")
     # With a config of the user's the data describes itself, and may be other data.
     description = exported.read_description(file) if config_path is None else None
-    begin.import_weights(file, config, command.workdir, description)
+    begin.begin_from_file(file, config, command.workdir, description)
     print(f"{file} is step 0 of a new run in {command.workdir}")
     train = ["d3pm", "train", "--workdir", str(command.workdir), "--resume"]
     own_file = config_io.own_file(config)
@@ -157,20 +158,19 @@ def _write_run(
     command: ImportCommand, file: Path, folder: Path, config: Config, config_path: Path | None
 ) -> None:
     """Begins a run from the weights, and writes them."""
-    description = describe_data(config.data)
-    config = build.fill_in(config, description)
-    checkpoint, _ = _read_network(command, file, config, config_path)
+    completed = complete(config, describe_data(config.data))
+    checkpoint, _ = _read_network(command, file, completed.config, config_path)
     if command.size is not None:
         raise UserError(
             f"--size {list(command.size)}: the size follows from the data of {config_path}; leave it out"
         )
-    foreign.check_data(file, checkpoint, description, config_path)
-    fitted = foreign.fit_config(config, checkpoint, description)
-    print(f"note: this model replaces that of {config_path}: {one_line(fitted.model, 400)}")
-    if fitted.head != config.head:
-        head = one_line(fitted.head, 200)
+    foreign.check_data(file, checkpoint, completed.description, config_path)
+    fitted = foreign.fit_config(completed, checkpoint)
+    print(f"note: this model replaces that of {config_path}: {one_line(fitted.config.model, 400)}")
+    if fitted.config.head != completed.config.head:
+        head = one_line(fitted.config.head, 200)
         print(f"note: this head of the program replaces that of {config_path}: {head}")
-    T = foreign.begin_run(file, checkpoint, fitted, description, folder, config_path)
+    T = foreign.begin_run(file, checkpoint, fitted, folder, config_path)
     if checkpoint.T != T:
         print(
             f"note: the process has T = {T}, but the network was made for {checkpoint.T} steps (--max-time)"

@@ -42,7 +42,7 @@ def execute(command: PresampleCommand, words: list[str]) -> int:
         raise UserError(f"no file to write to: pass --out, and name it FILE{SUFFIX}")
     if command.out.suffix != SUFFIX:
         raise UserError(f"--out {command.out}: the noise file is an ArrayRecord file, name it FILE{SUFFIX}")
-    steps = presampled.presample(config, command.out, command.steps)
+    steps = presampled.presample_checked(config, command.out, command.steps)
     size = command.out.stat().st_size / 1e6
     print(f"noise of {steps} steps of batch size {config.train.batch_size}, {size:.1f} MB: {command.out}")
     train = [str(path), *words, "--workdir", "DIR", "--train.noise", str(command.out)]

@@ -272,7 +272,7 @@ def apply_overrides(base: Config, words: list[str], usage: str) -> Config:
     if unknown:
         got = quote_words(unknown[:1])
         raise UserError(f"unexpected argument {got}: CONFIG comes first, then --field value")
-    config_io.check_values(config)
+    config_io.check_config(config)
     return config
 
 

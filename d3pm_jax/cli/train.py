@@ -62,7 +62,7 @@ class TrainCommand(arguments.Processes):
 def execute(command: TrainCommand, words: list[str]) -> int:
     """Trains; returns the exit status."""
     path = arguments.take_path(words)
-    config = read_train_config(command, path, words)
+    config, saved = read_train_config(command, path, words)
     if command.on is not None:
         if not command.dry_run:
             raise UserError(f"--on {command.on} compiles for cards that are not at hand: pass --dry-run too")
@@ -71,7 +71,7 @@ def execute(command: TrainCommand, words: list[str]) -> int:
     if command.dry_run:
         if command.address.coordinator is not None:
             raise UserError("--dry-run uses a single process: leave out --coordinator, or --dry-run")
-        _set_up(command, config)
+        _set_up(command, config, saved)
         parts, _ = loop.build_run(config)
         print(cost.describe_cost(cost.measure_step(parts)[0], parts))
         return 0
@@ -79,16 +79,14 @@ def execute(command: TrainCommand, words: list[str]) -> int:
         raise UserError("no workdir: pass --workdir DIR, where the run is written")
     if command.wandb is not None:
         sinks.check_wandb_installed()
-    _set_up(command, config)
+    _set_up(command, config, saved)
     start = None
     if command.start is not None:
         run = open_run(command.start, command.own_file or path, batch_size=config.train.batch_size)
         print(f"begins with the averaged weights of step {run.step} in {command.start}", flush=True)
         start = weights_of(run.parts)
-    is_done = loop.run_training(
-        config, command.workdir, command.resume, start, command.wandb, profile=command.profile
-    )
-    if not is_done:
+    parts = loop.run_training(config, command.workdir, saved, start, command.wandb, profile=command.profile)
+    if parts.step < config.train.steps:
         go_on = ["d3pm", "train", "--workdir", str(command.workdir), "--resume"]
         if config_io.own_file(config):
             go_on += ["--config", str(command.workdir / names.CONFIG_COPY)]
@@ -114,8 +112,14 @@ def print_cost_on_cards(words: str, config: Config) -> None:
     print(on_cards.describe(on_cards.measure_on_card(parts, card)))
 
 
-def read_train_config(command: TrainCommand, path: Path | None, words: list[str]) -> Config:
-    """Returns the config of a file, or of the run to resume, with the fields that words override."""
+def read_train_config(
+    command: TrainCommand, path: Path | None, words: list[str]
+) -> tuple[Config, run_folder.SavedRun | None]:
+    """Reads the config of a file, or of the run to resume, with the fields that words override.
+
+    Returns:
+        The config, and the run to resume; None for a new run.
+    """
     if path is not None and command.own_file is not None and command.start is None:
         raise UserError(
             f"--config {command.own_file} is for resuming a run without CONFIG: leave out one of the two"
@@ -131,16 +135,21 @@ def read_train_config(command: TrainCommand, path: Path | None, words: list[str]
         )
     if path is not None or not command.resume or command.workdir is None:
         _check_is_no_run(command, path)
-        return reading.read_overridden_config(path, words, USAGE)
+        config = reading.read_overridden_config(path, words, USAGE)
+        if not command.resume or command.workdir is None:
+            return config, None
+        return config, run_folder.read_run_to_resume(command.workdir, config)
 
-    base = run_folder.read_config(command.workdir, command.own_file)
-    config = reading.apply_overrides(base, words, USAGE)
+    saved = run_folder.read_run(command.workdir, command.own_file)
+    config = saved.config
+    if words:
+        config = reading.apply_overrides(config, words, USAGE)
     # The folder of a run may be from somebody else, so its data directory is checked unless the user passes
     # one.
     flags = [word.partition("=")[0] for word in words]
     if reading.DATA_FOLDER not in flags:
         config.data.check_kept()
-    return config
+    return config, saved
 
 
 def _check_is_no_run(command: TrainCommand, path: Path | None) -> None:
@@ -159,25 +168,23 @@ def _check_is_no_run(command: TrainCommand, path: Path | None) -> None:
         raise UserError(f"{command.workdir} holds a run already: pass --resume to go on with it")
 
 
-def _set_up(command: TrainCommand, config: Config) -> None:
+def _set_up(command: TrainCommand, config: Config, saved: run_folder.SavedRun | None) -> None:
     """Sets up the machine, joins the other processes, and prints the config."""
     batch_size = config.train.batch_size
 
     # This is a function, as describing the data may compute, which has to wait until the devices are set.
     def features_of_batch() -> int:
-        with loop.explain_missing_data(config, command.workdir if command.resume else None):
+        with loop.explain_missing_data(config, saved):
             description = describe_data(config.data)
         return batch_size * math.prod(description.shape) * config.model.layer_width()
 
-    # `set_up` takes a function that returns the heartbeat, as other commands read it from the folder of a
-    # run.
     set_up(
         batch_size=batch_size // config.train.accumulate,
         fsdp=config.mesh.fsdp,
         features=features_of_batch,
         address=command.address,
         workdir=command.workdir,
-        heartbeat=lambda: config.mesh.heartbeat,
+        heartbeat=config.mesh.heartbeat,
         saves=True,
     )
     print(_format_config(config), flush=True)

@@ -38,9 +38,19 @@ def read_config_file(path: Path | str) -> Config:
     directory.
 
     Raises:
+        UserError: no such file, or it does not define get_config() -> Config, or that cannot be used.
+    """
+    config = load_config(Path(path))
+    check_config(config)
+    return config
+
+
+def load_config(path: Path) -> Config:
+    """Returns the config of a Python file as `read_config_file` does, for a caller that checks it.
+
+    Raises:
         UserError: no such file, or it does not define get_config() -> Config.
     """
-    path = Path(path)
     module = load_module(path)
     if not hasattr(module, "get_config"):
         raise UserError(f"{path} defines no get_config(): write that function, which returns a Config")
@@ -53,7 +63,6 @@ def read_config_file(path: Path | str) -> Config:
         raise UserError(f"{path} failed: {type(error).__name__}: {error}") from error
     if not isinstance(config, Config):
         raise UserError(f"get_config() in {path} returned {type(config).__name__}, expected a Config")
-    check_config(config)
     # The folder stands as the user wrote it. Where it is relative, a project finds its data when it is moved.
     return find_paths(config, (path.parent,))
 
@@ -67,7 +76,8 @@ def find_paths(part: Any, folders: Sequence[Path]) -> Any:
     paths = list_data_paths(part) if isinstance(part, Data) else list_paths(part)
     changes: dict[str, Any] = {}
     for name, text in paths.items():
-        if not text or Path(text).is_absolute():
+        # What is no text is for `check_config` to refuse, which may come later.
+        if not isinstance(text, str) or not text or Path(text).is_absolute():
             continue
         # Unlike that of a Path, this answers for any text, also for one that is too long for a path.
         folder = next((folder for folder in folders if os.path.exists(folder / text)), None)
@@ -75,7 +85,7 @@ def find_paths(part: Any, folders: Sequence[Path]) -> Any:
             changes[name] = str(folder / text)
     for field in dataclasses.fields(part):
         value = getattr(part, field.name)
-        if dataclasses.is_dataclass(value) and field.init:
+        if dataclasses.is_dataclass(value) and not isinstance(value, type) and field.init:
             moved = find_paths(value, folders)
             if moved != value:
                 changes[field.name] = moved
@@ -145,7 +155,7 @@ def from_json(tree: Any, own_classes: Mapping[str, type] | None = None) -> Confi
     config = _decode(tree, own_classes or {})
     if not isinstance(config, Config):
         raise UserError("this is not the JSON of a Config")
-    check_values(config)
+    check_config(config)
     return config
 
 
@@ -161,16 +171,6 @@ def part_from_json(tree: Any) -> Any:
     except (TypeError, ValueError) as error:
         raise UserError(f"the saved part cannot be used: {one_line(error)}") from error
     return part
-
-
-def check_values(config: Config) -> None:
-    """Refuses numbers that cannot be used, as `Config.check` does, with an error that commands print.
-
-    Raises:
-        UserError: naming the field.
-    """
-    with as_user_error():
-        config.check()
 
 
 def own_names(tree: Any) -> list[str]:
@@ -223,27 +223,26 @@ def own_parts(source: Config | ModuleType) -> dict[str, type]:
     }
 
 
-def check_config_type(config: Any) -> None:
-    """Raises UserError for anything but a config, as a file that defines one."""
-    if not isinstance(config, Config):
-        cure = "pass a Config, as config.io.read_config_file('config.py') reads one"
-        raise UserError(f"config is {one_line(repr(config), 80)}: {cure}")
+def check_config(config: Any) -> None:
+    """Refuses what is no config, or one that cannot be used or could not be read back.
 
-
-def check_config(config: Config) -> None:
-    """Refuses a config that cannot be used, or could not be read back.
+    A config is checked here once, where it comes in. Whoever is given one afterwards trusts it.
 
     Raises:
         UserError: a field is not what its annotation says, or holds something else than numbers, strings,
             tuples and parts.
     """
+    if not isinstance(config, Config):
+        cure = "pass a Config, as config.io.read_config_file('config.py') reads one"
+        raise UserError(f"config is {one_line(repr(config), 80)}: {cure}")
     for cls in _own_classes(config):
         if "__dataclass_params__" not in vars(cls):
             raise UserError(
                 f"class {cls.__name__} is not a dataclass: put @dataclasses.dataclass(frozen=True) on it"
             )
         _check_methods(cls)
-    check_values(config)
+    with as_user_error():
+        config.check()
     for name, value in flatten_config(config).items():
         if callable(value):
             raise UserError(
@@ -251,7 +250,7 @@ def check_config(config: Config) -> None:
                 f"to Run.sample"
             )
     try:
-        read_back = from_json(json.loads(dump_config(config)), own_parts(config))
+        read_back = _decode(json.loads(dump_config(config)), own_parts(config))
     except TypeError as error:
         raise UserError(
             f"the config cannot be saved ({error}): use numbers, strings, tuples and parts"

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from d3pm_jax import compat, config as configs
-from d3pm_jax.config import Config, Head, LogisticHead, Model, Spec, io as config_io
+from d3pm_jax.config import Head, LogisticHead, Model, Spec, io as config_io
 from d3pm_jax.config.checks import check_fields
 from d3pm_jax.contrib.layout import MOST_STEPS, Foreign
 from d3pm_jax.data import Description
@@ -18,6 +18,7 @@ from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.models.backbone import padded_size
 from d3pm_jax.models.variables import SplitModule
 from d3pm_jax.parts import begin, build
+from d3pm_jax.parts.completed import Completed
 from d3pm_jax.runs import exported
 from d3pm_jax.storage.names import WEIGHTS
 from d3pm_jax.types import Params
@@ -283,10 +284,14 @@ def write_weights(workdir: Path, foreign: Foreign, size: tuple[int, int]) -> Non
     _save(workdir, params, tree, foreign, description, foreign.T)
 
 
-def fit_config(config: Config, foreign: Foreign, description: Description) -> Config:
+def fit_config(completed: Completed, foreign: Foreign) -> Completed:
     """Returns a config with the model of a checkpoint, and with a head as its program has it."""
-    model = model_of(foreign, (description.shape[0], description.shape[1]))
-    return dataclasses.replace(config, model=model, head=fit_head(config.head, foreign))
+    shape = completed.description.shape
+    model = model_of(foreign, (shape[0], shape[1]))
+    head = fit_head(completed.config.head, foreign)
+    config = dataclasses.replace(completed.config, model=model, head=head)
+    config_io.check_config(config)
+    return dataclasses.replace(completed, config=config)
 
 
 def check_data(file: Path, foreign: Foreign, description: Description, config_name: object) -> None:
@@ -317,8 +322,7 @@ def check_data(file: Path, foreign: Foreign, description: Description, config_na
 def begin_run(
     file: Path,
     foreign: Foreign,
-    config: Config,
-    description: Description,
+    completed: Completed,
     workdir: Path,
     config_name: object,
 ) -> int:
@@ -327,8 +331,7 @@ def begin_run(
     Args:
         file: the checkpoint.
         foreign: its network.
-        config: of the run, with that network: see `fit_config`.
-        description: of its data.
+        completed: the config of the run with its data, and with that network: see `fit_config`.
         workdir: where the run is written; a folder without a run.
         config_name: what the config is called in messages.
 
@@ -338,7 +341,7 @@ def begin_run(
     Raises:
         UserError: the process has another K, or the tensors are of another network.
     """
-    parts = build.build(config, description)
+    parts = build.build(completed)
     K = parts.process.K
     T = parts.process.T
     if foreign.K != K:
@@ -349,7 +352,7 @@ def begin_run(
     except ValueError as error:
         raise UserError(f"{file}: {error}") from error
     begin.begin_run(parts, workdir, params)
-    _save(workdir, params, config_io.to_json(config), foreign, description, T)
+    _save(workdir, params, config_io.to_json(parts.config), foreign, parts.description, T)
     return T
 
 

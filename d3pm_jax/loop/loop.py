@@ -10,8 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from d3pm_jax import data, kinds
-from d3pm_jax.config import Config, Data, io as config_io
+from d3pm_jax import data
+from d3pm_jax.config import Config, Data
 from d3pm_jax.config.data import (
     describe_data,
     describe_with_digest,
@@ -33,16 +33,18 @@ from d3pm_jax.machine.terminal import Terminal
 from d3pm_jax.measure.samples import choose_inputs, choose_sampler_of, draw_samples
 from d3pm_jax.models.variables import check_precision, check_sizes, name_leaves, split_variables
 from d3pm_jax.parts import begin, build, splits
+from d3pm_jax.parts.completed import complete
 from d3pm_jax.parts.draw import Draw
 from d3pm_jax.placing import place, place_part
 from d3pm_jax.storage import checkpoint, lock
 from d3pm_jax.storage.names import CHECKPOINTS, LAYOUTS, PROFILE, SAMPLES
 from d3pm_jax.storage.run_folder import (
     NUM_EXAMPLES,
+    SavedRun,
+    adopt_numbers,
+    check_description,
     check_is_no_file,
     claim_folder,
-    prepare_resume,
-    read_config,
 )
 from d3pm_jax.training.state import TrainState
 from d3pm_jax.training.step import Metrics, make_loss_step
@@ -55,25 +57,27 @@ CALLS = 10  # of the network for each example, in an estimate of the bound
 def run_training(
     config: Config,
     workdir: Path,
-    resume: bool,
+    saved: SavedRun | None = None,
     start: begin.StartWeights | None = None,
     wandb: str | None = None,
     user_logs: Sequence[sinks.Log] = (),
     profile: bool = False,
-) -> bool:
+) -> build.Parts:
     """Trains to config.train.steps, from the start or from the last checkpoint in workdir.
 
     Args:
-        config: of the run; when resuming it must be that of the run, but for `run_folder.may_change`.
+        config: of the run, which was checked; when resuming it must be that of the run, but for
+            `run_folder.may_change`.
         workdir: where everything is written.
-        resume: go on with the run in workdir.
+        saved: the run in workdir to go on with; None for a new run.
         start: weights to begin a new run from; they are its step 0.
         wandb: a project of Weights & Biases to log to as well.
         user_logs: further logs, which are closed at the end.
         profile: write a trace of some steps to workdir/profile.
 
     Returns:
-        Whether it got to the end; False when it was interrupted and saved.
+        The parts of the run with its last state, which is saved: that of config.train.steps, or of an
+        earlier step where it was interrupted.
 
     Raises:
         UserError: a value cannot be used, the data cannot be read, or the loss is no longer finite.
@@ -81,10 +85,10 @@ def run_training(
     # Everything that may be refused is read before anything is written: the data, the file of noise and the
     # weights to begin from. A refusal then leaves the folder as it was.
     check_is_no_file(workdir)
-    parts, source = build_run(config, workdir if resume else None)
+    parts, source = build_run(config, saved)
     config = parts.config
     folder = workdir / CHECKPOINTS
-    with explain_missing_data(config, workdir if resume else None):
+    with explain_missing_data(config, saved):
         test_split = open_examples(config.data, "test")
     test = data.read_batch(test_split, parts.categories, NUM_EXAMPLES, parts.description)
     examples = test["x"]  # int32 [NUM_EXAMPLES, *S], which reports and samples show
@@ -106,7 +110,7 @@ def run_training(
 
     def claim_and_count_steps() -> int:
         # A run that begins from weights has written its step 0 by now.
-        holds_run = resume or start is not None
+        holds_run = saved is not None or start is not None
         claim_folder(config, workdir, holds_run, parts.description, examples, example_inputs)
         return len(checkpoint.list_steps(folder))
 
@@ -162,16 +166,16 @@ def run_training(
                     outputs.write(step, state, signal is not None)
                     if signal is not None:
                         outputs.terminal.print_line(f"stopped by {signal}, saved step {step}")
-                        return step == config.train.steps
-    return True
+                        break
+    return parts.with_state(state)
 
 
-def build_run(config: Config, workdir: Path | None = None) -> tuple[build.Parts, data.Source]:
+def build_run(config: Config, saved: SavedRun | None = None) -> tuple[build.Parts, data.Source]:
     """Builds the parts of a run and opens its data, and refuses what would fail later.
 
     Args:
-        config: of the run.
-        workdir: of a run to go on with; None for a new run.
+        config: of the run, which was checked.
+        saved: the run to go on with; None for a new run.
 
     Returns:
         The parts, and the examples that are trained on.
@@ -179,21 +183,21 @@ def build_run(config: Config, workdir: Path | None = None) -> tuple[build.Parts,
     Raises:
         UserError: a value cannot be used, or the data cannot be read.
     """
-    config_io.check_config(config)
     use_all_cores(config.train.batch_size // config.train.accumulate, config.mesh.fsdp)
-    with explain_missing_data(config, workdir):
+    with explain_missing_data(config, saved):
         source = splits.take_training_examples(config, open_training_examples(config.data))
         description = describe_with_digest(config.data)
 
     # A new run needs the very layout of its config. One that goes on needs it only where its config differs
     # from the one in the folder, since the machine may have other devices than the run began on.
     needs_layout = True
-    if workdir is not None:
-        config = prepare_resume(workdir, config, description)
-        needs_layout = config.mesh.fsdp != read_config(workdir, config).mesh.fsdp
+    if saved is not None:
+        config = adopt_numbers(saved, config)
+        check_description(saved, description)
+        needs_layout = config.mesh.fsdp != saved.config.mesh.fsdp
     mesh = mesh_of(config.mesh.fsdp, asked=needs_layout)
 
-    parts = _build_parts(config, description, mesh, workdir is None)
+    parts = _build_parts(config, description, mesh, saved is None)
     data.check_batch_size(source, config.train.batch_size)
     return parts, source
 
@@ -206,7 +210,6 @@ def build_described_run(config: Config, mesh: jax.sharding.Mesh) -> build.Parts:
     Raises:
         UserError: a value cannot be used, or the data cannot be read.
     """
-    config_io.check_config(config)
     with explain_missing_data(config, None):
         return _build_parts(config, describe_data(config.data), mesh, begins=True)
 
@@ -215,9 +218,7 @@ def _build_parts(
     config: Config, description: data.Description, mesh: jax.sharding.Mesh, begins: bool
 ) -> build.Parts:
     """Builds the parts of a run, which begins or goes on, and refuses what would fail in a training."""
-    # The kind may refuse the data, and should do so before all of the data is counted by `fill_in`.
-    kinds.make_kind(description, config.data)
-    parts = build.build(build.fill_in(config, description), description, mesh=mesh)
+    parts = build.build(complete(config, description), mesh=mesh)
     if begins:
         build.check_mask(parts)
     else:
@@ -243,18 +244,18 @@ def _build_parts(
 
 
 @contextmanager
-def explain_missing_data(config: Config, workdir: Path | None) -> Iterator[None]:
+def explain_missing_data(config: Config, saved: SavedRun | None) -> Iterator[None]:
     """Adds to an error of the data of a run how to say where it lies.
 
     Args:
         config: of the run.
-        workdir: of the run to go on with; None for a new run.
+        saved: the run to go on with; None for a new run.
     """
     try:
         yield
     except data.DatasetError as error:
         # Where the user has just said where the data lies, it is that of a run that begins.
-        begins = workdir is None or read_config(workdir, config).data != config.data
+        begins = saved is None or saved.config.data != config.data
         raise UserError(say_where_it_lies(config.data, str(error), begins)) from error
 
 

@@ -21,7 +21,8 @@ from d3pm_jax.config.data import describe_data
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.files import parse_json, replacing
 from d3pm_jax.machine.devices import batch_sharding, check_batch, mesh_of, use_all_cores
-from d3pm_jax.parts.build import Parts, build, fill_in
+from d3pm_jax.parts.build import Parts, build
+from d3pm_jax.parts.completed import complete
 from d3pm_jax.training.step import StepNoise, draw_noise
 
 FORMAT = "d3pm noise bank"  # what a file of noise begins with
@@ -75,19 +76,23 @@ def presample(config: Config, path: Path | str, steps: int | None = None) -> int
     Raises:
         UserError: the noise cannot be drawn in advance, or not be written.
     """
-    config_io.check_config_type(config)
+    config_io.check_config(config)
     if not isinstance(path, str | Path):
         raise UserError(f"path is {one_line(repr(path), 80)}: pass the file to write")
     if steps is not None:
         check_number("steps", steps, Count)
+    return presample_checked(config, Path(path), steps)
+
+
+def presample_checked(config: Config, path: Path, steps: int | None) -> int:
+    """Writes the noise of a training in advance as `presample` does, by a config that was checked."""
     use_all_cores(config.train.batch_size)
-    description = describe_data(config.data)
-    mesh = mesh_of(config.mesh.fsdp, asked=False)
-    parts = build(fill_in(config, description), description, mesh=mesh)
+    completed = complete(config, describe_data(config.data))
+    parts = build(completed, mesh=mesh_of(config.mesh.fsdp, asked=False))
     check_batch(parts.mesh, config.train.batch_size)
     if steps is None:
         steps = config.train.steps
-    write_noise(parts, steps, Path(path))
+    write_noise(parts, steps, path)
     return steps
 
 

@@ -19,7 +19,7 @@ def set_up(
     features: Callable[[], int] | None = None,
     address: cluster.Address | None = None,
     workdir: Path | None = None,
-    heartbeat: Callable[[], int] | None = None,
+    heartbeat: int = HEARTBEAT,
     saves: bool = False,
 ) -> None:
     """Sets the state of the process, once, before the first computation of JAX.
@@ -34,7 +34,7 @@ def set_up(
             `keep_freed_memory`. It is called when the devices are set: what it reads may compute.
         address: where the processes of a run meet; None where the command is of one process.
         workdir: of the run, see `cluster.join_processes`, as are the others.
-        heartbeat: returns seconds without a sign of life after which a process is taken for dead; likewise.
+        heartbeat: seconds without a sign of life after which a process is taken for dead; likewise.
         saves: whether SIGTERM is left to JAX.
 
     Raises:
@@ -49,7 +49,4 @@ def set_up(
     if features is not None:
         keep_freed_memory(features())
     if address is not None:
-        seconds = HEARTBEAT
-        if heartbeat is not None:
-            seconds = heartbeat()
-        cluster.join_processes(address, workdir, seconds, saves)
+        cluster.join_processes(address, workdir, heartbeat, saves)

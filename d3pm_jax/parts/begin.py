@@ -15,6 +15,7 @@ from d3pm_jax.machine import cluster
 from d3pm_jax.machine.devices import mesh_of, use_all_cores
 from d3pm_jax.models.variables import name_leaves
 from d3pm_jax.parts import build
+from d3pm_jax.parts.completed import complete
 from d3pm_jax.placing import fetch
 from d3pm_jax.storage import checkpoint, lock, names, run_folder
 from d3pm_jax.types import Params
@@ -85,19 +86,22 @@ def import_weights(
     Raises:
         UserError: the folder is not empty, or the tensors are not those of the network of the config.
     """
-    config_io.check_config_type(config)
+    config_io.check_config(config)
     if not isinstance(file, str | Path):
         raise UserError(f"file is {describe(file)}: pass the file of weights")
-    if Path(file).is_dir():
-        raise UserError(run_folder.explain_folder(Path(file)))
-    workdir = Path(workdir)
+    begin_from_file(Path(file), config, Path(workdir), description)
+
+
+def begin_from_file(file: Path, config: Config, workdir: Path, description: Description | None) -> None:
+    """Begins a run from a file of weights as `import_weights` does, by a config that was checked."""
+    if file.is_dir():
+        raise UserError(run_folder.explain_folder(file))
     run_folder.check_empty(workdir)
     use_all_cores(1)
-    description = description or describe_data(config.data)
-    mesh = mesh_of(config.mesh.fsdp, asked=False)
-    parts = build.build(build.fill_in(config, description), description, mesh=mesh)
+    completed = complete(config, description or describe_data(config.data))
+    parts = build.build(completed, mesh=mesh_of(config.mesh.fsdp, asked=False))
     with as_user_error():
-        params = twin.load(Path(file), parts.state.params)
+        params = twin.load(file, parts.state.params)
     begin_run(parts, workdir, params)
 
 

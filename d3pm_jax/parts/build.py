@@ -12,17 +12,15 @@ import numpy as np
 from flax.errors import FlaxError
 
 from d3pm_jax import kinds, likelihood
-from d3pm_jax.config import Argmax, Config, Head, LabelLoss, LogisticHead, Masked, from_data, io as config_io
-from d3pm_jax.config.checks import check_fields
-from d3pm_jax.config.data import open_examples
+from d3pm_jax.config import Argmax, Config, Head, LabelLoss, LogisticHead, Masked
 from d3pm_jax.config.optimizer import build_optimizer
-from d3pm_jax.data import Description, count_categories
+from d3pm_jax.data import Description
 from d3pm_jax.data.conditions import convert_conditions
 from d3pm_jax.errors import UserError, as_user_error, one_line
 from d3pm_jax.machine import cluster
 from d3pm_jax.machine.devices import mesh_of, replicated_sharding, state_sharding
-from d3pm_jax.parts import splits
 from d3pm_jax.parts.classifier import Classifier, make_classifier
+from d3pm_jax.parts.completed import Completed
 from d3pm_jax.parts.diffusion import Diffusion, make_diffusion
 from d3pm_jax.parts.flow import make_flow
 from d3pm_jax.parts.method import Method
@@ -192,22 +190,6 @@ class Parts:
             return convert_conditions(condition, description.condition_type)
 
 
-def fill_in(config: Config, description: Description) -> Config:
-    """Returns the config with the numbers of its data in place of every "data".
-
-    Raises:
-        UserError: the data cannot be read.
-    """
-
-    def count_training_categories() -> np.ndarray:
-        examples = splits.take_training_examples(config, open_examples(config.data, "train"))
-        return count_categories(examples, description.categories)  # [categories]
-
-    if not from_data.needs_data(config):
-        return config
-    return from_data.fill(config, description.categories, count_training_categories)
-
-
 def respace_parts(parts: Parts, steps: int | Sequence[int]) -> Parts:
     """Returns the parts with a number of evenly spaced steps of their process, or with the listed steps.
 
@@ -218,28 +200,25 @@ def respace_parts(parts: Parts, steps: int | Sequence[int]) -> Parts:
 
 
 def build(
-    config: Config,
-    description: Description,
+    completed: Completed,
     steps: int | Sequence[int] | None = None,
     mesh: jax.sharding.Mesh | None = None,
 ) -> Parts:
     """Builds what a config trains and the shape of its state.
 
     Args:
-        config: of the run.
-        description: of the data.
+        completed: the config with its data, of `complete`.
         steps: take only so many of the steps of the process, evenly spaced, or only these; all by default.
         mesh: of the devices; that which the config asks for by default.
 
     Raises:
         UserError: a value of the config cannot be used, or there are too few devices for it.
     """
-    config_io.check_values(config)
+    config = completed.config
+    description = completed.description
     if mesh is None:
         mesh = mesh_of(config.mesh.fsdp)
     try:
-        check_fields("data.describe()", description)
-        kind = kinds.make_kind(description, config.data)
         method = make_method(config, description, steps, mesh)
 
         def init() -> TrainState:
@@ -259,7 +238,7 @@ def build(
     else:
         key = jax.jit(make_noise_key, out_shardings=replicated_sharding(mesh))()
     state = jax.tree.map(lambda leaf: leaf.update(sharding=state_sharding(mesh, leaf.shape)), shapes)
-    return Parts(config, description, kind, mesh, method, init, state, key)
+    return Parts(config, description, completed.kind, mesh, method, init, state, key)
 
 
 def make_method(

@@ -12,10 +12,9 @@ from jax.core import Tracer
 
 from d3pm_jax import likelihood
 from d3pm_jax.checks.arrays import describe
-from d3pm_jax.config import Config, from_data
+from d3pm_jax.config import Config, io as config_io
 from d3pm_jax.config.checks import Count, check_number
 from d3pm_jax.config.data import move_data
-from d3pm_jax.config.io import check_config_type
 from d3pm_jax.data import ArraySource, read_batch
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.kinds import Reference
@@ -29,6 +28,7 @@ from d3pm_jax.measure.step_costs import Jumps
 from d3pm_jax.parts import build, reading
 from d3pm_jax.parts.begin import weights_of
 from d3pm_jax.parts.build import describe_conditions, make_caption
+from d3pm_jax.parts.completed import complete
 from d3pm_jax.parts.draw import Draw
 from d3pm_jax.processes import Process
 from d3pm_jax.sampling import Sampler
@@ -341,7 +341,7 @@ def train(
     Raises:
         UserError: a value cannot be used, the data cannot be read, or the loss is no longer finite.
     """
-    check_config_type(config)
+    config_io.check_config(config)
     try:
         logs = tuple(logs)
     except TypeError as error:
@@ -358,8 +358,9 @@ def train(
                 f"start is {one_line(repr(start), 80)}: pass a run, as runs.open(folder) gives it"
             )
         weights = weights_of(start.parts)
-    loop.run_training(config, Path(workdir), resume, weights, wandb, logs)
-    return open_run(workdir, config)
+    workdir = Path(workdir)
+    saved = run_folder.read_run_to_resume(workdir, config) if resume else None
+    return Run(workdir, loop.run_training(config, workdir, saved, weights, wandb, logs))
 
 
 def open_run(
@@ -395,17 +396,28 @@ def open_run(
 
     # The config in the folder is what the run was trained with. One that is passed takes its place, with
     # parts that a file of JSON cannot hold, and has to agree with it.
-    saved_config = run_folder.read_config(workdir, config)
+    saved = run_folder.read_run(workdir, config)
     if isinstance(config, Config):
-        config = from_data.fill_from_saved(saved_config, config)
+        config_io.check_config(config)
     else:
-        config = saved_config
-    run_folder.check_resume(saved_config, config, run_folder.read_files(workdir))
+        config = saved.config
+    return open_saved(saved, config, step, steps, batch_size, data_dir)
+
+
+def open_saved(
+    saved: run_folder.SavedRun,
+    config: Config,
+    step: int | None,
+    steps: int | Sequence[int] | None,
+    batch_size: int,
+    data_dir: Path | str | None,
+) -> Run:
+    """Opens a run as `open_run` does, of which the folder has been read, with a config that was checked."""
+    config = run_folder.adopt_numbers(saved, config)
     if data_dir is not None:
         config = dataclasses.replace(config, data=move_data(config.data, str(data_dir)))
     use_all_cores(batch_size)
-
-    description = run_folder.read_description(workdir)
-    parts = build.build(config, description, steps, mesh_of(config.mesh.fsdp, asked=False))
+    completed = complete(config, run_folder.describe_saved(saved))
+    parts = build.build(completed, steps, mesh_of(config.mesh.fsdp, asked=False))
     build.warn_of_free_mask(parts)
-    return Run(workdir, build.restore_state(workdir, parts, step))
+    return Run(saved.workdir, build.restore_state(saved.workdir, parts, step))

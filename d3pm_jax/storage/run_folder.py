@@ -41,8 +41,26 @@ REWRITE = "restore it, or without it resume the run with its data, which writes 
 Content = TypeVar("Content")
 
 
-def read_config(workdir: Path | str, user_config: Path | Config | None = None) -> Config:
-    """Reads the config of the run in a workdir.
+class Files(NamedTuple):
+    """Says where the files lie that a config names, and what they held when the run was written."""
+
+    directory: Path
+    """the working directory, which relative paths start from"""
+    hashes: dict[str, str]
+    """of files but for data, by the dotted name of their field"""
+
+
+class SavedRun(NamedTuple):
+    """Holds what the folder of a run says of it. It is read once by a command, and passed on."""
+
+    workdir: Path
+    config: Config
+    files: Files
+    description: Description | None  # of its data; None where it was deleted
+
+
+def read_run(workdir: Path | str, user_config: Path | Config | None = None) -> SavedRun:
+    """Reads what the run in a workdir is.
 
     Args:
         workdir: the folder.
@@ -50,7 +68,7 @@ def read_config(workdir: Path | str, user_config: Path | Config | None = None) -
             are any. Their copy in the folder is never run.
 
     Raises:
-        UserError: there is no run, its config cannot be read, or it needs a file that is not given.
+        UserError: there is no run, what it is cannot be read, or it needs a file that is not given.
     """
     workdir = Path(workdir)
     if workdir.is_file():
@@ -90,8 +108,16 @@ def read_config(workdir: Path | str, user_config: Path | Config | None = None) -
 
     # A project that was moved has its files at the same relative paths. From another folder they are where
     # they were.
-    files = read_files(workdir)
-    return config_io.find_paths(config, (Path.cwd(), files.directory))
+    files = _read_files(workdir)
+    config = config_io.find_paths(config, (Path.cwd(), files.directory))
+    return SavedRun(workdir, config, files, _read_and_load(workdir, DESCRIPTION, description_from_json))
+
+
+def read_run_to_resume(workdir: Path, user_config: Config) -> SavedRun:
+    """Reads what the run in a workdir is that a training goes on with; see `read_run`."""
+    if not workdir.is_file() and not (workdir / CONFIG).is_file():
+        raise UserError(f"{workdir} holds no run to resume: check --workdir, or leave out --resume")
+    return read_run(workdir, user_config)
 
 
 def _describe_file(path: Path) -> str:
@@ -104,26 +130,14 @@ def _describe_file(path: Path) -> str:
     return f"{path} is a file, and a run is a folder: pass the --workdir of a `d3pm train`"
 
 
-def prepare_resume(workdir: Path, config: Config, description: Description) -> Config:
-    """Checks that a config may go on with the run in a workdir, and fills in the numbers that the run has.
-
-    Args:
-        workdir: the folder.
-        config: of the training that goes on.
-        description: of its data.
-
-    Returns:
-        The config, with the run's numbers in place of "data".
+def adopt_numbers(run: SavedRun, config: Config) -> Config:
+    """Returns a config with the numbers that a run has in place of "data".
 
     Raises:
-        UserError: there is no run, or it has another config or other data.
+        UserError: the run has another config, or a file of it has changed.
     """
-    if not (workdir / CONFIG).is_file():
-        raise UserError(f"{workdir} holds no run to resume: check --workdir, or leave out --resume")
-    saved_config = read_config(workdir, config)
-    config = from_data.fill_from_saved(saved_config, config)
-    check_resume(saved_config, config, read_files(workdir))
-    check_description(workdir, description)
+    config = from_data.fill_from_saved(run.config, config)
+    check_resume(run.config, config, run.files)
     return config
 
 
@@ -168,33 +182,15 @@ def _load_own_parts(workdir: Path, user_config: Path | Config) -> Mapping[str, t
     return config_io.own_parts(config_io.load_module(user_config))
 
 
-def read_description(workdir: Path) -> Description:
-    """Reads the description of a run's data.
-
-    Raises:
-        UserError: it is missing, or cannot be read.
-    """
-    description = _read_and_load(workdir, DESCRIPTION, description_from_json)
-    if description is None:
-        raise UserError(f"{workdir / DESCRIPTION} is missing: {REWRITE}")
-    return description
+def describe_saved(run: SavedRun) -> Description:
+    """Returns the description of a run's data. Raises UserError where it was deleted."""
+    if run.description is None:
+        raise UserError(f"{run.workdir / DESCRIPTION} is missing: {REWRITE}")
+    return run.description
 
 
-class Files(NamedTuple):
-    """Says where the files lie that a config names, and what they held when the run was written."""
-
-    directory: Path
-    """the working directory, which relative paths start from"""
-    hashes: dict[str, str]
-    """of files but for data, by the dotted name of their field"""
-
-
-def read_files(workdir: Path) -> Files:
-    """Reads where the files of a run's config lie, and their hashes.
-
-    Raises:
-        UserError: this is missing, or cannot be read.
-    """
+def _read_files(workdir: Path) -> Files:
+    """Reads where the files of a run's config lie, and their hashes."""
 
     def load(content: bytes) -> Files:
         table = parse_json(content)
@@ -228,18 +224,13 @@ def _read_and_load(
         raise UserError(f"{workdir / name} cannot be read ({one_line(error)}): {cure}") from error
 
 
-def check_description(workdir: Path, description: Description) -> None:
-    """Raises UserError where the data to go on with has another description than that of the run.
-
-    Args:
-        workdir: of the run.
-        description: of the data to go on with.
-    """
+def check_description(run: SavedRun, description: Description) -> None:
+    """Raises UserError where the data to go on with has another description than that of the run."""
     # One that was deleted is written again.
-    if not (workdir / DESCRIPTION).is_file():
+    saved = run.description
+    if saved is None:
         return
-    saved = read_description(workdir)
-    check_digest(workdir, description, saved)
+    check_digest(run.workdir, description, saved)
     for field in dataclasses.fields(Description):
         # A run without a digest gets that of its data when it goes on.
         if field.name == "digest":
@@ -248,7 +239,7 @@ def check_description(workdir: Path, description: Description) -> None:
         saved_value = getattr(saved, field.name)
         if value != saved_value:
             raise UserError(
-                f"the data has {field.name} = {one_line(repr(value))}, but the run in {workdir} has "
+                f"the data has {field.name} = {one_line(repr(value))}, but the run in {run.workdir} has "
                 f"{one_line(repr(saved_value))}: use the data it had"
             )
 
@@ -373,8 +364,8 @@ def write_run(
 
     Args:
         workdir: the folder.
-        config: for `read_config`.
-        description: for `read_description`.
+        config: for `read_run`.
+        description: of its data.
         examples: int32 [N, *S], for `read_examples`.
         example_inputs: of these examples, for `read_example_inputs`.
 

@@ -11,7 +11,8 @@ import pytest
 from d3pm_jax.cli.main import main
 from d3pm_jax.loop import metrics
 from d3pm_jax.parts import build
-from d3pm_jax.storage.run_folder import read_config
+from d3pm_jax.parts.completed import complete
+from d3pm_jax.storage.run_folder import read_run
 from tests import tiny
 
 CONFIG = str(Path(tiny.__file__))
@@ -45,7 +46,7 @@ def _note(text):
 
 def restored(workdir, step):
     """The parts of a run at a checkpoint."""
-    return build.restore_state(workdir, build.build(read_config(workdir), tiny.DIGITS), step)
+    return build.restore_state(workdir, build.build(complete(read_run(workdir).config, tiny.DIGITS)), step)
 
 
 def weights(workdir, step):

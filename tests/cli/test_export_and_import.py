@@ -17,8 +17,9 @@ from d3pm_jax.config import UNet, io as config_io
 from d3pm_jax.errors import UserError
 from d3pm_jax.loop import metrics
 from d3pm_jax.parts import build, network
+from d3pm_jax.parts.completed import complete
 from d3pm_jax.storage import checkpoint
-from d3pm_jax.storage.run_folder import CONFIG as SAVED_CONFIG, read_config
+from d3pm_jax.storage.run_folder import CONFIG as SAVED_CONFIG, read_run
 from d3pm_jax.weights import twin
 from tests import tiny
 from tests.cli.commands import CONFIG, error, status
@@ -46,7 +47,7 @@ def same(a, b):
 
 
 def first_state(workdir):
-    parts = build.build(read_config(workdir), tiny.DIGITS)
+    parts = build.build(complete(read_run(workdir).config, tiny.DIGITS))
     return build.restore_state(workdir, parts, 0).state
 
 
@@ -61,7 +62,7 @@ def test_a_run_goes_through_a_file_to_a_new_run(old, tmp_path, capsys):
     )
     metadata = twin.read_metadata(file)
     assert (metadata["step"], metadata["weights"]) == ("7", "ema")
-    assert config_io.from_json(json.loads(metadata["config"])) == read_config(workdir)
+    assert config_io.from_json(json.loads(metadata["config"])) == read_run(workdir).config
     assert file.stat().st_mode & 0o777 == (workdir / "config.json").stat().st_mode & 0o777
     assert not list(workdir.glob("*.partial"))
 

@@ -17,6 +17,7 @@ from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
 from d3pm_jax.models import variables
 from d3pm_jax.parts import build
+from d3pm_jax.parts.completed import complete
 from d3pm_jax.storage import run_folder
 from tests import tiny
 from tests.cli.commands import status
@@ -45,7 +46,7 @@ def refused(model, classes=None):
     """The message of a network that does not fit."""
     config = dataclasses.replace(tiny.get_config(), model=model)
     with pytest.raises(UserError) as raised:
-        build.build(config, Description((8, 8, 1), 17, classes, "image"))
+        build.build(complete(config, Description((8, 8, 1), 17, classes, "image")))
     return str(raised.value)
 
 
@@ -96,7 +97,7 @@ def test_a_part_that_is_not_frozen_is_told_the_decorator(tmp_path):
 def test_images_without_a_channel_are_told_how_to_add_it():
     config = dataclasses.replace(tiny.get_config(), data=configs.Arrays("a.npy", "b.npy", 17, "image"))
     with pytest.raises(UserError, match=r"examples have 3 axes; add the last one, as x\[..., None\]$"):
-        build.build(config, Description((8, 8), 17, None, "image"))
+        build.build(complete(config, Description((8, 8), 17, None, "image")))
 
 
 def test_a_network_of_pytorch_is_told_that_it_cannot_train():

@@ -14,6 +14,7 @@ import pytest
 from d3pm_jax import config as configs
 from d3pm_jax.data import open_split
 from d3pm_jax.parts import build
+from d3pm_jax.parts.completed import complete
 from d3pm_jax.storage import checkpoint, manifest
 from d3pm_jax.storage.run_folder import write_run
 from tests import tiny
@@ -40,7 +41,7 @@ def made(tmp_path_factory, data_dir):
     workdir = tmp_path_factory.mktemp("runs") / "run"
     base = tiny.get_config()
     config = dataclasses.replace(base, data=dataclasses.replace(base.data, dir=str(data_dir)))
-    state = build.initialize_state(build.build(config, tiny.DIGITS)).state
+    state = build.initialize_state(build.build(complete(config, tiny.DIGITS))).state
     state = dataclasses.replace(state, step=jax.numpy.asarray(4, jax.numpy.int32))
     workdir.mkdir()
     write_run(workdir, config, tiny.DIGITS, np.zeros((3, 8, 8, 1), np.int32))

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from d3pm_jax.parts import build
+from d3pm_jax.parts.completed import complete
 from d3pm_jax.storage import checkpoint
-from d3pm_jax.storage.run_folder import read_config
+from d3pm_jax.storage.run_folder import read_run
 from d3pm_jax.weights import twin
 from tests import tiny
 from tests.cli.commands import CONFIG, error, status, train_args
@@ -58,7 +59,7 @@ def fill(place, left):
 
 
 def weights(workdir, step):
-    parts = build.build(read_config(workdir), tiny.DIGITS)
+    parts = build.build(complete(read_run(workdir).config, tiny.DIGITS))
     return [np.asarray(x) for x in jax.tree.leaves(build.restore_state(workdir, parts, step).state)]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from d3pm_jax.storage import checkpoint
-from d3pm_jax.storage.run_folder import read_config
+from d3pm_jax.storage.run_folder import read_run
 from tests.cli.commands import CONFIG, error, status
 
 pytestmark = pytest.mark.usefixtures("small_network")
@@ -39,7 +39,7 @@ def test_every_command_takes_odd_names(folder, capsys):
     page = folder / f"page {ODD}.html"
 
     assert status("train", config, "--workdir", run, "--data.dir", data, "--train.steps", "4") == 0
-    assert read_config(run).data.dir == str(data)
+    assert read_run(run).config.data.dir == str(data)
     assert status("train", "--workdir", run, "--resume", "--train.steps", "8") == 0
     assert checkpoint.list_steps(run / "checkpoints") == [4, 8]
     assert status("eval", run, "--limit", "4") == 0

@@ -20,7 +20,7 @@ def test_paths_of_commands_are_quoted(tmp_path, monkeypatch, capsys):
     file.write_text("no weights")
     command = re.escape(f"d3pm import {shlex.quote(str(file))}")
     with pytest.raises(UserError, match=f"begin a run by {command} --workdir DIR$"):
-        run_folder.read_config(file)
+        run_folder.read_run(file)
 
     monkeypatch.setattr(exported.twin, "read_metadata", lambda file: {})
     with pytest.raises(UserError, match=f"as in {command} CONFIG --workdir DIR"):

@@ -15,6 +15,7 @@ from d3pm_jax.config import Absorbing, Head, Linear, Reciprocal, Uniform
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
 from d3pm_jax.parts import build, network
+from d3pm_jax.parts.completed import complete
 from d3pm_jax.parts.diffusion import call_at_steps
 from d3pm_jax.runs import Draw, run
 from d3pm_jax.runs.run import open_run
@@ -190,7 +191,7 @@ def test_runs_refuse_samplers_that_are_not_for_them():
 
     def make_run(process=ABSORBING, head=Head(forbid=K - 1)):  # noqa: B008
         config = dataclasses.replace(tiny.get_config(), process=process, head=head)
-        parts = build.initialize_state(build.build(config, DATA, mesh=tiny.one_device_mesh()))
+        parts = build.initialize_state(build.build(complete(config, DATA), mesh=tiny.one_device_mesh()))
         return run.Run(Path("run"), parts)
 
     key = jax.random.key(0)

@@ -16,8 +16,9 @@ import pytest
 from d3pm_jax.cli.main import main
 from d3pm_jax.loop import metrics
 from d3pm_jax.parts import build, network
+from d3pm_jax.parts.completed import complete
 from d3pm_jax.storage import checkpoint
-from d3pm_jax.storage.run_folder import read_config
+from d3pm_jax.storage.run_folder import read_run
 from tests import tiny
 from tests.cli import forks
 from tests.cli.commands import train_args
@@ -64,7 +65,7 @@ def test_eval_and_sample_of_a_network(run, trained):
 
 def assert_same_weights(*workdirs):
     """Runs of one config end with the same bits."""
-    parts = build.build(read_config(workdirs[0]), tiny.DIGITS)
+    parts = build.build(complete(read_run(workdirs[0]).config, tiny.DIGITS))
     ours, theirs = (build.restore_state(workdir, parts, 20).state for workdir in workdirs)
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 

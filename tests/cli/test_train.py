@@ -18,7 +18,7 @@ from d3pm_jax.loop import loop, metrics, sinks as logs
 from d3pm_jax.measure.samples import Drawn
 from d3pm_jax.parts import begin, network
 from d3pm_jax.storage import checkpoint, lock
-from d3pm_jax.storage.run_folder import read_config
+from d3pm_jax.storage.run_folder import read_run
 from tests import tiny
 from tests.cli import forks
 from tests.cli.commands import (
@@ -47,7 +47,7 @@ def test_train_writes_a_run(trained):
     assert min(moved) > 1e-3  # eight steps of Adam
     assert (trained / "loss.png").stat().st_size > 1000
     assert any((trained / "tensorboard").iterdir())
-    assert read_config(trained).process == tiny.get_config().process
+    assert read_run(trained).config.process == tiny.get_config().process
 
 
 def test_a_damaged_checkpoint_is_passed_over(trained, tmp_path, capsys):
@@ -102,14 +102,14 @@ def test_a_longer_run_goes_on_at_the_rate_that_is_asked_for(tmp_path, data_dir, 
     assert status(*train_args(workdir, data_dir, *decay, *every)) == 0
     cure = "train.steps = 7; pass --optimizer.decay-steps 7, or fewer steps"
     assert cure in error(capsys, *longer)
-    assert read_config(workdir).train.steps == 4
+    assert read_run(workdir).config.train.steps == 4
     assert status(*longer, "--optimizer.decay-steps", "9", "--optimizer.lr", "0.002") == 0
     old = cosine_rates(*RATES[0])
     new = cosine_rates(*RATES[1])
     expected = {2: old[2] * 2 / 3, 3: old[3], 4: old[4], 5: new[5], 6: new[6], 7: new[7]}
     assert rates(workdir, range(2, 8)) == pytest.approx(expected, rel=2e-3)
     assert status("train", "--workdir", workdir, "--resume", "--optimizer.lr", "0.003") == 0  # nothing to do
-    assert read_config(workdir).optimizer.lr == 0.003
+    assert read_run(workdir).config.optimizer.lr == 0.003
 
 
 def test_steps_without_a_rate_are_refused(tmp_path, data_dir, capsys):
@@ -136,7 +136,7 @@ def test_a_run_begins_from_the_average_of_another(trained, tmp_path, data_dir, c
         jax.tree.map(np.testing.assert_array_equal, part, old.ema)
     assert np.abs(old.ema["late"]["bias"] - old.params["late"]["bias"]).max() > 1e-4
     assert not any(np.any(x) for x in jax.tree.leaves(first.opt_state))
-    assert read_config(workdir).optimizer.b1 == 0.5
+    assert read_run(workdir).config.optimizer.b1 == 0.5
     assert "a run already: pass --resume alone to go on (in Python resume=True), or" in error(capsys, *args)
     assert status("train", "--workdir", workdir, "--resume") == 0
     assert checkpoint.list_steps(workdir / "checkpoints") == [0, 2]
@@ -145,7 +145,7 @@ def test_a_run_begins_from_the_average_of_another(trained, tmp_path, data_dir, c
 @pytest.mark.slow
 def test_a_run_that_began_from_another_is_resumed_to_the_same_bits(trained, tmp_path):
     workdir = tmp_path / "tuned"
-    config = read_config(trained)
+    config = read_run(trained).config
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=2))
     whole = runs.train(config, workdir, start=runs.open(trained))
     shutil.rmtree(workdir / "checkpoints" / "2")
@@ -218,7 +218,7 @@ def test_another_training_in_the_folder_is_refused(trained, capsys):
     message = f"another `d3pm train` is writing to {trained}: wait for it or pass another --workdir"
     with lock.hold_folder(trained):
         assert message in error(capsys, "train", "--workdir", trained, "--resume", "--train.steps", "21")
-    assert read_config(trained).train.steps == 20
+    assert read_run(trained).config.train.steps == 20
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, data_dir, capsys):

@@ -79,9 +79,9 @@ def test_a_run_says_how_to_name_the_folder_and_takes_it(run, tmp_path, capsys):
     command = arguments.Checkpoint(run, data_dir=now)
     assert arguments.open_named(command, 1).config.data.test == f"{now}/test.npy"
     options = train.TrainCommand(workdir=run, resume=True)
-    config = train.read_train_config(options, None, ["--data.dir", now, "--train.steps", "30"])
+    config, saved = train.read_train_config(options, None, ["--data.dir", now, "--train.steps", "30"])
     assert (config.data.train, config.data.test) == (f"{now}/train.npy", f"{now}/test.npy")
-    assert loop.build_run(config, run)[0].config.train.steps == 30
+    assert loop.build_run(config, saved)[0].config.train.steps == 30
 
 
 @pytest.mark.parametrize(
@@ -189,12 +189,12 @@ def test_a_run_is_gone_on_with_from_another_folder(tmp_path, monkeypatch, capsys
     monkeypatch.chdir(tmp_path)
     tiny.write_run(tmp_path / "run", config, description=data.describe())
     options = train.TrainCommand(workdir=tmp_path / "run", resume=True)
-    moved = train.read_train_config(options, None, ["--data.dir", "t3"])
+    moved, _ = train.read_train_config(options, None, ["--data.dir", "t3"])
     tiny.write_run(tmp_path / "moved", moved, description=data.describe())
 
     monkeypatch.chdir(elsewhere)
     for name in ("run", "moved"):
-        saved_data = run_folder.read_config(tmp_path / name).data
+        saved_data = run_folder.read_run(tmp_path / name).config.data
         assert (saved_data.train, saved_data.valid) == (f"{tmp_path}/t3/train.npy", None)
         assert runs.open(tmp_path / name).read_batch("test")["x"].shape == (6, 8, 8, 1)
     # What is not there, or is no path, stays as it is written.
@@ -207,7 +207,7 @@ def test_a_run_is_gone_on_with_from_another_folder(tmp_path, monkeypatch, capsys
         shutil.copytree(tmp_path / name, project / name)
     with monkeypatch.context() as in_project:
         in_project.chdir(project)
-        assert run_folder.read_config("run").data.train == "t3/train.npy"
+        assert run_folder.read_run("run").config.data.train == "t3/train.npy"
 
     words = ["own.py", "--out", "noise.array_record"]
     said = error(capsys, "presample", *words).replace("presample", "train")

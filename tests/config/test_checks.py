@@ -16,6 +16,7 @@ from d3pm_jax.config import io as config_io
 from d3pm_jax.config.checks import check_fields
 from d3pm_jax.errors import UserError
 from d3pm_jax.parts import build, network
+from d3pm_jax.parts.completed import complete
 from tests import tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore:x_T still depends")
@@ -172,7 +173,7 @@ def line_of(error):
 def refusal(config):
     """What is said of a config, None if nothing."""
     try:
-        config_io.check_values(config)
+        config_io.check_config(config)
     except UserError as error:
         return line_of(error)
     return None
@@ -328,7 +329,7 @@ def test_networks_of_what_is_accepted_build_or_say_why(monkeypatch):
             if not is_read:
                 patch.setattr(network, "split_network", tiny.split)
             try:
-                build.build(put(config, place, part), tiny.DIGITS)
+                build.build(complete(put(config, place, part), tiny.DIGITS))
             except UserError as error:
                 line_of(error)
 

@@ -14,6 +14,7 @@ from d3pm_jax import config as configs
 from d3pm_jax.config import Adafactor, Adam, AdamW, CosineRate, Lion, Muon
 from d3pm_jax.data import Description
 from d3pm_jax.parts import build, network as network_parts
+from d3pm_jax.parts.completed import complete
 from d3pm_jax.training.step import make_loss_step
 from tests import tiny
 
@@ -164,7 +165,7 @@ NETWORKS = {
 
 def made(optimizer, model, shape, kind):
     config = dataclasses.replace(tiny.get_config(), optimizer=optimizer, model=model)
-    parts = build.build(config, Description(shape, 17, None, kind), mesh=tiny.one_device_mesh())
+    parts = build.build(complete(config, Description(shape, 17, None, kind)), mesh=tiny.one_device_mesh())
     return parts, make_loss_step(**build.step_arguments(parts))
 
 

@@ -92,7 +92,12 @@ def test_what_cannot_be_saved_or_drawn_is_refused_before_training(monkeypatch):
         (with_sampler(named.blocks(5)), "block = 5 does not divide the 64 places"),
         (with_sampler(named.remdm_loop()), "rows = 100: .*take more steps"),
     ]
+
+    def begin(config):
+        config_io.check_config(config)
+        loop.build_run(config)
+
     for config, message in refused:
         with pytest.raises(UserError, match=message) as raised:
-            loop.build_run(config)
+            begin(config)
         assert "\n" not in str(raised.value)

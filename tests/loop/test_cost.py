@@ -17,6 +17,7 @@ from d3pm_jax.compiled import cost, programs
 from d3pm_jax.loop import loop, metrics, speed
 from d3pm_jax.machine import setup
 from d3pm_jax.parts import build
+from d3pm_jax.parts.completed import complete
 from tests import tiny
 from tests.cli.commands import CONFIG, error, status
 from tests.forked import Fork
@@ -48,7 +49,7 @@ def test_as_many_devices_as_divide_a_part_of_a_batch(monkeypatch):
 
     config = tiny.get_config()
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, accumulate=8))
-    set_up = functools.partial(commands._set_up, commands.TrainCommand())
+    set_up = functools.partial(commands._set_up, commands.TrainCommand(), saved=None)
     for module, begin in (loop, loop.build_run), (setup, set_up):
         monkeypatch.setattr(module, "use_all_cores", ask)
         with pytest.raises(Asked, match=r"\(2, 1\)"):
@@ -60,7 +61,7 @@ def num_bytes(tree):
 
 
 def test_memory_is_that_of_the_arguments_and_of_what_is_added(small_network):
-    parts = build.build(tiny.get_config(), tiny.DIGITS)
+    parts = build.build(complete(tiny.get_config(), tiny.DIGITS))
     measured, compiled = cost.measure_step(parts)
     state = num_bytes(parts.state)
     process = num_bytes(parts.process)

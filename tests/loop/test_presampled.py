@@ -9,13 +9,14 @@ import pytest
 from array_record.python import array_record_module
 
 import d3pm_jax as d3pm
-from d3pm_jax import config as configs
+from d3pm_jax import config as configs, runs
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
-from d3pm_jax.loop import loop, presampled
+from d3pm_jax.loop import presampled
 from d3pm_jax.parts import build as run_build
+from d3pm_jax.parts.completed import complete
 from d3pm_jax.storage import checkpoint
-from d3pm_jax.storage.run_folder import read_config
+from d3pm_jax.storage.run_folder import read_run
 from d3pm_jax.training import diffusion, step as step_module
 from tests import tiny
 from tests.cli.commands import CONFIG, error, status
@@ -30,7 +31,7 @@ def build(steps=STEPS, image=SHAPE[1:], **changes):
     base = tiny.get_config()
     train = dataclasses.replace(base.train, steps=steps, **changes.pop("train", {}))
     config = dataclasses.replace(base, train=train, **changes)
-    return run_build.build(config, Description(image, 17, 10, "image"))
+    return run_build.build(complete(config, Description(image, 17, 10, "image")))
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def data_dir(tmp_path_factory):
 
 
 def state_of(workdir, step):
-    parts = run_build.build(read_config(workdir), tiny.DIGITS)
+    parts = run_build.build(complete(read_run(workdir).config, tiny.DIGITS))
     return [np.asarray(x) for x in jax.tree.leaves(run_build.restore_state(workdir, parts, step).state)]
 
 
@@ -95,7 +96,7 @@ def test_a_run_with_a_bank_ends_with_the_bits_of_one_without(tmp_path, data_dir,
 
     def trained(name, resume=False, **train):
         changed = dataclasses.replace(config, train=dataclasses.replace(config.train, **train))
-        assert loop.run_training(changed, tmp_path / name, resume)
+        runs.train(changed, tmp_path / name, resume)
         return tmp_path / name
 
     alone = state_of(trained("alone"), STEPS)

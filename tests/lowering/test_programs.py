@@ -14,6 +14,7 @@ from d3pm_jax.config import Argmax, ArgmaxCoupling, ScoreNet, UNet
 from d3pm_jax.cpu import tiles
 from d3pm_jax.models.variables import name_leaves
 from d3pm_jax.parts import build
+from d3pm_jax.parts.completed import complete
 from d3pm_jax.training.step import make_update
 from tests.checks import table
 from tests.config.shipped import CONFIGS, opened
@@ -197,7 +198,7 @@ def test_the_training_step_of_a_config(path, tmp_path, monkeypatch):
     config, description = opened(path)
     if path.stem != REAL:
         config = with_fewer_layers(config)
-    parts = build.build(config, description)
+    parts = build.build(complete(config, description))
     batch, noise = cost.abstract_inputs(parts)
     update = make_update(**build.step_arguments(parts))
     layers = 2 * (type(parts.config.model).__name__ == "Transformer")

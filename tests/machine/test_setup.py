@@ -60,7 +60,7 @@ def test_a_command_sets_the_state_of_the_process_once_and_in_order(monkeypatch, 
         called.append(("features",))  # which may compute, as a description of the user's own
         return 5
 
-    setup.set_up(12, 2, features, address, tmp_path, lambda: 7, saves=True)
+    setup.set_up(12, 2, features, address, tmp_path, 7, saves=True)
     assert called == [
         ("keep_programs",),
         ("use_all_cores", 4, 2),

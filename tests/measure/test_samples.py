@@ -21,7 +21,7 @@ from d3pm_jax.runs import Draw
 from d3pm_jax.runs.run import open_run
 from d3pm_jax.sampling import Known, named
 from d3pm_jax.schedules import continuous
-from d3pm_jax.storage.run_folder import read_config
+from d3pm_jax.storage.run_folder import read_run
 from tests import tiny
 from tests.families import BETA
 
@@ -169,7 +169,7 @@ def test_arguments_that_cannot_be_used_are_told_with_a_cure(tmp_path, small_netw
             tmp_path / "w", run.config, tmp_path / "new"
         ),
     }
-    assert read_config(str(tmp_path / "w")) == run.config
+    assert read_run(str(tmp_path / "w")).config == run.config
     assert read_metrics(str(tmp_path / "w")) == []
     for message, call in calls.items():
         with pytest.raises(UserError, match=message):

@@ -560,7 +560,7 @@ RUNS = (
     Break(
         "resume_with_another_config",
         "d3pm_jax/storage/run_folder.py",
-        "    check_resume(saved_config, config, read_files(workdir))\n",
+        "    check_resume(run.config, config, run.files)\n",
         "",
         (TRAIN,),
     ),

@@ -8,6 +8,7 @@ import pytest
 
 from d3pm_jax.errors import UserError
 from d3pm_jax.parts import begin, build
+from d3pm_jax.parts.completed import complete
 from d3pm_jax.storage import checkpoint, lock, run_folder
 from tests import tiny
 
@@ -18,7 +19,7 @@ class Killed(BaseException):
 
 @pytest.fixture(scope="module")
 def parts(small_network):
-    return build.build(tiny.get_config(), tiny.DIGITS)
+    return build.build(complete(tiny.get_config(), tiny.DIGITS))
 
 
 @pytest.fixture(scope="module")
@@ -41,14 +42,14 @@ def test_a_run_that_was_killed_while_it_began_is_begun_again(parts, params, tmp_
     assert steps(killed / "checkpoints") == [0]
     shutil.copytree(killed, plain)
     with pytest.raises(UserError, match="holds no run to resume: check --workdir, or leave out --resume"):
-        run_folder.prepare_resume(killed, parts.config, tiny.DIGITS)
+        run_folder.read_run_to_resume(killed, parts.config)
     run_folder.check_empty(killed)  # of `d3pm import`
     begin.begin_run(parts, killed, params)
     assert steps(killed / "checkpoints") == [0]
-    assert run_folder.read_config(killed) == parts.config
+    assert run_folder.read_run(killed).config == parts.config
     run_folder.claim_folder(parts.config, plain, False, tiny.DIGITS, np.zeros((3, 8, 8, 1), np.int32))
     assert steps(plain / "checkpoints") == []
-    assert run_folder.read_config(plain) == parts.config
+    assert run_folder.read_run(plain).config == parts.config
     with pytest.raises(UserError, match="holds a run already: pass --resume alone to go on"):
         begin.begin_run(parts, killed, params)
 

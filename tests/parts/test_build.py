@@ -13,6 +13,7 @@ from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
 from d3pm_jax.parts import diffusion
 from d3pm_jax.parts.build import build, initialize_state, step_arguments
+from d3pm_jax.parts.completed import complete
 from d3pm_jax.training.step import make_loss_step
 from tests import tiny
 from tests.tiny import DIGITS
@@ -28,7 +29,7 @@ def made(model, head):
     """The parts of a run, and its step."""
     model = dataclasses.replace(model, ch=4, ch_mult=(1,), num_res_blocks=0, groups=1)
     config = dataclasses.replace(tiny.get_config(), model=model, head=head)
-    parts = build(config, Description((4, 4, 1), 17, 10, "image"), mesh=tiny.one_device_mesh())
+    parts = build(complete(config, Description((4, 4, 1), 17, 10, "image")), mesh=tiny.one_device_mesh())
     return parts, make_loss_step(**step_arguments(parts))
 
 
@@ -45,7 +46,7 @@ def test_every_network_and_head_stays_float32_outside_the_network(model, head):
 def test_off_cpus_a_logistic_head_is_trained_without_logits(monkeypatch):
     def has_parameters(head, loss):
         config = dataclasses.replace(tiny.get_config(), model=model, head=head, loss=loss)
-        parts = build(config, Description((4, 4, 1), 17, 10, "image"), mesh=tiny.one_device_mesh())
+        parts = build(complete(config, Description((4, 4, 1), 17, 10, "image")), mesh=tiny.one_device_mesh())
         return isinstance(parts.method.make_loss().objective, HybridOfParameters)
 
     class OwnLoss(configs.HybridLoss):
@@ -84,10 +85,10 @@ def test_every_network_and_head_trains(model, head):
 def test_data_whose_shape_the_process_cannot_take_is_refused_before_training():
     config = dataclasses.replace(tiny.get_config(), process=configs.Autoregressive(17, 6, 16))
     with pytest.raises(UserError, match=r"^x has shape \(8, 8, 1\), .* L = 6: .* with that L"):
-        build(config, DIGITS)
+        build(complete(config, DIGITS))
 
 
 def test_a_score_net_gives_logits_only():
     config = dataclasses.replace(tiny.get_config(), model=configs.ScoreNet(), head=configs.LogisticHead())
     with pytest.raises(UserError, match=r"the head needs 2 outputs, ScoreNet gives K = 17 logits: use Head"):
-        build(config, DIGITS)
+        build(complete(config, DIGITS))

@@ -11,6 +11,8 @@ from d3pm_jax import config as configs, runs
 from d3pm_jax.errors import UserError
 from d3pm_jax.loop import loop
 from d3pm_jax.parts import begin, build
+from d3pm_jax.parts.completed import complete
+from d3pm_jax.storage import run_folder
 from tests import tiny
 
 BETA = configs.Reciprocal()
@@ -32,7 +34,7 @@ def config_of(process, head=configs.Head()):  # noqa: B008
 
 
 def built(*parts):
-    return build.build(config_of(*parts), tiny.DIGITS, mesh=tiny.one_device_mesh())
+    return build.build(complete(config_of(*parts), tiny.DIGITS), mesh=tiny.one_device_mesh())
 
 
 @pytest.mark.parametrize(
@@ -91,5 +93,5 @@ def test_training_and_its_trial_refuse_it_and_a_run_of_before_is_opened(tmp_path
         "warning: category 17 is a mask that the data, of 17 categories, never has, but head.forbid = None, "
         "so that samples may hold it: set head.forbid = 17 in a new run\n"
     )
-    loop.build_run(config, tmp_path / "old")
+    loop.build_run(config, run_folder.read_run(tmp_path / "old"))
     assert capsys.readouterr().err.startswith("warning: category 17 is a mask")

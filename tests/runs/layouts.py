@@ -11,6 +11,7 @@ from d3pm_jax.data import Description
 from d3pm_jax.machine import cluster, devices
 from d3pm_jax.measure import samples
 from d3pm_jax.parts import build
+from d3pm_jax.parts.completed import complete
 from d3pm_jax.placing import fetch, place_part
 from d3pm_jax.training.step import make_loss_step
 
@@ -55,7 +56,7 @@ def randomised(parts, dtype):
 def measured(fsdp, dtype):
     """Samples of the first weights; loss, gradient norm and parameters after one step and after all."""
     config = get_config(fsdp)
-    parts = build.build(config, Description((L,), K, None, "array"))
+    parts = build.build(complete(config, Description((L,), K, None, "array")))
     state = randomised(parts, dtype)
     sharding = devices.batch_sharding(parts.mesh)
     drawn = samples.draw_samples(parts.with_state(state), jax.random.key(2), 256).x0

@@ -13,6 +13,7 @@ import numpy as np
 
 from d3pm_jax.models.variables import name_leaves, split_variables
 from d3pm_jax.parts import build
+from d3pm_jax.parts.completed import complete
 from d3pm_jax.placing import fetch
 from d3pm_jax.storage import checkpoint
 from d3pm_jax.training.step import make_loss_step
@@ -30,7 +31,7 @@ def batches(steps):
 
 def make_parts(name, mesh=None, accumulate=1):
     config = modules.get_config(modules.Named(name), accumulate=accumulate)
-    return build.initialize_state(build.build(config, config.data.describe(), mesh=mesh))
+    return build.initialize_state(build.build(complete(config, config.data.describe()), mesh=mesh))
 
 
 def copy_state(parts):

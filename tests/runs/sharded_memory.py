@@ -11,6 +11,7 @@ from d3pm_jax import config as configs
 from d3pm_jax.compiled import cost
 from d3pm_jax.data import Description
 from d3pm_jax.parts import build
+from d3pm_jax.parts.completed import complete
 
 
 def measured(fsdp):
@@ -24,7 +25,7 @@ def measured(fsdp):
         train=configs.Train(1, batch_size=8, remat=True),
         mesh=configs.Mesh(fsdp=fsdp),
     )
-    parts = build.build(config, Description((128,), 28, None, "array"))
+    parts = build.build(complete(config, Description((128,), 28, None, "array")))
     stored = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(parts.state))
     return stored, cost.measure_step(parts)[0].memory
 

@@ -13,6 +13,7 @@ from d3pm_jax import config as configs, runs, sampling
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
 from d3pm_jax.parts import build, network
+from d3pm_jax.parts.completed import complete
 from d3pm_jax.runs import ClassifierGuidance, run as run_module
 from d3pm_jax.sampling import guidance
 from d3pm_jax.sampling.noise import SAMPLING
@@ -39,7 +40,7 @@ def small():
 
 def make_run(config, description: Description = DESCRIPTION, scale=0.1):
     """A run with random weights, which is in no folder."""
-    parts = build.build(config, description, mesh=tiny.one_device_mesh())
+    parts = build.build(complete(config, description), mesh=tiny.one_device_mesh())
     rng = np.random.default_rng(0)
 
     def draw(x):

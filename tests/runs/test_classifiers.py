@@ -14,6 +14,7 @@ from d3pm_jax.config import Absorbing, Adam, Arrays, Config, LabelLoss, NoisyCla
 from d3pm_jax.errors import UserError
 from d3pm_jax.loop import metrics
 from d3pm_jax.parts import build
+from d3pm_jax.parts.completed import complete
 from d3pm_jax.posteriors import q_sample
 from d3pm_jax.sampling.noise import EVALUATION, per_example
 from d3pm_jax.training import classifier
@@ -240,7 +241,7 @@ def test_a_classifier_is_no_diffusion_and_a_diffusion_no_classifier(run, folder)
         base, model=transformer, loss=config.HybridLoss(), head=config.Head(forbid="data")
     )
     description = config.data.describe_data(base.data)
-    parts = build.build(build.fill_in(diffusion, description), description)
+    parts = build.build(complete(diffusion, description))
     with pytest.raises(
         UserError, match="the run trains a diffusion, Transformer, but this needs a classifier: take a run"
     ):
@@ -309,7 +310,7 @@ def test_what_a_classifier_cannot_be_trained_with_is_refused(folder):
     for message, change in changes.items():
         changed = dataclasses.replace(base, **change)
         with pytest.raises(UserError, match=message):
-            build.build(build.fill_in(changed, description), description)
+            build.build(complete(changed, description))
 
     data_changes = {
         "the data has no labels, which loss = LabelLoss.. trains to predict": {"classes": None},
@@ -319,7 +320,7 @@ def test_what_a_classifier_cannot_be_trained_with_is_refused(folder):
     for message, change in data_changes.items():
         changed = dataclasses.replace(description, **change)
         with pytest.raises(UserError, match=message):
-            build.build(build.fill_in(base, changed), changed)
+            build.build(complete(base, changed))
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from d3pm_jax import config as configs, runs
 from d3pm_jax.config import io as config_io
 from d3pm_jax.errors import UserError
 from d3pm_jax.parts.build import build, initialize_state, step_arguments
+from d3pm_jax.parts.completed import complete
 from d3pm_jax.storage.run_folder import check_resume
 from d3pm_jax.training.step import make_loss_step
 from tests import tiny
@@ -59,7 +60,7 @@ def test_a_run_that_goes_on_from_a_file_of_noise_drops_the_same_examples(tmp_pat
 
 def test_who_passes_inputs_of_the_data_need_not_know_of_null_ones():
     config = get_config(0.5)
-    parts = initialize_state(build(config, config.data.describe(), mesh=tiny.one_device_mesh()))
+    parts = initialize_state(build(complete(config, config.data.describe()), mesh=tiny.one_device_mesh()))
     run = runs.Run(Path("run"), parts)
     conditions = patterns(3, 2)
     labels = conditions[:, 0, 0]
@@ -83,7 +84,7 @@ def test_who_passes_inputs_of_the_data_need_not_know_of_null_ones():
 @pytest.mark.parametrize("make_config", [get_config, pytest.param(labelled_digits, marks=pytest.mark.slow)])
 def test_rate_1_is_training_with_every_input_null_to_the_bit(make_config):
     config = make_config(1.0)
-    parts = build(config, config.data.describe(), mesh=tiny.one_device_mesh())
+    parts = build(complete(config, config.data.describe()), mesh=tiny.one_device_mesh())
     B = config.train.batch_size
     rng = np.random.default_rng(0)
     batch = {
@@ -117,7 +118,7 @@ def test_rate_1_is_training_with_every_input_null_to_the_bit(make_config):
 def test_rate_0_is_the_training_of_before():
     """The step, its batch and the network are those of a config that does not know the field."""
     for config in (get_config(0.0), labelled_digits(0.0)):
-        parts = build(config, config.data.describe(), mesh=tiny.one_device_mesh())
+        parts = build(complete(config, config.data.describe()), mesh=tiny.one_device_mesh())
         assert step_arguments(parts)["dropping"] is None
         tree = config_io.to_json(config)
         assert tree["train"].pop("drop_condition") == 0.0
@@ -136,7 +137,7 @@ def test_a_rate_that_nothing_can_be_dropped_at_is_one_line():
 
     def refuse(message, config, description=description):
         with pytest.raises(UserError, match=message):
-            build(config, description, mesh=tiny.one_device_mesh())
+            build(complete(config, description), mesh=tiny.one_device_mesh())
 
     unlabelled = dataclasses.replace(base, model=dataclasses.replace(base.model, classes=None))
     cure = "set model.classes = 10, or leave it out$"

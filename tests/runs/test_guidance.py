@@ -12,6 +12,7 @@ from d3pm_jax import config as configs, runs, sampling
 from d3pm_jax.errors import UserError
 from d3pm_jax.parts import network
 from d3pm_jax.parts.build import build, initialize_state
+from d3pm_jax.parts.completed import complete
 from d3pm_jax.parts.guidance import read_guidance
 from d3pm_jax.runs import ClassifierFreeGuidance, run as run_module
 from d3pm_jax.sampling import guidance, named
@@ -42,7 +43,7 @@ def get_config(rate, masks=False):
 
 def make_run(tmp_path, rate, masks=False):
     config = get_config(rate, masks)
-    parts = build(config, config.data.describe(), mesh=tiny.one_device_mesh())
+    parts = build(complete(config, config.data.describe()), mesh=tiny.one_device_mesh())
     parts = initialize_state(parts)
     # The first weights would make nearly certain of one category whatever is guided.
     state = dataclasses.replace(parts.state, ema=jax.tree.map(lambda x: 0.3 * x, parts.state.ema))

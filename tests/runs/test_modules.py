@@ -13,6 +13,7 @@ from d3pm_jax import config as configs, runs
 from d3pm_jax.errors import UserError
 from d3pm_jax.models.variables import name_leaves, split_module, split_variables
 from d3pm_jax.parts import build
+from d3pm_jax.parts.completed import complete
 from d3pm_jax.storage import checkpoint
 from d3pm_jax.training import step as training_step
 from d3pm_jax.training.step import draw_noise, make_loss_step
@@ -107,7 +108,7 @@ def test_a_checkpoint_of_another_network_is_refused(parts, tmp_path):
     checkpoint.save_checkpoint(tmp_path / "checkpoints", 0, parts.state, 1)
     config = dataclasses.replace(parts.config, model=modules.Named("TiedWeights"))
     with pytest.raises(UserError, match="does not fit the network"):
-        build.restore_state(tmp_path, build.build(config, parts.description))
+        build.restore_state(tmp_path, build.build(complete(config, parts.description)))
 
 
 class Changed(modules.Base):
@@ -151,7 +152,7 @@ def test_a_network_without_a_key_is_in_evaluation_mode():
 
 def test_a_whole_network_of_linen_has_the_keywords_of_its_call():
     config = modules.get_config(Built("linen network"))
-    network = build.build(config, config.data.describe())
+    network = build.build(complete(config, config.data.describe()))
     assert split_variables(network.state.params)[1] is None
 
 
@@ -224,7 +225,7 @@ REFUSED = {
 def test_what_is_no_network_is_refused_in_one_line(name, message):
     config = modules.get_config(Built(name))
     with pytest.raises(UserError, match=f"^{message}"):
-        build.build(config, config.data.describe())
+        build.build(complete(config, config.data.describe()))
 
 
 @pytest.mark.parametrize(
@@ -253,4 +254,4 @@ def test_what_cannot_be_trained_or_saved_is_refused_before_there_is_a_run(name, 
     assert not list(tmp_path.iterdir())
     # Weights that are imported may have such parameters.
     config = modules.get_config(Built(name))
-    build.build(config, config.data.describe())
+    build.build(complete(config, config.data.describe()))

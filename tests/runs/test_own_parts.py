@@ -21,7 +21,7 @@ from d3pm_jax.data import ArraySource, Description
 from d3pm_jax.errors import UserError
 from d3pm_jax.loop import metrics
 from d3pm_jax.storage import run_folder
-from d3pm_jax.storage.run_folder import read_config
+from d3pm_jax.storage.run_folder import read_run
 from tests.cli.commands import error, status
 from tests.runs import own_parts
 
@@ -205,7 +205,7 @@ def test_data_in_place_of_numbers_is_filled_in_once(tmp_path):
         config, process=process, head=configs.Head(), model=own_parts.Convolution(4), train=small
     )
     runs.train(config, tmp_path / "run")
-    saved = read_config(tmp_path / "run", config)
+    saved = read_run(tmp_path / "run", config).config
     expected = np.bincount(own_parts.sequences(4000, 0).ravel()) / (4000 * own_parts.LENGTH)
     np.testing.assert_allclose(saved.process.pi, expected, rtol=1e-12)
     again = runs.train(config, tmp_path / "run", resume=True)
@@ -239,8 +239,8 @@ def test_a_run_of_a_notebook_says_that_opening_it_needs_a_file(cell, tmp_path, c
         refused.value
     )
     assert str(workdir / "config.py") not in str(refused.value)
-    assert read_config(workdir, config) == config
-    assert read_config(workdir, FILE).model.width == config.model.width
+    assert read_run(workdir, config).config == config
+    assert read_run(workdir, FILE).config.model.width == config.model.width
 
 
 def test_a_run_of_a_notebook_and_a_file_has_no_copy_of_a_part_of_it(cell, tmp_path):
@@ -248,7 +248,7 @@ def test_a_run_of_a_notebook_and_a_file_has_no_copy_of_a_part_of_it(cell, tmp_pa
     config = dataclasses.replace(cell.get_config(), model=own_parts.Convolution(4))
     run_folder.write_run(tmp_path, config, config.data.describe())
     assert not (tmp_path / "config.py").exists()
-    assert read_config(tmp_path, FILE).model.width == 4
+    assert read_run(tmp_path, FILE).config.model.width == 4
 
 
 def test_a_copy_that_is_gone_is_not_named(tmp_path, capsys):
@@ -263,5 +263,5 @@ def test_a_copy_that_is_gone_is_not_named(tmp_path, capsys):
         (changed, "is not what this run was made with"),
     ):
         with pytest.raises(UserError, match=expected) as refused:
-            read_config(tmp_path, user_config)
+            read_run(tmp_path, user_config)
         assert f"{tmp_path / 'config.py'}" not in str(refused.value)

@@ -43,13 +43,13 @@ def run(data, tmp_path):
 
 
 def resumed(run, config):
-    return loop.build_run(config, run)[0]
+    return loop.build_run(config, run_folder.read_run_to_resume(run, config))[0]
 
 
 def test_data_in_another_folder_is_the_same_data(run, data, tmp_path, capsys):
     shutil.move(data, tmp_path / "moved")
     config = config_of(tmp_path / "moved")
-    assert resumed(run, config).description.digest == run_folder.read_description(run).digest
+    assert resumed(run, config).description.digest == run_folder.read_run(run).description.digest
     runs.open(run, config).read_batch("test")
     assert capsys.readouterr().err == ""
 
@@ -94,7 +94,7 @@ def test_a_run_without_a_digest_is_opened_and_gets_it_when_it_goes_on(data, tmp_
     description = resumed(run, config).description
     assert description.digest is not None
     run_folder.claim_folder(config, run, True, description, X[:6].astype(np.int32))
-    assert run_folder.read_description(run).digest == description.digest
+    assert run_folder.read_run(run).description.digest == description.digest
     np.save(data / "train.npy", X[::-1])
     with pytest.raises(UserError, match="the train data has changed since"):
         resumed(run, config)
@@ -113,7 +113,8 @@ def test_a_file_of_a_process_is_what_it_holds_wherever_it_lies(tmp_path):
         return dataclasses.replace(tiny.get_config(), process=process)
 
     def resume(path):
-        run_folder.prepare_resume(run, config_with(path), tiny.DIGITS)
+        config = config_with(path)
+        run_folder.adopt_numbers(run_folder.read_run_to_resume(run, config), config)
 
     run = tmp_path / "run"
     before = tmp_path / "before.npy"
@@ -141,7 +142,7 @@ def test_a_file_of_a_process_is_what_it_holds_wherever_it_lies(tmp_path):
     # Where it is gone the table stays: the manifest knows no file that is not written with it.
     before.unlink()
     run_folder.write_run(run, config_with(before), tiny.DIGITS)
-    assert run_folder.read_files(run).hashes == {}
+    assert run_folder.read_run(run).files.hashes == {}
     os.mkfifo(before)  # which nobody would ever write to
     run_folder.check_resume(config_with(before), config_with(before))
 
@@ -158,9 +159,10 @@ class Summed(configs.Data):
 
 def test_data_of_a_users_own_with_another_digest_is_refused(tmp_path):
     run_folder.write_run(tmp_path, tiny.get_config(), Summed().describe())
-    run_folder.check_description(tmp_path, Summed().describe())
+    run = run_folder.read_run(tmp_path)
+    run_folder.check_description(run, Summed().describe())
     for other in ("second", None):
         with pytest.raises(
             UserError, match=r"^the data has changed since the run in .*: use the data it had"
         ):
-            run_folder.check_description(tmp_path, Summed(other).describe())
+            run_folder.check_description(run, Summed(other).describe())

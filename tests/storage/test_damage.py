@@ -17,13 +17,14 @@ from d3pm_jax.config import io as config_io
 from d3pm_jax.errors import UserError
 from d3pm_jax.loop import metrics, sinks as logs
 from d3pm_jax.parts import build, network
+from d3pm_jax.parts.completed import complete
 from d3pm_jax.runs import exported
 from d3pm_jax.storage import checkpoint, manifest
 from d3pm_jax.storage.run_folder import (
     CHECKPOINTS,
-    read_config,
-    read_description,
+    describe_saved,
     read_examples,
+    read_run,
     write_run,
 )
 from d3pm_jax.weights import twin
@@ -39,7 +40,7 @@ STRIDES = [pytest.param(499, id="some"), pytest.param(1, id="all", marks=pytest.
 
 @pytest.fixture(scope="module")
 def parts(small_network):
-    return build.initialize_state(build.build(tiny.get_config(), tiny.DIGITS))
+    return build.initialize_state(build.build(complete(tiny.get_config(), tiny.DIGITS)))
 
 
 @pytest.fixture(scope="module")
@@ -66,11 +67,11 @@ def saved(tmp_path_factory, parts):
 
 def opened(workdir, parts):
     """All that commands read of a run."""
-    config = read_config(workdir)
-    description = read_description(workdir)
+    run = read_run(workdir)
+    description = describe_saved(run)
     examples = read_examples(workdir, description)
     state = build.restore_state(workdir, parts, 2).state  # without a number the one before it is taken
-    return config, description, examples, [np.asarray(x) for x in jax.tree.leaves(state)]
+    return run.config, description, examples, [np.asarray(x) for x in jax.tree.leaves(state)]
 
 
 def imported(workdir, parts):
@@ -140,7 +141,7 @@ def count_outcomes(read, workdir, parts, files, stride):
 
 def print_counts(read, workdir, files, stride):
     network.split_network = tiny.split
-    parts = build.initialize_state(build.build(tiny.get_config(), tiny.DIGITS))
+    parts = build.initialize_state(build.build(complete(tiny.get_config(), tiny.DIGITS)))
     print(json.dumps(count_outcomes(read, workdir, parts, files, stride)))
 
 

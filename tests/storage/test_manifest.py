@@ -11,10 +11,8 @@ from d3pm_jax.config import io as config_io
 from d3pm_jax.errors import UserError
 from d3pm_jax.storage import manifest
 from d3pm_jax.storage.run_folder import (
-    check_description,
-    read_config,
-    read_description,
     read_examples,
+    read_run,
     write_run,
 )
 from tests import tiny
@@ -60,12 +58,12 @@ def test_a_kill_at_any_point_leaves_a_run_that_opens_or_none(before, tmp_path, m
             (workdir / manifest.MANIFEST).unlink()
         whole = killed_after(n, monkeypatch, workdir, NEW, tiny.DIGITS, EXAMPLES + 1)
         if (workdir / "config.json").exists():
-            steps_left.append(read_config(workdir).train.steps)
-            check_description(workdir, tiny.DIGITS)
-            assert read_description(workdir) == tiny.DIGITS
+            run = read_run(workdir)
+            steps_left.append(run.config.train.steps)
+            assert run.description == tiny.DIGITS
             assert read_examples(workdir, tiny.DIGITS).max() in (0, 1)
         write_run(workdir, NEW, tiny.DIGITS, EXAMPLES + 1)  # as resuming does
-        assert read_config(workdir) == NEW
+        assert read_run(workdir).config == NEW
         if whole:
             break
     assert n == 7
@@ -80,13 +78,13 @@ def test_a_change_of_the_users_is_refused_until_the_manifest_is_deleted(tmp_path
     write_run(tmp_path, OLD, tiny.DIGITS, EXAMPLES)
     (tmp_path / "config.json").write_text(config_io.dump_config(NEW))
     with pytest.raises(UserError) as raised:
-        read_config(tmp_path)
+        read_run(tmp_path)
     assert str(raised.value) == (
         f"{tmp_path / 'config.json'} is not what was written: restore it, or start again in a new workdir; "
         f"if you changed it yourself, delete {tmp_path / 'manifest.json'}"
     )
     (tmp_path / "manifest.json").unlink()
-    assert read_config(tmp_path) == NEW
+    assert read_run(tmp_path).config == NEW
 
 
 def test_the_copy_of_the_users_file_is_covered_and_a_file_is_compared_with_its_hash(tmp_path):
@@ -98,11 +96,11 @@ def test_the_copy_of_the_users_file_is_covered_and_a_file_is_compared_with_its_h
     config = config_io.read_config_file(user_file)
     write_run(workdir, config, config.data.describe())
     (workdir / "config.py").unlink()
-    assert config_io.to_json(read_config(workdir, user_file)) == config_io.to_json(config)
+    assert config_io.to_json(read_run(workdir, user_file).config) == config_io.to_json(config)
     user_file.write_bytes(source + b"# changed")
     (workdir / "config.py").write_bytes(user_file.read_bytes())
     with pytest.raises(UserError, match="is not what this run was made with"):
-        read_config(workdir, user_file)
+        read_run(workdir, user_file)
 
 
 def test_a_file_that_is_replaced_after_its_manifest_was_read_is_no_damage(tmp_path, monkeypatch):
@@ -117,7 +115,7 @@ def test_a_file_that_is_replaced_after_its_manifest_was_read_is_no_damage(tmp_pa
         return read(workdir)
 
     monkeypatch.setattr(manifest, "read_manifest", read_before_once)
-    assert read_config(tmp_path) == NEW
+    assert read_run(tmp_path).config == NEW
     assert not before
 
 
@@ -129,4 +127,4 @@ def test_a_damaged_manifest_is_named(text, tmp_path):
     write_run(tmp_path, OLD, tiny.DIGITS)
     (tmp_path / manifest.MANIFEST).write_text(text, encoding="latin-1")
     with pytest.raises(UserError, match=r"manifest.json is damaged \(.*\): restore it, or delete it if"):
-        read_config(tmp_path)
+        read_run(tmp_path)

@@ -8,7 +8,7 @@ import pytest
 import d3pm_jax
 from d3pm_jax.errors import UserError
 from d3pm_jax.storage import manifest, run_format
-from d3pm_jax.storage.run_folder import prepare_resume, read_config, write_run
+from d3pm_jax.storage.run_folder import read_run, read_run_to_resume, write_run
 from tests import tiny
 
 READER = f"this d3pm_jax {d3pm_jax.__version__} reads format 1"
@@ -22,7 +22,7 @@ def run(tmp_path):
 
 def refusals(workdir):
     """What opening a run and going on with it say."""
-    for read in (read_config, lambda folder: prepare_resume(folder, tiny.get_config(), tiny.DIGITS)):
+    for read in (read_run, lambda folder: read_run_to_resume(folder, tiny.get_config())):
         with pytest.raises(UserError) as refused:
             read(workdir)
         yield str(refused.value)
