@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from d3pm_jax.config import Adam, Config, Digits, Linear, Train, UNet, Uniform
+from d3pm_jax.config import Adam, Config, Digits, Linear, Train, UNet, Uniform, io as config_io
 from d3pm_jax.data import Description
 from d3pm_jax.parts import build, network
 from d3pm_jax.parts.completed import complete
@@ -32,6 +32,12 @@ def get_config() -> Config:
 def one_device_mesh():
     """In place of the mesh of all devices: a program for one compiles in less time."""
     return Mesh(np.array(jax.devices()[:1]).reshape(1, 1), ("data", "fsdp"))
+
+
+def build_checked(config, description):
+    """Builds a config as it comes from a user."""
+    config_io.check_config(config)
+    return build.build(complete(config, description))
 
 
 def write_run(workdir, config, step=7, description=None):

@@ -18,6 +18,7 @@ from d3pm_jax.parts.completed import complete
 from d3pm_jax.posteriors import q_sample
 from d3pm_jax.sampling.noise import EVALUATION, per_example
 from d3pm_jax.training import classifier
+from tests import tiny
 from tests.cli.commands import error, status
 
 K = 4  # the mask, 3, is one of them
@@ -310,7 +311,7 @@ def test_what_a_classifier_cannot_be_trained_with_is_refused(folder):
     for message, change in changes.items():
         changed = dataclasses.replace(base, **change)
         with pytest.raises(UserError, match=message):
-            build.build(complete(changed, description))
+            tiny.build_checked(changed, description)
 
     data_changes = {
         "the data has no labels, which loss = LabelLoss.. trains to predict": {"classes": None},
@@ -320,7 +321,7 @@ def test_what_a_classifier_cannot_be_trained_with_is_refused(folder):
     for message, change in data_changes.items():
         changed = dataclasses.replace(description, **change)
         with pytest.raises(UserError, match=message):
-            build.build(complete(base, changed))
+            tiny.build_checked(base, changed)
 
 
 @pytest.mark.slow

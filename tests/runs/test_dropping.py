@@ -137,7 +137,7 @@ def test_a_rate_that_nothing_can_be_dropped_at_is_one_line():
 
     def refuse(message, config, description=description):
         with pytest.raises(UserError, match=message):
-            build(complete(config, description), mesh=tiny.one_device_mesh())
+            tiny.build_checked(config, description)
 
     unlabelled = dataclasses.replace(base, model=dataclasses.replace(base.model, classes=None))
     cure = "set model.classes = 10, or leave it out$"

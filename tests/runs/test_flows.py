@@ -16,10 +16,9 @@ from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation.flow_bound import draw_each
 from d3pm_jax.loop import metrics
 from d3pm_jax.measure import samples
-from d3pm_jax.parts import build
-from d3pm_jax.parts.completed import complete
 from d3pm_jax.sampling.noise import EVALUATION, fold_in_each
 from d3pm_jax.training import flow
+from tests import tiny
 from tests.cli.commands import status
 
 K = 5
@@ -267,7 +266,7 @@ def test_what_is_of_a_diffusion_is_refused(folder):
     for message, change in changes.items():
         changed = dataclasses.replace(base, **change)
         with pytest.raises(UserError, match=message):
-            build.build(complete(changed, description))
+            tiny.build_checked(changed, description)
 
     data_changes = {
         "the data is padded": {"padded": True},
@@ -277,7 +276,7 @@ def test_what_is_of_a_diffusion_is_refused(folder):
     for message, change in data_changes.items():
         changed = dataclasses.replace(description, **change)
         with pytest.raises(UserError, match=message):
-            build.build(complete(base, changed))
+            tiny.build_checked(base, changed)
 
 
 @pytest.mark.slow
