@@ -16,7 +16,7 @@ from d3pm_jax.errors import UsageError, UserError, as_user_error
 from d3pm_jax.files import describe_content, write_npy
 from d3pm_jax.kinds import Samples
 from d3pm_jax.kinds.base import STATES
-from d3pm_jax.kinds.files import count_states, write_samples as write_pictures
+from d3pm_jax.kinds.files import count_states, write_chains
 from d3pm_jax.machine.terminal import Terminal
 from d3pm_jax.measure import record, step_costs
 from d3pm_jax.measure.bounds import find_extra_mask, find_mask
@@ -215,7 +215,7 @@ def execute(command: SampleCommand, words: list[str]) -> int:
     kind = run.parts.kind
     levels = run.parts.categories
     examples = None
-    if kind.beside_data:
+    if kind.sample_files == "pictures":
         x0 = run_folder.read_examples(run.workdir, run.parts.description)
         inputs = run_folder.read_example_inputs(run.workdir, run.parts.description) or {}
         if x0 is not None:
@@ -251,8 +251,6 @@ def execute(command: SampleCommand, words: list[str]) -> int:
     options = request.options | describe_drawing(request.sampler, settled.guidance, drawn)
     path, replaced = write_samples(run.parts, run.workdir, samples, options, request.suffix)
 
-    if examples is not None:
-        examples = examples.first(len(samples))
     shown = Samples(samples, levels, request.draw.condition)
     strip = times_to_show(settled, STATES)
     chains = chains_to_show(run.parts, key, shown, drawn.states, times, strip, examples)
@@ -260,7 +258,7 @@ def execute(command: SampleCommand, words: list[str]) -> int:
         made_from = show_elements(known, command.strength, len(samples), samples.shape[1:], levels)
         write_npy(run.workdir / f"{MADE_FROM}{request.suffix}.npy", made_from)
         chains = chains._replace(given=Samples(made_from, levels))
-    files_by_content = write_pictures(kind, command.workdir, request.suffix, chains, run.caption, command.gif)
+    files_by_content = write_chains(kind, command.workdir, request.suffix, chains, run.caption, command.gif)
 
     classes = _describe_classes(command, settled, run)
     print(f"{len(samples)} samples of step {run.step}{classes}, int32 {samples.shape}: {path}{replaced}")

@@ -31,9 +31,8 @@ class ArrayKind(Kind):
 
     def show_chain(self, states: States) -> Block | None:
         first_chain = states.x[:, 0]  # [R, *S]
-        rows = []
-        for t, x in zip(states.times, first_chain, strict=True):
-            rows.append([f"t = {t}", *_format_elements(x, states.levels)])
+        chain = zip(states.times, first_chain, strict=True)
+        rows = [[f"t = {t}", *_format_elements(x, states.levels)] for t, x in chain]
         return Table(["state", *_head_of_elements(first_chain.shape[1:])], rows)
 
 

@@ -13,7 +13,7 @@ from d3pm_jax.data.source import open_npy
 from d3pm_jax.errors import UserError, as_user_error
 from d3pm_jax.evaluation import baselines
 from d3pm_jax.evaluation.bound import count_elements
-from d3pm_jax.kinds.blocks import Block, Film, Histograms, Picture, Strip
+from d3pm_jax.kinds.blocks import Block, Film, Histograms, Picture, Strip, TextFilm
 from d3pm_jax.likelihood import bits_per_dim
 from d3pm_jax.sampling import Known
 
@@ -173,10 +173,10 @@ class Kind:
     """the figures of `extra_figures` by name, each with the words that print it"""
     quality: ClassVar[QualityTable | None] = None
     """how figures of the quality of samples are shown; None where samples are not measured"""
-    beside_data: ClassVar[bool] = False
-    """whether files show examples of the test split beside samples, and chains that begin from them"""
-    film_format: ClassVar[Literal["gif", "html"] | None] = None
-    """the file that `d3pm sample` writes of what `show_film` gives, a GIF only where it is asked for"""
+    sample_files: ClassVar[Literal["pictures", "texts"] | None] = None
+    """what `d3pm sample` writes: "pictures" of samples beside examples of the test split, of chains of both
+    processes, and a GIF where it is asked for; "texts" and a page on which their film plays; None for what
+    samples look like alone"""
     shown_in_file: ClassVar[int | None] = None
     """how many samples a file shows, if not all"""
     samples_drawn: ClassVar[int] = 64
@@ -377,7 +377,7 @@ class Kind:
         """Returns states of chains, at least one, side by side; None where no picture is made of them."""
         return None
 
-    def show_film(self, states: States) -> Block | None:
+    def show_film(self, states: States) -> Film | TextFilm | None:
         """Returns states of chains, at least one, as a film: what `show_chain` gives, where it is a strip."""
         match self.show_chain(states):
             case Strip(pictures, times, _):

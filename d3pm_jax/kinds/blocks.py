@@ -39,7 +39,7 @@ class Strip(NamedTuple):
 
     states: np.ndarray  # uint8 [R, N, H, W, 3]
     times: Sequence[int]  # [R]
-    alt: str
+    what: str = "chains"  # what the states are of
 
 
 class Chain(NamedTuple):

@@ -75,16 +75,16 @@ def count_states(kind: Kind, gif: bool) -> int:
     Raises:
         UserError: a GIF is asked for, and the kind makes none.
     """
-    if gif and kind.film_format != "gif":
+    if gif and kind.sample_files != "pictures":
         raise UserError(
             f"--gif: no GIF is made of data of kind {kind.name!r}, which this run has; leave it out"
         )
-    if gif or kind.film_format == "html":
+    if gif or kind.sample_files == "texts":
         return FRAMES
     return STATES
 
 
-def write_samples(
+def write_chains(
     kind: Kind, folder: Path, suffix: str, chains: Chains, caption: str, gif: bool = False
 ) -> dict[str, Path]:
     """Writes samples and chains in files to look at; only the samples where there are no chains.
@@ -111,7 +111,7 @@ def write_samples(
 
     chain_path = folder / f"chain{suffix}"
     files["forward and reverse process"] = write_block(chain_path, show_processes(kind, chains), caption)
-    if chains.reverse.times and (gif or kind.film_format == "html"):
+    if chains.reverse.times and (gif or kind.sample_files == "texts"):
         film = kind.show_film(chains.reverse.at(chains.reverse.times[::-1]))
         words = "reverse process, moving" if gif else "reverse process, played"
         files[words] = write_block(chain_path, film, caption)
@@ -126,7 +126,7 @@ def show_beside(
     Args:
         kind: of the data, which may know what a perfect model draws: samples are beside that.
         samples: of which the first ones are shown, if the kind says so.
-        given: what they were made from, the next choice.
+        given: what each was made from, the next choice.
         examples: of the data, the last one.
     """
     samples = samples.first(kind.shown_in_file)
@@ -136,8 +136,7 @@ def show_beside(
     if other is not None:
         words = other.alt
     elif given is not None:
-        rows = np.arange(n) % len(given.x)
-        other = kind.show_samples(given._replace(x=given.x[rows]))
+        other = kind.show_samples(given)
         title = words = "what they were made from"
     elif examples is not None:
         other = kind.show_samples(examples.first(n))
@@ -158,9 +157,9 @@ def show_processes(kind: Kind, chains: Chains) -> Chain | None:
         return None
     # All states of the reverse process are shown before some are taken: their colours may have one scale.
     match kind.show_chain(chains.forward), kind.show_chain(chains.reverse):
-        case Strip() as forward, Strip(states, _, alt):
+        case Strip() as forward, Strip(states, times, what):
             backwards = chains.strip[::-1]
-            in_strip = [chains.reverse.times.index(t) for t in backwards]
-            return Chain(forward, Strip(states[in_strip, :CHAINS], backwards, alt))
+            in_strip = [times.index(t) for t in backwards]
+            return Chain(forward, Strip(states[in_strip, :CHAINS], backwards, what))
         case _:
             return None

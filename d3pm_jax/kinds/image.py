@@ -37,8 +37,7 @@ class ImageKind(Kind):
     name = "image"
     axes = 3
     place_histogram = "per-pixel histogram"
-    beside_data = True
-    film_format = "gif"
+    sample_files = "pictures"
     shown_in_file = 64
     quality = QUALITY
 
@@ -164,8 +163,7 @@ class ImageKind(Kind):
         return Tiles(by_class, "samples, a row for each class", len(images) // classes, names)
 
     def show_chain(self, states: States) -> Block | None:
-        words = f"chains at t = {', '.join(map(str, states.times))}"
-        return Strip(show.to_rgb(states.x, states.levels), states.times, words)
+        return Strip(show.to_rgb(states.x, states.levels), states.times)
 
 
 def mark_part(word: str, shape: tuple[int, ...]) -> np.ndarray:

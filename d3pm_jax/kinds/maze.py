@@ -43,8 +43,7 @@ class MazeKind(Kind):
     name = "maze"
     plural = "paths"
     axes = 3
-    beside_data = True
-    film_format = "gif"
+    sample_files = "pictures"
     shown_in_file = 64
     quality = QUALITY
 
@@ -90,7 +89,7 @@ class MazeKind(Kind):
 
     def show_chain(self, states: States) -> Block | None:
         pictures = draw_mazes(states.x, states.conditions, states.levels)  # [R, N, H, W, 3]
-        return Strip(pictures, states.times, f"chains at t = {', '.join(map(str, states.times))}")
+        return Strip(pictures, states.times)
 
 
 def draw_mazes(x: np.ndarray, mazes: np.ndarray | None, levels: int) -> np.ndarray:

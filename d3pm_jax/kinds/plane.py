@@ -36,8 +36,7 @@ class PlaneKind(Kind):
     """what the points are drawn from"""
     plural = "points"
     axes = 1
-    beside_data = True
-    film_format = "gif"
+    sample_files = "pictures"
     # Fewer points do not show what density they are of.
     samples_drawn = 4000
     units: ClassVar = {
@@ -99,10 +98,9 @@ class PlaneKind(Kind):
         return Picture(draw_masses(plane.cell_masses(self.density)), "the exact density")
 
     def show_chain(self, states: States) -> Block | None:
-        words = f"points at t = {', '.join(map(str, states.times))}"
-        return Strip(draw_states(states.x, states.levels), states.times, words)
+        return Strip(draw_states(states.x, states.levels), states.times, "points")
 
-    def show_film(self, states: States) -> Block | None:
+    def show_film(self, states: States) -> Film:
         words = f"the chains of {states.x.shape[1]} points, played"
         return Film(draw_states(states.x, states.levels), states.times, 1, words)
 

@@ -65,7 +65,7 @@ class TextKind(Kind):
         "runs of 2 and 3 words are different, and the longest piece of them that is copied from it, in "
         "characters.",
     )
-    film_format = "html"
+    sample_files = "texts"
     lines_shown = LINES
 
     def lines(self, x: np.ndarray) -> list[str]:
@@ -262,9 +262,7 @@ class TextKind(Kind):
     def show_film(self, states: States) -> TextFilm:
         shown_states = states.x[:, :FILMED, :TOKENS]  # [R, n, L]
         is_cut = shown_states.shape[2] < states.x.shape[2]
-        chains = []
-        for chain in shown_states.swapaxes(0, 1):
-            chains.append([self.cells(x) for x in chain])
+        chains = [[self.cells(x) for x in chain] for chain in shown_states.swapaxes(0, 1)]
         return TextFilm(chains, states.times, states.steps, is_cut)
 
     def cells(self, x: np.ndarray) -> list[str | None]:

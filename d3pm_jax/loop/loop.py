@@ -409,8 +409,7 @@ class Outputs:
         path.parent.mkdir(exist_ok=True)
         caption = build.make_caption(self._workdir, self._parts, step)
         # A category that the data lacks is a mask.
-        levels = self._parts.description.categories
-        shown = Samples(samples, levels, self._sample_inputs.get("condition"))
+        shown = Samples(samples, self._parts.description.categories, self._sample_inputs.get("condition"))
         file = write_block(path, show_beside(self._parts.kind, shown), caption)
         if file is None:
             file = path.with_suffix(".npy")

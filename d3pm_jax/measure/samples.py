@@ -510,7 +510,8 @@ def chains_to_show(
     num_steps = parts.method.num_steps
     forward = None
     if examples is not None and strip:
-        states = draw_forward(key, parts.process, examples.x[:SHOWN_FORWARD_CHAINS], strip)
+        num_forward = min(SHOWN_FORWARD_CHAINS, len(samples.x))
+        states = draw_forward(key, parts.process, examples.x[:num_forward], strip)
         forward = States(states, shown_strip, num_steps, examples.levels, examples.conditions)
     reverse = States(
         reverse_states, time[list(times)].tolist(), num_steps, samples.levels, samples.conditions

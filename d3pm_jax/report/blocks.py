@@ -19,6 +19,7 @@ from d3pm_jax.kinds.blocks import (
     Tiles,
 )
 from d3pm_jax.show import text_film
+from d3pm_jax.show.images import join_tiles
 from d3pm_jax.show.markup import Html, build_figure, build_player, build_table, encode_png, join_html, tag
 
 COLUMNS = 8  # of a grid
@@ -49,8 +50,8 @@ def render_block(block: Block) -> Html:
                 build_figure(render_block(right), titles[1]),
             ]
             return tag("div", *figures, class_="beside")
-        case Strip(states, times, alt):
-            return draw_strip(states, times, alt)
+        case Strip(states, times, what):
+            return draw_strip(states, times, f"{what} at t = {', '.join(map(str, times))}")
         case Chain(forward, reverse):
             return tag("div", render_block(forward), render_block(reverse))
         case Film(states, times, columns, alt):
@@ -86,9 +87,10 @@ def draw_strip(states: np.ndarray, times: Sequence[int], alt: str) -> Html:
     width = COLUMN_WIDTH * len(times)
     height = width * pixels.shape[0] / pixels.shape[1]
     labels = [f"t = {times[0]}", *times[1:]]
-    text_tags = []
-    for i, label in enumerate(labels):
-        text_tags.append(tag("text", label, x=COLUMN_WIDTH * (i + 0.5), y=12, text_anchor="middle"))
+    text_tags = [
+        tag("text", label, x=COLUMN_WIDTH * (i + 0.5), y=12, text_anchor="middle")
+        for i, label in enumerate(labels)
+    ]
     image = _image(pixels, 0, LABEL_HEIGHT, width, height)
     box = f"0 0 {width} {LABEL_HEIGHT + height:g}"
     svg = tag("svg", *text_tags, image, class_="labelled", viewBox=box, role="img", aria_label=alt)
@@ -103,7 +105,7 @@ def draw_film(states: np.ndarray, times: Sequence[int], columns: int, alt: str) 
     """
     frames = np.stack([show.grid(images, columns) for images in states])  # [R, h, w, 3]
     h, w = frames.shape[1:3]
-    pixels = join_frames(frames)
+    pixels = join_tiles(frames, SHEET_COLUMNS, 0)
     last = len(times) - 1
     box = f"{last % SHEET_COLUMNS * w} {last // SHEET_COLUMNS * h} {w} {h}"
     image = _image(pixels, 0, 0, pixels.shape[1], pixels.shape[0])
@@ -144,15 +146,6 @@ def draw_histograms(block: Histograms) -> Html:
         caption = tag("figcaption", name, tag("small", f" up to {highest:.0%}"))
         panels.append(tag("figure", picture, caption))
     return join_html(tag("ul", *legend, class_="legend"), tag("div", *panels, class_="places"))
-
-
-def join_frames(frames: np.ndarray) -> np.ndarray:
-    """Joins frames uint8 [R, H, W, 3] into one picture, `SHEET_COLUMNS` in a row; empty places are black."""
-    R, h, w, _ = frames.shape
-    rows = -(-R // SHEET_COLUMNS)
-    black = np.zeros((rows * SHEET_COLUMNS - R, h, w, 3), np.uint8)
-    table = np.concatenate([frames, black]).reshape(rows, SHEET_COLUMNS, h, w, 3)
-    return table.swapaxes(1, 2).reshape(rows * h, SHEET_COLUMNS * w, 3)
 
 
 def _image(pixels: np.ndarray, x: int, y: int, width: float | int, height: float | int) -> Html:

@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 
 from d3pm_jax.errors import UserError, one_line
-from d3pm_jax.kinds import Chains, Kind, Samples, States
-from d3pm_jax.kinds.blocks import Block, Film, TextFilm
+from d3pm_jax.kinds import Chains, Kind, Samples
+from d3pm_jax.kinds.blocks import Film, TextFilm
 from d3pm_jax.measure.samples import (
     chains_to_show,
     choose_inputs,
@@ -128,8 +128,8 @@ def show_samples(reported: Reported, drawn: Drawn | None) -> Html:
     return join_html(figures, histograms)
 
 
-def show_made(reported: Reported) -> Html | None:
-    """Shows samples of `d3pm sample --given` beside what they were made from; None where there are none.
+def show_made(reported: Reported) -> Html:
+    """Shows samples of `d3pm sample --given` beside what they were made from, if there are any.
 
     Raises:
         UserError: a file is damaged.
@@ -137,9 +137,7 @@ def show_made(reported: Reported) -> Html | None:
     parts = reported.run.parts
     figures = []
     for made in reported.made:
-        n = min(MADE, len(made.samples), len(made.made_from))
-        if parts.kind.lines_shown is not None:
-            n = min(parts.kind.lines_shown, n)
+        n = min(parts.kind.lines_shown or MADE, MADE, len(made.samples), len(made.made_from))
         given = parts.kind.show_samples(Samples(made.made_from[:n], parts.categories))
         drawn = parts.kind.show_samples(Samples(made.samples[:n], parts.categories))
         if given is None or drawn is None:
@@ -155,8 +153,6 @@ def show_made(reported: Reported) -> Html | None:
         given_figure = build_figure(render_block(given), "Given")
         drawn_figure = build_figure(render_block(drawn), "Made from it", f"{words}.")
         figures.append(tag("div", given_figure, drawn_figure, class_="beside"))
-    if not figures:
-        return None
     return join_html(*figures)
 
 
@@ -216,26 +212,20 @@ def show_chains(reported: Reported, drawn: Drawn | None) -> Html | None:
     second = build_figure(render_block(reverse), "Reverse, noise to sample", words)
     strips = tag("div", first, second)
 
-    film = kind.show_film(backwards)
-    if film is None:
-        return strips
-    return _place_film(strips, film, backwards)
-
-
-def _place_film(strips: Html, film: Block, states: States) -> Html:
-    """Places a film beside strips of its chains, and one of a text, which takes the page, below them."""
-    match film:
-        case TextFilm():
+    # A film of a text takes the page, below the strips; another one stands beside them.
+    match kind.show_film(backwards):
+        case None:
+            return strips
+        case TextFilm() as film:
             return join_html(strips, text_film.build_captioned_film(*film))
-        case Film(_, times):
-            num_samples = states.x.shape[1]
-            words = f"x_t of the first {num_samples} samples, at {len(times)} of the {states.steps + 1} t."
-        case _:
-            words = ""
-    return tag("div", strips, build_figure(render_block(film), "Reverse, played", words), class_="chains")
+        case Film(_, times, _, _) as film:
+            words = f"x_t of the first {backwards.x.shape[1]} samples, at {len(times)} of the "
+            words += f"{backwards.steps + 1} t."
+            played = build_figure(render_block(film), "Reverse, played", words)
+            return tag("div", strips, played, class_="chains")
 
 
-def show_nearest(reported: Reported) -> Html | None:
+def show_nearest(reported: Reported) -> Html:
     """Shows the pictures of `d3pm eval --samples`: samples and the training example nearest to each.
 
     Raises:
@@ -257,6 +247,4 @@ def show_nearest(reported: Reported) -> Html | None:
         words = join_html(words, format_cell(result.protocol["features"]), f" ({path.name}).")
         image = tag("img", src=encode_png(pixels), alt="samples and training examples")
         figures.append(build_figure(image, "Nearest training examples", words))
-    if not figures:
-        return None
     return join_html(*figures)

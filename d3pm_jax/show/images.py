@@ -53,10 +53,15 @@ def grid(images: np.ndarray, columns: int) -> np.ndarray:
     tiles = np.repeat(np.repeat(images, scale, axis=1), scale, axis=2)
     tiles = np.pad(tiles, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=90)  # [N, h, w, 3]
 
-    rows = -(-len(tiles) // columns)
-    blank = np.full((rows * columns - len(tiles), *tiles.shape[1:]), 255, np.uint8)
-    h, w = tiles.shape[1:3]
-    table = np.concatenate([tiles, blank]).reshape(rows, columns, h, w, 3)
+    return join_tiles(tiles, columns, 255)
+
+
+def join_tiles(tiles: np.ndarray, columns: int, blank: int) -> np.ndarray:
+    """Joins uint8 [N, H, W, 3] to one picture, row by row; empty places have the grey `blank`."""
+    N, h, w, _ = tiles.shape
+    rows = -(-N // columns)
+    empty = np.full((rows * columns - N, h, w, 3), blank, np.uint8)
+    table = np.concatenate([tiles, empty]).reshape(rows, columns, h, w, 3)
     return table.swapaxes(1, 2).reshape(rows * h, columns * w, 3)
 
 

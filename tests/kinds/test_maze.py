@@ -12,7 +12,7 @@ from d3pm_jax.data import ArraySource, Description
 from d3pm_jax.data.mazes import MazeSource, draw_ends, draw_maze, draw_path, find_shortest, join_maze
 from d3pm_jax.errors import UserError
 from d3pm_jax.kinds import Chains, MazeKind, Samples, Split, States, make_kind, maze as maze_kind
-from d3pm_jax.kinds.files import show_beside, write_block, write_samples
+from d3pm_jax.kinds.files import show_beside, write_block, write_chains
 from d3pm_jax.kinds.maze import draw_mazes, measure_paths
 from d3pm_jax.show.images import MASK_COLOUR
 
@@ -118,7 +118,7 @@ def test_pictures_are_written_with_mazes_and_without(tmp_path):
         reverse = States(np.stack([x[:4], 1 - x[:4], 0 * x[:4]]), [0, 2, 4], 4, 2, conditions)
         forward = States(np.stack([x[:4], 1 - x[:4]]), [0, 4], 4, 2, conditions)
         chains = Chains(samples, reverse, [0, 4], forward, samples)
-        written = write_samples(kind, tmp_path, "_a", chains, "caption", gif=True)
+        written = write_chains(kind, tmp_path, "_a", chains, "caption", gif=True)
         assert {p.name for p in written.values()} == {"samples_a.png", "chain_a.png", "chain_a.gif"}
         for file in written.values():
             with Image.open(file) as picture:

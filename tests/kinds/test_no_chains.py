@@ -6,7 +6,7 @@ import pytest
 from d3pm_jax import kinds
 from d3pm_jax.data import Description
 from d3pm_jax.kinds import Chains, Samples, States
-from d3pm_jax.kinds.files import write_samples
+from d3pm_jax.kinds.files import write_chains
 
 KINDS = {  # a description by the name of its kind, and the file of samples if there is one
     "image": (Description((4, 4, 1), 2, kind="image"), "samples.png"),
@@ -25,7 +25,7 @@ def test_samples_without_chains_are_written_and_no_chain_is(name, tmp_path):
     samples = Samples(x, 2)
     no_states = States(np.zeros((0, 2, *description.shape), np.int32), [], 0, 2)
     chains = Chains(samples, no_states, [], None, samples)
-    written = write_samples(kind, tmp_path, "", chains, "caption")
+    written = write_chains(kind, tmp_path, "", chains, "caption")
     names = [] if file is None else [file]
     assert [path.name for path in written.values()] == names
     assert [path.name for path in tmp_path.iterdir()] == names

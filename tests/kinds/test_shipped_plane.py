@@ -10,7 +10,7 @@ from d3pm_jax import config
 from d3pm_jax.data import Description, plane
 from d3pm_jax.errors import UserError
 from d3pm_jax.kinds import Chains, PlaneKind, Samples, Split, States, make_kind
-from d3pm_jax.kinds.files import show_beside, write_block, write_samples
+from d3pm_jax.kinds.files import show_beside, write_block, write_chains
 from d3pm_jax.kinds.plane import EMPTY_COLOUR, FULL_COLOUR, draw_masses, draw_states, spread_points
 
 CELLS = np.array([[0, 5], [63, 63], [63, 63], [31, 32]])
@@ -115,13 +115,13 @@ def test_pictures_are_written(tmp_path):
     assert step == tmp_path / "step.png"
     reverse = States(np.stack([x, x, np.full_like(x, levels)]), [0, 2, 4], 4, levels)
     chains = Chains(samples, reverse, [0, 4], reverse.at([0, 4]), samples)
-    written = write_samples(kind, tmp_path, "_a", chains, "caption", gif=True)
+    written = write_chains(kind, tmp_path, "_a", chains, "caption", gif=True)
     assert {p.name for p in written.values()} == {"samples_a.png", "chain_a.png", "chain_a.gif"}
     for file in (tmp_path / "step.png", *written.values()):
         with Image.open(file) as picture:
             assert picture.height > 200
     without_examples = chains._replace(forward=None, examples=None)
-    written = write_samples(kind, tmp_path, "_b", without_examples, "caption")
+    written = write_chains(kind, tmp_path, "_b", without_examples, "caption")
     assert [p.name for p in written.values()] == ["samples_b.png"]
     assert kind.show_samples(samples).pixels.shape == (256, 256, 3)
     assert kind.show_chain(reverse).states.shape == (3, 1, 256, 256, 3)

@@ -48,7 +48,7 @@ def test_samples_stand_beside_what_they_were_made_from(run):
     assert len(pictures) == 4
     is_blue = [np.any(np.all(picture == MASK_COLOUR, axis=-1)) for picture in pictures]
     assert is_blue == [True, False, True, False]
-    assert samples.show_made(record(run=run)) is None
+    assert samples.show_made(record(run=run)) == ""
 
 
 def test_what_is_damaged_is_named(run):

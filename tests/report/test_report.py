@@ -22,6 +22,7 @@ from d3pm_jax.measure import sample_quality as protocol
 from d3pm_jax.report import blocks, curves, figures, folder, samples
 from d3pm_jax.runs import Draw
 from d3pm_jax.runs.run import open_run
+from d3pm_jax.show.images import join_tiles
 from d3pm_jax.storage import run_folder
 from tests import tiny
 from tests.cli.commands import error, status
@@ -309,7 +310,7 @@ def test_a_picture_of_quality_is_shown_or_refused(whole, tmp_path):
     written = protocol.write_figures(tmp_path, {"samples": ROWS["samples"]}, PROTOCOL, "image")
     path = written.with_suffix(".png")
     record = dataclasses.replace(reported(open_run(whole)), quality=protocol.read_figures([tmp_path]))
-    assert samples.show_nearest(record) is None
+    assert samples.show_nearest(record) == ""
     colours = np.random.default_rng(0).integers(256, size=(4, 6, 3)).astype(np.uint8)
     Image.fromarray(colours).save(path)
     page = Page(samples.show_nearest(record))
@@ -347,7 +348,7 @@ def test_infinite_bounds(whole, tmp_path):
 
 def test_the_sheet_holds_every_frame_in_order():
     frames = np.arange(11, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 3, 3), np.uint8)
-    sheet = blocks.join_frames(frames)
+    sheet = join_tiles(frames, blocks.SHEET_COLUMNS, 0)
     assert sheet.shape == (4, 24, 3)
     np.testing.assert_array_equal(sheet[::2, ::3, 0].ravel()[:11], np.arange(11))
 
