@@ -13,8 +13,7 @@ from d3pm_jax.config.checks import Count, Seed
 from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation.bound import format_with_error
 from d3pm_jax.kinds import Samples
-from d3pm_jax.kinds.blocks import Beside, Picture, TextBlock, Tiles
-from d3pm_jax.kinds.files import write_block
+from d3pm_jax.kinds.files import write_quality
 from d3pm_jax.machine import cluster
 from d3pm_jax.machine.terminal import Terminal
 from d3pm_jax.measure import bounds, labels, record, sample_quality, step_costs
@@ -275,31 +274,16 @@ def measure_samples(
                 sampler,
             )
         path = sample_quality.write_figures(run.workdir, quality.figures, quality.protocol, kind.name)
-        _show_quality(run, path, quality)
+        samples = Samples(quality.samples, run.parts.categories)
+        line = write_quality(kind, path, samples, quality.measured, run.caption)
+        if line is not None:
+            print(line)
         print(f"figures and their protocol: {path}")
     closing = kind.closing_words(reference)
     if closing is not None:
         print(closing)
     for line in sample_quality.format_table(sample_quality.read_figures([runs[0].workdir]), kind.quality):
         print(line)
-
-
-def _show_quality(run: Run, path: Path, quality: sample_quality.SampleQuality) -> None:
-    """Prints what the kind shows beside the figures of samples, or writes it beside their file."""
-    samples = Samples(quality.samples, run.parts.categories)
-    block = run.parts.kind.show_quality(samples, quality.measured)
-    match block:
-        case TextBlock(text):
-            print(text)
-        case Picture() | Tiles() | Beside():
-            caption = run.caption
-            if quality.nearest is None:
-                # A report takes a picture of the name of the figures for that of nearest examples.
-                name = f"density_{path.stem}"
-            else:
-                name = path.stem
-                caption += "; right of each sample its nearest example"
-            print(f"{block.alt}: {write_block(path.with_name(name), block, caption)}")
 
 
 def _compute_likelihood(command: EvalCommand, run: Run, examples: Examples, num: int) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from d3pm_jax import show
 from d3pm_jax.errors import UserError
 from d3pm_jax.files import write_text
-from d3pm_jax.kinds.base import FRAMES, STATES, Chains, Kind, Samples
+from d3pm_jax.kinds.base import FRAMES, STATES, Chains, Kind, Measured, Samples
 from d3pm_jax.kinds.blocks import (
     Beside,
     Block,
@@ -116,6 +116,31 @@ def write_chains(
         words = "reverse process, moving" if gif else "reverse process, played"
         files[words] = write_block(chain_path, film, caption)
     return {words: file for words, file in files.items() if file is not None}
+
+
+def write_quality(kind: Kind, path: Path, samples: Samples, measured: Measured, caption: str) -> str | None:
+    """Writes what is seen beside figures of samples; returns a line for the terminal, if there is anything.
+
+    Args:
+        kind: of the data.
+        path: of the file of the figures.
+        samples: that were measured.
+        measured: of them.
+        caption: what the samples are of.
+    """
+    block = kind.show_quality(samples, measured)
+    match block:
+        case TextBlock(text):
+            return text
+        case Picture() | Tiles() | Beside():
+            # A report takes a picture of the name of the figures for that of nearest examples.
+            name = f"density_{path.stem}"
+            if measured.nearest is not None:
+                name = path.stem
+                caption += "; right of each sample its nearest example"
+            return f"{block.alt}: {write_block(path.with_name(name), block, caption)}"
+        case _:
+            return None
 
 
 def show_beside(
