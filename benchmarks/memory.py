@@ -21,7 +21,7 @@ from d3pm_jax.data import Description
 from d3pm_jax.machine.devices import use_all_cores
 from d3pm_jax.parts import build
 from d3pm_jax.parts.completed import complete
-from d3pm_jax.training.step import draw_noise
+from d3pm_jax.training.diffusion import draw_noise
 
 
 def resident(name: str) -> int:

@@ -20,6 +20,8 @@ from d3pm_jax import numerics
 from d3pm_jax.checks import CATEGORIES, declared, steps
 from d3pm_jax.processes import Process, expand_trailing, promote
 
+__all__ = ["to_denoiser", "to_leave_one_out"]
+
 # What logits of x_0 are. "d3pm" is as published: the leave-one-out posterior in the reverse step, and the
 # denoiser in the cross entropy. "official" is the same with the rule of the official code at t = 1, which
 # takes the prediction itself for p(x_0 | x_1). The other two are one thing in both terms.

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+__all__ = ["UsageError", "UserError"]
+
 
 class UserError(Exception):
     """Its message is one line that names the value and the cure; commands print it and exit with a status."""

@@ -560,7 +560,7 @@ def public_names() -> dict[str, Any]:
     functions = {name: getattr(d3pm_jax, name) for name in d3pm_jax.__all__}
     for module in KERNEL_MODULES:
         for name, x in _functions(importlib.import_module(f"d3pm_jax.{module}")):
-            if functions.get(name) is not x:
+            if x not in functions.values():
                 functions[f"{module}.{name}"] = x
     for name, x in vars(Process).items():
         if not name.startswith("_"):
@@ -569,14 +569,14 @@ def public_names() -> dict[str, Any]:
 
 
 def _functions(module: ModuleType) -> Iterator[tuple[str, Any]]:
-    """The public functions: those of `__all__`, or without one those that the module itself defines."""
-    listed = getattr(module, "__all__", None)
+    """The kernels: of a package those of its `__all__`, of a module all that it defines, listed or not."""
+    is_package = hasattr(module, "__path__")
     for name, x in vars(module).items():
         if inspect.isclass(x) or not callable(x):
             continue
         origin = getattr(x, "__module__", None) or ""
-        if listed:
-            is_public = name in listed and origin.startswith("d3pm_jax")
+        if is_package:
+            is_public = name in module.__all__ and origin.startswith("d3pm_jax")
         else:
             is_public = not name.startswith("_") and origin == module.__name__
         if is_public:

@@ -11,7 +11,7 @@ import torch
 import torch_ref
 from d3pm_jax import config as configs
 from d3pm_jax.beliefs import Belief
-from d3pm_jax.training.step import draw_noise
+from d3pm_jax.training.diffusion import draw_noise
 from torch_ref import models as torch_models
 
 K = 17

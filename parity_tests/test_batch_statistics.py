@@ -14,8 +14,9 @@ import d3pm_jax as d3pm
 import torch_ref
 from d3pm_jax import config as configs
 from d3pm_jax.models.variables import split_module
+from d3pm_jax.training.diffusion import StepNoise
 from d3pm_jax.training.state import init_state
-from d3pm_jax.training.step import StepNoise, make_step
+from d3pm_jax.training.step import make_step
 from d3pm_jax.weights import twin
 from parity_tests.frameworks import precision
 from torch_ref import training

@@ -10,6 +10,8 @@ from torch import Tensor
 from torch_ref import numerics
 from torch_ref.processes.base import Process, expand_trailing
 
+__all__ = ["to_denoiser", "to_leave_one_out"]
+
 Belief = Literal["d3pm", "official", "leave_one_out", "denoiser"]
 
 P = ParamSpec("P")

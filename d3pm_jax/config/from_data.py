@@ -18,6 +18,8 @@ import numpy as np
 
 from d3pm_jax.config.checks import Probability
 
+__all__ = ["fill", "filled_field"]
+
 T = TypeVar("T")
 FromData = Literal["data"]
 # The probability of each category; they sum to 1.

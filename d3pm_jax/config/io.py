@@ -23,6 +23,8 @@ from d3pm_jax.config.run import Config
 from d3pm_jax.errors import UserError, as_user_error, locate_statement, one_line
 from d3pm_jax.sampling import correctors, places, sampler, shaping, transitions
 
+__all__ = ["dump_config", "from_json", "read_config_file", "to_json"]
+
 MODULE = "d3pm_jax.config"
 OWN = "own."
 SLOT = "sampling."

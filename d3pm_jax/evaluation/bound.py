@@ -21,6 +21,16 @@ from d3pm_jax.placing import fetch, place
 from d3pm_jax.processes import Process
 from d3pm_jax.sampling.noise import EVALUATION, per_example
 
+__all__ = [
+    "all_terms",
+    "evaluate_bound",
+    "exact_nats",
+    "few_terms",
+    "left_to_right",
+    "random_order",
+    "summarize_bound",
+]
+
 # (params, process, x0 [B, *S], index [B], extra_inputs) -> nats [.., B]. The index is the number of each
 # example in its data set; extra_inputs has "label" [B] for a network that takes labels, "weight" [B, *S]
 # of padded data, and "condition" [B, *C] of data that has conditions.

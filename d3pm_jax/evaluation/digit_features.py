@@ -17,6 +17,8 @@ from d3pm_jax.checks import values_in_range
 from d3pm_jax.models.classifier import Classifier
 from d3pm_jax.types import Params
 
+__all__ = ["classify_images", "train_classifier"]
+
 RECIPE = "classifier 1"  # the network and its training
 SEED = 0  # of weights and the order of the data
 STEPS = 3000

@@ -6,6 +6,8 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Float
 
+__all__ = ["Statistics", "compute_distance", "compute_statistics"]
+
 
 class Statistics(NamedTuple):
     """Holds the mean and the covariance of n features [n, d], in float64."""

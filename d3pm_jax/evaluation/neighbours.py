@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
+__all__ = ["PrecisionRecall", "precision_recall"]
+
 CHUNK = 2048  # examples at a time, of either kind
 K = 3  # as in the paper: the radius of a feature reaches to its third neighbour
 

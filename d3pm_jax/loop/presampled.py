@@ -23,7 +23,7 @@ from d3pm_jax.files import parse_json, replacing
 from d3pm_jax.machine.devices import batch_sharding, check_batch, mesh_of, use_all_cores
 from d3pm_jax.parts.build import Parts, build
 from d3pm_jax.parts.completed import complete
-from d3pm_jax.training.step import StepNoise, draw_noise
+from d3pm_jax.training.diffusion import StepNoise, draw_noise
 
 FORMAT = "d3pm noise bank"  # what a file of noise begins with
 VERSION = 1

@@ -14,6 +14,22 @@ from d3pm_jax.checks import CATEGORIES, SHARE, declared, steps
 from d3pm_jax.posteriors import log_p_x0, p_logits
 from d3pm_jax.processes import Masked, Mixing, Process, expand_trailing, gather, gather_steps, is_category
 
+__all__ = [
+    "corrector_log_rates",
+    "euler_logits",
+    "gibbs_logits",
+    "keep_logits",
+    "leaving_logits",
+    "leaving_probability",
+    "log_rates",
+    "log_ratios",
+    "mixture_logits",
+    "most_remasked",
+    "poisson_logits",
+    "remask_logits",
+    "renoise_logits",
+]
+
 NEG_INF = -jnp.inf
 
 

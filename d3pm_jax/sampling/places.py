@@ -35,6 +35,25 @@ from d3pm_jax.sampling.steps import (
 )
 from d3pm_jax.schedules.continuous import Schedule
 
+__all__ = [
+    "Candidates",
+    "Cosine",
+    "Count",
+    "DrawnProbability",
+    "EntropyBound",
+    "Factor",
+    "FirstHitting",
+    "LargestProbability",
+    "LeastEntropy",
+    "One",
+    "Order",
+    "RandomOrder",
+    "Reveal",
+    "Revealing",
+    "Threshold",
+    "take_first",
+]
+
 
 @declared()
 def rank(score: Float[Array, "B L"], candidates: Bool[Array, "B L"]) -> Int[Array, "B L"]:

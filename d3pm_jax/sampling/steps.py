@@ -30,6 +30,8 @@ from d3pm_jax.sampling.network import Guided
 from d3pm_jax.sampling.noise import DRAW
 from d3pm_jax.schedules.continuous import Schedule
 
+__all__ = ["Known", "LawStep", "Step", "Taken", "View"]
+
 # What a step remembers from row to row: arrays [B, ..] by name.
 Memory = dict[str, Array]
 

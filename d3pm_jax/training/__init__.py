@@ -4,6 +4,6 @@ from d3pm_jax.extras import require
 
 require(__name__, "optax")
 
-from d3pm_jax.training import diffusion, dropping, flow, loss, state, step
+from d3pm_jax.training import diffusion, flow, state, step
 
-__all__ = ["diffusion", "dropping", "flow", "loss", "state", "step"]
+__all__ = ["diffusion", "flow", "state", "step"]

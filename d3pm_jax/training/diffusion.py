@@ -20,6 +20,8 @@ from d3pm_jax.timesteps import LossHistory
 from d3pm_jax.training.loss import Batch, Buffers, Metrics, is_array, split_keys, spread_noise
 from d3pm_jax.types import Params
 
+__all__ = ["DiffusionLoss", "Objective", "Timesteps"]
+
 
 @runtime_checkable
 class Objective(Protocol):

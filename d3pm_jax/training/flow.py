@@ -15,6 +15,8 @@ from d3pm_jax.models.variables import merge_variables
 from d3pm_jax.training.loss import Batch, Buffers, Metrics, is_array, split_keys, spread_noise
 from d3pm_jax.types import Params
 
+__all__ = ["FlowLoss"]
+
 # (params, x, u, normal, key) -> log weights [B], the buffers after the call; see `models.ArgmaxFlow`
 LogWeights = Callable[..., tuple[Array, Buffers]]
 

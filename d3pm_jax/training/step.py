@@ -17,11 +17,9 @@ from d3pm_jax.training.diffusion import (
     DiffusionLoss,
     Objective as Objective,
     Predict as Predict,
-    StepNoise as StepNoise,
     Timesteps as Timesteps,
     TrainPredict as TrainPredict,
-    draw_noise as draw_noise,
-    without_buffers as without_buffers,
+    without_buffers,
 )
 from d3pm_jax.training.dropping import Dropping
 from d3pm_jax.training.loss import Batch, BatchLoss, Buffers, Metrics as Metrics, Noise, split_keys

@@ -19,7 +19,7 @@ from d3pm_jax.parts import network
 from d3pm_jax.report import blocks, curves, figures, folder
 from d3pm_jax.runs.run import open_run
 from d3pm_jax.storage import run_folder
-from d3pm_jax.training.step import without_buffers
+from d3pm_jax.training.diffusion import without_buffers
 from tests import tiny
 from tests.report.reading import Page
 from tests.report.records import RUN, Known, record

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch_ref import heads, models
 from torch_ref.beliefs import Belief
 
+__all__ = ["denoiser", "logits_keywords", "network"]
+
 
 def network(file: str | Path) -> nn.Module:
     """Returns the network with its weights, in eval mode: xt [B, *S], t [B], label [B] -> input of the head.

@@ -1,6 +1,10 @@
-"""Draws samples: the ancestral chain, noise given, the laws of other samplers, guidance, grids of steps."""
+"""Draws samples: the ancestral chain, noise given, and grids of steps.
 
-from torch_ref.sampling import guidance, laws, places, shaping, steering
+What other samplers are made of is in modules, each with the names of its twin in `d3pm_jax.sampling`: `laws`
+of x_s, the choice of `places`, `shaping` of logits, `guidance`, and `steering` by the choice of particles.
+"""
+
+from torch_ref.sampling import guidance, laws, places, shaping, steering  # noqa: F401
 from torch_ref.sampling.chain import Chain
 from torch_ref.sampling.denoiser import Denoiser
 from torch_ref.sampling.grids import best_grid, even_grid
@@ -16,10 +20,5 @@ __all__ = [
     "Streams",
     "best_grid",
     "even_grid",
-    "guidance",
-    "laws",
-    "places",
     "run",
-    "shaping",
-    "steering",
 ]
