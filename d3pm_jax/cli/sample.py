@@ -216,10 +216,9 @@ def execute(command: SampleCommand, words: list[str]) -> int:
     levels = run.parts.categories
     examples = None
     if kind.sample_files == "pictures":
-        x0 = run_folder.read_examples(run.workdir, run.parts.description)
-        inputs = run_folder.read_example_inputs(run.workdir, run.parts.description) or {}
-        if x0 is not None:
-            examples = Samples(x0, levels, inputs.get("condition"))
+        kept = run_folder.read_examples(run.workdir, run.parts.description)
+        if kept is not None:
+            examples = Samples(kept["x"], levels, kept.get("condition"))
     known = _read_known(command, run)
     if command.steps is not None:
         # Steps that there are not are refused before the best ones are looked for.

@@ -15,8 +15,6 @@ from d3pm_jax.config import Config, Data
 from d3pm_jax.config.data import (
     describe_data,
     describe_with_digest,
-    open_examples,
-    open_training_examples,
     say_where_it_lies,
 )
 from d3pm_jax.errors import UserError, as_user_error
@@ -85,22 +83,18 @@ def run_training(
     # Everything that may be refused is read before anything is written: the data, the file of noise and the
     # weights to begin from. A refusal then leaves the folder as it was.
     check_is_no_file(workdir)
-    parts, source = build_run(config, saved)
+    parts, sources = build_run(config, saved)
     config = parts.config
     folder = workdir / CHECKPOINTS
-    with explain_missing_data(config, saved):
-        test_split = open_examples(config.data, "test")
-    test = data.read_batch(test_split, parts.categories, NUM_EXAMPLES, parts.description)
-    examples = test["x"]  # int32 [NUM_EXAMPLES, *S], which reports and samples show
+    test = data.read_batch(sources.test, parts.categories, NUM_EXAMPLES, parts.description)
+    examples = {"x": test["x"]}  # which reports and samples show
     if "weight" in test:
-        examples = np.where(test["weight"] > 0, examples, -1)  # -1 is padding
-    example_inputs = {}
+        examples["x"] = np.where(test["weight"] > 0, test["x"], -1)  # -1 is padding
     if "condition" in test:
-        example_inputs = {name: test[name] for name in ("condition", "label") if name in test}
-    validation = splits.open_validation(config)
+        examples |= {name: test[name] for name in ("condition", "label") if name in test}
     valid_examples = None
-    if validation is not None:
-        valid_examples = data.read_batch(validation, parts.categories, None, parts.description)
+    if sources.valid is not None:
+        valid_examples = data.read_batch(sources.valid, parts.categories, None, parts.description)
     read_noise = None  # each step draws its own noise
     if config.train.noise is not None:
         read_noise = presampled.open_noise(parts, Path(config.train.noise))
@@ -111,7 +105,7 @@ def run_training(
     def claim_and_count_steps() -> int:
         # A run that begins from weights has written its step 0 by now.
         holds_run = saved is not None or start is not None
-        claim_folder(config, workdir, holds_run, parts.description, examples, example_inputs)
+        claim_folder(config, workdir, holds_run, parts.description, examples)
         return len(checkpoint.list_steps(folder))
 
     with cluster.enter_on_first(lock.hold_folder(workdir)):
@@ -136,9 +130,10 @@ def run_training(
             cluster.watch_for_stop() as stopping_signal,
         ):
             outputs = Outputs(parts, workdir, log, saver, valid_examples, choose_inputs(parts, test))
-            batches = _make_batches(parts, source)
+            batches = _make_batches(parts, sources.train)
             sharding = batch_sharding(parts.mesh)
-            update = make_loss_step(**build.step_arguments(parts), sharding=sharding)
+            arguments = build.step_arguments(parts)
+            update = make_loss_step(**arguments, sharding=sharding)
             trace = None
             if profile and cluster.is_first():
                 trace = workdir / PROFILE
@@ -170,7 +165,7 @@ def run_training(
     return parts.with_state(state)
 
 
-def build_run(config: Config, saved: SavedRun | None = None) -> tuple[build.Parts, data.Source]:
+def build_run(config: Config, saved: SavedRun | None = None) -> tuple[build.Parts, splits.Sources]:
     """Builds the parts of a run and opens its data, and refuses what would fail later.
 
     Args:
@@ -178,14 +173,14 @@ def build_run(config: Config, saved: SavedRun | None = None) -> tuple[build.Part
         saved: the run to go on with; None for a new run.
 
     Returns:
-        The parts, and the examples that are trained on.
+        The parts, and the examples of its data.
 
     Raises:
         UserError: a value cannot be used, or the data cannot be read.
     """
     use_all_cores(config.train.batch_size // config.train.accumulate, config.mesh.fsdp)
     with explain_missing_data(config, saved):
-        source = splits.take_training_examples(config, open_training_examples(config.data))
+        sources = splits.open_sources(config)
         description = describe_with_digest(config.data)
 
     # A new run needs the very layout of its config. One that goes on needs it only where its config differs
@@ -198,8 +193,8 @@ def build_run(config: Config, saved: SavedRun | None = None) -> tuple[build.Part
     mesh = mesh_of(config.mesh.fsdp, asked=needs_layout)
 
     parts = _build_parts(config, description, mesh, saved is None)
-    data.check_batch_size(source, config.train.batch_size)
-    return parts, source
+    data.check_batch_size(sources.train, config.train.batch_size)
+    return parts, sources
 
 
 def build_described_run(config: Config, mesh: jax.sharding.Mesh) -> build.Parts:
@@ -323,9 +318,8 @@ class Outputs:
         self._saver = saver
         self._sample_inputs = sample_inputs or {}
         params, _ = split_variables(parts.state.params)
-        self._window = Window(
-            parts.method.nats_of_means, name_leaves(params), parts.config.train.max_nonfinite
-        )
+        leaves = name_leaves(params)
+        self._window = Window(parts.method.nats_of_means, leaves, parts.config.train.max_nonfinite)
         self._estimate_valid = None
         if valid_examples is not None:
             self._estimate_valid = make_estimate(parts, valid_examples)

@@ -1,9 +1,29 @@
 """Chooses the examples that a run is trained on, and those that it is evaluated on meanwhile."""
 
+from typing import NamedTuple
+
 from d3pm_jax.config import Config
-from d3pm_jax.config.data import open_examples
+from d3pm_jax.config.data import open_examples, open_training_examples
 from d3pm_jax.data import Part, Source
 from d3pm_jax.errors import UserError
+
+
+class Sources(NamedTuple):
+    """Holds the examples of a run: those that it is trained on, and those that it is evaluated on."""
+
+    train: Source
+    test: Source
+    valid: Source | None  # evaluated on during training; None for none
+
+
+def open_sources(config: Config) -> Sources:
+    """Opens the data of a run that is trained.
+
+    Raises:
+        UserError: the data cannot be read, or has too few examples.
+    """
+    train = take_training_examples(config, open_training_examples(config.data))
+    return Sources(train, open_examples(config.data, "test"), open_validation(config))
 
 
 def take_training_examples(config: Config, source: Source) -> Source:

@@ -109,7 +109,7 @@ def read_folders(runs: Sequence[Run]) -> list[Reported]:
                 metrics.read_metrics(run.workdir),
                 read_bounds(run),
                 sample_quality.read_figures([run.workdir]),
-                run_folder.read_examples(run.workdir, run.parts.description),
+                (run_folder.read_examples(run.workdir, run.parts.description) or {}).get("x"),
                 read_likelihoods(run),
                 read_made(run),
                 read_accuracies(run),

@@ -22,7 +22,7 @@ from d3pm_jax.report.figures import format_cell
 from d3pm_jax.report.folder import Reported, read_samples
 from d3pm_jax.show import text_film
 from d3pm_jax.show.markup import Html, build_figure, encode_png, join_html, note_missing, tag
-from d3pm_jax.storage.run_folder import read_example_inputs
+from d3pm_jax.storage.run_folder import read_examples
 
 # Samples of a network that takes classes, at most.
 CLASSES = 80
@@ -59,10 +59,10 @@ def draw_run(reported: Reported) -> Drawn | None:
         num_samples = CLASSES // classes * classes  # as many of each class
 
     # Sample i depends on the key and i alone, so that chains of a few samples are those of the stored ones.
-    example_inputs = read_example_inputs(run.workdir, run.parts.description)
-    if example_inputs is None:
+    kept = read_examples(run.workdir, run.parts.description)
+    if kept is None and run.parts.description.condition is not None:
         return None
-    inputs = choose_inputs(run.parts, example_inputs)
+    inputs = choose_inputs(run.parts, kept or {})
     stored_samples = None
     if not inputs:
         # Those of `d3pm sample` may be of other conditions than the run keeps.

@@ -33,6 +33,8 @@ from d3pm_jax.storage.names import (
 
 # Test examples that a run keeps, to sample, export and draw pictures without its data.
 NUM_EXAMPLES = 64
+# Their parts, by the names that a batch has them under. Labels are kept beside conditions alone.
+FILES_OF_EXAMPLES = {"x": EXAMPLES, "condition": CONDITIONS, "label": LABELS}
 # The files of results, of which a report shows those of its step.
 RESULT = re.compile(rf"({'|'.join(names.RESULTS)})(_.*)?\.json")
 FILES = (CONFIG, CONFIG_COPY, names.FORMAT, names.FILES, DESCRIPTION, EXAMPLES, CONDITIONS, LABELS)
@@ -293,72 +295,54 @@ def description_from_json(content: bytes) -> Description:
     return description
 
 
-def read_examples(workdir: Path, description: Description) -> np.ndarray | None:
-    """Reads the test examples that the run keeps, int32 [N, *S], where -1 is padding.
+def read_examples(workdir: Path, description: Description) -> dict[str, np.ndarray] | None:
+    """Reads the test examples that the run keeps.
 
     Returns:
-        The examples; None in a run that began from weights alone.
-
-    Raises:
-        UserError: the file is damaged.
-    """
-
-    def load(content: bytes) -> np.ndarray:
-        examples = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)  # [N, *S]
-        fits = examples.ndim > 0 and examples.shape[1:] == description.shape and len(examples) > 0
-        if examples.dtype != np.int32 or not fits:
-            raise ValueError(f"it holds {examples.dtype} {list(examples.shape)}")
-        # Padding is -1, where the data is padded.
-        least = 0
-        if description.padded:
-            least = -1
-        if examples.min() < least or examples.max() >= description.categories:
-            raise ValueError(
-                f"it holds {examples.min()}..{examples.max()}, of {description.categories} categories"
-            )
-        return examples
-
-    return _read_and_load(workdir, EXAMPLES, load)
-
-
-def read_example_inputs(workdir: Path, description: Description) -> dict[str, np.ndarray] | None:
-    """Reads the conditions of the test examples that the run keeps, and their classes if they have any.
-
-    Returns:
-        "condition" [N, *C] and "label" int32 [N], or nothing where the data has no conditions; None in a run
-        that began from weights alone, which keeps no examples.
+        "x" int32 [N, *S], where -1 is padding; where the data has conditions also "condition" [N, *C], and
+        "label" int32 [N] if it has classes. None in a run that began from weights alone.
 
     Raises:
         UserError: a file is damaged.
     """
-    if description.condition is None:
-        return {}
-    expected = {"condition": (CONDITIONS, description.condition, description.condition_type)}
-    if description.classes is not None:
-        expected["label"] = (LABELS, (), "int32")
+    expected = {"x": (description.shape, "int32")}
+    if description.condition is not None:
+        expected["condition"] = (description.condition, description.condition_type)
+        if description.classes is not None:
+            expected["label"] = ((), "int32")
 
-    inputs: dict[str, np.ndarray] = {}
-    for name, (file, shape, dtype) in expected.items():
+    examples: dict[str, np.ndarray] = {}
+    for name, (shape, dtype) in expected.items():
 
-        def load(content: bytes, shape: tuple[int, ...] = shape, dtype: str = dtype) -> np.ndarray:
+        def load(content: bytes, name: str = name, shape: tuple = shape, dtype: str = dtype) -> np.ndarray:
             array = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
             if array.dtype != dtype or array.ndim == 0 or array.shape[1:] != shape or len(array) == 0:
                 raise ValueError(f"it holds {array.dtype} {list(array.shape)}")
+            if name == "x":
+                _check_categories(array, description)
             return array
 
-        array = _read_and_load(workdir, file, load)
+        array = _read_and_load(workdir, FILES_OF_EXAMPLES[name], load)
         if array is None:
             return None
-        inputs[name] = array
-    return inputs
+        examples[name] = array
+    return examples
+
+
+def _check_categories(x: np.ndarray, description: Description) -> None:
+    """Raises ValueError unless examples are of the categories of the data, or padding, which is -1."""
+    least = 0
+    if description.padded:
+        least = -1
+    if x.min() < least or x.max() >= description.categories:
+        raise ValueError(f"it holds {x.min()}..{x.max()}, of {description.categories} categories")
 
 
 def write_run(
     workdir: Path,
     config: Config,
     description: Description,
-    examples: np.ndarray | None = None,
-    example_inputs: Mapping[str, np.ndarray] | None = None,
+    examples: Mapping[str, np.ndarray] | None = None,
 ) -> None:
     """Writes what a run is: its config, a copy of the file of the user's own parts, what its data is.
 
@@ -366,8 +350,7 @@ def write_run(
         workdir: the folder.
         config: for `read_run`.
         description: of its data.
-        examples: int32 [N, *S], for `read_examples`.
-        example_inputs: of these examples, for `read_example_inputs`.
+        examples: of its test split, for `read_examples`.
 
     Raises:
         OSError: it cannot be written.
@@ -383,14 +366,11 @@ def write_run(
             file=sys.stderr,
             flush=True,
         )
-    manifest.replace_files(workdir, _make_contents(config, description, examples, example_inputs))
+    manifest.replace_files(workdir, _make_contents(config, description, examples or {}))
 
 
 def _make_contents(
-    config: Config,
-    description: Description,
-    examples: np.ndarray | None,
-    example_inputs: Mapping[str, np.ndarray] | None,
+    config: Config, description: Description, examples: Mapping[str, np.ndarray]
 ) -> dict[str, bytes]:
     """Makes the content of each file that `write_run` writes, in this order."""
     contents: dict[str, bytes] = {}
@@ -401,17 +381,10 @@ def _make_contents(
     contents[names.FORMAT] = run_format.dump_format()
     contents[names.FILES] = json.dumps(files, indent=1).encode()
     contents[DESCRIPTION] = json.dumps(dataclasses.asdict(description), indent=2).encode()
-    example_inputs = example_inputs or {}
-    arrays = {
-        EXAMPLES: examples,
-        CONDITIONS: example_inputs.get("condition"),
-        LABELS: example_inputs.get("label"),
-    }
-    for name, array in arrays.items():
-        if array is not None:
-            file = io.BytesIO()
-            np.save(file, array)
-            contents[name] = file.getvalue()
+    for name, array in examples.items():
+        content = io.BytesIO()
+        np.save(content, array)
+        contents[FILES_OF_EXAMPLES[name]] = content.getvalue()
 
     # Files are written in this order, and a folder without a config is no run. So the config comes last: a
     # process that is killed in between leaves nothing that could be resumed with a part of its files.
@@ -569,8 +542,7 @@ def claim_folder(
     workdir: Path,
     resume: bool,
     description: Description,
-    examples: np.ndarray,
-    example_inputs: Mapping[str, np.ndarray] | None = None,
+    examples: Mapping[str, np.ndarray],
 ) -> None:
     """Claims a folder for this run, unless another run is in it, and writes what the run is.
 
@@ -579,20 +551,19 @@ def claim_folder(
         workdir: the folder, whose lock the caller holds.
         resume: whether the folder holds the run already.
         description: of its data.
-        examples: of its test split, int32 [N, *S].
-        example_inputs: of these examples, for `read_example_inputs`.
+        examples: of its test split, for `read_examples`.
 
     Raises:
         UserError: it holds a run, one that is further than this goes, or cannot be written to.
     """
     if not resume:
         clear_unfinished_start(workdir)
-        _check_replaces_nothing(workdir, _make_contents(config, description, examples, example_inputs))
+        _check_replaces_nothing(workdir, _make_contents(config, description, examples))
     saved_steps = checkpoint.list_steps(workdir / CHECKPOINTS)
     if saved_steps and saved_steps[-1] > config.train.steps:
         raise UserError(f"the run is at step {saved_steps[-1]} already: set train.steps to that or more")
     try:
         (workdir / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
-        write_run(workdir, config, description, examples, example_inputs)
+        write_run(workdir, config, description, examples)
     except OSError as error:
         raise lock.cannot_write_error(workdir, error) from error

@@ -44,7 +44,7 @@ def made(tmp_path_factory, data_dir):
     state = build.initialize_state(build.build(complete(config, tiny.DIGITS))).state
     state = dataclasses.replace(state, step=jax.numpy.asarray(4, jax.numpy.int32))
     workdir.mkdir()
-    write_run(workdir, config, tiny.DIGITS, np.zeros((3, 8, 8, 1), np.int32))
+    write_run(workdir, config, tiny.DIGITS, {"x": np.zeros((3, 8, 8, 1), np.int32)})
     checkpoint.save_checkpoint(workdir / "checkpoints", 4, state, keep=1)
     return workdir
 

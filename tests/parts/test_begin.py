@@ -12,6 +12,8 @@ from d3pm_jax.parts.completed import complete
 from d3pm_jax.storage import checkpoint, lock, run_folder
 from tests import tiny
 
+EXAMPLES = {"x": np.zeros((3, 8, 8, 1), np.int32)}
+
 
 class Killed(BaseException):
     pass
@@ -47,7 +49,7 @@ def test_a_run_that_was_killed_while_it_began_is_begun_again(parts, params, tmp_
     begin.begin_run(parts, killed, params)
     assert steps(killed / "checkpoints") == [0]
     assert run_folder.read_run(killed).config == parts.config
-    run_folder.claim_folder(parts.config, plain, False, tiny.DIGITS, np.zeros((3, 8, 8, 1), np.int32))
+    run_folder.claim_folder(parts.config, plain, False, tiny.DIGITS, EXAMPLES)
     assert steps(plain / "checkpoints") == []
     assert run_folder.read_run(plain).config == parts.config
     with pytest.raises(UserError, match="holds a run already: pass --resume alone to go on"):
@@ -69,7 +71,7 @@ def test_a_run_does_not_begin_where_another_is_written(parts, params, tmp_path):
 def test_the_config_of_another_program_is_kept(parts, tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(UserError, match=r"config.json is not the config of a run: pass another --workdir"):
-        run_folder.claim_folder(parts.config, tmp_path, False, tiny.DIGITS, np.zeros((3, 8, 8, 1), np.int32))
+        run_folder.claim_folder(parts.config, tmp_path, False, tiny.DIGITS, EXAMPLES)
     assert (tmp_path / "config.json").read_text() == "{}"
 
 
@@ -82,14 +84,14 @@ def test_a_run_does_not_begin_over_the_files_of_others(parts, tmp_path, name):
     file.write_text("mine")
     said = rf"{name.removesuffix('/x.bin')} would be replaced, and is not of a run: pass another --workdir"
     with pytest.raises(UserError, match=said):
-        run_folder.claim_folder(parts.config, tmp_path, False, tiny.DIGITS, np.zeros((3, 8, 8, 1), np.int32))
+        run_folder.claim_folder(parts.config, tmp_path, False, tiny.DIGITS, EXAMPLES)
     assert file.read_text() == "mine"
 
 
 def test_a_run_begins_beside_files_that_it_does_not_write(parts, tmp_path):
     for name in ("config.py", "labels.npy", "eval_settings.json", "samples.json"):
         (tmp_path / name).write_text("mine")
-    run_folder.claim_folder(parts.config, tmp_path, False, tiny.DIGITS, np.zeros((3, 8, 8, 1), np.int32))
+    run_folder.claim_folder(parts.config, tmp_path, False, tiny.DIGITS, EXAMPLES)
     assert (tmp_path / "labels.npy").read_text() == "mine"
 
 

@@ -56,7 +56,7 @@ def home(tmp_path_factory):
         patch.setattr(network, "split_network", split)
         tiny.write_run(home / "masked", config, description=MASKS)
         tiny.write_run(home / "a b", config, step=0, description=MASKS)
-        run_folder.write_run(home / "masked", config, MASKS, np.full((5, L), 2, np.int32))
+        run_folder.write_run(home / "masked", config, MASKS, {"x": np.full((5, L), 2, np.int32)})
         yield home
 
 

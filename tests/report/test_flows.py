@@ -68,7 +68,7 @@ def test_of_points_of_the_plane_so_many_are_drawn_that_their_density_is_seen(mon
             x = np.zeros((n, 12), np.int32)
             return Drawn(x, x[None][:0], np.ones(n, np.int32), 1)
 
-    monkeypatch.setattr(samples, "read_example_inputs", lambda workdir, description: {})
+    monkeypatch.setattr(samples, "read_examples", lambda workdir, description: {})
     monkeypatch.setattr(samples, "read_samples", lambda run, n: None)
     run = Drawing(**vars(FLOW) | {"parts": parts})
     drawn = samples.draw_run(record(run=run))

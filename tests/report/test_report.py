@@ -70,7 +70,7 @@ def home(tmp_path_factory):
     shutil.copytree(whole, bare)
     run_folder.write_run(bare, dataclasses.replace(config, optimizer=Adam(lr=0.25)), tiny.DIGITS)
     examples = rng.integers(17, size=(6, 8, 8, 1)).astype(np.int32)
-    run_folder.write_run(whole, config, UNLABELLED, examples)
+    run_folder.write_run(whole, config, UNLABELLED, {"x": examples})
     np.save(bare / "samples.npy", rng.integers(17, size=(70, 8, 8, 1)).astype(np.int32))
     about = {"step": 7, "num": 70, "steps": 10, "grid": "even", "seed": 0, "label": None}
     write_result(bare / "samples.json", about)

@@ -84,7 +84,7 @@ def test_padding_counts_nowhere(trained):
     assert figures["bits_per_char"] == pytest.approx(bound["bits_per_dim"])  # a token is a character
     with pytest.raises(UserError, match=r"have weights: take Run\.read_batch"):
         trained.read_split("test")
-    examples = run_folder.read_examples(trained.workdir, trained.parts.description)
+    examples = run_folder.read_examples(trained.workdir, trained.parts.description)["x"]
     np.testing.assert_array_equal(examples, np.where(batch["weight"] > 0, batch["x"], -1)[:64])
     assert trained.parts.kind.lines(examples[:4]) == ["the cat ", "sat", "a", "on the m"]
 

@@ -93,7 +93,7 @@ def test_a_run_without_a_digest_is_opened_and_gets_it_when_it_goes_on(data, tmp_
     runs.open(run).read_batch("test")
     description = resumed(run, config).description
     assert description.digest is not None
-    run_folder.claim_folder(config, run, True, description, X[:6].astype(np.int32))
+    run_folder.claim_folder(config, run, True, description, {"x": X[:6].astype(np.int32)})
     assert run_folder.read_run(run).description.digest == description.digest
     np.save(data / "train.npy", X[::-1])
     with pytest.raises(UserError, match="the train data has changed since"):

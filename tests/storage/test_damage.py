@@ -49,7 +49,7 @@ def saved(tmp_path_factory, parts):
     workdir = tmp_path_factory.mktemp("runs") / "run"
     workdir.mkdir()
     examples = np.random.default_rng(0).integers(0, 17, (3, 8, 8, 1)).astype(np.int32)
-    write_run(workdir, parts.config, tiny.DIGITS, examples)
+    write_run(workdir, parts.config, tiny.DIGITS, {"x": examples})
     for step in (1, 2):
         state = dataclasses.replace(parts.state, step=jax.numpy.asarray(step, jax.numpy.int32))
         checkpoint.save_checkpoint(workdir / CHECKPOINTS, step, state, keep=2)
@@ -69,7 +69,7 @@ def opened(workdir, parts):
     """All that commands read of a run."""
     run = read_run(workdir)
     description = describe_saved(run)
-    examples = read_examples(workdir, description)
+    examples = read_examples(workdir, description)["x"]
     state = build.restore_state(workdir, parts, 2).state  # without a number the one before it is taken
     return run.config, description, examples, [np.asarray(x) for x in jax.tree.leaves(state)]
 

@@ -18,7 +18,8 @@ from d3pm_jax.storage.run_folder import (
 from tests import tiny
 from tests.runs import own_parts
 
-EXAMPLES = np.zeros((3, 8, 8, 1), np.int32)
+EXAMPLES = {"x": np.zeros((3, 8, 8, 1), np.int32)}
+OTHERS = {"x": EXAMPLES["x"] + 1}
 OLD = tiny.get_config()
 NEW = dataclasses.replace(OLD, train=dataclasses.replace(OLD.train, steps=99))
 
@@ -56,13 +57,13 @@ def test_a_kill_at_any_point_leaves_a_run_that_opens_or_none(before, tmp_path, m
             write_run(workdir, OLD, tiny.DIGITS, EXAMPLES)
         if before == "a run without a manifest":
             (workdir / manifest.MANIFEST).unlink()
-        whole = killed_after(n, monkeypatch, workdir, NEW, tiny.DIGITS, EXAMPLES + 1)
+        whole = killed_after(n, monkeypatch, workdir, NEW, tiny.DIGITS, OTHERS)
         if (workdir / "config.json").exists():
             run = read_run(workdir)
             steps_left.append(run.config.train.steps)
             assert run.description == tiny.DIGITS
-            assert read_examples(workdir, tiny.DIGITS).max() in (0, 1)
-        write_run(workdir, NEW, tiny.DIGITS, EXAMPLES + 1)  # as resuming does
+            assert read_examples(workdir, tiny.DIGITS)["x"].max() in (0, 1)
+        write_run(workdir, NEW, tiny.DIGITS, OTHERS)  # as resuming does
         assert read_run(workdir).config == NEW
         if whole:
             break
