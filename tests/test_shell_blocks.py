@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from d3pm_jax.cli import arguments, main, reading, samplers
+from d3pm_jax.cli import arguments, main, reading
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("pretrained/*.md")]
@@ -65,9 +65,6 @@ def read_d3pm(words, configs, monkeypatch):
     module = importlib.import_module(f"d3pm_jax.cli.{main.COMMANDS[command_name].module}")
 
     def execute(command, more):
-        if main.COMMANDS[command_name].takes_sampler:
-            samplers.choose(command.sampler, more)
-            return 0
         paths = []
         while (path := arguments.take_path(more)) is not None:
             paths += sorted(glob.glob(str(ROOT / path))) or [path]

@@ -165,6 +165,7 @@ _TYPE_NAMES = {
     bool: "True or False",
     str: "a text",
     tuple: "a tuple",
+    Path: "a path",
     None: "None",
     NoneType: "None",
 }

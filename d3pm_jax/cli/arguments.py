@@ -3,7 +3,6 @@
 import dataclasses
 import inspect
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -96,32 +95,6 @@ def take_path(words: list[str]) -> Path | None:
     if not words or words[0].startswith("-"):
         return None
     return Path(words.pop(0))
-
-
-def take_options(
-    words: list[str], is_taken: Callable[[str], bool]
-) -> tuple[list[str], list[tuple[str, str]]]:
-    """Takes options out of words, written --option VALUE or --option=VALUE.
-
-    Args:
-        words: of a command.
-        is_taken: tells of a flag, as --option, whether it is taken.
-
-    Returns:
-        The other words, and the flags with their values, "" where there is none.
-    """
-    others: list[str] = []
-    options: list[tuple[str, str]] = []
-    following = iter(words)
-    for word in following:
-        flag, equals, value = word.partition("=")
-        if not is_taken(flag):
-            others.append(word)
-            continue
-        if not equals:
-            value = next(following, "")
-        options.append((flag, "" if value.startswith("--") else value))
-    return others, options
 
 
 def check_grid(grid: str, steps: object) -> None:

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import numpy as np
 from tyro.constructors import PrimitiveConstructorSpec
 
-from d3pm_jax.cli import arguments, samplers
-from d3pm_jax.config.checks import Count, Seed
+from d3pm_jax.cli import arguments
+from d3pm_jax.config.checks import Allowed, Count, Seed
+from d3pm_jax.config.samplers import Choice
 from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation.bound import format_with_error
 from d3pm_jax.kinds import Samples
@@ -30,6 +31,7 @@ SHORT = 100_000  # calls of the network below which the command does not say how
 # N[,N...], each number once.
 Counts = Annotated[
     tuple[Count, ...],
+    Allowed("written as 10,50", bool),
     PrimitiveConstructorSpec(
         nargs=1,
         metavar="N[,N...]",
@@ -65,7 +67,7 @@ class EvalCommand(arguments.Computation):
     samples: Annotated[Count | None, arguments.name_option(metavar="N")] = None
     """also draw N samples and compare them with the training split (2000 for a start):
     images by their features, text by its words and by what it copies"""
-    sampler: Annotated[str | None, arguments.name_option(metavar="NAME")] = None
+    sampler: Annotated[Choice | None, arguments.name_option(metavar="NAME")] = None
     """with --samples: the sampler (default: that of the config, or ancestral);
     --sampler.FIELD VALUE sets a field of it, --sampler help lists all samplers with their fields"""
     inception: Annotated[Path | None, arguments.name_option(metavar="FILE")] = None
@@ -79,7 +81,7 @@ class EvalCommand(arguments.Computation):
 def execute(command: EvalCommand, words: list[str]) -> int:
     """Evaluates; returns the exit status."""
     arguments.check_grid(command.grid, command.steps)
-    choice = samplers.choose(command.sampler, words)
+    choice = command.sampler
     if choice is not None and command.samples is None:
         raise UserError(f"--sampler {choice.name} draws samples: say how many, as --samples 2000")
     run = arguments.open_with_others(command, command.batch_size)

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import importlib
+import itertools
 import os
 import sys
 import time
@@ -32,20 +33,18 @@ NO_DEVICE = ("Unable to initialize backend", "Unknown backend")
 class Command(NamedTuple):
     """Describes a command; its file has a dataclass, `TrainCommand` of train, and `execute(command, words)`.
 
-    `execute` returns the exit status; `words` are those that the dataclass has no field for: those of the
-    config, or the fields of a sampler.
+    `execute` returns the exit status; `words` are those of a config, which the dataclass has no field for.
     """
 
     module: str
     text: str  # of the overview: what the command is for
     takes_config: bool = False  # whether CONFIG and overrides of its fields may follow
-    takes_sampler: bool = False  # whether --sampler.FIELD VALUE may follow; a config has them anyway
 
 
 COMMANDS = {
     "train": Command("train", "train a model, or resume a run", takes_config=True),
-    "eval": Command("eval", "compute bits per dimension on the test split", takes_sampler=True),
-    "sample": Command("sample", "draw samples, and show them beside data", takes_sampler=True),
+    "eval": Command("eval", "compute bits per dimension on the test split"),
+    "sample": Command("sample", "draw samples, and show them beside data"),
     "schedule": Command(
         "schedule", "plot how a process removes information, without training", takes_config=True
     ),
@@ -171,45 +170,29 @@ def _execute(name: str, words: list[str]) -> int:
     # It needs tyro, which an extra brings, and --version needs neither.
     require("the command", "tyro")
     from d3pm_jax.cli import reading
+    from d3pm_jax.config.samplers import describe_samplers
 
     words = [*words[:start], *words[start + 1 :]]
     entry = COMMANDS[name]
     module = importlib.import_module(f"d3pm_jax.cli.{entry.module}")
     command_class = getattr(module, f"{name.capitalize()}Command")
 
+    takes_sampler = entry.takes_config or hasattr(command_class, "sampler")
+    if takes_sampler and ("--sampler=help" in words or ("--sampler", "help") in itertools.pairwise(words)):
+        print(describe_samplers())
+        return 0
     plain_words = [word for word in words if word not in HELP]
     asks_for_help = plain_words != words
-    if entry.takes_config or entry.takes_sampler:
-        from d3pm_jax.cli import samplers
-        from d3pm_jax.config.samplers import describe_samplers
-
-        if samplers.asks_for_table(words):
-            print(describe_samplers())
-            return 0
     if asks_for_help and not entry.takes_config:
         reading.print_help(command_class, f"d3pm {name}")
-    if entry.takes_sampler:
-        return _execute_with_sampler(module, command_class, plain_words, name)
     command, config_words = reading.read_command(command_class, plain_words, name)
-    if not entry.takes_config:
-        reading.refuse_unknown(config_words, name)
-    elif asks_for_help:
+    if asks_for_help:
         names_config = config_words and not config_words[0].startswith("-")
         if not names_config:
             reading.print_help(command_class, module.USAGE)
         # The command reads the config first, and then prints its fields.
         config_words.append("--help")
     return module.execute(command, config_words)
-
-
-def _execute_with_sampler(module: Any, command_class: type[Any], words: list[str], name: str) -> int:
-    """Executes a command that may name a sampler; returns the exit status."""
-    from d3pm_jax.cli import reading, samplers
-
-    plain_words, field_words = samplers.take_fields(words)
-    command, unknown = reading.read_command(command_class, plain_words, name)
-    reading.refuse_unknown(unknown, name)
-    return module.execute(command, field_words)
 
 
 def _fail(command: str, text: str, status: int) -> NoReturn:

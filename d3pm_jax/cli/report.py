@@ -9,7 +9,7 @@ from tyro.conf import Positional
 from d3pm_jax import report
 from d3pm_jax.cli.arguments import DataFolder, name_option
 from d3pm_jax.config.checks import Natural
-from d3pm_jax.errors import UsageError, UserError
+from d3pm_jax.errors import UserError
 from d3pm_jax.runs.run import open_run
 from d3pm_jax.storage.names import REPORT
 
@@ -41,8 +41,6 @@ class ReportCommand:
 
 def execute(command: ReportCommand, words: list[str]) -> int:
     """Writes the page; returns the exit status."""
-    if not command.workdirs:
-        raise UsageError("the following arguments are required: DIR")
     if command.out is not None and command.out.suffix.lower() in OTHER_FORMATS:
         raise UserError(f"--out {command.out}: an HTML page is written, so name it FILE.html")
     runs = []

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from d3pm_jax.cli import arguments, samplers
+from d3pm_jax.cli import arguments
 from d3pm_jax.cli.given import read_elements, show_elements
 from d3pm_jax.config.checks import Count, Natural, Seed
 from d3pm_jax.config.samplers import Choice, describe_sampler
@@ -145,7 +145,7 @@ class SampleCommand(arguments.Computation):
     steps: Annotated[Count | None, arguments.name_option(metavar="N")] = None
     """use only N steps of the process instead of all"""
     grid: arguments.Grid = "even"
-    sampler: Annotated[str | None, arguments.name_option(metavar="NAME")] = None
+    sampler: Annotated[Choice | None, arguments.name_option(metavar="NAME")] = None
     """the sampler (default: that of the config, or ancestral);
     --sampler.FIELD VALUE sets a field of it, --sampler help lists all samplers with their fields"""
     prompt: Annotated[str | None, arguments.name_option(metavar="TEXT")] = None
@@ -210,7 +210,6 @@ class Request(NamedTuple):
 def execute(command: SampleCommand, words: list[str]) -> int:
     """Draws samples and writes them; returns the exit status."""
     arguments.check_grid(command.grid, command.steps)
-    choice = samplers.choose(command.sampler, words)
     run = arguments.open_with_others(command, min(command.batch_size, command.num))
     kind = run.parts.kind
     levels = run.parts.categories
@@ -224,7 +223,7 @@ def execute(command: SampleCommand, words: list[str]) -> int:
         # Steps that there are not are refused before the best ones are looked for.
         run.respaced(command.steps)
         run = run.respaced(step_costs.choose_steps(run.parts, run.workdir, command.steps, command.grid))
-    request = _make_request(command, choice, run, known)
+    request = _make_request(command, run, known)
     settled = request.settled
     if command.gif and not settled.rows_are_steps:
         raise UserError(
@@ -281,14 +280,14 @@ def _read_known(command: SampleCommand, run: Run) -> Known | None:
     return read_elements(kind, command.given, command.known, shape)
 
 
-def _make_request(command: SampleCommand, choice: Choice | None, run: Run, known: Known | None) -> Request:
+def _make_request(command: SampleCommand, run: Run, known: Known | None) -> Request:
     """Returns what a command asks for of a run.
 
     Raises:
         UserError: a file cannot be read, or the run cannot be asked for this.
     """
     condition = None if command.condition is None else _read_condition_file(command.condition)
-    sampler = choose_sampler_of(run.parts, None if choice is None else choice.sampler)
+    sampler = choose_sampler_of(run.parts, None if command.sampler is None else command.sampler.sampler)
     start = None
     if command.strength is not None and known is not None:
         start = PartWay(known.x0, command.strength)
@@ -302,8 +301,10 @@ def _make_request(command: SampleCommand, choice: Choice | None, run: Run, known
         shape=None if command.length is None else (command.length,),
     )
     settled, _ = settle(run.parts, draw, command.num, command.batch_size)
-    sampler_name = command.sampler
-    if sampler_name is None and sampler is not None:
+    sampler_name = None
+    if command.sampler is not None:
+        sampler_name = command.sampler.name
+    elif sampler is not None:
         sampler_name = describe_sampler(sampler)
 
     options = {name: getattr(command, name) for name, flag in FLAGS.items() if flag.is_told}
@@ -314,16 +315,16 @@ def _make_request(command: SampleCommand, choice: Choice | None, run: Run, known
         options["given"] = describe_content(np.asarray(known.x0))
     if command.known is not None and known is not None and command.known.endswith(".npy"):
         options["known"] = describe_content(np.asarray(known.mask))
-    suffix = _name_files(command, choice, settled.guidance)
+    suffix = _name_files(command, settled.guidance)
     return Request(draw, settled, sampler, sampler_name, options, suffix)
 
 
-def _name_files(command: SampleCommand, choice: Choice | None, guidance: Guidance | None) -> str:
+def _name_files(command: SampleCommand, guidance: Guidance | None) -> str:
     """Returns the suffix of the names of files, which tells what was asked for."""
     # Options that names tell in another way: a sampler with its fields, and a word in place of a file.
     special_names: dict[str, dict[str, Any]] = {}
-    if choice is not None:
-        special_names["sampler"] = choice.options
+    if command.sampler is not None:
+        special_names["sampler"] = command.sampler.options
     if guidance is not None:
         special_names["guidance"] = guidance.options()
     if command.known is not None and not command.known.endswith(".npy"):

@@ -104,10 +104,10 @@ def test_the_table_of_options_has_them_all():
 def test_a_name_tells_the_options_in_the_order_of_the_table():
     fields = {"known": "left", "given": Path("x.npy"), "condition": Path("c.npy"), "strength": 0.5}
     fields |= {"seed": 3, "steps": 4, "label": 0, "grid": "dp", "num": 9, "guidance_late": 0, "guidance": 0.0}
-    command = SampleCommand(Path("w"), sampler="maskgit", **fields)
     choice = choose_sampler("maskgit", {"top-k": "2", "rows": "3"})
+    command = SampleCommand(Path("w"), sampler=choice, **fields)
     guidance = ClassifierFreeGuidance(0.0, "x_0", 0)
-    assert _name_files(command, choice, guidance) == (
+    assert _name_files(command, guidance) == (
         "_steps4_griddp_seed3_label0_strength0.5_samplermaskgit_rows3_top_k2_guidance0_x_0_late0_condition"
         "_given_knownleft"
     )

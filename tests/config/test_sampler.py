@@ -65,7 +65,7 @@ def test_a_sampler_may_change_when_a_run_goes_on_and_is_named_on_the_command_lin
     with pytest.raises(UserError, match=r"cannot resume .*head\.forbid"):
         check_resume(ABSORBING, dataclasses.replace(config, head=Head()))
     for words, message in {
-        ("--sampler",): "expected a name, got nothing; --sampler help lists them",
+        ("--sampler",): "expected a name, as --sampler help lists them, got nothing",
         ("--sampler=psi", "--sampler", "ddim"): "--sampler: give it once",
         ("--sampler.rows=3",): "say of which sampler",
         ("--sampler", "psy"): "did you mean psi",
