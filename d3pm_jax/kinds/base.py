@@ -172,7 +172,7 @@ class Kind:
     units: ClassVar[Mapping[str, str]] = {}
     """the figures of `extra_figures` by name, each with the words that print it"""
     quality: ClassVar[QualityTable | None] = None
-    """how figures of the quality of samples are shown; None where samples are not measured"""
+    """how figures of the quality of samples are shown, where there are any"""
     sample_files: ClassVar[Literal["pictures", "texts"] | None] = None
     """what `d3pm sample` writes: "pictures" of samples beside examples of the test split, of chains of both
     processes, and a GIF where it is asked for; "texts" and a page on which their film plays; None for what
@@ -295,7 +295,9 @@ class Kind:
         return to_bits_per_dim(nats_by_name, test)
 
     def check_quality(self, num: int, inception: Path | None) -> None:
-        """Refuses samples that cannot be measured, before anything is computed: there is no `quality`.
+        """Refuses samples that cannot be measured, before anything is computed.
+
+        Without a `prepare_quality` of its own a kind measures none.
 
         Args:
             num: how many.
@@ -304,7 +306,7 @@ class Kind:
         Raises:
             UserError: the data has no features, there are too few samples, or there is no such file.
         """
-        if self.quality is None:
+        if type(self).prepare_quality is Kind.prepare_quality:
             raise self.not_measured()
         if inception is not None:
             raise UserError(
@@ -342,7 +344,7 @@ class Kind:
         Raises:
             UserError: the data cannot be read.
         """
-        # A kind may have a table and no way to fill it: the error names the method that it lacks.
+        # A kind that overrides the check alone gets past it: the error names the method that it lacks.
         raise undefined_method(self, "prepare_quality")
 
     def show_quality(self, samples: Samples, measured: Measured) -> Block | None:

@@ -19,7 +19,7 @@ from d3pm_jax.measure import samples
 from d3pm_jax.sampling.noise import EVALUATION, fold_in_each
 from d3pm_jax.training import flow
 from tests import tiny
-from tests.cli.commands import status
+from tests.cli.commands import error, status
 
 K = 5
 L = 4
@@ -175,7 +175,7 @@ def test_commands_do_not_ask_what_a_run_trains(run, folder, capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("coding", "squeeze"), [("gray", 2), ("plain", 1)])
-def test_points_of_the_plane_are_compared_with_their_exact_density(folder, coding, squeeze):
+def test_points_of_the_plane_are_compared_with_their_exact_density(folder, coding, squeeze, capsys):
     model = ArgmaxCoupling(1, 1, OwnFeatures(), context_width=4, squeeze=squeeze)
     base = make_config(folder, model, steps=2, checkpoint_every=2, sample_every=2)
     run = runs.train(dataclasses.replace(base, data=config.Plane("spirals", coding, 64, 16)), folder / coding)
@@ -187,6 +187,8 @@ def test_points_of_the_plane_are_compared_with_their_exact_density(folder, codin
     assert 0 < result["nats_above_exact"] < 20
     assert run.sample(jax.random.key(0), 3).x0.shape == (3, *x.shape[1:])
     assert list((run.workdir / "samples").glob("*.png"))
+    refused = error(capsys, "sample", run.workdir, "--config", __file__, "--num", 3, "--gif")
+    assert "a flow draws samples in one pass; leave it out" in refused
 
 
 def test_a_flow_has_no_steps_states_or_known_elements(run):
