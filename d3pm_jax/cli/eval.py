@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from tyro.constructors import PrimitiveConstructorSpec
@@ -12,13 +12,12 @@ from d3pm_jax.cli import arguments
 from d3pm_jax.config.checks import Allowed, Count, Seed
 from d3pm_jax.config.samplers import Choice
 from d3pm_jax.errors import UserError
-from d3pm_jax.evaluation.bound import format_with_error
 from d3pm_jax.kinds import Samples
 from d3pm_jax.kinds.files import write_quality
 from d3pm_jax.machine import cluster
 from d3pm_jax.machine.terminal import Terminal
 from d3pm_jax.measure import bounds, labels, record, sample_quality, step_costs
-from d3pm_jax.parts.build import Parts
+from d3pm_jax.measure.record import Record
 from d3pm_jax.parts.classifier import Classifier
 from d3pm_jax.parts.reading import open_whole
 from d3pm_jax.runs.run import Run
@@ -103,15 +102,13 @@ def execute(command: EvalCommand, words: list[str]) -> int:
             runs_by_steps[n] = run.respaced(times)
     runs = list(runs_by_steps.values())
 
-    examples = run.read_batch("test", command.limit)
-    split = getattr(run.config.data, "test_split", "test")
-    print(f"checkpoint of step {run.step}, {len(examples['x'])} examples of split {split!r}")
+    examples = _read_examples(command, run)
     if command.limit is None:
         _print_duration(command, runs, examples)
     baselines = run.parts.kind.baselines(open_whole(run.parts, run.workdir, "train"), examples, print)
-    result = {}
+    bound = None
     for steps, respaced_run in runs_by_steps.items():
-        result = _evaluate(command, respaced_run, steps, examples, baselines)
+        bound = _evaluate(command, respaced_run, steps, examples, baselines)
     if command.samples is not None:
         measure_samples(command, runs, command.samples, None if choice is None else choice.sampler)
     if command.chain_rule is not None:
@@ -120,7 +117,8 @@ def execute(command: EvalCommand, words: list[str]) -> int:
     print("for comparison, on the same examples:")
     for name, value in baselines.items():
         print(f"  {name}: {value:.3f} bits/dim")
-    print(f"test bits/dim: {_format_bits(result)}")
+    assert bound is not None  # as there is at least one run
+    print(f"test bits/dim: {record.format_figure(bound, 'bits_per_dim')}")
     return 0
 
 
@@ -140,17 +138,8 @@ def _evaluate_classifier(command: EvalCommand, run: Run) -> int:
             )
     # More calls than can be made are refused before any data is read.
     run.parts.method.compile_bound(command.calls, command.seed)
-    examples = run.read_batch("test", command.limit)
-    split = getattr(run.config.data, "test_split", "test")
-    print(f"checkpoint of step {run.step}, {len(examples['x'])} examples of split {split!r}")
-    with Terminal("example", len(examples["x"])).show_bar() as terminal:
-        result = bounds.compute_bound(
-            run.parts, examples, command.batch_size, command.seed, terminal.advance, command.calls
-        )
-    suffix = record.file_suffix(
-        step=command.step, calls=command.calls, limit=command.limit, seed=command.seed
-    )
-    path, replaced = labels.write_labels(run.parts, run.workdir, examples, result, suffix)
+    result = _compute(command, run, _read_examples(command, run))
+    path, replaced = record.write_record(result, run.workdir, _name_files(command))
     for line in labels.format_labels(result):
         print(line)
     print(f"written to {path}{replaced}")
@@ -163,7 +152,7 @@ def _check_options(command: EvalCommand, run: Run) -> None:
     if command.samples is not None:
         run.parts.kind.check_quality(command.samples, command.inception)
         # The table of all figures is printed last, and a damaged file would end the command there.
-        sample_quality.read_figures([run.workdir])
+        sample_quality.read_quality([run.workdir])
     elif command.inception is not None:
         cure = "say how many, as --samples 5000"
         raise UserError(f"--inception {command.inception} measures samples of images: {cure}")
@@ -197,15 +186,31 @@ def _prepare_best_grids(run: Run, counts: Sequence[int]) -> None:
     cluster.wait_for_all()
 
 
-def _evaluate(
-    command: EvalCommand, run: Run, steps: int | None, examples: Examples, baselines: Mapping[str, float]
-) -> dict[str, Any]:
-    """Computes the bound with the steps of a run, writes it to files of its own, and prints it."""
+def _read_examples(command: EvalCommand, run: Run) -> Examples:
+    """Reads the test examples that are asked for, and prints of what the figures are."""
+    examples = run.read_batch("test", command.limit)
+    split = bounds.name_test_split(run.parts)
+    print(f"checkpoint of step {run.step}, {len(examples['x'])} examples of split {split!r}")
+    return examples
+
+
+def _compute(command: EvalCommand, run: Run, examples: Examples) -> Record:
+    """Computes the bound of a run, or the figures of a classifier, on test examples."""
     with Terminal("example", len(examples["x"])).show_bar() as terminal:
-        result = bounds.compute_bound(
-            run.parts, examples, command.batch_size, command.seed, terminal.advance, command.calls
+        return bounds.compute_bound(
+            run.parts,
+            examples,
+            command.batch_size,
+            command.seed,
+            terminal.advance,
+            command.calls,
+            bounds.name_test_split(run.parts),
         )
-    suffix = record.file_suffix(
+
+
+def _name_files(command: EvalCommand, steps: int | None = None) -> str:
+    """Returns the suffix of the names of files, which tells what was asked for."""
+    return record.file_suffix(
         step=command.step,
         steps=steps,
         grid=command.grid,
@@ -213,29 +218,26 @@ def _evaluate(
         limit=command.limit,
         seed=command.seed,
     )
+
+
+def _evaluate(
+    command: EvalCommand, run: Run, steps: int | None, examples: Examples, baselines: Mapping[str, float]
+) -> Record:
+    """Computes the bound with the steps of a run, writes it to files of its own, and prints it."""
+    bound = _compute(command, run, examples)
     path, picture, replaced = bounds.write_bound(
-        run.parts, run.workdir, examples, result, baselines, command.limit, suffix
+        run.parts, run.workdir, bound, baselines, command.limit, _name_files(command, steps)
     )
-    print(_format_result(run.parts, result))
+    amount = f"{record.format_with_unit(bound, 'bits_per_dim')}, {record.format_with_unit(bound, 'nats')}"
+    for name, template in run.parts.kind.units.items():
+        if name in bound:
+            amount += f", {template.format(bound[name])}"
+    print(f"  {run.parts.method.describe_bound(bound, amount)}")
     if picture is None:
         print(f"written to {path}{replaced}")
     else:
         print(f"terms of every t: {picture} and {path}{replaced}")
-    return result
-
-
-def _format_result(parts: Parts, result: dict[str, Any]) -> str:
-    """Formats a bound, and what it consists of, as a line."""
-    nats = format_with_error(result["nats"], result["nats_standard_error"], 2)
-    amount = f"{_format_bits(result)} bits/dim, {nats} nats"
-    for name, template in parts.kind.units.items():
-        if name in result:
-            amount += f", {template.format(result[name])}"
-    return f"  {parts.method.describe_bound(result, amount)}"
-
-
-def _format_bits(result: dict[str, Any]) -> str:
-    return format_with_error(result["bits_per_dim"], result["standard_error"], 3)
+    return bound
 
 
 def _print_duration(command: EvalCommand, runs: Sequence[Run], examples: Examples) -> None:
@@ -275,7 +277,7 @@ def measure_samples(
                 sample_inputs,
                 sampler,
             )
-        path = sample_quality.write_figures(run.workdir, quality.figures, quality.protocol, kind.name)
+        path = sample_quality.write_quality(quality.record, run.workdir)
         samples = Samples(quality.samples, run.parts.categories)
         line = write_quality(kind, path, samples, quality.measured, run.caption)
         if line is not None:
@@ -284,7 +286,7 @@ def measure_samples(
     closing = kind.closing_words(reference)
     if closing is not None:
         print(closing)
-    for line in sample_quality.format_table(sample_quality.read_figures([runs[0].workdir]), kind.quality):
+    for line in sample_quality.format_quality(sample_quality.read_quality([runs[0].workdir]), kind.quality):
         print(line)
 
 
@@ -299,10 +301,16 @@ def _compute_likelihood(command: EvalCommand, run: Run, examples: Examples, num:
             terminal.advance(done // 2)
 
         likelihood = bounds.compute_likelihood(
-            run.parts, first_examples, command.batch_size, command.seed, advance
+            run.parts,
+            first_examples,
+            command.batch_size,
+            command.seed,
+            advance,
+            bounds.name_test_split(run.parts),
         )
     suffix = record.file_suffix(step=command.step, chain_rule=num, seed=command.seed)
-    path, replaced = bounds.write_likelihood(run.parts, run.workdir, first_examples, likelihood, suffix)
+    path, replaced = record.write_record(likelihood, run.workdir, suffix)
     for name in bounds.ORDERS:
-        print(f"  exact, {name}, {N} examples: {_format_bits(likelihood[name])} bits/dim")
+        bits = record.format_with_unit(likelihood[name], "bits_per_dim")
+        print(f"  exact, {name}, {N} examples: {bits}")
     print(f"written to {path}{replaced}")

@@ -1,4 +1,4 @@
-"""Computes the bound of a run on examples, and writes it with the protocol by which it was measured.
+"""Computes the bound of a run on examples, as a `Record` with the protocol by which it was measured.
 
 Of a network that fills in masks and sees no time, it computes the exact likelihood as well.
 """
@@ -25,14 +25,13 @@ from d3pm_jax.evaluation.bound import (
 )
 from d3pm_jax.machine.devices import batch_sharding
 from d3pm_jax.measure import record
+from d3pm_jax.measure.labels import LABELS
 from d3pm_jax.measure.record import Record
 from d3pm_jax.parts.build import Parts, describe_conditions, make_caption
 from d3pm_jax.storage import names
 
-NUMBERS = ("nats", "reconstruction", "prior", "elbo_bits_per_dim")  # figures of a bound that a file may lack
+PARTS = ("reconstruction", "prior")  # of a bound whose terms were all computed, in bits per dimension
 ORDERS = ("left to right", "in random orders")  # of the elements, in an exact likelihood
-COMPARED = ("N", "examples", "inputs")  # entries of the protocol that comparable figures have in common
-DAMAGED = "{path} is damaged ({why}): delete it, `d3pm eval` writes it again"
 
 
 def compute_bound(
@@ -42,8 +41,9 @@ def compute_bound(
     seed: int = 0,
     progress: Callable[[int], Any] = lambda done: None,
     calls: int | None = None,
-) -> dict[str, Any]:
-    """Computes the bound on examples.
+    split: str | None = None,
+) -> Record:
+    """Computes the bound on examples; of a classifier how well it tells their labels.
 
     Args:
         parts: of the run, at a checkpoint.
@@ -56,12 +56,13 @@ def compute_bound(
             default every t is computed. Of a flow: so many draws of v per example, of which the bound is
             IWBO(calls); by default one, for the ELBO. Of a classifier: the label is told at so many of the
             steps 0..T, evenly spread.
+        split: of the data that the examples are of; None where they are others.
 
     Returns:
         The entries of `evaluation.bound.summarize_bound`, with the step, N, the seed and the times of the
         terms; without `calls` those of `evaluation.bound.summarize_parts`; of a flow with `calls` the ELBO as
         well; and the bound in units of the kind of data. Of a classifier those of
-        `evaluation.label_terms.summarize_labels`.
+        `evaluation.label_terms.summarize_labels`. And the protocol.
 
     Raises:
         UserError: the process has fewer steps than calls.
@@ -86,10 +87,11 @@ def compute_bound(
     result = method.summarize(bound, D, calls) | conditions
     if calls is not None:
         result["calls"] = calls
+    protocol = describe_protocol(parts, examples, seed, split, method.describe_terms(calls))
     if "nats" not in result:
         # The figures of a classifier are no bound, and have no other units.
-        return result
-    return result | parts.kind.extra_figures(result, examples)
+        return Record(LABELS, result | {"protocol": protocol})
+    return Record(EVAL, result | parts.kind.extra_figures(result, examples) | {"protocol": protocol})
 
 
 def seconds_per_call(parts: Parts, examples: Mapping[str, np.ndarray], batch_size: int = 128) -> float:
@@ -106,22 +108,34 @@ def seconds_per_call(parts: Parts, examples: Mapping[str, np.ndarray], batch_siz
     return (time.monotonic() - start) / n
 
 
+def name_test_split(parts: Parts) -> str:
+    """Returns the name of the test split of the data of a run."""
+    return getattr(parts.config.data, "test_split", "test")
+
+
 def describe_protocol(
-    parts: Parts, examples: Mapping[str, np.ndarray], seed: int, calls: int | None = None
+    parts: Parts, examples: Mapping[str, np.ndarray], seed: int, split: str | None, terms: str
 ) -> dict[str, Any]:
-    """Describes all that a bound depends on.
+    """Describes all that figures of examples depend on.
 
     Of the config of the data it leaves out where the data lies: on another machine it is the same data. The
     hash of the examples says so for certain, and that of the labels and conditions that the network takes.
+
+    Args:
+        parts: of the run.
+        examples: that the figures are of.
+        seed: of the noise.
+        split: of the data that the examples are of; None where they are others.
+        terms: which terms of a bound were computed, in words.
     """
     config = parts.config
     data = config_io.to_json(config.data)
     protocol = {
         "N": len(examples["x"]),
-        "split": getattr(config.data, "test_split", "test"),
+        "split": split,
         "data": {name: value for name, value in data.items() if name not in config.data.places},
         "examples": _hash_arrays([examples[name] for name in ("x", "weight") if name in examples]),
-        "terms": parts.method.describe_terms(calls),
+        "terms": terms,
         "seed": seed,
         **describe_conditions(parts),
     }
@@ -138,21 +152,14 @@ def _hash_arrays(arrays: Iterable[np.ndarray]) -> str:
 
 
 def write_bound(
-    parts: Parts,
-    workdir: Path,
-    examples: Mapping[str, np.ndarray],
-    result: Mapping[str, Any],
-    baselines: Mapping[str, float],
-    limit: int | None = None,
-    suffix: str = "",
+    parts: Parts, workdir: Path, bound: Record, baselines: Mapping[str, float], limit: int | None, suffix: str
 ) -> tuple[Path, Path | None, str]:
     """Writes a bound to the folder of a run, and draws its terms where all were computed.
 
     Args:
         parts: of the run that the bound is of.
         workdir: of the run.
-        examples: that it was computed on.
-        result: of `compute_bound`.
+        bound: of `compute_bound`.
         baselines: bits per dimension of what a model of the data has to beat, by name.
         limit: how many examples were asked for, if not all.
         suffix: of the names of files, of `record.file_suffix`.
@@ -161,69 +168,33 @@ def write_bound(
         The path of the file, that of the picture if there is one, and words about the bound that it
         replaces, see `record.write_record`.
     """
-    protocol = describe_protocol(parts, examples, result["seed"], result.get("calls"))
-    path = workdir / f"{names.EVAL}{suffix}.json"
-    content = {**result, "baselines": baselines, "limit": limit, "protocol": protocol}
-    replaced = record.write_record(path, EVAL, content)
-    if "steps" not in result:
+    stored = Record(EVAL, {**bound, "baselines": baselines, "limit": limit})
+    path, replaced = record.write_record(stored, workdir, suffix)
+    if "steps" not in bound:
         return path, None, replaced
     picture = workdir / f"{names.BOUND_TERMS}{suffix}.png"
-    show.save_bound_terms(picture, {"": result}, make_caption(workdir, parts, parts.step))
+    show.save_bound_terms(picture, {"": bound}, make_caption(workdir, parts, parts.step))
     return path, picture, replaced
-
-
-def _from_keys(content: dict[str, Any]) -> tuple[Any, ...]:
-    """Returns the protocol, the values and the arrays of a bound from the keys of its file."""
-    terms = content.get("steps", [])
-    times = content["times"]
-    protocol_of_keys = {
-        "seed": content["seed"],
-        "calls": content.get("calls"),
-        "N": content["examples"],
-        "step": content["step"],
-        "steps": len(times) or None,  # how many there are, where the key of the file holds their terms
-    }
-    protocol = {**protocol_of_keys, **content["protocol"]}
-    values = {
-        "bound": record.take_figures(content),
-        "baselines": record.take_figures(content["baselines"], "bits/dim"),
-    }
-    arrays = {"bound": {"times": times, "steps": terms}}
-    return protocol, values, arrays
 
 
 def _check_bound(bound: Record) -> None:
     """Raises where the step, a time, a term or a figure of a bound is missing or is not what it should be."""
-    protocol = bound.protocol
-    if type(protocol["step"]) is not int or type(protocol["N"]) is not int:
-        raise ValueError("it names no step, or not how many examples")
-
-    arrays = bound.arrays["bound"]
-    times = arrays["times"]
-    terms = arrays["steps"]
+    record.check_protocol(bound)
+    times = bound["times"]
+    terms = bound.get("steps", [])
     # A bound that is estimated from some calls has times, and no terms. That of a flow, of 0 steps, has
     # neither.
     if not isinstance(times, list) or len(terms) not in (0, len(times)):
         raise ValueError("its times are not those of its terms")
-    if not times and protocol["steps"] != 0:
+    if not times and bound.protocol["steps"] != 0:
         raise ValueError("its times are not those of its terms")
 
-    values = bound.values["bound"]
-    optional = [values[name] for name in NUMBERS if name in values]
-    figures = [values["bits_per_dim"], *optional, *bound.values["baselines"].values()]
-    numbers = [*times, *terms]
-    for figure in figures:
-        numbers += [figure.value, figure.error]
-    record.check_numbers(numbers)
+    record.check_figures(bound, ("bits_per_dim",))
+    parts = [bound.get(name) for name in PARTS]
+    record.check_numbers([*times, *terms, *parts, *bound.get("baselines", {}).values()])
 
 
-EVAL = record.Format(
-    COMPARED,
-    ("step", "examples"),
-    _from_keys,
-    DAMAGED,
-    _check_bound,
-)
+EVAL = record.Format(names.EVAL, record.OF_EXAMPLES, record.REPLACED, record.DAMAGED, _check_bound)
 
 
 def find_extra_mask(parts: Parts) -> int | None:
@@ -252,7 +223,8 @@ def compute_likelihood(
     batch_size: int = 128,
     seed: int = 0,
     progress: Callable[[int], Any] = lambda done: None,
-) -> dict[str, Any]:
+    split: str | None = None,
+) -> Record:
     """Computes -log p of examples whose elements are filled in one after the other: `likelihood.chain_rule`.
 
     Args:
@@ -261,10 +233,11 @@ def compute_likelihood(
         batch_size: how many at a time.
         seed: of the random orders.
         progress: is called with the number of examples that are done: twice N in the end, N for each order.
+        split: of the data that the examples are of; None where they are others.
 
     Returns:
         The entries of `evaluation.bound.summarize_bound` for each of "left to right" and "in random orders";
-        and step, N and seed.
+        and step, N, seed and protocol.
 
     Raises:
         UserError: the network sees time, or has no extra mask.
@@ -294,49 +267,21 @@ def compute_likelihood(
             compiled, parts.params, parts.process, x0, batch_size, sharding, extra_inputs, report_progress
         )  # [N]
         result[name] = summarize_bound(nats, num_elements)
-    return result
-
-
-def write_likelihood(
-    parts: Parts,
-    workdir: Path,
-    examples: Mapping[str, np.ndarray],
-    result: Mapping[str, Any],
-    suffix: str = "",
-) -> tuple[Path, str]:
-    """Writes the result of `compute_likelihood` on examples to the folder of a run.
-
-    Returns:
-        The path of the file, and words about the result that it replaces, see `record.write_record`.
-    """
-    protocol = describe_protocol(parts, examples, result["seed"])
-    path = workdir / f"{names.EXACT}{suffix}.json"
-    return path, record.write_record(path, EXACT, result, protocol)
-
-
-def _exact_from_keys(content: dict[str, Any]) -> tuple[Any, ...]:
-    """Returns the protocol, the values and no arrays of a likelihood from the keys of its file."""
-    protocol = {"N": content["examples"], "step": content["step"], "seed": content["seed"]}
-    rows = {name: row for name, row in content.items() if isinstance(row, dict)}
-    return protocol, {name: record.take_figures(row) for name, row in rows.items()}, {}
+    result["protocol"] = describe_protocol(parts, examples, seed, split, "all")
+    return Record(EXACT, result)
 
 
 def _check_exact(likelihood: Record) -> None:
     """Raises where an order, a step or how many examples are missing, or a figure is no number."""
-    protocol = likelihood.protocol
-    if type(protocol["step"]) is not int or type(protocol["N"]) is not int:
-        raise ValueError("it names no step, or not how many examples")
-    missing = [order for order in ORDERS if "bits_per_dim" not in likelihood.values.get(order, {})]
-    if missing:
-        raise ValueError(f"it has no figure {missing[0]}")
-    for row in likelihood.values.values():
-        record.check_numbers(figure.value for figure in row.values())
+    record.check_protocol(likelihood)
+    for order in ORDERS:
+        record.check_figures(likelihood[order], ("bits_per_dim",))
 
 
 EXACT = record.Format(
-    COMPARED,
-    ("step", "examples"),
-    _exact_from_keys,
+    names.EXACT,
+    record.OF_EXAMPLES,
+    record.REPLACED,
     "{path} is damaged ({why}): delete it, `d3pm eval --chain-rule` writes it again",
     _check_exact,
 )

@@ -1,86 +1,84 @@
-"""Defines the record of a measurement: its protocol, its figures with units and errors, and its arrays."""
+"""Defines the record of a measurement: its figures, and the protocol that they were measured by."""
 
 import contextlib
-import dataclasses
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from d3pm_jax.errors import UserError, one_line
+from d3pm_jax.evaluation.bound import format_with_error
 from d3pm_jax.files import read_json, write_text
 
-# The key of the record in a file of results, beside the keys that scripts read.
-KEY = "record"
 LARGE = 1e100  # no figure is as large
-UNITS = {
-    "bits_per_dim": "bits/dim",
-    "elbo_bits_per_dim": "bits/dim",
-    "reconstruction": "bits/dim",
-    "prior": "bits/dim",
-    "nats": "nats",
-    "nats_above_exact": "nats",
-    "entropy": "nats",
-    "bits_per_char": "bits/char",
-    "longest_copy": "characters",
-    "cross_entropy": "nats",
-}
-ERRORS = {  # the keys of standard errors
-    "bits_per_dim": "standard_error",
-    "elbo_bits_per_dim": "elbo_standard_error",
-    "nats": "nats_standard_error",
-    "cross_entropy": "cross_entropy_standard_error",
-    "accuracy": "accuracy_standard_error",
-}
-NO_FIGURES = (*ERRORS.values(), "step", "examples", "seed", "limit", "calls")  # numbers, but not measured
+
+# Of the formats of figures of examples, see `Format`.
+OF_EXAMPLES = ("N", "examples", "inputs")
+REPLACED = ("step", "examples")
+DAMAGED = "{path} is damaged ({why}): delete it, `d3pm eval` writes it again"
 
 # Default values of options, which the names of files leave out. All other options have the default None.
 DEFAULTS = {"grid": "even", "seed": 0}
 
 
-@dataclasses.dataclass(frozen=True)
-class Value:
-    """Holds a figure."""
+class Figure(NamedTuple):
+    """Says how a figure is written, and where its standard error stands."""
 
-    value: Any  # a number, or a text; None where it is infinite, or of too few samples
-    unit: str = ""
-    error: float | None = None  # standard error, where it is known
+    unit: str
+    decimals: int
+    error: str  # the key of its standard error
+
+
+# The figures that have a standard error, by their keys in a result.
+FIGURES = {
+    "bits_per_dim": Figure("bits/dim", 3, "standard_error"),
+    "elbo_bits_per_dim": Figure("bits/dim", 3, "elbo_standard_error"),
+    "nats": Figure("nats", 2, "nats_standard_error"),
+    "cross_entropy": Figure("nats", 3, "cross_entropy_standard_error"),
+    "accuracy": Figure("", 3, "accuracy_standard_error"),
+}
 
 
 class Format(NamedTuple):
     """Defines how results of one sort are stored in files, and which of them can be compared."""
 
+    name: str  # what the names of the files begin with
     compared: tuple[str, ...]  # entries of the protocol that comparable figures have in common
     replaced: tuple[str, ...]  # keys that a message names of a file whose place a new one takes
-    from_keys: Callable[[dict[str, Any]], Any]  # the other keys of a file -> protocol, values, arrays
     damaged: str  # the message about a damaged file, with {path} and {why}
-    check: Callable[[Any], Any] = lambda record: None  # raises ValueError, TypeError or LookupError
+    check: Callable[["Record"], None]  # raises ValueError, TypeError, LookupError or AttributeError
 
 
-@dataclasses.dataclass(frozen=True)
-class Record:
-    """Holds one measured result."""
+class Record(dict[str, Any]):
+    """Holds one measured result: its figures by name, and the protocol that they were measured by.
 
-    format: Format
-    path: Path
-    protocol: Mapping[str, Any]  # all that it depends on
-    values: Mapping[str, Mapping[str, Value]]  # by what was measured, such as "samples", and by their names
-    arrays: Mapping[str, Mapping[str, Any]]  # likewise
+        record["bits_per_dim"], record.protocol["seed"]
+
+    These keys are what its file holds, where a number that is not finite is null, and read as None.
+    """
+
+    def __init__(self, file_format: Format, content: Mapping[str, Any], path: Path = Path()) -> None:
+        """Makes the record of a result from its keys.
+
+        Args:
+            file_format: of results of its sort.
+            content: its keys: the figures, and "protocol".
+            path: of the file that it was read from.
+        """
+        super().__init__(content)
+        self.format = file_format
+        self.path = path
 
     @property
-    def figures(self) -> dict[str, dict[str, Any]]:
-        """Returns the values alone, without units and errors."""
-        return {subject: _numbers_of_row(row) for subject, row in self.values.items()}
+    def protocol(self) -> Mapping[str, Any]:
+        """Returns all that the figures depend on; of drawn samples, which have no figures, all keys."""
+        return self.get("protocol", self)
 
 
 def list_incomparable(a: Record, b: Record) -> list[str]:
     """Lists the entries of the protocols by which two results cannot be compared; empty where they can."""
     return [name for name in a.format.compared if a.protocol.get(name) != b.protocol.get(name)]
-
-
-def make_record(file_format: Format, path: Path, content: dict[str, Any]) -> Record:
-    """Makes the Record of a result from the keys of its file."""
-    return Record(file_format, path, *file_format.from_keys(content))
 
 
 def read_record(path: Path, file_format: Format) -> Record:
@@ -90,13 +88,22 @@ def read_record(path: Path, file_format: Format) -> Record:
         UserError: the file is damaged.
     """
     try:
-        stored = read_json(path)[KEY]
-        values = {subject: _row_from_json(row) for subject, row in stored["values"].items()}
-        record = Record(file_format, path, dict(stored["protocol"]), values, dict(stored["arrays"]))
-        file_format.check(record)
+        result = Record(file_format, read_json(path), path)
+        file_format.check(result)
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise damaged_error(path, file_format, error) from error
-    return record
+    return result
+
+
+def read_records(workdir: Path, file_format: Format) -> list[Record]:
+    """Reads all results of one sort in the folder of a run.
+
+    Raises:
+        UserError: a file is damaged.
+    """
+    name = re.compile(rf"{file_format.name}(_.*)?\.json")
+    paths = [path for path in sorted(workdir.glob("*.json")) if name.fullmatch(path.name)]
+    return [read_record(path, file_format) for path in paths]
 
 
 def damaged_error(path: Path, file_format: Format, error: Exception) -> UserError:
@@ -104,21 +111,19 @@ def damaged_error(path: Path, file_format: Format, error: Exception) -> UserErro
     return UserError(file_format.damaged.format(path=path, why=one_line(error)))
 
 
-def write_record(
-    path: Path, file_format: Format, content: Mapping[str, Any], protocol: Mapping[str, Any] | None = None
-) -> str:
-    """Writes a result and its Record as JSON, with null for numbers that are not finite.
+def write_record(result: Record, workdir: Path, suffix: str = "") -> tuple[Path, str]:
+    """Writes a result to the folder of a run as JSON, with null for numbers that are not finite.
 
     Args:
-        path: of the file.
-        file_format: of the result.
-        content: its keys.
-        protocol: entries to add to those of its keys.
+        result: to write.
+        workdir: of the run.
+        suffix: of the name of the file, of `file_suffix`.
 
     Returns:
-        Words about the result that it replaces, if that was of something else: ", replaces that of step
-        1600".
+        The path of the file, and words about the result that it replaces, if that was of something else:
+        ", replaces that of step 1600".
     """
+    path = workdir / f"{result.format.name}{suffix}.json"
     # The file that is replaced is read first. It may be missing or damaged, which is no error here.
     replaced: Any = {}
     with contextlib.suppress(OSError, ValueError):
@@ -126,23 +131,17 @@ def write_record(
     if not isinstance(replaced, dict):
         replaced = {}
 
-    # JSON has no infinite numbers and no NaN. Writing and reading the content turns them into None.
-    finite = json.loads(json.dumps(dict(content)), parse_constant=lambda name: None)
-    record = make_record(file_format, path, finite)
-    stored = {
-        "protocol": {**record.protocol, **(protocol or {})},
-        "values": {subject: _row_to_json(row) for subject, row in record.values.items()},
-        "arrays": record.arrays,
-    }
-    write_text(path, json.dumps(finite | {KEY: stored}, indent=1, allow_nan=False))
+    # JSON has no infinite numbers and no NaN. Writing and reading the keys turns them into None.
+    finite = json.loads(json.dumps(result), parse_constant=lambda name: None)
+    write_text(path, json.dumps(finite, indent=1, allow_nan=False))
 
     differences = []
-    for name in file_format.replaced:
+    for name in result.format.replaced:
         if name in replaced and replaced[name] != finite.get(name):
             differences.append(f"{name} {replaced[name]}")
     if not differences:
-        return ""
-    return f", replaces that of {', '.join(differences)}"
+        return path, ""
+    return path, f", replaces that of {', '.join(differences)}"
 
 
 def file_suffix(**options: Any) -> str:
@@ -154,24 +153,39 @@ def file_suffix(**options: Any) -> str:
     return suffix
 
 
-def take_figures(row: Mapping[str, Any], unit: str = "") -> dict[str, Value]:
-    """Returns the single figures among the keys of a file, each with its standard error and its unit.
+def format_figure(row: Mapping[str, Any], name: str, sign: str = "+-") -> str:
+    """Formats a figure of `FIGURES` with its standard error: "2.316 +- 0.011".
 
     Args:
-        row: the keys.
-        unit: of figures that `UNITS` does not name.
+        row: of figures by their keys; "-" stands for one that it has not.
+        name: of the figure.
+        sign: between the figure and its error.
     """
-    figures = {}
-    for name, value in row.items():
-        if name not in NO_FIGURES and not isinstance(value, list | dict):
-            error = row.get(ERRORS.get(name, ""))
-            figures[name] = Value(value, UNITS.get(name, unit), error)
-    return figures
+    if name not in row:
+        return "-"
+    if row[name] is None:
+        return "infinite"
+    figure = FIGURES[name]
+    return format_with_error(row[name], row.get(figure.error), figure.decimals, sign)
 
 
-def take_arrays(row: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """Returns the arrays among the keys of a file."""
-    return {name: value for name, value in row.items() if isinstance(value, list)}
+def format_with_unit(row: Mapping[str, Any], name: str) -> str:
+    """Formats a figure of `FIGURES` with its standard error and its unit: "2.316 +- 0.011 bits/dim"."""
+    return f"{format_figure(row, name)} {FIGURES[name].unit}"
+
+
+def check_protocol(result: Record) -> None:
+    """Raises where the protocol of a result does not say its step, or how many examples it is of."""
+    protocol = result["protocol"]
+    if type(protocol["step"]) is not int or type(protocol["N"]) is not int:
+        raise ValueError("it names no step, or not how many examples")
+
+
+def check_figures(row: Mapping[str, Any], needed: Iterable[str]) -> None:
+    """Raises where a row lacks a figure of `FIGURES` that is needed, or one or its error is no number."""
+    check_numbers(row[name] for name in needed)
+    for name, figure in FIGURES.items():
+        check_numbers((row.get(name), row.get(figure.error)))
 
 
 def check_numbers(values: Iterable[Any]) -> None:
@@ -181,15 +195,3 @@ def check_numbers(values: Iterable[Any]) -> None:
             continue
         if type(value) not in (int, float) or not abs(value) < LARGE:
             raise ValueError("a figure is no number")
-
-
-def _numbers_of_row(row: Mapping[str, Value]) -> dict[str, Any]:
-    return {name: figure.value for name, figure in row.items()}
-
-
-def _row_to_json(row: Mapping[str, Value]) -> dict[str, Any]:
-    return {name: dataclasses.asdict(value) for name, value in row.items()}
-
-
-def _row_from_json(row: Mapping[str, Any]) -> dict[str, Value]:
-    return {name: Value(**value) for name, value in row.items()}

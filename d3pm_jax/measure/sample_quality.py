@@ -19,18 +19,15 @@ from d3pm_jax.errors import UserError
 from d3pm_jax.kinds import SHIPPED, Measured, QualityTable, Reference
 from d3pm_jax.kinds.image import QUALITY as OF_IMAGES
 from d3pm_jax.measure import record, samples
-from d3pm_jax.measure.record import Record, Value
+from d3pm_jax.measure.record import Record
 from d3pm_jax.parts.build import Parts, describe_conditions
 from d3pm_jax.parts.draw import Draw
 from d3pm_jax.parts.reading import open_whole
 from d3pm_jax.sampling import Sampler
 from d3pm_jax.storage import names
 
-COMPARED = ("N", "split", "reference", "features")  # entries that comparable figures have in common
-FILES = f"{names.QUALITY}_*.json"
 NO_CONDITIONS = "none"
 CALLS = "calls_per_sample"  # the figure of samples of a sampler
-KIND = "kind"  # the entry in the protocol of a Record that names the kind of the data
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,18 +49,18 @@ class Protocol:
     seed: int  # of the noise
     conditions: str = NO_CONDITIONS  # of the samples, where the network takes them
 
-    def entries(self) -> dict[str, Any]:
-        """Returns the entries by name."""
-        return dataclasses.asdict(self)
-
 
 class SampleQuality(NamedTuple):
-    """Holds the figures of samples, the protocol they were measured by, and the samples themselves."""
+    """Holds the figures of samples with their protocol, and the samples themselves."""
 
-    figures: dict[str, dict[str, Any]]  # of "samples", and for comparison of other examples, by their name
-    protocol: Protocol
+    record: Record  # "figures" of "samples", and for comparison of other examples, by their name
     samples: np.ndarray  # int32 [N, *S]
     measured: Measured
+
+    @property
+    def figures(self) -> dict[str, dict[str, Any]]:
+        """Returns rows of figures by what was compared with the reference, "samples" first."""
+        return self.record["figures"]
 
     @property
     def nearest(self) -> np.ndarray | None:
@@ -166,126 +163,105 @@ def measure_quality(
         seed=seed,
         **describe_conditions(parts),
     )
-    return SampleQuality({"samples": figures, **reference.figures}, protocol, x, measured)
+    rows = {"samples": figures, **reference.figures}
+    return SampleQuality(make_record(rows, protocol, parts.kind.name), x, measured)
 
 
-def list_differences(a: Protocol | Mapping[str, Any], b: Protocol | Mapping[str, Any]) -> list[str]:
-    """Lists the entries by which figures of two protocols cannot be compared; empty where they can."""
-    entries_a = _protocol_entries(a)
-    entries_b = _protocol_entries(b)
-    return [name for name in COMPARED if entries_a.get(name) != entries_b.get(name)]
-
-
-def _protocol_entries(protocol: Protocol | Mapping[str, Any]) -> Mapping[str, Any]:
-    if isinstance(protocol, Mapping):
-        return protocol
-    return protocol.entries()
-
-
-def figures_file_name(protocol: Protocol) -> str:
-    """Returns the name of the file of a protocol, with its sizes and a hash of all of it."""
-    text = json.dumps(protocol.entries(), sort_keys=True)
-    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    # A flow draws samples without steps.
-    steps = ""
-    if protocol.steps:
-        steps = f"_steps{protocol.steps}"
-    return f"{names.QUALITY}_n{protocol.N}{steps}_seed{protocol.seed}_{digest}.json"
-
-
-def write_figures(
-    workdir: Path,
-    figures: Mapping[str, Mapping[str, Any]],
-    protocol: Protocol,
-    kind: str,
-) -> Path:
-    """Writes figures to the file of their protocol in the folder of a run, and returns its path.
+def make_record(rows: Mapping[str, Mapping[str, Any]], protocol: Protocol, kind: str) -> Record:
+    """Makes the record of figures of samples.
 
     Args:
-        workdir: of the run.
-        figures: rows of figures by what was compared with the reference, "samples" among them.
+        rows: of figures, by what was compared with the reference, "samples" first.
         protocol: that they were measured by.
         kind: the name of the kind of the data.
     """
-    path = workdir / figures_file_name(protocol)
-    content = {"protocol": protocol.entries(), "figures": figures}
-    record.write_record(path, QUALITY, content, {KIND: kind})
+    return Record(QUALITY, {"kind": kind, "protocol": dataclasses.asdict(protocol), "figures": rows})
+
+
+def write_quality(quality: Record, workdir: Path) -> Path:
+    """Writes figures to the file of their protocol in the folder of a run, and returns its path.
+
+    The name of the file has the sizes of the protocol, and a hash of all of it.
+    """
+    protocol = quality.protocol
+    text = json.dumps(protocol, sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    # A flow draws samples without steps.
+    steps = ""
+    if protocol["steps"]:
+        steps = f"_steps{protocol['steps']}"
+    suffix = f"_n{protocol['N']}{steps}_seed{protocol['seed']}_{digest}"
+    path, _ = record.write_record(quality, workdir, suffix)
     return path
 
 
-def read_figures(workdirs: Sequence[Path]) -> list[Record]:
+def read_quality(workdirs: Sequence[Path]) -> list[Record]:
     """Reads all figures of sample quality of runs.
 
     Raises:
         UserError: a file of them is damaged.
     """
-    paths = [path for workdir in workdirs for path in sorted(workdir.glob(FILES))]
-    return [record.read_record(path, QUALITY) for path in paths]
+    return [quality for workdir in workdirs for quality in record.read_records(workdir, QUALITY)]
 
 
-def _from_keys(content: dict[str, Any]) -> tuple[Any, ...]:
-    """Returns the protocol, the values and the arrays of figures from the keys of their file."""
-    rows = content["figures"]
-    rows = {"samples": rows["samples"], **rows}  # samples come first
-    values = {name: record.take_figures(row) for name, row in rows.items()}
-    arrays = {name: record.take_arrays(row) for name, row in rows.items()}
-    return dict(content["protocol"]), values, arrays
-
-
-def _check_figures(figures: Record) -> None:
+def _check_quality(quality: Record) -> None:
     """Raises where the protocol lacks an entry, or a row lacks a figure that the table of its kind shows."""
-    entries = {name: value for name, value in figures.protocol.items() if name != KIND}
-    check_fields("protocol", Protocol(**entries))
-    shipped = _shipped_table(figures)
-    for row in (figures.values["samples"], *figures.values.values()):
+    check_fields("protocol", Protocol(**quality["protocol"]))
+    shipped = _shipped_table(quality)
+    rows = quality["figures"]
+    for row in (rows["samples"], *rows.values()):
         if shipped is None:
             columns = _number_names(row)
         else:
             columns = shipped.columns
-        record.check_numbers(row[column].value for column in columns)
-        if type(row["n"].value) is not int:
+        record.check_numbers(row[column] for column in columns)
+        if type(row["n"]) is not int:
             raise ValueError("a figure is no number")
 
 
 QUALITY = record.Format(
-    COMPARED, (), _from_keys, "{path} is damaged ({why}): delete it and measure again", _check_figures
+    name=names.QUALITY,
+    compared=("N", "split", "reference", "features"),
+    replaced=(),
+    damaged="{path} is damaged ({why}): delete it and measure again",
+    check=_check_quality,
 )
 
 
-def find_table(figures: Record, user_table: QualityTable | None = None) -> QualityTable:
+def find_table(quality: Record, user_table: QualityTable | None = None) -> QualityTable:
     """Returns the table that shows figures: that of the shipped kind of their data, or a user's.
 
     Args:
-        figures: of samples.
+        quality: figures of samples.
         user_table: of a user's kind; without it a table of all numbers by their names.
     """
-    shipped = _shipped_table(figures)
+    shipped = _shipped_table(quality)
     if shipped is not None:
         return shipped
     if user_table is not None:
         return user_table
-    columns = {name: name for name in _number_names(figures.values["samples"])}
+    columns = {name: name for name in _number_names(quality["figures"]["samples"])}
     return QualityTable(columns, (), ("n", "n"), "")
 
 
-def _shipped_table(figures: Record) -> QualityTable | None:
+def _shipped_table(quality: Record) -> QualityTable | None:
     """Returns the table of the shipped kind that figures are of; None for a user's kind."""
     tables = {cls.name: cls.quality for cls in SHIPPED}
-    return tables.get(figures.protocol[KIND])
+    return tables.get(quality["kind"])
 
 
-def _number_names(row: Mapping[str, Value]) -> list[str]:
+def _number_names(row: Mapping[str, Any]) -> list[str]:
     """Returns the names of the figures of a row that are numbers, but for n."""
-    return [name for name, figure in row.items() if name != "n" and not isinstance(figure.value, str)]
+    return [name for name, value in row.items() if name != "n" and not isinstance(value, str | list | dict)]
 
 
-def format_table(results: Sequence[Record], user_table: QualityTable | None = None) -> list[str]:
+def format_quality(results: Sequence[Record], user_table: QualityTable | None = None) -> list[str]:
     """Writes figures side by side as lines of text, one for each file, and marks those that do not compare.
 
     What the samples compete with, such as the test split, is listed once for each reference.
 
     Args:
-        results: figures of samples, of `read_figures`.
+        results: figures of samples, of `read_quality`.
         user_table: of a user's kind of data, see `find_table`.
     """
     columns = OF_IMAGES.columns
@@ -296,9 +272,9 @@ def format_table(results: Sequence[Record], user_table: QualityTable | None = No
     references: list[Record] = []  # the first result of each reference
     for result in results:
         line = _format_line(f"{result.path.parent.name}/{result.path.stem}", result, "samples", columns)
-        calls = result.values["samples"].get(CALLS)
+        calls = result["figures"]["samples"].get(CALLS)
         if calls is not None:
-            line += f"  {calls.value:.4g} calls, {result.protocol['sampler']}"
+            line += f"  {calls:.4g} calls, {result.protocol['sampler']}"
         differences = record.list_incomparable(results[0], result)
         if differences:
             line += f"  NOT COMPARABLE with the first line: other {', '.join(differences)}"
@@ -306,7 +282,7 @@ def format_table(results: Sequence[Record], user_table: QualityTable | None = No
 
         if all(record.list_incomparable(reference, result) for reference in references):
             references.append(result)
-            for name in result.values:
+            for name in result["figures"]:
                 if name != "samples":
                     lines.append(_format_line(f"  {name}", result, name, columns))
     return lines
@@ -314,27 +290,27 @@ def format_table(results: Sequence[Record], user_table: QualityTable | None = No
 
 def _format_line(title: str, result: Record, name: str, columns: Mapping[str, str]) -> str:
     """Formats the row of a result with its name, to stand below the titles of the columns."""
-    row = result.values[name]
-    n = row["n"].value
+    row = result["figures"][name]
+    n = row["n"]
     steps = ""
     if name == "samples":
         steps = result.protocol["steps"] or "-"
     cells = []
     for key, column_title in columns.items():
         width = max(7, len(column_title))
-        cells.append(f"{_format_cell(row.get(key)):>{width}}")
+        cells.append(f"{_format_cell(row, key):>{width}}")
     mark = ""
     if n != result.protocol["N"]:
         mark = "  NOT COMPARABLE with the samples: other N"
     return f"{title:<44} {n:>6} {steps:>5} {'  '.join(cells)}{mark}"
 
 
-def _format_cell(figure: Value | None) -> str:
+def _format_cell(row: Mapping[str, Any], key: str) -> str:
     """Formats a figure; "-" where the row has no such figure, such as one of another kind of data."""
-    if figure is None:
+    if key not in row:
         return "-"
-    if figure.value is None:
+    if row[key] is None:
         return "too few"
-    if isinstance(figure.value, int):
-        return f"{figure.value:,}"
-    return f"{figure.value:.3f}"
+    if isinstance(row[key], int):
+        return f"{row[key]:,}"
+    return f"{row[key]:.3f}"

@@ -18,7 +18,7 @@ from d3pm_jax.config.samplers import choose_sampler
 from d3pm_jax.errors import UserError, as_user_error, one_line
 from d3pm_jax.files import write_npy
 from d3pm_jax.kinds import Chains, Samples, States
-from d3pm_jax.measure.record import Format, write_record
+from d3pm_jax.measure.record import Format, Record, write_record
 from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.parts.build import Parts
 from d3pm_jax.parts.draw import Draw, Inputs, Particles, Select, Settled
@@ -575,7 +575,8 @@ def write_samples(
     write_npy(path, samples)
     content = {name: value for name, value in options.items() if value is not None}
     content |= {"step": parts.step, "num": len(samples), "steps": parts.method.num_steps}
-    return path, write_record(path.with_suffix(".json"), SAMPLES, content)
+    _, replaced = write_record(Record(SAMPLES, content), workdir, suffix)
+    return path, replaced
 
 
 def describe_drawing(sampler: Sampler | None, guidance: Guidance | None, drawn: Drawn) -> dict[str, Any]:
@@ -615,14 +616,15 @@ def _slots_to_json(slot: Any) -> Any:
     return slot
 
 
-def _from_keys(content: dict[str, Any]) -> tuple[Any, ...]:
-    """Returns the protocol of samples from the keys of their file, with empty dicts for values and arrays."""
-    # All keys belong to the protocol.
-    return content, {}, {}
+def _check_samples(drawn: Record) -> None:
+    """Raises where the step of samples, or how many they are, is missing."""
+    if type(drawn["step"]) is not int or type(drawn["num"]) is not int:
+        raise ValueError("it names no step, or not how many samples")
 
 
 SAMPLES = Format(
-    (
+    name=SAMPLES_FILE,
+    compared=(
         "step",
         "steps",
         "grid",
@@ -637,8 +639,8 @@ SAMPLES = Format(
         "known",
         "strength",
     ),
-    ("step", "num", "prompt", "infill", "condition", "given", "known"),
-    _from_keys,
-    "{path.parent}/{path.stem}.npy or {path.name} is damaged ({why}): delete both, `d3pm sample` writes them "
-    "again",
+    replaced=("step", "num", "prompt", "infill", "condition", "given", "known"),
+    damaged="{path.parent}/{path.stem}.npy or {path.name} is damaged ({why}): delete both, `d3pm sample` "
+    "writes them again",
+    check=_check_samples,
 )

@@ -258,15 +258,14 @@ def plot_terms(runs: Sequence[Reported]) -> Html:
         if not reported.draws_samples:
             continue
         # The bound of a flow is no sum over t.
-        if reported.bound is not None and not reported.bound.arrays["bound"]["times"]:
+        if reported.bound is not None and not reported.bound["times"]:
             continue
-        if reported.bound is None or not reported.bound.arrays["bound"].get("steps"):
+        if reported.bound is None or not reported.bound.get("steps"):
             text = f"The terms of {reported.name} by t are not known"
             notes.append(note_missing(text, reported.evaluate()))
             continue
-        arrays = reported.bound.arrays["bound"]
-        times = arrays["times"]
-        steps = arrays["steps"]  # a term that is infinite is None
+        times = reported.bound["times"]
+        steps = reported.bound["steps"]  # a term that is infinite is None
         single.append(Curve(i, times, steps))
         finite = np.array(steps, np.float64)  # [n], NaN where a term is infinite
         summed.append(Curve(i, times, np.cumsum(finite[::-1])[::-1].tolist()))
@@ -304,9 +303,9 @@ def _curves_by_steps(runs: Sequence[Reported]) -> list[Curve]:
             is_of_checkpoint = bound.protocol["step"] == reported.run.step
             is_even = str(bound.protocol.get("grid", "even")).startswith("even")
             if is_of_checkpoint and is_even and not list_incomparable(reported.bounds[0], bound):
-                steps = len(bound.arrays["bound"]["times"])
+                steps = len(bound["times"])
                 # The first bound counts, as the most complete ones come first.
-                bits_by_steps.setdefault(steps, bound.values["bound"]["bits_per_dim"].value)
+                bits_by_steps.setdefault(steps, bound["bits_per_dim"])
         if len(bits_by_steps) > 1:
             numbers = sorted(bits_by_steps)
             curves.append(Curve(i, numbers, [bits_by_steps[n] for n in numbers]))

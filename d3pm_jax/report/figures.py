@@ -1,17 +1,16 @@
 """Shows the figures of runs, each with the protocol that it was measured by."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from d3pm_jax.evaluation.bound import format_with_error
 from d3pm_jax.kinds import QualityTable
-from d3pm_jax.measure.bounds import ORDERS, find_mask
-from d3pm_jax.measure.record import Record, Value, list_incomparable
+from d3pm_jax.measure.bounds import ORDERS, PARTS, find_mask
+from d3pm_jax.measure.record import Record, format_figure, list_incomparable
 from d3pm_jax.measure.sample_quality import find_table
 from d3pm_jax.report.folder import Reported
 from d3pm_jax.show.markup import Html, build_table, join_html, note_missing, tag
 
 HASH = 12  # characters of a hash that are shown
-PARTS = ("reconstruction", "prior")  # of a bound
 OF_BOUND = ("step", "steps", "grid", "terms", "N", "split", "belief", "dtype", "ema", "seed")
 OF_LIKELIHOOD = ("step", "N", "split", "dtype", "ema", "seed")
 OF_ACCURACY = ("step", "N", "split", "steps", "calls", "dtype", "ema", "seed")
@@ -28,19 +27,14 @@ def list_main_figures(run: Reported, best: Record | None) -> dict[str, object]:
     facts: dict[str, object] = {}
     if run.bound is not None:
         protocol = run.bound.protocol
-        figures = run.bound.values["bound"]
-        words = f"{protocol.get('N')} examples, {_describe_terms(run.bound)}"
-        words += f", seed {protocol.get('seed')}"
-        bits = _format_figure(figures.get("bits_per_dim"), 3)
-        facts["test bits/dim"] = join_html(bits, tag("small", words))
-        words = f"the same {protocol.get('N')} examples"
-        nats = _format_figure(figures.get("nats"), 2)
-        facts["test nats per example"] = join_html(nats, tag("small", words))
+        words = f"{protocol['N']} examples, {_describe_terms(run.bound)}, seed {protocol.get('seed')}"
+        facts["test bits/dim"] = join_html(_show(run.bound, "bits_per_dim"), tag("small", words))
+        words = f"the same {protocol['N']} examples"
+        facts["test nats per example"] = join_html(_show(run.bound, "nats"), tag("small", words))
 
     if run.likelihood is not None:
-        figures = run.likelihood.values[ORDERS[0]]
         words = f"{run.likelihood.protocol['N']} examples, {ORDERS[0]}"
-        bits = _format_figure(figures.get("bits_per_dim"), 3)
+        bits = _show(run.likelihood[ORDERS[0]], "bits_per_dim")
         facts["exact bits/dim"] = join_html(bits, tag("small", words))
 
     if best is not None:
@@ -51,8 +45,7 @@ def list_main_figures(run: Reported, best: Record | None) -> dict[str, object]:
         words += f"seed {protocol['seed']}, in "
         small = tag("small", words, format_cell(protocol["features"]))
         name, title = find_table(best, run.run.parts.kind.quality).headline
-        figure = best.values["samples"][name]
-        facts[title] = join_html(_format_sample_figure(figure), small)
+        facts[title] = join_html(_format_sample_figure(best["figures"]["samples"], name), small)
     return facts
 
 
@@ -62,9 +55,8 @@ def _describe_terms(bound: Record) -> str:
     if not protocol.get("steps"):
         return str(protocol.get("terms"))
     words = f"{protocol['steps']} steps"
-    calls = protocol.get("calls")
-    if calls is not None and not bound.arrays["bound"]["steps"]:
-        words += f", {calls} calls each"
+    if "calls" in bound and not bound.get("steps"):
+        words += f", {bound['calls']} calls each"
     return words
 
 
@@ -107,9 +99,9 @@ def tabulate_bounds(runs: Sequence[Reported]) -> Html:
         if reported.bound is None:
             text = f"No bound of {reported.name} at step {reported.run.step:,} is known"
             notes.append(note_missing(text, reported.evaluate()))
-        elif reported.bound.values["baselines"]:
-            baselines = reported.bound.values["baselines"].items()
-            text = "; ".join(f"{name} {_format_number(x.value)} {x.unit}" for name, x in baselines)
+        elif reported.bound.get("baselines"):
+            baselines = reported.bound["baselines"].items()
+            text = "; ".join(f"{name} {_format_number(value)} bits/dim" for name, value in baselines)
             runs_by_baselines.setdefault(text, []).append(reported.name)
 
     parts = []
@@ -127,15 +119,13 @@ def tabulate_bounds(runs: Sequence[Reported]) -> Html:
 
 def _bound_row(reported: Reported, bound: Record) -> list[object]:
     """Returns the cells of a bound in the table of all bounds."""
-    figures = bound.values["bound"]
-    bits = _format_figure(figures.get("bits_per_dim"), 3)
     # The importance bound of a flow has its ELBO below it.
     elbo = None
-    if "elbo_bits_per_dim" in figures:
-        elbo = tag("small", f"ELBO {_format_figure(figures['elbo_bits_per_dim'], 3)}")
-    bits = join_html(bits, elbo)
-    nats = _format_figure(figures.get("nats"), 2)
-    parts = [_format_part(figures.get(name)) for name in PARTS]
+    if "elbo_bits_per_dim" in bound:
+        elbo = tag("small", f"ELBO {_show(bound, 'elbo_bits_per_dim')}")
+    bits = join_html(_show(bound, "bits_per_dim"), elbo)
+    nats = _show(bound, "nats")
+    parts = [_format_number(bound[name]) if name in bound else "-" for name in PARTS]
     # A flow has no steps.
     conditions = {**bound.protocol, "steps": bound.protocol.get("steps") or None}
     protocol = [format_cell(conditions.get(name)) for name in OF_BOUND]
@@ -156,9 +146,9 @@ def tabulate_accuracies(runs: Sequence[Reported]) -> Html:
             text = f"How often {reported.name} tells the label is not known"
             notes.append(note_missing(text, reported.evaluate()))
         for accuracy in reported.accuracies:
-            values = accuracy.values["labels"]
-            figures = [_format_figure(values[name], 3) for name in ("accuracy", "cross_entropy")]
-            protocol = [format_cell(accuracy.protocol.get(name)) for name in OF_ACCURACY]
+            figures = [_show(accuracy, name) for name in ("accuracy", "cross_entropy")]
+            conditions = {**accuracy.protocol, "calls": accuracy.get("calls")}
+            protocol = [format_cell(conditions.get(name)) for name in OF_ACCURACY]
             cells = [reported.name, accuracy.path.name, *figures, *protocol]
             rows.append([*cells, _hash_of_examples(accuracy)])
     if not rows:
@@ -194,10 +184,9 @@ def _likelihood_rows(reported: Reported, likelihood: Record) -> list[list[object
     """Returns the cells of an exact likelihood, a row for each order of the elements."""
     protocol = [format_cell(likelihood.protocol.get(name)) for name in OF_LIKELIHOOD]
     rows = []
-    for order, figures in likelihood.values.items():
-        bits = _format_figure(figures.get("bits_per_dim"), 3)
-        nats = _format_figure(figures.get("nats"), 2)
-        cells = [reported.name, likelihood.path.name, order, bits, nats, *protocol]
+    for order in ORDERS:
+        figures = [_show(likelihood[order], name) for name in ("bits_per_dim", "nats")]
+        cells = [reported.name, likelihood.path.name, order, *figures, *protocol]
         rows.append([*cells, _hash_of_examples(likelihood)])
     return rows
 
@@ -234,20 +223,20 @@ def _quality_table(table: QualityTable, results: Sequence[tuple[str, Record]]) -
     _, first = results[0]
     titles = dict(table.columns)
     for name in table.also:
-        if name in first.values["samples"]:
+        if name in first["figures"]["samples"]:
             titles[name] = name
 
     rows = []
     for run, record in results:
         differ = list_incomparable(first, record)
-        for name, row in record.values.items():
-            n = row["n"].value
+        for name, row in record["figures"].items():
+            n = row["n"]
             # A row of fewer examples than samples cannot be compared, whatever its protocol is.
             other = differ
             if not differ and n != record.protocol["N"]:
                 other = ["N"]
             compares = f"no: other {', '.join(other)}" if other else "yes"
-            figures = [_format_sample_figure(row.get(key)) for key in titles]
+            figures = [_format_sample_figure(row, key) for key in titles]
             rows.append([run, name, f"{n:,}", *figures, compares, *_protocol_cells(record, name)])
 
     head = ["run", "of", "n", *titles.values(), "compares with row 1", "steps", "file", *OF_QUALITY]
@@ -265,13 +254,9 @@ def _protocol_cells(record: Record, name: str) -> list[object]:
     return [protocol["steps"] or "-", record.path.name, *cells, reference]
 
 
-def _format_figure(figure: Value | None, digits: int) -> str:
-    """Formats a figure with its standard error."""
-    if figure is None:
-        return "-"
-    if figure.value is None:
-        return "infinite"
-    return format_with_error(figure.value, figure.error, digits, "±")
+def _show(row: Mapping[str, Any], name: str) -> str:
+    """Formats a figure with its standard error, as a page shows it."""
+    return format_figure(row, name, "±")
 
 
 def _format_number(value: object) -> str:
@@ -283,20 +268,13 @@ def _format_number(value: object) -> str:
     return repr(value)
 
 
-def _format_part(figure: Value | None) -> str:
-    """Formats a part of a bound."""
-    if figure is None:
-        return "-"
-    return _format_number(figure.value)
-
-
-def _format_sample_figure(figure: Value | None) -> str:
+def _format_sample_figure(row: Mapping[str, Any], name: str) -> str:
     """Formats a figure of samples, whose value is None where there were too few samples for it."""
-    if figure is None:
+    if name not in row:
         return "-"
-    if figure.value is None:
+    if row[name] is None:
         return "too few"
-    return _format_number(figure.value)
+    return _format_number(row[name])
 
 
 def format_cell(value: object) -> object:

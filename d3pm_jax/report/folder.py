@@ -1,7 +1,6 @@
 """Reads what the commands have left in the folder of a run, for its report."""
 
 import dataclasses
-import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,10 +14,7 @@ from d3pm_jax.measure import bounds, labels, record, sample_quality, samples
 from d3pm_jax.measure.record import Record
 from d3pm_jax.runs.run import Run
 from d3pm_jax.storage import checkpoint, run_folder
-from d3pm_jax.storage.names import ACCURACY, CHECKPOINTS, MADE_FROM, SAMPLES
-
-EVAL = re.compile(r"eval(_.*)?\.json")
-EXACT = re.compile(r"exact(_.*)?\.json")
+from d3pm_jax.storage.names import CHECKPOINTS, MADE_FROM, SAMPLES
 
 
 class Made(NamedTuple):
@@ -107,12 +103,12 @@ def read_folders(runs: Sequence[Run]) -> list[Reported]:
                 name,
                 run,
                 metrics.read_metrics(run.workdir),
-                read_bounds(run),
-                sample_quality.read_figures([run.workdir]),
+                read_results(run, bounds.EVAL),
+                record.read_records(run.workdir, sample_quality.QUALITY),
                 (run_folder.read_examples(run.workdir, run.parts.description) or {}).get("x"),
-                read_likelihoods(run),
+                read_results(run, bounds.EXACT),
                 read_made(run),
-                read_accuracies(run),
+                read_results(run, labels.LABELS),
             )
         )
     return reported
@@ -147,53 +143,21 @@ def name_runs(runs: Sequence[Run]) -> list[str]:
     return unique_names
 
 
-def read_bounds(run: Run) -> list[Record]:
-    """Reads all files of `d3pm eval`: those of this checkpoint first, and of them the most complete.
+def read_results(run: Run, file_format: record.Format) -> list[Record]:
+    """Reads all results of one sort: those of this checkpoint first, and of them the most complete.
 
     Raises:
         UserError: one is damaged.
     """
-    paths = [path for path in sorted(run.workdir.glob("eval*.json")) if EVAL.fullmatch(path.name)]
 
     # Of this checkpoint, then of most steps, with terms by t, on most examples, from most calls for each:
     # smaller keys come first.
-    def order(bound: Record) -> tuple[Any, ...]:
-        protocol = bound.protocol
-        arrays = bound.arrays["bound"]
-        amounts = -(protocol["N"] or 0), -(protocol.get("calls") or 0)
-        return protocol["step"] != run.step, -len(arrays["times"]), not arrays["steps"], *amounts
+    def order(result: Record) -> tuple[Any, ...]:
+        is_of_other_step = result.protocol["step"] != run.step
+        amounts = -result.protocol["N"], -(result.get("calls") or 0)
+        return is_of_other_step, -len(result.get("times", ())), not result.get("steps"), *amounts
 
-    return sorted([record.read_record(path, bounds.EVAL) for path in paths], key=order)
-
-
-def read_accuracies(run: Run) -> list[Record]:
-    """Reads all files of `d3pm eval` of a classifier: those of this checkpoint first, most examples first.
-
-    Raises:
-        UserError: one is damaged.
-    """
-    paths = sorted(run.workdir.glob(f"{ACCURACY}*.json"))
-
-    def order(accuracy: Record) -> tuple[bool, int]:
-        protocol = accuracy.protocol
-        return protocol["step"] != run.step, -protocol["N"]
-
-    return sorted([record.read_record(path, labels.LABELS) for path in paths], key=order)
-
-
-def read_likelihoods(run: Run) -> list[Record]:
-    """Reads all files of `d3pm eval --chain-rule`: those of this checkpoint first, most examples first.
-
-    Raises:
-        UserError: one is damaged.
-    """
-    paths = [path for path in sorted(run.workdir.glob("exact*.json")) if EXACT.fullmatch(path.name)]
-
-    def order(likelihood: Record) -> tuple[bool, int]:
-        protocol = likelihood.protocol
-        return protocol["step"] != run.step, -protocol["N"]
-
-    return sorted([record.read_record(path, bounds.EXACT) for path in paths], key=order)
+    return sorted(record.read_records(run.workdir, file_format), key=order)
 
 
 def read_samples(run: Run, n: int) -> np.ndarray | None:
@@ -216,7 +180,7 @@ def read_samples(run: Run, n: int) -> np.ndarray | None:
         "seed": 0,
         "label": None,
     }
-    expected = record.make_record(samples.SAMPLES, protocol_path, content)
+    expected = Record(samples.SAMPLES, content)
     try:
         stored = record.read_record(protocol_path, samples.SAMPLES)
         num = stored.protocol["num"]

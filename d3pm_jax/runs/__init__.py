@@ -16,16 +16,21 @@ _FUNCTIONS = {
     "Drawn": ("d3pm_jax.measure.samples", "Drawn"),
     "Guidance": ("d3pm_jax.parts.guidance", "Guidance"),
     "Particles": ("d3pm_jax.parts.draw", "Particles"),
+    "Record": ("d3pm_jax.measure.record", "Record"),
     "Run": ("d3pm_jax.runs.run", "Run"),
     "denoiser": ("d3pm_jax.runs.exported", "denoiser"),
     "draw_forward": ("d3pm_jax.measure.samples", "draw_forward"),
     "export": ("d3pm_jax.runs.exported", "export"),
+    "format_quality": ("d3pm_jax.measure.sample_quality", "format_quality"),
     "import_weights": ("d3pm_jax.parts.begin", "import_weights"),
+    "list_incomparable": ("d3pm_jax.measure.record", "list_incomparable"),
     "network": ("d3pm_jax.runs.exported", "network"),
     "open": ("d3pm_jax.runs.run", "open_run"),
     "presample": ("d3pm_jax.loop.presampled", "presample"),
     "read_metrics": ("d3pm_jax.loop.metrics", "read_metrics"),
+    "read_quality": ("d3pm_jax.measure.sample_quality", "read_quality"),
     "train": ("d3pm_jax.runs.run", "train"),
+    "write_quality": ("d3pm_jax.measure.sample_quality", "write_quality"),
 }
 
 

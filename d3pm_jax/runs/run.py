@@ -22,6 +22,7 @@ from d3pm_jax.loop import loop
 from d3pm_jax.loop.sinks import Log
 from d3pm_jax.machine.devices import mesh_of, use_all_cores
 from d3pm_jax.measure import bounds, sample_quality, step_costs
+from d3pm_jax.measure.record import Record
 from d3pm_jax.measure.sample_quality import SampleQuality
 from d3pm_jax.measure.samples import Drawn, choose_inputs, draw_samples
 from d3pm_jax.measure.step_costs import Jumps
@@ -147,11 +148,13 @@ class Run:
 
     def evaluate(
         self, limit: int | None = None, batch_size: int = 128, seed: int = 0, calls: int | None = None
-    ) -> dict[str, Any]:
+    ) -> Record:
         """Computes the bound on the test split, or on its first examples: see `evaluate_on`."""
         if limit is not None:
             check_number("limit", limit, Count)
-        return bounds.compute_bound(self.parts, self.read_batch("test", limit), batch_size, seed, calls=calls)
+        examples = self.read_batch("test", limit)
+        split = bounds.name_test_split(self.parts)
+        return bounds.compute_bound(self.parts, examples, batch_size, seed, calls=calls, split=split)
 
     def read_batch(self, split: str, limit: int | None = None) -> dict[str, np.ndarray]:
         """Reads examples of the data: "x" [N, *S], and "label" [N], "weight" and "condition" if any.
@@ -194,7 +197,7 @@ class Run:
         batch_size: int = 128,
         seed: int = 0,
         progress: Callable[[int], Any] = lambda done: None,
-    ) -> dict[str, Any]:
+    ) -> Record:
         """Computes -log p of examples by the chain rule, see `measure.bounds.compute_likelihood`.
 
         Args:
@@ -254,7 +257,7 @@ class Run:
         calls: int | None = None,
         weight: np.ndarray | None = None,
         condition: Any = None,
-    ) -> dict[str, Any]:
+    ) -> Record:
         """Computes the bound on x0 int32 [N, *S] and labels int32 [N]: see `measure.bounds.compute_bound`.
 
         Raises:

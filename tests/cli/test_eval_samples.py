@@ -55,7 +55,7 @@ def test_samples_are_measured_and_written_with_their_protocol(run, capsys, monke
     monkeypatch.setattr(show, "save_grid", lambda *args: (shown.append(args[1]), save(*args)))
     execute(run)
     (path,) = run.workdir.glob("quality_*.json")
-    (stored,) = protocol.read_figures([run.workdir])
+    (stored,) = protocol.read_quality([run.workdir])
     assert [stored.protocol[name] for name in ("N", "step", "seed")] == [N, 7, 3]
     assert [stored.protocol[name] for name in ("steps", "grid")] == [5, "even, of 10"]
     printed = capsys.readouterr().out
@@ -67,7 +67,7 @@ def test_samples_are_measured_and_written_with_their_protocol(run, capsys, monke
     samples = run.sample(jax.random.key(3), N, batch_size=N).x0
     train, _ = run.read_split("train")
     rows = json.loads(path.read_text())["figures"]
-    assert {name: row["n"].value for name, row in stored.values.items()} == {x: rows[x]["n"] for x in rows}
+    assert stored["figures"] == rows
     assert {name: row["n"] for name, row in rows.items()} == {
         "samples": N,
         "train": N,
@@ -99,22 +99,22 @@ def test_the_protocol_says_by_which_sampler_samples_are(run, monkeypatch):
     measure_samples(command, [run], N)
     measure_samples(command, [run], N, named.psi(0.5))
     measure_samples(command, [run], N, named.gibbs(2))
-    rows = {figures.protocol["sampler"]: figures for figures in protocol.read_figures([run.workdir])}
+    rows = {figures.protocol["sampler"]: figures for figures in protocol.read_quality([run.workdir])}
     of_psi = "step = Mixture(kappa=0.5)"
     of_gibbs = "step = Corrected(corrector=Gibbs(moves=2), between=Bayes())"
     assert set(rows) == {"ancestral", of_psi, of_gibbs}
-    assert "calls_per_sample" not in rows["ancestral"].values["samples"]
-    assert rows[of_psi].values["samples"]["calls_per_sample"].value == 5
-    table = "\n".join(protocol.format_table(list(rows.values())))
+    assert "calls_per_sample" not in rows["ancestral"]["figures"]["samples"]
+    assert rows[of_psi]["figures"]["samples"]["calls_per_sample"] == 5
+    table = "\n".join(protocol.format_quality(list(rows.values())))
     assert table.count(" calls, ") == 2
     assert f"  13 calls, {of_gibbs}\n" in f"{table}\n"
-    assert rows[of_gibbs].values["samples"]["calls_per_sample"].value == 5 + 4 * 2
+    assert rows[of_gibbs]["figures"]["samples"]["calls_per_sample"] == 5 + 4 * 2
 
     samples = run.sample(jax.random.key(3), N, runs.Draw(sampler=named.gibbs(2)), batch_size=N).x0
     reference = run.prepare_quality(N)
     quality = run.measure_quality(reference, N, seed=3, batch_size=N, sampler=named.gibbs(2))
     np.testing.assert_array_equal(quality.samples, samples)
-    assert quality.figures["samples"]["frechet"] == rows[of_gibbs].values["samples"]["frechet"].value
+    assert quality.figures["samples"]["frechet"] == rows[of_gibbs]["figures"]["samples"]["frechet"]
 
 
 @pytest.mark.slow
@@ -135,7 +135,7 @@ def test_the_classifier_is_kept_and_verified(run, tmp_path, monkeypatch):
 
     monkeypatch.setattr(digit_features, "train_classifier", lambda *_: pytest.fail("trains again"))
     execute(run)
-    assert protocol.read_figures([run.workdir])[0].protocol["features"].endswith(f"sha256 {first.digest}")
+    assert protocol.read_quality([run.workdir])[0].protocol["features"].endswith(f"sha256 {first.digest}")
     content = bytearray(classifier_file.read_bytes())
     content[-1] ^= 1
     classifier_file.write_bytes(content)

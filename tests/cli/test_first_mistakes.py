@@ -15,6 +15,8 @@ from d3pm_jax.contrib import checkpoints, pickles
 from d3pm_jax.contrib.layout import ImportOptions
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
+from d3pm_jax.measure.bounds import EXACT, ORDERS
+from d3pm_jax.measure.record import Record
 from d3pm_jax.models import variables
 from d3pm_jax.parts import build
 from d3pm_jax.parts.completed import complete
@@ -136,14 +138,13 @@ def test_another_config_is_offered_a_run_that_begins_from_this_one():
 
 
 def test_examples_of_the_chain_rule_are_counted_once(monkeypatch, tmp_path, capsys):
-    def compute(parts, examples, batch_size, seed, progress):
+    def compute(parts, examples, batch_size, seed, progress, split):
         for done in (2, 4):
             progress(done)
-        return {name: {} for name in eval_command.bounds.ORDERS}
+        return Record(EXACT, {name: {"bits_per_dim": 1.0} for name in ORDERS})
 
     monkeypatch.setattr(eval_command.bounds, "compute_likelihood", compute)
-    monkeypatch.setattr(eval_command.bounds, "write_likelihood", lambda *args: (tmp_path, ""))
-    monkeypatch.setattr(eval_command, "_format_bits", lambda result: "1")
+    monkeypatch.setattr(eval_command.bounds, "name_test_split", lambda parts: "test")
     run = object.__new__(runs.Run)
     object.__setattr__(run, "parts", None)
     object.__setattr__(run, "workdir", tmp_path)

@@ -137,19 +137,19 @@ def test_samples_are_compared_with_the_training_split(run, capsys, monkeypatch):
     monkeypatch.setattr(text_kind, "PART", 24)
     measure_samples(EvalCommand(run.workdir, seed=3, batch_size=30), [run], 30)
     out = capsys.readouterr().out
-    (stored,) = protocol.read_figures([run.workdir])
+    (stored,) = protocol.read_quality([run.workdir])
     x0 = run.sample(jax.random.key(3), 30, batch_size=30).x0
     write = run.parts.description.text
     x = run.read_batch("train")["x"]
     test = run.read_batch("test")["x"]
     train = write(x.ravel())
     for name, rows in (("samples", x0), ("test", test[:30])):
-        row = {figure: x.value for figure, x in stored.values[name].items()}
+        row = dict(stored["figures"][name])
         copied = row.pop("copied")
         assert row == pytest.approx(by_hand([write(row) for row in rows], train), nan_ok=True)
         assert copied in train
         assert len(copied) == row["longest_copy"]
-    assert stored.values["unigram"]["n"].value == 30
+    assert stored["figures"]["unigram"]["n"] == 30
     assert stored.protocol["reference"].startswith(f"{x.size:,} tokens, sha256 ")
     assert f"compared with the training split: {x.size:,} tokens\n" in out
     assert "known words  distinct words  2-grams  3-grams  longest copy\n" in out

@@ -6,11 +6,12 @@ import math
 import pytest
 
 from d3pm_jax.errors import UserError
-from d3pm_jax.measure import bounds, record, sample_quality, samples
-from d3pm_jax.measure.record import Value
+from d3pm_jax.measure import bounds, labels, record, sample_quality, samples
+from d3pm_jax.measure.record import Record
 
 SUMMARY = {"bits_per_dim": 1.5, "standard_error": 0.25, "nats": 8.0, "nats_standard_error": None}
 OF_BOUND = {"N": 3, "split": "test", "examples": "sha256 ab", "step": 7, "steps": 2, "seed": 1}
+ACCURACY = {"accuracy": 0.75, "accuracy_standard_error": 0.125, "cross_entropy": 1.5}
 FORMATS = {  # and what the commands write, by the names of files
     "eval": (
         bounds.EVAL,
@@ -21,18 +22,26 @@ FORMATS = {  # and what the commands write, by the names of files
     ),
     "exact": (
         bounds.EXACT,
-        {"step": 7, "examples": 3, "seed": 1, "left to right": SUMMARY, "in random orders": SUMMARY},
+        {"step": 7, "examples": 3, "seed": 1, "left to right": SUMMARY, "in random orders": SUMMARY}
+        | {"protocol": OF_BOUND},
+    ),
+    "accuracy": (
+        labels.LABELS,
+        {"step": 7, "examples": 3, "seed": 1, "times": [0, 5], "accuracy_by_step": [1.0, 0.5]}
+        | ACCURACY
+        | {"protocol": OF_BOUND},
     ),
     "quality": (
         sample_quality.QUALITY,
         {
+            "kind": "image",
             "protocol": {"N": 9, "split": "train", "reference": "150", "features": "sums", "step": 7}
             | {"steps": 5, "grid": "even", "sampler": "ancestral", "classes": "none", "ema": 0.9}
-            | {"belief": "d3pm", "dtype": "float32", "seed": 3, "kind": "image"},
+            | {"belief": "d3pm", "dtype": "float32", "seed": 3, "conditions": "none"},
             "figures": {
+                "samples": {"n": 9, "frechet": 1.0, "precision": 0.5, "recall": None, "classes": [0.5, 0.5]},
                 "test": {"n": 9, "frechet": 0.5, "precision": None, "recall": 1.0}
                 | {"longest_copy": 4, "copied": "a\nb"},
-                "samples": {"n": 9, "frechet": 1.0, "precision": 0.5, "recall": None, "classes": [0.5, 0.5]},
             },
         },
     ),
@@ -47,51 +56,36 @@ FORMATS = {  # and what the commands write, by the names of files
 def written(request, tmp_path):
     """A path, its format, and what was written there."""
     file_format, content = FORMATS[request.param]
-    path = tmp_path / f"{request.param}.json"
-    assert record.write_record(path, file_format, content) == ""
+    path, replaced = record.write_record(Record(file_format, content), tmp_path)
+    assert path == tmp_path / f"{request.param}.json"
+    assert replaced == ""
     return path, file_format, content
 
 
-def test_a_file_keeps_its_keys_beside_its_record(written):
+def test_a_file_holds_its_keys_and_its_protocol_once(written):
     path, file_format, content = written
-    tree = json.loads(path.read_text())
-    record_of_file = tree.pop("record")
-    assert record_of_file.keys() == {"protocol", "values", "arrays"}
     expected = dict(content)
     if "prior" in expected:
         expected["prior"] = None
-    assert tree == expected
-    path.write_text(json.dumps(tree))
-    with pytest.raises(UserError, match=r"is damaged \('record'\): delete"):
+    assert json.loads(path.read_text()) == expected
+    stored = record.read_record(path, file_format)
+    assert stored == expected
+    assert stored.path == path
+    assert stored.protocol == content.get("protocol", content)
+    path.write_text(json.dumps({name: x for name, x in expected.items() if name not in ("protocol", "step")}))
+    with pytest.raises(UserError, match=r"is damaged \('(protocol|step)'\): delete"):
         record.read_record(path, file_format)
 
 
-def test_figures_have_their_units_and_errors(tmp_path):
-    records = {}
-    for name, (file_format, content) in FORMATS.items():
-        record.write_record(tmp_path / name, file_format, content, {"step": 8})
-        records[name] = record.read_record(tmp_path / name, file_format)
-        assert records[name].protocol["step"] == 8  # what is said beside the keys
-    bits = Value(1.5, "bits/dim", 0.25)
-    nats = Value(8.0, "nats", None)
-    assert records["eval"].values == {
-        "bound": {
-            "bits_per_dim": bits,
-            "nats": nats,
-            "reconstruction": Value(0.5, "bits/dim"),
-            "prior": Value(None, "bits/dim"),
-            "perplexity": Value(4.0),
-        },
-        "baselines": {"unigram": Value(2.5, "bits/dim")},
-    }
-    assert records["eval"].arrays == {"bound": {"times": [5, 10], "steps": [0.5, 1.0]}}
-    for name in ("left to right", "in random orders"):
-        assert records["exact"].values[name] == {"bits_per_dim": bits, "nats": nats}
-    assert list(records["quality"].values) == ["samples", "test"]  # samples come first
-    assert records["quality"].values["test"]["longest_copy"] == Value(4, "characters")
-    assert records["quality"].values["test"]["copied"] == Value("a\nb")
-    assert records["quality"].arrays["samples"] == {"classes": [0.5, 0.5]}
-    assert (records["samples"].protocol["num"], records["samples"].values) == (4, {})
+def test_figures_are_shown_with_their_units_and_errors():
+    result = Record(*FORMATS["eval"])
+    assert result["bits_per_dim"] == 1.5
+    assert record.format_figure(result, "bits_per_dim") == "1.500 +- 0.250"
+    assert record.format_with_unit(result, "bits_per_dim") == "1.500 +- 0.250 bits/dim"
+    assert record.format_with_unit(result, "nats") == "8.00 +- unknown nats"
+    assert record.format_figure(ACCURACY, "accuracy", "±") == "0.750 ± 0.125"
+    assert record.format_figure(ACCURACY, "nats") == "-"
+    assert record.format_figure({"nats": None}, "nats") == "infinite"
 
 
 @pytest.mark.parametrize(
@@ -107,17 +101,19 @@ def test_figures_have_their_units_and_errors(tmp_path):
         ("samples", {"seed": 1, "prompt": None}, ["seed", "prompt"]),
     ],
 )
-def test_what_differs_is_listed(name, changes, differ, tmp_path):
+def test_what_differs_is_listed(name, changes, differ):
     file_format, content = FORMATS[name]
-    first = record.make_record(file_format, tmp_path, content)
-    record.write_record(tmp_path / "other", file_format, content, changes)
-    other = record.read_record(tmp_path / "other", file_format)
+    first = Record(file_format, content)
+    other = Record(file_format, content | changes)
+    if "protocol" in content:
+        other = Record(file_format, content | {"protocol": content["protocol"] | changes})
     assert record.list_incomparable(first, other) == record.list_incomparable(other, first) == differ
 
 
 MESSAGES = {
     "eval": r"eval\.json is damaged \(.+\): delete it, `d3pm eval` writes it again",
     "exact": r"exact\.json is damaged \(.+\): delete it, `d3pm eval --chain-rule` writes it again",
+    "accuracy": r"accuracy\.json is damaged \(.+\): delete it, `d3pm eval` writes it again",
     "quality": r"quality\.json is damaged \(.+\): delete it and measure again",
     "samples": r"samples\.npy or samples\.json is damaged \(.+\): delete both, `d3pm sample` writes them",
 }
@@ -126,9 +122,8 @@ MESSAGES = {
 def test_damage_is_told_with_its_cure(written):
     path, file_format, _ = written
     whole = path.read_text()
-    numbers = ('"value": 1.5', '"value": "1.5"'), ('"value": 0.5', '"value": "0.5"')
-    texts = ["{", "[]", '"x"', "{}", whole[:-9], whole.replace('"protocol"', '"protocols"')]
-    for before, after in numbers:
+    texts = ["{", "[]", '"x"', "{}", whole[:-9], whole.replace('"step"', '"steq"')]
+    for before, after in ((": 1.5", ': "1.5"'), (": 0.5", ': "0.5"'), (": 0.125", ": 1e200")):
         if before in whole:
             texts.append(whole.replace(before, after))
     for text in texts:
@@ -141,15 +136,15 @@ def test_damage_is_told_with_its_cure(written):
     "row", [{"n": 3, "frechet": 1.0}, {"n": 3, "known_words": 0.5, "mmd": 2.0}, {"n": 3, "x": "said"}]
 )
 def test_figures_of_an_own_kind_are_not_taken_for_those_of_a_shipped_one(row, tmp_path):
-    entries = FORMATS["quality"][1]["protocol"]
-    protocol = sample_quality.Protocol(**{name: x for name, x in entries.items() if name != "kind"})
-    path = sample_quality.write_figures(tmp_path, {"samples": row, "test": row}, protocol, "plane")
-    (result,) = sample_quality.read_figures([tmp_path])
-    assert result.figures == {"samples": row, "test": row}
+    protocol = sample_quality.Protocol(**FORMATS["quality"][1]["protocol"])
+    rows = {"samples": row, "test": row}
+    path = sample_quality.write_quality(sample_quality.make_record(rows, protocol, "plane"), tmp_path)
+    (result,) = sample_quality.read_quality([tmp_path])
+    assert result["figures"] == rows
     user_table = sample_quality.QualityTable({"mmd": "distance"}, (), ("mmd", "distance"), "")
     assert sample_quality.find_table(result, user_table) is user_table
     assert path.name in [file.name for file in tmp_path.iterdir()]
-    assert len(sample_quality.format_table([result], user_table)) == 3
+    assert len(sample_quality.format_quality([result], user_table)) == 3
 
 
 def test_results_of_other_options_stay_and_what_is_replaced_is_said(tmp_path):
@@ -157,12 +152,15 @@ def test_results_of_other_options_stay_and_what_is_replaced_is_said(tmp_path):
     assert record.file_suffix(step=0, seed=3, label=0) == "_step0_seed3_label0"
     assert record.file_suffix(num=256) == "_num256"
 
-    path = tmp_path / "r.json"
     _, content = FORMATS["eval"]
-    first = content | {"step": 16, "bits": 1.5}
-    assert record.write_record(path, bounds.EVAL, first) == ""
-    assert record.write_record(path, bounds.EVAL, first | {"bits": 2.0}) == ""
+
+    def write(**changes):
+        return record.write_record(Record(bounds.EVAL, content | changes), tmp_path, "_limit3")
+
+    path = tmp_path / "eval_limit3.json"
+    assert write(step=16, bits=1.5) == (path, "")
+    assert write(step=16, bits=2.0) == (path, "")
     assert json.loads(path.read_text())["bits"] == 2.0
-    assert record.write_record(path, bounds.EVAL, first | {"step": 20}) == ", replaces that of step 16"
+    assert write(step=20) == (path, ", replaces that of step 16")
     path.write_text("{")
-    assert record.write_record(path, bounds.EVAL, first) == ""
+    assert write(step=16) == (path, "")

@@ -27,20 +27,14 @@ ROW = {"n": 2000, "frechet": 1.25, "precision": 0.5, "recall": 0.25}
 FIGURES = {"samples": ROW, "train": {**ROW, "frechet": 0.125}, "test": {**ROW, "n": 20, "frechet": None}}
 
 
-IMAGES = {name: record.take_figures(row) for name, row in FIGURES.items()}
-
-
-def plain(result):
-    """The figures of a record without their units."""
-    return {
-        subject: {name: figure.value for name, figure in row.items()}
-        for subject, row in result.values.items()
-    }
+def write(folder, protocol, rows=FIGURES, kind="image"):
+    """Writes figures, and returns the path of their file."""
+    return sample_quality.write_quality(sample_quality.make_record(rows, protocol, kind), folder)
 
 
 def protocol_of(result):
-    """The protocol of a record without the name of the kind."""
-    return Protocol(**{name: entry for name, entry in result.protocol.items() if name != "kind"})
+    """The protocol of a record."""
+    return Protocol(**result.protocol)
 
 
 def other(value):
@@ -52,19 +46,20 @@ def other(value):
     return value + 1
 
 
-def test_every_entry_has_its_file_and_four_decide_what_is_comparable():
+def test_every_entry_has_its_file_and_four_decide_what_is_comparable(tmp_path):
     changed = {
         field.name: dataclasses.replace(PROTOCOL, **{field.name: other(getattr(PROTOCOL, field.name))})
         for field in dataclasses.fields(Protocol)
     }
     protocols = (PROTOCOL, dataclasses.replace(PROTOCOL), *changed.values())
-    names = {sample_quality.figures_file_name(protocol) for protocol in protocols}
-    assert len(names) == 1 + len(changed)
-    assert sample_quality.figures_file_name(PROTOCOL).startswith("quality_n2000_steps50_seed0_")
+    assert len({write(tmp_path, protocol) for protocol in protocols}) == 1 + len(changed)
+    assert write(tmp_path, PROTOCOL).name.startswith("quality_n2000_steps50_seed0_")
+    first = sample_quality.make_record(FIGURES, PROTOCOL, "image")
     compared = ("N", "split", "reference", "features")
     for name, protocol in changed.items():
         expected = [name] if name in compared else []
-        assert sample_quality.list_differences(PROTOCOL, protocol) == expected
+        second = sample_quality.make_record(FIGURES, protocol, "image")
+        assert record.list_incomparable(first, second) == expected
 
 
 def test_figures_are_read_back_and_side_by_side(tmp_path):
@@ -73,20 +68,20 @@ def test_figures_are_read_back_and_side_by_side(tmp_path):
     folders = [tmp_path / name for name in "ab"]
     for folder, protocol in zip(folders, (PROTOCOL, short), strict=True):
         folder.mkdir()
-        sample_quality.write_figures(folder, FIGURES, protocol, "image")
-    sample_quality.write_figures(folders[1], {**FIGURES, "samples": {**ROW, "n": 300}}, fewer, "image")
-    results = sample_quality.read_figures(folders)
+        write(folder, protocol)
+    of_fewer = write(folders[1], fewer, {**FIGURES, "samples": {**ROW, "n": 300}})
+    results = sample_quality.read_quality(folders)
     assert {protocol_of(result) for result in results} == {PROTOCOL, short, fewer}
-    assert plain(results[0]) == FIGURES
-    head, *lines = sample_quality.format_table(
+    assert results[0]["figures"] == FIGURES
+    head, *lines = sample_quality.format_quality(
         sorted(results, key=lambda result: protocol_of(result) != PROTOCOL)
     )
     assert head.split() == ["N", "steps", "Fréchet", "precision", "recall"]
     (marked,) = [line for line in lines if "NOT COMPARABLE with the first line: other N, features" in line]
-    assert marked.split()[:4] == [f"b/{sample_quality.figures_file_name(fewer)[:-5]}", "300", "50", "1.250"]
+    assert marked.split()[:4] == [f"b/{of_fewer.stem}", "300", "50", "1.250"]
     assert sum(line.startswith(("a/", "b/")) for line in lines) == 3
     assert lines[0].split() == [
-        f"a/{sample_quality.figures_file_name(PROTOCOL)[:-5]}",
+        f"a/{results[0].path.stem}",
         "2000",
         "50",
         "1.250",
@@ -103,31 +98,32 @@ def test_figures_are_read_back_and_side_by_side(tmp_path):
 
 def test_the_file_of_a_flow_names_no_steps(tmp_path):
     flow = dataclasses.replace(PROTOCOL, steps=0, grid="-", sampler="flow", belief="-")
-    path = sample_quality.write_figures(tmp_path, FIGURES, flow, "image")
+    path = write(tmp_path, flow)
     assert path.name.startswith("quality_n2000_seed0_")
-    (result,) = sample_quality.read_figures([tmp_path])
+    (result,) = sample_quality.read_quality([tmp_path])
     assert protocol_of(result) == flow
 
 
 def test_figures_of_texts_have_columns_of_their_own(tmp_path):
     row = {"n": 2000, "known_words": 0.5, "distinct_1": 0.25, "distinct_2": None, "distinct_3": 1.0}
     row |= {"longest_copy": 1234, "copied": "é\n"}
-    path = sample_quality.write_figures(tmp_path, {"samples": row}, PROTOCOL, "text")
-    (result,) = sample_quality.read_figures([tmp_path])
-    assert plain(result)["samples"] == row
-    head, line = sample_quality.format_table([result])
+    path = write(tmp_path, PROTOCOL, {"samples": row}, "text")
+    (result,) = sample_quality.read_quality([tmp_path])
+    assert result["figures"] == {"samples": row}
+    head, line = sample_quality.format_quality([result])
     assert " ".join(head.split()) == "N steps known words distinct words 2-grams 3-grams longest copy"
     assert line.split()[1:] == ["2000", "50", "0.500", "0.250", "too", "few", "1.000", "1,234"]
-    assert sample_quality.format_table([])[0].split()[2] == "Fréchet"
-    mixed = sample_quality.format_table([result, dataclasses.replace(result, values=IMAGES)])
+    assert sample_quality.format_quality([])[0].split()[2] == "Fréchet"
+    of_images = sample_quality.make_record(FIGURES, PROTOCOL, "image")
+    mixed = sample_quality.format_quality([result, of_images])
     assert mixed[2].split()[3:] == ["-"] * 5
     path.write_text(path.read_text().replace("1234", '"1234"'))
     with pytest.raises(UserError, match="a figure is no number"):
-        sample_quality.read_figures([tmp_path])
+        sample_quality.read_quality([tmp_path])
 
 
 def test_a_damaged_file_is_named(tmp_path):
-    path = sample_quality.write_figures(tmp_path, FIGURES, PROTOCOL, "image")
+    path = write(tmp_path, PROTOCOL)
     written = path.read_text()
     other_type = written.replace('"N": 2000', '"N": "x"')
     without_samples = written.replace('"samples"', '"x"')
@@ -136,4 +132,4 @@ def test_a_damaged_file_is_named(tmp_path):
         with pytest.raises(
             UserError, match=r"quality_\S+\.json is damaged \(.*\): delete it and measure again"
         ):
-            sample_quality.read_figures([tmp_path])
+            sample_quality.read_quality([tmp_path])

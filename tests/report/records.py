@@ -63,9 +63,7 @@ PROTOCOL = protocol.Protocol(
 
 
 def record(name="a", run=RUN, bounds=(), quality=()):
-    bound_records = [
-        measured.make_record(EVAL, Path(f"eval_{i}.json"), result) for i, result in enumerate(bounds)
-    ]
+    bound_records = [measured.Record(EVAL, result, Path(f"eval_{i}.json")) for i, result in enumerate(bounds)]
     return folder.Reported(name, run, [], bound_records, list(quality), None)
 
 
@@ -73,12 +71,16 @@ def bound(*terms, **entries):
     """What a file of `d3pm eval` holds."""
     times = list(range(1, len(terms) + 1))
     content = {"step": 7, "examples": 3, "times": times, "steps": list(terms), "bits_per_dim": 1.0}
-    return content | {"seed": None, "baselines": {}, "protocol": {}} | entries
+    content |= {"seed": None, "baselines": {}} | entries
+    protocol = {"N": content["examples"], "step": content["step"], "seed": content["seed"]}
+    return content | {"protocol": protocol | {"steps": len(times)} | entries.get("protocol", {})}
 
 
 def write_result(path, content):
     """Writes a file as a command does."""
-    measured.write_record(path, FORMATS[path.stem.partition("_")[0]], content)
+    file_format = FORMATS[path.stem.partition("_")[0]]
+    suffix = path.stem.removeprefix(file_format.name)
+    measured.write_record(measured.Record(file_format, content), path.parent, suffix)
 
 
 def quality(name, frechet=1.0, **changes):
@@ -87,5 +89,4 @@ def quality(name, frechet=1.0, **changes):
 
 
 def of_quality(name, rows, known, kind):
-    content = {"protocol": dataclasses.asdict(known) | {"kind": kind}, "figures": rows}
-    return measured.make_record(protocol.QUALITY, Path(name), content)
+    return measured.Record(protocol.QUALITY, protocol.make_record(rows, known, kind), Path(name))

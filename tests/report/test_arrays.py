@@ -15,6 +15,7 @@ from d3pm_jax.config import Absorbing, Arrays, Config, Head, Reciprocal, Train, 
 from d3pm_jax.data import Description
 from d3pm_jax.kinds import blocks as kind_blocks
 from d3pm_jax.measure import bounds
+from d3pm_jax.measure.record import write_record
 from d3pm_jax.parts import network
 from d3pm_jax.report import blocks, curves, figures, folder
 from d3pm_jax.runs.run import open_run
@@ -64,8 +65,8 @@ def home(tmp_path_factory):
 def page(home):
     run = open_run(home / "masked")
     x = np.ones((6, L), np.int32)
-    result = bounds.compute_likelihood(run.parts, {"x": x}, batch_size=6)
-    bounds.write_likelihood(run.parts, run.workdir, {"x": x}, result, "_chain_rule6")
+    result = bounds.compute_likelihood(run.parts, {"x": x}, batch_size=6, split="test")
+    write_record(result, run.workdir, "_chain_rule6")
     d3pm_jax.report.write(run)
     return Page((home / "masked" / "report.html").read_text())
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from d3pm_jax.measure.labels import LABELS
-from d3pm_jax.measure.record import make_record
+from d3pm_jax.measure.record import Record
 from d3pm_jax.report import curves, figures
 from tests.report.reading import Page
 from tests.report.records import PROTOCOL, RUN, Known, bound, of_quality, quality, record
@@ -62,7 +62,8 @@ def test_a_classifier_has_its_accuracy_and_a_diffusion_beside_it_its_bounds():
     run = Known(**vars(RUN) | {"parts": parts})
     keys = {"step": 7, "examples": 3, "seed": 0, "accuracy": 0.5, "cross_entropy": 1.25}
     keys |= {"accuracy_standard_error": 0.25, "cross_entropy_standard_error": 0.125}
-    accuracy = make_record(LABELS, Path("accuracy.json"), keys)
+    keys |= {"protocol": {"N": 3, "step": 7}}
+    accuracy = Record(LABELS, keys, Path("accuracy.json"))
     measured = dataclasses.replace(record("told", run), accuracies=[accuracy])
     unknown = record("unknown", run)
     diffusion = record("drawn", bounds=[bound(0.5)])

@@ -9,7 +9,7 @@ import pytest
 from d3pm_jax.config import Plane
 from d3pm_jax.errors import UserError
 from d3pm_jax.kinds import Chains, Samples, States, make_kind
-from d3pm_jax.measure.record import Value
+from d3pm_jax.measure.bounds import EVAL
 from d3pm_jax.measure.samples import Drawn
 from d3pm_jax.report import curves, figures, folder, pages, samples
 from d3pm_jax.show.markup import Html
@@ -109,23 +109,21 @@ def test_quality_of_samples_is_told_without_steps():
 def test_of_bounds_on_as_many_examples_that_of_most_draws_is_first(tmp_path):
     for name, result in {"eval": ELBO, "eval_calls100": IWBO, "eval_calls9": IWBO | {"calls": 9}}.items():
         write_result(tmp_path / f"{name}.json", result)
-    bounds = folder.read_bounds(Known(step=7, workdir=tmp_path))
+    bounds = folder.read_results(Known(step=7, workdir=tmp_path), EVAL)
     assert [x.path.stem for x in bounds] == ["eval_calls100", "eval_calls9", "eval"]
 
 
 def test_a_bound_of_a_flow_is_read_and_a_damaged_bound_without_times_is_refused(tmp_path):
     path = tmp_path / "eval.json"
     write_result(path, IWBO)
-    (stored,) = folder.read_bounds(Known(step=7, workdir=tmp_path))
-    assert stored.values["bound"]["elbo_bits_per_dim"] == Value(1.5, "bits/dim", 0.5)
-    assert "elbo_standard_error" not in stored.values["bound"]
-    assert stored.arrays == {"bound": {"times": [], "steps": []}}
+    (stored,) = folder.read_results(Known(step=7, workdir=tmp_path), EVAL)
+    assert stored == IWBO
     changes = [
-        (IWBO | {"protocol": {}}, "its times are not those of its terms"),
+        (IWBO | {"protocol": {"N": 3, "step": 7, "steps": 2}}, "its times are not those of its terms"),
         (IWBO | {"steps": [0.5]}, "its times are not those of its terms"),
         (IWBO | {"elbo_bits_per_dim": "1"}, "a figure is no number"),
     ]
     for content, message in changes:
         write_result(path, content)
         with pytest.raises(UserError, match=message):
-            folder.read_bounds(Known(step=7, workdir=tmp_path))
+            folder.read_results(Known(step=7, workdir=tmp_path), EVAL)

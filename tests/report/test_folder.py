@@ -8,6 +8,7 @@ import pytest
 
 import d3pm_jax
 from d3pm_jax.errors import UserError
+from d3pm_jax.measure.bounds import EVAL
 from d3pm_jax.report import folder
 from d3pm_jax.storage import checkpoint, names
 from tests.report.records import RUN, Known, bound, record, write_result
@@ -23,7 +24,7 @@ def test_bounds_begin_with_this_step_most_steps_all_terms_most_examples(tmp_path
     }
     for name, tree in files.items():
         write_result(tmp_path / f"{name}.json", tree)
-    records_read = folder.read_bounds(Known(step=7, workdir=tmp_path))
+    records_read = folder.read_results(Known(step=7, workdir=tmp_path), EVAL)
     assert [x.path.stem[-1] for x in records_read] == ["e", "d", "c", "b", "a"]
 
 

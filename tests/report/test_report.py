@@ -19,6 +19,7 @@ from d3pm_jax.config import Adam, Arrays
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
 from d3pm_jax.measure import sample_quality as protocol
+from d3pm_jax.measure.bounds import EVAL
 from d3pm_jax.report import blocks, curves, figures, folder, samples
 from d3pm_jax.runs import Draw
 from d3pm_jax.runs.run import open_run
@@ -76,7 +77,7 @@ def home(tmp_path_factory):
     write_result(bare / "samples.json", about)
     rows = [{"step": i, "loss": 2.0**-i, "grad_norm": 1.0, EVIL: 3.0} for i in range(1, 8)]
     (whole / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    protocol.write_figures(whole, ROWS, PROTOCOL, "image")
+    protocol.write_quality(protocol.make_record(ROWS, PROTOCOL, "image"), whole)
     assert status("eval", whole, "--limit", "8") == 0
     result = json.loads((whole / "eval_limit8.json").read_text())
     fewer = {name: 2 * result[name] for name in ("bits_per_dim", "standard_error", "nats")}
@@ -284,12 +285,12 @@ def test_samples_are_taken_from_the_folder_where_they_are_of_this_step(whole, tm
         ("quality_x.json", "{}", "quality_x.json is damaged"),
         (
             "exact_x.json",
-            {"step": 7, "examples": 3, "seed": 0, "left to right": {}},
+            {"protocol": {"step": 7, "N": 3}, "left to right": {}},
             "`d3pm eval --chain-rule` writes it",
         ),
         (
             "exact_x.json",
-            {"step": 7, "examples": "3", "seed": 0},
+            {"protocol": {"step": 7, "N": "3"}},
             "exact_x.json is damaged .*not how many examples",
         ),
         ("metrics.jsonl", "{}\n", "line 1 is damaged"),
@@ -307,9 +308,10 @@ def test_damaged_files_get_one_line(name, content, message, home, tmp_path):
 
 
 def test_a_picture_of_quality_is_shown_or_refused(whole, tmp_path):
-    written = protocol.write_figures(tmp_path, {"samples": ROWS["samples"]}, PROTOCOL, "image")
+    quality = protocol.make_record({"samples": ROWS["samples"]}, PROTOCOL, "image")
+    written = protocol.write_quality(quality, tmp_path)
     path = written.with_suffix(".png")
-    record = dataclasses.replace(reported(open_run(whole)), quality=protocol.read_figures([tmp_path]))
+    record = dataclasses.replace(reported(open_run(whole)), quality=protocol.read_quality([tmp_path]))
     assert samples.show_nearest(record) == ""
     colours = np.random.default_rng(0).integers(256, size=(4, 6, 3)).astype(np.uint8)
     Image.fromarray(colours).save(path)
@@ -336,7 +338,7 @@ def test_infinite_bounds(whole, tmp_path):
     """Null is infinite."""
     write_result(tmp_path / "eval.json", bound(None, 0.5, seed=1, bits_per_dim=None))
     run = dataclasses.replace(open_run(whole), workdir=tmp_path)
-    record = dataclasses.replace(reported(open_run(whole)), bounds=folder.read_bounds(run))
+    record = dataclasses.replace(reported(open_run(whole)), bounds=folder.read_results(run, EVAL))
     page = Page(figures.tabulate_bounds([record]))
     assert page.inside["td"][:3] == ["eval.json", "infinite", "-"]
     assert page.inside["td"][5:7] == ["7", "2"]

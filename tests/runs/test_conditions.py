@@ -59,10 +59,10 @@ def test_bounds_of_other_conditions_or_labels_do_not_compare(trained):
     parts = runs.open(trained, FILE).parts
     conditions = patterns(5, 1)
     examples = {"x": conditions.reshape(-1, 6), "label": conditions[:, 0, 0], "condition": conditions}
-    protocols = [bounds.describe_protocol(parts, examples, seed=0)]
+    protocols = [bounds.describe_protocol(parts, examples, 0, "test", "all")]
     for name in "label", "condition":
         others = examples | {name: np.roll(examples[name], 1, axis=0)}
-        protocols.append(bounds.describe_protocol(parts, others, seed=0))
+        protocols.append(bounds.describe_protocol(parts, others, 0, "test", "all"))
     inputs = [protocol.pop("inputs") for protocol in protocols]
     assert protocols == [protocols[0]] * 3
     assert len(set(inputs)) == 3

@@ -162,7 +162,7 @@ def test_commands_do_not_ask_what_a_run_trains(run, folder, capsys):
     assert "IWBO(3): " in printed
     assert " nats, beside an ELBO of " in printed
     assert "test bits/dim: " in printed
-    protocol = json.loads((workdir / "eval_calls3_limit5.json").read_text())["record"]["protocol"]
+    protocol = json.loads((workdir / "eval_calls3_limit5.json").read_text())["protocol"]
     assert protocol["terms"] == "IWBO(3)"
     assert status("sample", workdir, *own, "--num", 9) == 0
     assert np.load(workdir / "samples.npy").shape == (9, L)
