@@ -27,7 +27,6 @@ from PIL import Image
 from d3pm_jax import runs, sampling, show
 from d3pm_jax.config import Adam, Config, Digits, Gaussian, Linear, Train, UNet
 from d3pm_jax.evaluation import baselines
-from d3pm_jax.measure import sample_quality
 
 config = Config(
     data=Digits(),
@@ -130,7 +129,7 @@ reference = run.prepare_quality(SAMPLES)
 of_all = run.measure_quality(reference, SAMPLES)
 of_few = few.measure_quality(reference, SAMPLES)
 for measured in (of_all, of_few):
-    sample_quality.write_figures(run.workdir, measured.figures, measured.protocol, run.parts.kind.name)
+    runs.write_quality(measured.record, run.workdir)
 columns = {
     f"{run.process.T} steps": of_all.figures["samples"],
     f"{few.process.T} steps": of_few.figures["samples"],
@@ -166,21 +165,21 @@ Image.fromarray(show.grid(show.to_rgb(pairs.reshape(-1, *x0.shape[1:]), levels),
 # %% [markdown]
 # ## What may be compared
 #
-# `sample_quality.write_figures` has kept each figure with its protocol: all that it depends on. Two figures
+# `runs.write_quality` has kept each figure with its protocol: all that it depends on. Two records of figures
 # compare where N, the split, the hash of its examples and the features are the same;
-# `sample_quality.list_differences` names what is not. A Fréchet distance is biased upwards in proportion to
+# `runs.list_incomparable` names what is not. A Fréchet distance is biased upwards in proportion to
 # 1 / N, so that another number of samples has another figure:
 
 # %%
-stored = sample_quality.read_figures([run.workdir])
-assert not any(sample_quality.list_differences(stored[0].protocol, record.protocol) for record in stored)
+stored = runs.read_quality([run.workdir])
+assert not any(runs.list_incomparable(stored[0], record) for record in stored)
 for name in ("N", "split", "reference", "step", "steps", "grid", "sampler", "belief", "ema", "seed"):
-    print(f"{name:>10}: {str(getattr(of_few.protocol, name))[:60]}")
+    print(f"{name:>10}: {str(of_few.record.protocol[name])[:60]}")
 
 half = few.measure_quality(run.prepare_quality(SAMPLES // 2), SAMPLES // 2)
 both = (measured.figures["samples"]["frechet"] for measured in (of_few, half))
 print(
     "differs in",
-    sample_quality.list_differences(of_few.protocol, half.protocol),
+    runs.list_incomparable(of_few.record, half.record),
     "Fréchet {:.1f} and {:.1f}".format(*both),
 )

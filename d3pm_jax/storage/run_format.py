@@ -13,7 +13,7 @@ from d3pm_jax.files import parse_json
 from d3pm_jax.storage import manifest, names
 
 # A change of what the files of a run hold, after which other versions misread them, takes the next number.
-NUMBER = 1
+NUMBER = 2
 CURE = "restore it, or start again in a new workdir"
 READER = f"this d3pm_jax {__version__} reads format {NUMBER}"
 

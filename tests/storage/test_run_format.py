@@ -11,7 +11,7 @@ from d3pm_jax.storage import manifest, run_format
 from d3pm_jax.storage.run_folder import read_run, read_run_to_resume, write_run
 from tests import tiny
 
-READER = f"this d3pm_jax {d3pm_jax.__version__} reads format 1"
+READER = f"this d3pm_jax {d3pm_jax.__version__} reads format 2"
 
 
 @pytest.fixture
@@ -30,14 +30,14 @@ def refusals(workdir):
 
 def test_a_run_says_its_format_and_what_wrote_it(run):
     said = json.loads((run / "format.json").read_text())
-    assert said == {"format": 1, "version": d3pm_jax.__version__, "commit": run_format.find_commit()}
+    assert said == {"format": 2, "version": d3pm_jax.__version__, "commit": run_format.find_commit()}
     assert "format.json" in manifest.read_manifest(run)
 
 
 @pytest.mark.parametrize(
     ("written", "writer"),
     [
-        ({"format": 2, "version": "0.9.1", "commit": "ab12"}, "d3pm_jax 0.9.1 (commit ab12)"),
+        ({"format": 1, "version": "0.9.1", "commit": "ab12"}, "d3pm_jax 0.9.1 (commit ab12)"),
         ({"format": 0, "version": "0.1.0", "commit": None}, "d3pm_jax 0.1.0"),
         ({"format": 3, "version": "1.0\n2"}, "d3pm_jax 1.0 2"),
     ],
