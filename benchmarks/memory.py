@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from d3pm_jax.compiled import cost
-from d3pm_jax.config import Absorbing, Config, Digits, Head, Reciprocal, Train, Transformer
+from d3pm_jax.config import Absorbing, Config, Digits, Reciprocal, Train, Transformer
 from d3pm_jax.data import Description
 from d3pm_jax.machine.devices import use_all_cores
 from d3pm_jax.parts import build
@@ -36,7 +36,6 @@ def measure(batch_size: int, layers: int) -> tuple[cost.Cost, int, int]:
     config = Config(
         data=Digits(),  # is not read
         process=Absorbing(K=29, steps=100, beta=Reciprocal(), mask_id=28),
-        head=Head(forbid=28),
         model=Transformer(width=512, num_layers=layers, num_heads=8),
         train=Train(steps=1, batch_size=batch_size),
     )

@@ -24,7 +24,6 @@ from d3pm_jax.config import (
     ArgmaxCoupling,
     Config,
     Cosine,
-    Head,
     LSTMFeatures,
     Model,
     Plane,
@@ -109,7 +108,7 @@ def make_config(case: Case) -> Config:
         case "mask":
             process = Absorbing(K + 1, 50, Reciprocal(), mask_id=K)
             model = make_transformer(64, 3, see_time=False)
-            return dataclasses.replace(config, process=process, model=model, head=Head(forbid=K))
+            return dataclasses.replace(config, process=process, model=model)
         case "coupling":
             model = ArgmaxCoupling(
                 num_steps=4,

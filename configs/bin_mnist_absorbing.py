@@ -23,7 +23,7 @@ def get_config() -> Config:
     return Config(
         data=TfdsImages("mnist", binarize="dynamic"),
         process=Absorbing(K="data", steps=100, beta=Reciprocal(), mask_id="data"),
-        head=Head(residual=False, forbid="data"),
+        head=Head(residual=False),
         model=ScoreNet(ch=32, ch_mult=(1, 2, 2), num_res_blocks=1, attn=(2,), groups=8, dropout=0.0),
         loss=StochasticBound(),
         timesteps=Importance(),

@@ -1,15 +1,12 @@
 """8 x 8 digits, absorbing: an 18th category is the mask, which the data never contains."""
 
-from d3pm_jax.config import Absorbing, Adam, Config, Digits, Head, HybridLoss, Reciprocal, Train, UNet
-
-MASK = 17
+from d3pm_jax.config import Absorbing, Adam, Config, Digits, HybridLoss, Reciprocal, Train, UNet
 
 
 def get_config() -> Config:
     return Config(
         data=Digits(),
-        process=Absorbing(K=18, steps=100, beta=Reciprocal(), mask_id=MASK),
-        head=Head(forbid=MASK),
+        process=Absorbing(K=18, steps=100, beta=Reciprocal(), mask_id=17),
         model=UNet(
             ch=32, ch_mult=(1, 2), num_res_blocks=1, attn_resolutions=(4,), groups=8, onehot_input=True
         ),

@@ -11,7 +11,6 @@ from d3pm_jax.config import (
     Absorbing,
     Adam,
     Config,
-    Head,
     HybridLoss,
     Reciprocal,
     Train,
@@ -19,14 +18,11 @@ from d3pm_jax.config import (
     UpsampledDigits,
 )
 
-MASK = 17
-
 
 def get_config() -> Config:
     return Config(
         data=UpsampledDigits(),
-        process=Absorbing(K=18, steps=100, beta=Reciprocal(), mask_id=MASK),
-        head=Head(forbid=MASK),
+        process=Absorbing(K=18, steps=100, beta=Reciprocal(), mask_id=17),
         model=UNet(
             ch=32, ch_mult=(1, 2), num_res_blocks=1, attn_resolutions=(4,), groups=8, onehot_input=True
         ),

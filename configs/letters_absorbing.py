@@ -1,13 +1,12 @@
 """Texts of a-z and spaces, absorbing: a 28th category is the mask. Name yours with --data.train."""
 
-from d3pm_jax.config import Absorbing, Adam, Config, Head, HybridLoss, Reciprocal, Text, Train, Transformer
+from d3pm_jax.config import Absorbing, Adam, Config, HybridLoss, Reciprocal, Text, Train, Transformer
 
 
 def get_config() -> Config:
     return Config(
         data=Text("letters.txt", tokenizer="letters27", length=128),
         process=Absorbing(K="data", steps=1000, beta=Reciprocal(), mask_id="data"),
-        head=Head(forbid="data"),
         model=Transformer(width=128, num_layers=4, num_heads=4, see_time=False),
         loss=HybridLoss(ce_weight=0.01),
         optimizer=Adam(lr=1e-3, warmup_steps=100, decay_steps=2000),

@@ -14,7 +14,6 @@ docs/results.md says how the weights in pretrained/ were trained with it.
 from d3pm_jax.config import (
     Absorbing,
     Config,
-    Head,
     HybridLoss,
     Muon,
     Reciprocal,
@@ -29,7 +28,6 @@ def get_config() -> Config:
     return Config(
         data=Text("letters.txt", tokenizer="letters27", length=128),
         process=Absorbing(K="data", steps=1000, beta=Reciprocal(), mask_id="data"),
-        head=Head(forbid="data"),
         model=Transformer(width=160, num_layers=4, num_heads=2, see_time=False),
         loss=HybridLoss(ce_weight=0.01),
         optimizer=Muon(lr=7e-3, warmup_steps=100, rate=WSDRate(steps=60_000, decay_steps=12_000)),

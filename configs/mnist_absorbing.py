@@ -5,14 +5,13 @@
 --process.steps 1000 --model.ch 128 is the paper's size, for an accelerator.
 """
 
-from d3pm_jax.config import Absorbing, Adam, Config, Head, HybridLoss, Reciprocal, TfdsImages, Train, UNet
+from d3pm_jax.config import Absorbing, Adam, Config, HybridLoss, Reciprocal, TfdsImages, Train, UNet
 
 
 def get_config() -> Config:
     return Config(
         data=TfdsImages("mnist"),
         process=Absorbing(K="data", steps=100, beta=Reciprocal(), mask_id="data"),
-        head=Head(forbid="data"),
         model=UNet(
             ch=32,
             ch_mult=(1, 2, 2),

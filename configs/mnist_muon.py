@@ -14,7 +14,6 @@ docs/results.md says how the weights in pretrained/ were trained with it.
 from d3pm_jax.config import (
     Absorbing,
     Config,
-    Head,
     HybridLoss,
     Muon,
     Reciprocal,
@@ -29,7 +28,6 @@ def get_config() -> Config:
     return Config(
         data=TfdsImages("mnist"),
         process=Absorbing(K="data", steps=1000, beta=Reciprocal(), mask_id="data"),
-        head=Head(forbid="data"),
         model=UNet(
             ch=32,
             ch_mult=(1, 2, 2),

@@ -4,7 +4,6 @@ from d3pm_jax.config import (
     Absorbing,
     Adam,
     Config,
-    Head,
     HybridLoss,
     Reciprocal,
     Shakespeare,
@@ -17,7 +16,6 @@ def get_config() -> Config:
     return Config(
         data=Shakespeare(length=128),
         process=Absorbing(K="data", steps=128, beta=Reciprocal(), mask_id="data"),
-        head=Head(forbid="data"),
         model=Transformer(width=128, num_layers=4, num_heads=4, see_time=False),
         loss=HybridLoss(ce_weight=0.01),
         optimizer=Adam(lr=1e-3, warmup_steps=100, decay_steps=2000),

@@ -267,7 +267,7 @@ def _network(setting: Setting, arrays: Arrays) -> tuple[Predict, Any]:
     """The network as a function of its parameters, and these weights of the twin as its parameters."""
     spec = settings.config(setting)
     description = Description(setting.problem.shape, K)
-    functions = network.split_network(spec, description, spec.process.build())
+    functions = network.split_network(spec, description, spec.process.build(), setting.problem.forbid)
     dtype = jax.dtypes.canonicalize_dtype(float)
     shapes = jax.eval_shape(functions.init, jax.random.key(0))
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype), shapes)

@@ -105,7 +105,6 @@ def config(setting: Setting) -> configs.Config:
         data=configs.Digits(),
         process=PROCESSES[problem.process][0](setting.T),
         model=getattr(configs, problem.network)(**setting.model),
-        head=configs.Head(forbid=problem.forbid),
         train=configs.Train(steps=setting.steps, batch_size=B, ema_decay=EMA_DECAY),
         loss=configs.HybridLoss(ce_weight=CE_WEIGHT, belief=problem.belief),
         optimizer=ADAM,

@@ -114,7 +114,7 @@ def expectation(objective, K, data, mask_id, nodes, power):
 
 @pytest.mark.parametrize("alpha", [configs.Reciprocal(), configs.Polynomial(2.0)])
 def test_the_absorbing_objective_is_the_mean_over_orders_of_the_chain_rule(alpha):
-    objective = configs.ContinuousAbsorbing(alpha, mask_id=3)
+    objective = configs.ContinuousAbsorbing(alpha)
     mean = expectation(objective, 4, 3, 3, nodes=8, power=1)
     np.testing.assert_allclose(mean, np.asarray(chain_rules()).mean(0), rtol=1e-12)
 
@@ -153,7 +153,7 @@ def discrete_bound(process, data, mask_id):
 @pytest.mark.parametrize(
     ("objective", "K", "mask_id"),
     [
-        (configs.ContinuousAbsorbing(configs.Polynomial(2.0), mask_id=3), 4, 3),
+        (configs.ContinuousAbsorbing(configs.Polynomial(2.0)), 4, 3),
         (configs.ContinuousUniform(configs.Cosine(0.0, 1.0)), 3, None),
     ],
 )
@@ -178,7 +178,7 @@ def test_an_objective_is_the_limit_of_the_bound_of_many_steps(objective, K, mask
 
 def test_a_training_step_in_continuous_time_minimises_the_objective_and_reports_the_bound():
     """A network that says nothing, at times of 1..T = 128: the bound is log 3 nats, in bits/dim log2 3."""
-    loss = configs.ContinuousAbsorbing(configs.Polynomial(2.0), mask_id=3)
+    loss = configs.ContinuousAbsorbing(configs.Polynomial(2.0))
     spread = configs.RealTimes()
     process = d3pm.absorbing(d3pm.polynomial(128, 2.0), 4, 3)
     loss.check_process(process)
@@ -219,4 +219,4 @@ def test_times_that_are_drawn_more_often_count_less():
 )
 def test_another_process_than_that_of_the_objective_is_refused(process):
     with pytest.raises(ValueError, match=r"ContinuousAbsorbing .* does not fit this process: .* at t = "):
-        configs.ContinuousAbsorbing(mask_id=3).check_process(process())
+        configs.ContinuousAbsorbing().check_process(process())

@@ -12,6 +12,7 @@ from PIL import Image
 
 import d3pm_jax
 from d3pm_jax.config import io as config_io
+from d3pm_jax.config.process import find_extra_mask
 from tests import tiny
 from tests.cli.commands import status
 
@@ -41,7 +42,8 @@ def check_library(names):
 
 def check_config_reference(names):
     config = names["get_config"]()
-    assert config.head.data_categories(config.process.build().K) == 17
+    process = config.process.build()
+    assert find_extra_mask(config.process, process, config.data.describe().categories) == 17
 
 
 def check_own_parts(names):

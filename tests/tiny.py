@@ -59,7 +59,7 @@ def write_run(workdir, config, step=7, description=None):
     return state
 
 
-def split(config, description, process):
+def split(config, description, process, extra_mask=None):
     """In place of `network.split_network`: logits from a table of x_t, and in proportion to t."""
     K = process.K
 
@@ -70,4 +70,4 @@ def split(config, description, process):
     def init(key):
         return {"table": {"kernel": 0.1 * jax.random.normal(key, (K, K))}, "late": {"bias": jnp.zeros(K)}}
 
-    return network.Network(predict, init, without_buffers(predict))
+    return network.Network(predict, init, without_buffers(predict), extra_mask=extra_mask)

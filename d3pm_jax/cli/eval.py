@@ -159,7 +159,7 @@ def _check_options(command: EvalCommand, run: Run) -> None:
     if command.chain_rule is not None and bounds.find_mask(run.parts) is None:
         raise UserError(
             f"--chain-rule {command.chain_rule} is for a network that fills in masks and sees no time: "
-            f"Absorbing with an extra mask (head.forbid), and Transformer(see_time=False); leave it out"
+            f"Absorbing with an extra mask, and Transformer(see_time=False); leave it out"
         )
     if command.steps is not None:
         # A run without steps, or with fewer, is refused before anything else is said of them.

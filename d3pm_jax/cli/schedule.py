@@ -10,7 +10,7 @@ from d3pm_jax import losses, show
 from d3pm_jax.cli import arguments, reading
 from d3pm_jax.config import Config, from_data
 from d3pm_jax.config.data import describe_data
-from d3pm_jax.config.process import build_process
+from d3pm_jax.config.process import build_process, find_extra_mask
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.evaluation.process_effect import find_half_life, spread_categories
 from d3pm_jax.likelihood import bits_per_dim
@@ -119,12 +119,18 @@ def _build_process(command: ScheduleCommand, path: Path | None, words: list[str]
         check_elementwise(process, "d3pm schedule shows")
     except (ValueError, TypeError, OverflowError, MemoryError) as error:
         raise UserError(one_line(error, 1000)) from error
-    levels = config.head.data_categories(process.K)
-    if levels < 2:
-        raise UserError(
-            f"process.K = {process.K} leaves the data a single category: there is no information to remove"
-        )
+    levels = process.K
+    if find_extra_mask(config.process, process, _count_categories(config, process)) is not None:
+        levels -= 1
     return BuiltProcess(name_process(config, process), config, process, levels)
+
+
+def _count_categories(config: Config, process: Process) -> int:
+    """Counts the categories of the data, where it is at hand; else a mask that is the last one is extra."""
+    try:
+        return describe_data(config.data).categories
+    except UserError:
+        return process.K - 1
 
 
 def _describe_process(built: BuiltProcess) -> list[str]:

@@ -3,7 +3,7 @@
 | field | "data" stands for |
 |---|---|
 | `K` | the categories of the data, and one more where the same part has `mask_id="data"` |
-| `mask_id`, `forbid` | the extra symbol: the number of categories of the data |
+| `mask_id` | an extra mask: the number of categories of the data |
 | `pi`, `p0` | how often the training data has each category |
 
 Only fields of these names count, in parts of the user's own too.
@@ -27,7 +27,7 @@ Shares = tuple[Probability, ...]
 # A function that returns how often each category occurs, [categories].
 Counts = Callable[[], np.ndarray]
 
-FIELDS = ("K", "mask_id", "forbid", "pi", "p0")
+FIELDS = ("K", "mask_id", "pi", "p0")
 
 
 def needs_data(part: Any) -> bool:
@@ -98,7 +98,7 @@ def filled_field(part: Any, name: str) -> Any:
 def _fill(part: T, categories: int, shares: Callable[[], Shares]) -> T:
     """Fills in a part as `fill` does; the shares of categories are a function, called where needed."""
     has_extra_mask = _is_data("mask_id", getattr(part, "mask_id", None))
-    numbers = {"K": categories + has_extra_mask, "mask_id": categories, "forbid": categories}
+    numbers = {"K": categories + has_extra_mask, "mask_id": categories}
 
     def resolve(name: str, value: Any) -> Any:
         if not _is_data(name, value):

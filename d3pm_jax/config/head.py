@@ -1,26 +1,23 @@
 """Describes the heads of a config: how the output of a network becomes logits of x_0."""
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from d3pm_jax import heads
 from d3pm_jax.checks import values_in_range
-from d3pm_jax.config.checks import Interval, Natural
-from d3pm_jax.config.from_data import FromData, filled_field
+from d3pm_jax.config.checks import Interval
 from d3pm_jax.numerics.logspace import at_least_float32
 
 
 @dataclasses.dataclass(frozen=True)
 class Head:
-    """Makes logits of x_0, each from one output of the network."""
+    """Makes logits of x_0, each from one output of the network; an extra mask is taken out of them."""
 
     residual: bool = True
     """add onehot(x_t) to the output of the network"""
-    forbid: Natural | FromData | None = None
-    """an extra mask, a category that the data never contains; "data": the first above those of the data"""
     outputs: ClassVar[int | None] = None
     """numbers of the network's output for each element; None: K logits; see `models.UNet`"""
 
@@ -28,36 +25,8 @@ class Head:
     def logits(self, output: Array, xt: Array, K: int) -> Array:
         """Returns logits of x_0 [*S, K] from the output [*S, outputs] of a network that was given x_t."""
         if self.residual:
-            output = heads.residual(output, xt)  # [*S, K]
-        return self._forbid_mask(output)
-
-    def data_categories(self, K: int) -> int:
-        """Counts the categories that the data may have: K, less a last one that is an extra mask."""
-        return K - (self.forbid == K - 1)
-
-    def check(self, K: int, mask_id: int | None) -> None:
-        """Refuses to forbid anything but an extra mask.
-
-        Args:
-            K: categories of the process.
-            mask_id: its mask, if it has one.
-
-        Raises:
-            ValueError: naming the field.
-        """
-        if filled_field(self, "forbid") is not None and self.forbid != K - 1:
-            raise ValueError(
-                f"head.forbid = {self.forbid}: only the last category, K - 1 = {K - 1}, can be an extra mask"
-            )
-        if self.forbid is not None and mask_id not in (None, self.forbid):
-            raise ValueError(
-                f"head.forbid = {self.forbid} is not process.mask_id: forbid the mask, or nothing"
-            )
-
-    def _forbid_mask(self, logits: Array) -> Array:
-        if self.forbid is None:
-            return logits
-        return heads.forbid(logits, filled_field(self, "forbid"))
+            return heads.residual(output, xt)
+        return output
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +42,7 @@ class LogisticHead(Head):
     @values_in_range()
     def logits(self, output: Array, xt: Array, K: int) -> Array:
         loc, log_scale = self.parameters(output, xt, K)
-        return self._forbid_mask(heads.logistic(loc, log_scale, K))
+        return heads.logistic(loc, log_scale, K)
 
     def parameters(self, output: Array, xt: Array, K: int) -> tuple[Array, Array]:
         """Returns loc and log_scale of `heads.logistic`, [*S] each."""
@@ -88,3 +57,19 @@ class LogisticHead(Head):
         elif self.residual:
             loc = loc + xt * (2.0 / (K - 1)) - 1.0
         return jnp.tanh(loc), output[..., 1]
+
+
+def make_logits(head: Head, output: Any, xt: Array, K: int, extra_mask: int | None) -> Array:
+    """Makes logits of x_0 [*S, K] by a head, -inf at an extra mask.
+
+    Args:
+        head: of the config.
+        output: of the network.
+        xt: what the network was given.
+        K: number of categories.
+        extra_mask: a mask that the data never has; None where there is none.
+    """
+    logits = head.logits(output, xt, K)
+    if extra_mask is None:
+        return logits
+    return heads.forbid(logits, extra_mask)

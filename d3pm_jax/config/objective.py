@@ -11,8 +11,7 @@ from jaxtyping import Array
 from d3pm_jax import losses
 from d3pm_jax.beliefs import Belief
 from d3pm_jax.checks import values_in_range
-from d3pm_jax.config.checks import CheckedPart, Natural, NotNegative, undefined_method
-from d3pm_jax.config.from_data import FromData, filled_field
+from d3pm_jax.config.checks import CheckedPart, NotNegative, undefined_method
 from d3pm_jax.config.head import Head
 from d3pm_jax.config.schedule import Reciprocal, Schedule
 from d3pm_jax.config.timesteps import Timesteps
@@ -39,6 +38,8 @@ class Objective(CheckedPart):
 
     unused_parts: ClassVar[tuple[str, ...]] = ()
     """parts of a config that a run with this objective has no use for, and that stay as by default"""
+    needs_extra_mask: ClassVar[bool] = False
+    """whether it is for a process whose mask the data never has, and the network never predicts"""
 
     @values_in_range()
     def draw(self, process: Process, x0: Array, t: Array, u: Array) -> Array:
@@ -167,32 +168,22 @@ class Continuous(Objective):
 class ContinuousAbsorbing(Continuous):
     """Minimises the bound of an absorbing process in continuous time (MD4, MDLM)."""
 
-    mask_id: Natural | FromData = "data"
-    """the mask of the process, which head.forbid names too"""
+    needs_extra_mask = True
+
+    # An extra mask is the last category.
 
     @values_in_range()
     def draw(self, process: Process, x0: Array, t: Array, u: Array) -> Array:
-        alpha = self.alpha.continuous()
-        mask = filled_field(self, "mask_id")
-        return continuous.absorbing_draw(alpha, x0, t / process.T, u, mask)
+        return continuous.absorbing_draw(self.alpha.continuous(), x0, t / process.T, u, process.K - 1)
 
     @values_in_range()
     def terms(self, process: Process, logits: Array, x0: Array, xt: Array, t: Array, p_t: Array) -> Terms:
         alpha = self.alpha.continuous()
-        mask = filled_field(self, "mask_id")
-        loss = continuous.absorbing_nelbo(alpha, logits, x0, xt, t / process.T, mask)
+        loss = continuous.absorbing_nelbo(alpha, logits, x0, xt, t / process.T, process.K - 1)
         return self._terms(process, logits, x0, loss, p_t)
 
     def check_process(self, process: Process) -> None:
-        _check_same(self, process, jax.nn.one_hot(filled_field(self, "mask_id"), process.K))
-
-    def check_beside(self, head: Head, timesteps: Timesteps) -> None:
-        super().check_beside(head, timesteps)
-        if head.forbid != self.mask_id:
-            raise ValueError(
-                f"head.forbid = {head.forbid!r} is not loss.mask_id = {self.mask_id!r}: forbid the mask, and "
-                f"write the same in both"
-            )
+        _check_same(self, process, jax.nn.one_hot(process.K - 1, process.K))
 
 
 @dataclasses.dataclass(frozen=True)

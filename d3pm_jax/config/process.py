@@ -23,6 +23,7 @@ from d3pm_jax.config.from_data import FromData, Shares, filled_field
 from d3pm_jax.config.schedule import Schedule, build_betas
 from d3pm_jax.data import open_npy
 from d3pm_jax.errors import UserError, as_user_error, wrong_return
+from d3pm_jax.sampling import laws
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +54,29 @@ def build_process(spec: Process) -> processes.Process:
     if not isinstance(process, processes.Process):
         raise wrong_return(spec.build, process, "a Process, as d3pm_jax.uniform(beta, K)")
     return process
+
+
+def find_mask(spec: Process, process: processes.Process) -> int | None:
+    """Returns the category that a process masks with, or None for one that has no mask.
+
+    A process of the user's own that the library cannot look into says it by a field `mask_id` of its spec.
+
+    Args:
+        spec: of the process.
+        process: what it builds.
+    """
+    mask = laws.mask_of(process)
+    if mask is None:
+        return getattr(spec, "mask_id", None)
+    return int(mask)
+
+
+def find_extra_mask(spec: Process, process: processes.Process, categories: int) -> int | None:
+    """Returns the mask of a process where data of so many categories never has it; else None."""
+    mask = find_mask(spec, process)
+    if mask is None or mask < categories:
+        return None
+    return mask
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,7 +182,7 @@ class Marginal(Process):
 
 @dataclasses.dataclass(frozen=True)
 class Masked(Process):
-    """Puts a mask, as one more category, on top of another process; forbid it to the network."""
+    """Puts a mask, as one more category, on top of another process."""
 
     inner: Process
     gamma: Schedule

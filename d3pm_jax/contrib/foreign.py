@@ -70,7 +70,7 @@ def fit_head(head: Head, foreign: Foreign) -> Head:
     """Returns a head of a config as the program has it: K logits or two numbers, and x added or not."""
     program_head = head_of(foreign)
     if head.outputs != program_head.outputs:
-        return dataclasses.replace(program_head, forbid=head.forbid)
+        return program_head
     fields = {"residual", "input_range"} & {field.name for field in dataclasses.fields(head)}
     return dataclasses.replace(head, **{name: getattr(program_head, name, None) for name in fields})
 
@@ -352,12 +352,26 @@ def begin_run(
     except ValueError as error:
         raise UserError(f"{file}: {error}") from error
     begin.begin_run(parts, workdir, params)
-    _save(workdir, params, config_io.to_json(parts.config), foreign, parts.description, T)
+    _save(
+        workdir,
+        params,
+        config_io.to_json(parts.config),
+        foreign,
+        parts.description,
+        T,
+        parts.method.extra_mask,
+    )
     return T
 
 
 def _save(
-    workdir: Path, params: Any, config: Any, foreign: Foreign, description: Description, T: int
+    workdir: Path,
+    params: Any,
+    config: Any,
+    foreign: Foreign,
+    description: Description,
+    T: int,
+    extra_mask: int | None = None,
 ) -> None:
     """Writes parameters to a file of safetensors, with what they are of in its metadata.
 
@@ -368,6 +382,9 @@ def _save(
         foreign: the network of the program.
         description: of the data.
         T: steps of the process.
+        extra_mask: of the process, if it has one.
     """
-    texts = exported.make_metadata(config, description, foreign.K, T, foreign.step, foreign.weights_kind)
+    texts = exported.make_metadata(
+        config, description, foreign.K, T, foreign.step, foreign.weights_kind, extra_mask
+    )
     twin.save(workdir / WEIGHTS, params, texts)

@@ -216,8 +216,6 @@ def _build_parts(
     parts = build.build(complete(config, description), mesh=mesh)
     if begins:
         build.check_mask(parts)
-    else:
-        build.warn_of_free_mask(parts)
     # What draws no samples of the process would say so after hours, at the first picture.
     parts.method.settle_sampler(choose_sampler_of(parts, None), description.shape, None)
     params, _ = split_variables(parts.state.params)

@@ -71,7 +71,7 @@ def _cure(name: str, row: Row, step: int) -> str:
     """Says what to change where this metric is the first of `CAUSES` that is not finite."""
     value = float(row[name])
     if value == np.inf and name == "ce":
-        return "a category of the data has probability 0, look at head.forbid and at parts of your own"
+        return "a category of the data has probability 0, look at head and at parts of your own"
     if value == np.inf and name == "kl":
         return "what the process does has probability 0 in the network, look at head and at parts of your own"
     if value == np.inf and name == "loss" and "kl" in row:

@@ -199,12 +199,9 @@ EVAL = record.Format(names.EVAL, record.OF_EXAMPLES, record.REPLACED, record.DAM
 
 def find_extra_mask(parts: Parts) -> int | None:
     """Returns the mask category of an absorbing run whose network never predicts it; None for other runs."""
-    process = parts.config.process
-    if not isinstance(process, Absorbing) or not isinstance(process.mask_id, int):
+    if not isinstance(parts.config.process, Absorbing):
         return None
-    if parts.config.head.forbid != process.mask_id:
-        return None
-    return process.mask_id
+    return parts.method.extra_mask
 
 
 def find_mask(parts: Parts) -> int | None:
@@ -246,7 +243,7 @@ def compute_likelihood(
     if mask is None:
         raise UserError(
             "the network sees time, or has no extra mask, so it has a bound and no chain rule: take "
-            "Absorbing, Head(forbid=) of its mask, and Transformer(see_time=False)"
+            "Absorbing with one more category than the data has, and Transformer(see_time=False)"
         )
     x0 = examples["x"]
     num_elements = count_elements(x0, examples.get("weight"))  # int, or int [N] with weights

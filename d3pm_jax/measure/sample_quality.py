@@ -134,7 +134,7 @@ def measure_quality(
     if x.max() >= categories:
         raise UserError(
             f"a sample holds {x.max()}, but the data has {categories} categories: train with "
-            f"head.forbid, which forbids the mask"
+            f"process.K = {categories}, or an extra mask that the head forbids"
         )
     measured = reference.measure(x)
     figures = measured.figures

@@ -113,9 +113,6 @@ def begin_run(parts: build.Parts, workdir: Path, params: Params) -> None:
     """
     with lock.hold_folder(workdir):
         write_first_step(parts, workdir, params)
-    # Weights that have been trained with a mask that nothing forbids are what they are, as in a run that is
-    # opened.
-    build.warn_of_free_mask(parts)
 
 
 def write_first_step(parts: build.Parts, workdir: Path, params: Params) -> None:

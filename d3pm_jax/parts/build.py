@@ -1,7 +1,6 @@
 """Builds what a config describes: a diffusion, a flow or a classifier; and its state, on the devices."""
 
 import dataclasses
-import sys
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 from flax.errors import FlaxError
 
 from d3pm_jax import kinds, likelihood
-from d3pm_jax.config import Argmax, Config, Head, LabelLoss, LogisticHead, Masked
+from d3pm_jax.config import Argmax, Config, LabelLoss
 from d3pm_jax.config.optimizer import build_optimizer
 from d3pm_jax.data import Description
 from d3pm_jax.data.conditions import convert_conditions
@@ -152,8 +151,8 @@ class Parts:
 
     @property
     def categories(self) -> int:
-        """Counts the categories that the data may have."""
-        return self.method.categories
+        """Counts the categories that the data may have: an extra mask is none of them."""
+        return self.method.K - (self.method.extra_mask is not None)
 
     def extra_inputs(self, examples: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Returns the inputs of the network beside x: "label" if it takes any, "weight" and "condition"."""
@@ -260,44 +259,14 @@ def make_method(
 
 
 def check_mask(parts: Parts) -> None:
-    """Raises UserError where the network may predict an extra mask, for a run that begins."""
-    # What a head of the user's own forbids is not known here.
-    if type(parts.config.head).logits not in (Head.logits, LogisticHead.logits):
-        warn_of_free_mask(parts)
-        return
-    warning = describe_free_mask(parts)
-    if warning is not None:
-        raise UserError(warning)
-
-
-def warn_of_free_mask(parts: Parts) -> None:
-    """Prints a line where the network may predict an extra mask, for a run that goes on or is opened."""
-    warning = describe_free_mask(parts)
-    if warning is not None and cluster.is_first():
-        print(f"warning: {warning} in a new run", file=sys.stderr)
-
-
-def describe_free_mask(parts: Parts) -> str | None:
-    """Says that the network may predict an extra mask, and what to do; None where it may not."""
-    if "head" in parts.config.unused_parts:
-        return None
-    spec = parts.config.process
-    head = parts.config.head
+    """Raises UserError for an extra mask that is not the last category, in a run that begins."""
+    mask = parts.method.extra_mask
     K = parts.method.K
-    mask: object = getattr(spec, "mask_id", None)
-    if isinstance(spec, Masked):
-        mask = K - 1
-    # A mask that the data has too is a category like others. `data_categories` leaves out a forbidden one.
-    if not isinstance(mask, int) or not parts.description.categories <= mask < head.data_categories(K):
-        return None
-
-    cure = f"head.forbid = {mask}"
-    if mask != K - 1:
-        cure = f"process.K = {mask + 1} and {cure}"
-    return (
-        f"category {mask} is a mask that the data, of {parts.description.categories} categories, never has, "
-        f"but head.forbid = {head.forbid}, so that samples may hold it: set {cure}"
-    )
+    if mask not in (None, K - 1):
+        raise UserError(
+            f"category {mask} is a mask that the data, of {parts.description.categories} categories, never "
+            f"has, and has to be the last category, but process.K = {K}: set process.K = {mask + 1}"
+        )
 
 
 def _keys(config: Config) -> jax.Array:

@@ -17,7 +17,6 @@ from d3pm_jax.files import describe_content
 from d3pm_jax.parts.build import Parts
 from d3pm_jax.parts.guidance import Guidance, format_number, read_gamma
 from d3pm_jax.placing import fetch
-from d3pm_jax.processes import Process
 from d3pm_jax.sampling import Sampler, guidance
 from d3pm_jax.sampling.guidance import Conditioned
 from d3pm_jax.sampling.network import Network
@@ -103,7 +102,7 @@ class ClassifierGuidance(Guidance):
                 )
 
     def settle(
-        self, process: Process, categories: int, dropping: Dropping | None, sampler: Sampler
+        self, extra_mask: int | None, dropping: Dropping | None, sampler: Sampler
     ) -> "ClassifierGuidance":
         if self.gamma != 0:
             with as_user_error():

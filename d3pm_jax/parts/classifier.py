@@ -41,6 +41,7 @@ class Classifier:
     classes: int
     mesh: jax.sharding.Mesh
     dropping: None = None
+    extra_mask: None = None
     subject: str = "a classifier"
     draws_samples: bool = False
     sampler: str = "-"
@@ -53,11 +54,6 @@ class Classifier:
     @property
     def K(self) -> int:
         """Returns the number of categories, a mask among them."""
-        return self.process.K
-
-    @property
-    def categories(self) -> int:
-        """Returns how many categories the data may have."""
         return self.process.K
 
     @property

@@ -13,7 +13,7 @@ from jaxtyping import Array
 from d3pm_jax import likelihood, losses, sampling
 from d3pm_jax.config import Config
 from d3pm_jax.config.objective import HybridLoss, HybridOfParameters, logits_keywords
-from d3pm_jax.config.process import build_process
+from d3pm_jax.config.process import build_process, find_extra_mask
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, as_user_error
 from d3pm_jax.evaluation.bound import (
@@ -51,6 +51,7 @@ class Diffusion:
     init: Init
     classes: int | None
     dropping: Dropping | None  # of labels and conditions in training; it knows the null inputs
+    extra_mask: int | None  # a mask that the data never has and the network never predicts
     mesh: jax.sharding.Mesh
     sampler: str = "ancestral"
     subject: str = "a diffusion"
@@ -65,11 +66,6 @@ class Diffusion:
     def K(self) -> int:
         """Returns the number of categories, a mask among them."""
         return self.process.K
-
-    @property
-    def categories(self) -> int:
-        """Returns how many categories the data may have."""
-        return self.config.head.data_categories(self.process.K)
 
     @property
     def num_steps(self) -> int:
@@ -126,11 +122,11 @@ class Diffusion:
         with as_user_error():
             plan = sampling.make_plan(sampler, process, shape)
         mask = laws.mask_of(process)
-        if sampler.needs_extra_mask and mask is not None and int(mask) < self.categories:
+        if sampler.needs_extra_mask and mask is not None and self.extra_mask is None:
             raise UserError(
                 f"the sampler takes every mask for an unknown place, and this network may predict the mask, "
-                f"category {int(mask)}: train with an extra mask, K - 1, that head.forbid names; for this "
-                f"run `ancestral`, `psi` and `ddim` work"
+                f"category {int(mask)}: train with an extra mask, one more category than the data has; for "
+                f"this run `ancestral`, `psi` and `ddim` work"
             )
         if strength is not None:
             with as_user_error():
@@ -160,7 +156,7 @@ class Diffusion:
         Raises:
             UserError: it is not for this run, or not for the sampler.
         """
-        return guidance.settle(self.process, self.categories, self.dropping, sampler or sampling.Sampler())
+        return guidance.settle(self.extra_mask, self.dropping, sampler or sampling.Sampler())
 
     def draw(self, settled: Settled, inputs: Inputs) -> sampling.Chain | sampling.Steered:
         """Draws a batch by `sampling.sample`, particles by `sampling.steer`."""
@@ -328,9 +324,15 @@ def make_diffusion(
     t = jax.ShapeDtypeStruct((), np.int32)
     jax.eval_shape(full_process.log_q_probs, x0, t)
 
-    config.head.check(full_process.K, getattr(config.process, "mask_id", None))
+    extra_mask = find_extra_mask(config.process, full_process, description.categories)
+    if config.loss.needs_extra_mask and extra_mask is None:
+        raise ValueError(
+            f"loss = {type(config.loss).__name__} needs an extra mask, one more category than the data has, "
+            f"which has {description.categories}: set process.K = {description.categories + 1} and "
+            f"process.mask_id = {description.categories}"
+        )
     process = with_steps(full_process, steps)
-    functions = network.split_network(config, description, full_process)
+    functions = network.split_network(config, description, full_process, extra_mask)
     sharding = batch_sharding(mesh)
 
     # A CPU sums over parts of the logits, and needs these again for the gradient. An objective of the user's
@@ -352,6 +354,7 @@ def make_diffusion(
         init=functions.init,
         classes=classes,
         dropping=network.make_dropping(config.train.drop_condition, classes, description),
+        extra_mask=functions.extra_mask,
         mesh=mesh,
     )
 

@@ -44,6 +44,7 @@ class Flow:
     process: None = None
     classes: None = None
     dropping: None = None
+    extra_mask: None = None
     sampler: str = "flow"
     subject: str = "a flow"
     draws_samples: bool = True
@@ -54,11 +55,6 @@ class Flow:
     def name(self) -> str:
         """Returns the name for captions: "Argmax, K = 68"."""
         return f"{type(self.config.process).__name__}, K = {self.K}"
-
-    @property
-    def categories(self) -> int:
-        """Returns how many categories the data may have."""
-        return self.K
 
     @property
     def num_digits(self) -> int:

@@ -14,8 +14,7 @@ from d3pm_jax.config import Config
 from d3pm_jax.config.checks import Natural, check_number
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, as_user_error
-from d3pm_jax.processes import Process
-from d3pm_jax.sampling import Sampler, guidance, laws
+from d3pm_jax.sampling import Sampler, guidance
 from d3pm_jax.sampling.guidance import Conditioned, Place
 from d3pm_jax.sampling.network import Network
 from d3pm_jax.training.dropping import Dropping
@@ -50,14 +49,11 @@ class Guidance(abc.ABC):
         """
 
     @abc.abstractmethod
-    def settle(
-        self, process: Process, categories: int, dropping: Dropping | None, sampler: Sampler
-    ) -> "Guidance":
+    def settle(self, extra_mask: int | None, dropping: Dropping | None, sampler: Sampler) -> "Guidance":
         """Returns the guidance with what it leaves open filled in for a run.
 
         Args:
-            process: the forward process.
-            categories: that the network may predict.
+            extra_mask: a mask that the network never predicts, if there is one.
             dropping: of labels and conditions in training.
             sampler: by which samples are drawn.
 
@@ -124,7 +120,7 @@ class ClassifierFreeGuidance(Guidance):
         return self.gamma == 1 or (self.gamma == 0 and self.late is None)
 
     def settle(
-        self, process: Process, categories: int, dropping: Dropping | None, sampler: Sampler
+        self, extra_mask: int | None, dropping: Dropping | None, sampler: Sampler
     ) -> "ClassifierFreeGuidance":
         if dropping is None:
             raise UserError(
@@ -132,9 +128,7 @@ class ClassifierFreeGuidance(Guidance):
                 "this run never dropped them: train one that does, by d3pm train CONFIG "
                 "--train.drop-condition 0.1"
             )
-        mask = laws.mask_of(process)
-        has_extra_mask = mask is not None and int(mask) >= categories
-        on = self.on or ("x_0" if has_extra_mask else "x_s")
+        on = self.on or ("x_s" if extra_mask is None else "x_0")
         if not self.is_one_law:
             self._check_sampler(on, sampler)
         return dataclasses.replace(self, on=on)

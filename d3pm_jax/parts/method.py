@@ -42,8 +42,8 @@ class Method(Protocol):
         ...
 
     @property
-    def categories(self) -> int:
-        """Returns how many categories the data may have."""
+    def extra_mask(self) -> int | None:
+        """Returns a mask that the data never has and the network never predicts; None for none."""
         ...
 
     @property

@@ -1,7 +1,9 @@
 """Makes one pure function of parameters from a network and its head."""
 
 import math
+import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -11,8 +13,10 @@ from jaxtyping import Array, Key
 
 from d3pm_jax.checks import bare
 from d3pm_jax.config import Config, Head, LogisticHead, Spec
+from d3pm_jax.config.head import make_logits
 from d3pm_jax.data import Description
 from d3pm_jax.errors import locate_statement, wrong_return
+from d3pm_jax.machine import cluster
 from d3pm_jax.models import ArgmaxFlow, NoisyClassifier, variables
 from d3pm_jax.processes import Process
 from d3pm_jax.training.dropping import Dropping
@@ -35,15 +39,19 @@ class Network(NamedTuple):
     train_predict: TrainPredict  # with a key, -> (logits, buffers), which are None where there are none
     # The same -> ((loc, log_scale), buffers), of which `heads.logistic` makes the logits; None of other heads
     train_parameters: TrainPredict | None = None
+    extra_mask: int | None = None  # a mask that the data never has and the network never predicts
 
 
-def split_network(config: Config, description: Description, process: Process) -> Network:
+def split_network(
+    config: Config, description: Description, process: Process, extra_mask: int | None
+) -> Network:
     """Splits the network of a config into pure functions; nothing is computed yet.
 
     Args:
         config: of the run.
         description: of the data.
         process: the forward process, all of its steps.
+        extra_mask: its mask, where the data never has it. A head of this library never predicts it.
 
     Returns:
         Its functions. With a key the network is in training mode, with dropout; without, in evaluation mode.
@@ -104,36 +112,6 @@ def split_network(config: Config, description: Description, process: Process) ->
             inputs["condition"] = condition
         return inputs
 
-    def predict(
-        params: Params,
-        xt: Array,
-        t: Array,
-        key: Key[Array, ""] | None = None,
-        label: Array | None = None,
-        weight: Array | None = None,
-        condition: Array | None = None,
-    ) -> Array:
-        call = bare(module.merge(params, key))
-        output = call(xt, t, **choose_inputs(key, label, weight, condition))
-        return head.logits(output, xt, spec.K)  # [B, *S, K]
-
-    def make_train_function(read: Callable[..., Any]) -> TrainPredict:
-        """Returns what training calls, of which `read` makes logits, or what a head makes them of."""
-
-        def train(
-            params: Params,
-            xt: Array,
-            t: Array,
-            key: Key[Array, ""],
-            label: Array | None = None,
-            weight: Array | None = None,
-            condition: Array | None = None,
-        ) -> tuple[Any, Any]:
-            output, buffers = call_network(params, xt, t, key, label, weight, condition)
-            return read(output, xt, spec.K), buffers
-
-        return train
-
     def call_network(
         params: Params,
         xt: Array,
@@ -160,7 +138,8 @@ def split_network(config: Config, description: Description, process: Process) ->
     _check_call(config, module, choose_inputs(key, label, None, condition))
     output, new_buffers = jax.eval_shape(call_network, shapes, x, t, key, label, None, condition)
     # A head of the user's own may take any output: what it makes of it is checked below.
-    if type(head).logits in (Head.logits, LogisticHead.logits):
+    is_own = type(head).logits not in (Head.logits, LogisticHead.logits)
+    if not is_own:
         _check_output(module, output, x, spec)
     logits = jax.eval_shape(lambda output: head.logits(output, x, spec.K), output)
     is_array = isinstance(logits, jax.ShapeDtypeStruct)
@@ -173,6 +152,42 @@ def split_network(config: Config, description: Description, process: Process) ->
             f"expected {[2, *spec.shape, spec.K]}"
         )
 
+    if is_own and extra_mask is not None and not _forbids(head, output, x, spec.K, extra_mask):
+        _warn_of_free_mask(head, description, extra_mask)
+        extra_mask = None
+
+    read_logits = partial(make_logits, head, extra_mask=extra_mask)
+
+    def predict(
+        params: Params,
+        xt: Array,
+        t: Array,
+        key: Key[Array, ""] | None = None,
+        label: Array | None = None,
+        weight: Array | None = None,
+        condition: Array | None = None,
+    ) -> Array:
+        call = bare(module.merge(params, key))
+        output = call(xt, t, **choose_inputs(key, label, weight, condition))
+        return read_logits(output, xt, spec.K)  # [B, *S, K]
+
+    def make_train_function(read: Callable[..., Any]) -> TrainPredict:
+        """Returns what training calls, of which `read` makes logits, or what a head makes them of."""
+
+        def train(
+            params: Params,
+            xt: Array,
+            t: Array,
+            key: Key[Array, ""],
+            label: Array | None = None,
+            weight: Array | None = None,
+            condition: Array | None = None,
+        ) -> tuple[Any, Any]:
+            output, buffers = call_network(params, xt, t, key, label, weight, condition)
+            return read(output, xt, spec.K), buffers
+
+        return train
+
     def init(key: Array) -> Params:
         return variables.init_variables(build, key)
 
@@ -180,11 +195,36 @@ def split_network(config: Config, description: Description, process: Process) ->
     if buffers is not None:
         _check_buffers(buffers, new_buffers)
 
-    train_predict = make_train_function(head.logits)
+    train_parameters = None
     # A head of the user's own may make its logits in any way.
-    if isinstance(head, LogisticHead) and type(head).logits is LogisticHead.logits and head.forbid is None:
-        return Network(predict, init, train_predict, make_train_function(head.parameters))
-    return Network(predict, init, train_predict)
+    if isinstance(head, LogisticHead) and not is_own and extra_mask is None:
+        train_parameters = make_train_function(head.parameters)
+    return Network(predict, init, make_train_function(read_logits), train_parameters, extra_mask)
+
+
+def _forbids(head: Head, output: Any, xt: Array, K: int, mask: int) -> bool:
+    """Tells whether a head of the user's own takes a mask out of its logits: it is given zeros, to see.
+
+    Args:
+        head: the head.
+        output: of the network, as shapes.
+        xt: its input x_t, [B, *S].
+        K: number of categories.
+        mask: one of them.
+    """
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), output)
+    return bool(jnp.all(head.logits(zeros, xt, K)[..., mask] == -jnp.inf))
+
+
+def _warn_of_free_mask(head: Head, description: Description, mask: int) -> None:
+    """Prints a line about a head of the user's own that lets samples hold an extra mask."""
+    if cluster.is_first():
+        print(
+            f"warning: category {mask} is a mask that the data, of {description.categories} categories, "
+            f"never has, but {type(head).__name__}.logits does not forbid it, so that samples may hold it: "
+            f"end it with d3pm_jax.forbid(logits, {mask}) in a new run",
+            file=sys.stderr,
+        )
 
 
 def _check_call(config: Config, module: variables.SplitModule, inputs: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """Builds the network of a file that `d3pm export` or `d3pm import` wrote; no run is needed.
 
 The file holds the tensors by the names of `torch_ref.models`. Its metadata describes in JSON the model and
-the head, the data, and K and T of the process.
+the head, the data, and K, T and any extra mask of the process.
 """
 
 import dataclasses
@@ -17,6 +17,7 @@ from flax import nnx
 from jaxtyping import Array
 
 from d3pm_jax.config import Config, Head, Model, Spec, io as config_io
+from d3pm_jax.config.head import make_logits
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, as_user_error, one_line
 from d3pm_jax.files import parse_json
@@ -56,13 +57,19 @@ def export(run: Run, path: Path | str, raw: bool = False) -> None:
         params = run.params
     method = run.parts.method
     T = method.num_steps  # 0 of a flow
-    metadata = make_metadata(config, run.parts.description, method.K, T, run.step, weights)
+    metadata = make_metadata(config, run.parts.description, method.K, T, run.step, weights, method.extra_mask)
     with as_user_error():
         twin.save(Path(path), params, metadata)
 
 
 def make_metadata(
-    config: Any, description: Description, K: int, T: int, step: int, weights: str
+    config: Any,
+    description: Description,
+    K: int,
+    T: int,
+    step: int,
+    weights: str,
+    extra_mask: int | None = None,
 ) -> dict[str, str]:
     """Makes the metadata of a file of weights: texts by name.
 
@@ -72,13 +79,14 @@ def make_metadata(
         K, T: of the process.
         step: how many updates the weights have seen.
         weights: "ema" for averaged weights, or "raw" for the last ones.
+        extra_mask: a mask of the process that the network never predicts, if there is one.
     """
     return {
         "config": json.dumps(config, indent=2),
         "step": str(step),
         "weights": weights,
         "data": json.dumps(dataclasses.asdict(description)),
-        "process": json.dumps({"K": K, "T": T}),
+        "process": json.dumps({"K": K, "T": T, "extra_mask": extra_mask}),
     }
 
 
@@ -144,7 +152,7 @@ def denoiser(file: str | Path) -> Callable[..., Array]:
     Raises:
         ValueError: as `network`, or the file holds a flow or a classifier.
     """
-    module, head, K, dropping = _load_network(Path(file))
+    module, head, K, extra_mask, dropping = _load_network(Path(file))
     if isinstance(module, ArgmaxFlow):
         raise ValueError(
             f"{file} holds a flow, which has no logits of x_0: take network(file), which builds the flow"
@@ -164,7 +172,7 @@ def denoiser(file: str | Path) -> Callable[..., Array]:
                 condition = dropping.extend_condition(condition)
             extra_inputs["condition"] = condition
         output = module(jnp.asarray(xt), jnp.asarray(t), **extra_inputs)  # pyright: ignore[reportCallIssue]
-        return head.logits(output, jnp.asarray(xt), K)
+        return make_logits(head, output, jnp.asarray(xt), K, extra_mask)
 
     return logits
 
@@ -195,6 +203,7 @@ class _Loaded(NamedTuple):
     module: nnx.Module  # with its weights
     head: Head
     K: int
+    extra_mask: int | None  # that the network never predicts
     dropping: Dropping | None  # of labels and conditions in its training
 
 
@@ -206,6 +215,7 @@ def _load_network(file: Path) -> _Loaded:
     try:
         config = parse_json(texts["config"].encode())
         process = parse_json(texts["process"].encode())
+        extra_mask = process["extra_mask"]
         model = config_io.part_from_json(config["model"])
         head = config_io.part_from_json(config["head"])
         description = run_folder.description_from_json(texts["data"].encode())
@@ -232,4 +242,4 @@ def _load_network(file: Path) -> _Loaded:
     with jax.enable_x64(False):
         _, shapes = split_model(model, spec)
         params = twin.load(file, shapes)
-    return _Loaded(module.merge(in_default_type(params)), head, spec.K, dropping)
+    return _Loaded(module.merge(in_default_type(params)), head, spec.K, extra_mask, dropping)

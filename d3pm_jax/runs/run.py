@@ -422,5 +422,4 @@ def open_saved(
     use_all_cores(batch_size)
     completed = complete(config, run_folder.describe_saved(saved))
     parts = build.build(completed, steps, mesh_of(config.mesh.fsdp, asked=False))
-    build.warn_of_free_mask(parts)
     return Run(saved.workdir, build.restore_state(saved.workdir, parts, step))

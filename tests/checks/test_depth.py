@@ -188,7 +188,7 @@ TRAINED = {
     "hybrid": (PROCESS, configs.HybridLoss(), configs.LowDiscrepancy()),
     "official": (PROCESS, configs.HybridLoss(belief="official"), configs.Independent()),
     "stochastic": (PROCESS, configs.StochasticBound(), configs.Importance()),
-    "absorbing": (ABSORBING, configs.ContinuousAbsorbing(mask_id=3), configs.RealTimes()),
+    "absorbing": (ABSORBING, configs.ContinuousAbsorbing(), configs.RealTimes()),
     "uniform": (PROCESS, configs.ContinuousUniform(), configs.RealTimes()),
     "dense": (table.PROCESSES["dense"], configs.HybridLoss(), configs.LowDiscrepancy()),
     "masked": (table.PROCESSES["masked"], configs.HybridLoss(), configs.LowDiscrepancy()),

@@ -222,7 +222,7 @@ NETWORKS = {
         "model": configs.UNet(ch=4, ch_mult=(1,), groups=1, classes=10, input_range=(0.0, 255.0)),
     },
     "mask": {
-        "head": configs.Head(residual=False, forbid=17),
+        "head": configs.Head(residual=False),
         "process": configs.Masked(tiny.get_config().process, configs.Reciprocal()),
         "model": configs.ScoreNet(ch=4, ch_mult=(1, 1), groups=1, time_dependent_weights=(0.5, 1.0)),
     },

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from d3pm_jax.cli.sample import FLAGS, SampleCommand, _name_files
-from d3pm_jax.config import Absorbing, Adam, Head, Linear, Reciprocal, Transformer, Uniform
+from d3pm_jax.config import Absorbing, Adam, Linear, Reciprocal, Transformer, Uniform
 from d3pm_jax.config.samplers import choose_sampler
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UsageError
@@ -58,7 +58,6 @@ def test_masks_are_said_to_be_nearly_exact(model, tmp_path, small_network, capsy
     config = dataclasses.replace(
         tiny.get_config(),
         process=Absorbing(K=K + 1, steps=4, beta=Reciprocal(), mask_id=K),
-        head=Head(forbid=K),
         model=model,
     )
     tiny.write_run(tmp_path / "w", config, description=Description(SHAPE, K, None, "image"))

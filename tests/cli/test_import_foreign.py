@@ -144,9 +144,8 @@ def test_a_check_or_a_config_of_another_kind_is_named(files, tmp_path, data_dir,
 
 def test_a_head_of_a_config_becomes_that_of_the_program(files):
     network = checkpoints.read_network(files[0], ImportOptions())
-    head = Head(forbid=16)
-    assert foreign.fit_head(head, network) == Head(residual=False, forbid=16)
+    assert foreign.fit_head(Head(), network) == Head(residual=False)
     assert foreign.fit_head(LogisticHead(), network) == Head(residual=False)
     options = network.options | {"input_range": (0.0, 255.0)}
     logistic = network._replace(logistic=True, residual=True, options=options)
-    assert foreign.fit_head(head, logistic) == LogisticHead(forbid=16, input_range=(0.0, 255.0))
+    assert foreign.fit_head(Head(), logistic) == LogisticHead(input_range=(0.0, 255.0))

@@ -32,7 +32,6 @@ def get_config():
     return Config(
         data=Text("novel.txt", tokenizer="tokenizer.json", length=24),
         process=Absorbing(K="data", steps=16, beta=Reciprocal(), mask_id="data"),
-        head=Head(forbid="data"),
         model=Transformer(width=16, num_layers=1, num_heads=2, see_time=False),
         optimizer=Adam(lr=1e-2),
         train=Train(steps={STEPS}, batch_size=8, ema_decay=0.9, checkpoint_every=5),

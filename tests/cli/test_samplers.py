@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from d3pm_jax import sampling
-from d3pm_jax.config import Absorbing, Head, Linear, Reciprocal, Uniform
+from d3pm_jax.config import Absorbing, Linear, Reciprocal, Uniform
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
 from d3pm_jax.parts import build, network
@@ -29,20 +29,20 @@ DATA = Description(SHAPE, K - 1, None, "array")
 ABSORBING = Absorbing(K=K, steps=3, beta=Reciprocal(), mask_id=K - 1)
 
 
-def split(config, description, process):
+def split(config, description, process, extra_mask=None):
     """A network from a table of x_t, and of the step that it is told; it never predicts the mask."""
 
     def predict(params, xt, t, key=None, label=None, weight=None, condition=None):
         logits = params["table"][xt]
         before = (1,) * (logits.ndim - 1)
         late = t.reshape(-1, *before) / process.T * params["late"].reshape(*before, -1)
-        is_forbidden = jnp.arange(process.K).reshape(*before, -1) == config.head.forbid
+        is_forbidden = jnp.arange(process.K).reshape(*before, -1) == extra_mask
         return jnp.where(is_forbidden, -jnp.inf, logits + late)
 
     def init(key):
         return {"table": jnp.zeros((process.K, process.K)), "late": jnp.zeros(process.K)}
 
-    return network.Network(predict, init, predict)
+    return network.Network(predict, init, predict, extra_mask=extra_mask)
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +61,7 @@ def write(tmp_path, shape=None, **fields):
     description = DATA
     if shape is not None:
         description = Description(shape, K - 1, None, "image")
-    fields = {"process": ABSORBING, "head": Head(forbid=K - 1), **fields}
+    fields = {"process": ABSORBING, **fields}
     config = dataclasses.replace(tiny.get_config(), **fields)
     tiny.write_run(tmp_path / "w", config, description=description)
     return tmp_path / "w"
@@ -188,16 +188,16 @@ def test_samples_are_drawn_by_the_sampler_of_the_config(tmp_path, workdir, capsy
 def test_runs_refuse_samplers_that_are_not_for_them():
     """Before anything is compiled, so that all of it takes no time."""
 
-    def make_run(process=ABSORBING, head=Head(forbid=K - 1)):  # noqa: B008
-        config = dataclasses.replace(tiny.get_config(), process=process, head=head)
+    def make_run(process=ABSORBING):
+        config = dataclasses.replace(tiny.get_config(), process=process)
         parts = build.initialize_state(build.build(complete(config, DATA), mesh=tiny.one_device_mesh()))
         return run.Run(Path("run"), parts)
 
     key = jax.random.key(0)
     linear = Linear(0.2, 1.0, rescale=False)
     absorbing = make_run()
-    free_mask = make_run(dataclasses.replace(ABSORBING, K=3, mask_id=2), Head())
-    of_uniform = make_run(Uniform(K=3, steps=3, beta=linear), Head())
+    free_mask = make_run(dataclasses.replace(ABSORBING, K=3, mask_id=2))
+    of_uniform = make_run(Uniform(K=3, steps=3, beta=linear))
     sees_time = make_run(dataclasses.replace(ABSORBING, beta=linear))
     refused = [
         (absorbing, named.blocks(3), "block = 3 does not divide the 4 places"),

@@ -257,7 +257,7 @@ def test_a_run_goes_on_over_steps_that_are_not_finite(tmp_path, data_dir, capsys
         ),
         (["--train.seed", "-1"], "--train.seed: expected a whole number in 0..4294967295, got '-1'"),
         (["--optimizer.decay-steps", "0"], "in 1..2147483647 or None, got '0'"),
-        (["--head.forbid", "3"], "only the last category, K - 1 = 16, can be an extra mask"),
+        (["--head.forbid", "3"], "no field --head.forbid in this config"),
         (["--train.batch-size", "2000"], "batch size 2000 exceeds the 1500 examples"),
         (["--data.dir", "none/here"], "data directory none/here does not exist: create it"),
         (["--resume"], "holds no run to resume"),

@@ -76,7 +76,7 @@ EXAMPLES = {
     "loss": (
         configs.HybridLoss(),
         configs.StochasticBound(),
-        configs.ContinuousAbsorbing(mask_id=3),
+        configs.ContinuousAbsorbing(),
         configs.ContinuousUniform(),
         configs.LabelLoss(),
     ),
@@ -191,8 +191,6 @@ def said_of(place, part):
 def beside(part):
     """A config whose other parts go with this one."""
     config = tiny.get_config()
-    if isinstance(part, configs.ContinuousAbsorbing):
-        config = put(config, "head", configs.Head(forbid=part.mask_id))
     if getattr(part, "real", False):
         return put(config, "loss", configs.ContinuousUniform())
     real = isinstance(part, configs.ContinuousAbsorbing | configs.ContinuousUniform)
@@ -210,10 +208,6 @@ def test_real_times_and_objectives_in_continuous_time_go_together():
         ),
     ):
         assert words in refusal(put(config, place, part))
-    loss = configs.ContinuousAbsorbing(mask_id=3)
-    assert "head.forbid = None is not loss.mask_id = 3" in refusal(
-        put(put(config, "timesteps", configs.RealTimes()), "loss", loss)
-    )
     for beta in (configs.Cosine(), configs.Reciprocal(2.0), configs.LogLinear()):
         with pytest.raises(ValueError, match="has no form in continuous time: take Reciprocal"):
             beta.continuous()
@@ -274,7 +268,6 @@ def test_what_a_field_accepts_is_of_its_type_and_in_its_range():
     assert values_by_name["process.mask_id"] == {"data", "0", "1"}
     assert values_by_name["process.pi"] == {"data", "(0,)", "()"}
     assert values_by_name["head.residual"] == values_by_name["model.onehot_input"] == {"True"}
-    assert values_by_name["head.forbid"] == {"None", "data", "0", "1"}
     assert "model.ch_mult" not in values_by_name
     assert values_by_name["model.attn_resolutions"] == {"()"}
     assert values_by_name["model.attn"] == {"()", "(0,)"}

@@ -37,11 +37,6 @@ class Own(config.Process):
         raise NotImplementedError
 
 
-@dataclasses.dataclass(frozen=True)
-class Forbidding(config.Head):
-    forbid: int | Literal["data"] | None = "data"
-
-
 FILLED = [
     (Uniform("data", 4, Cosine()), Uniform(3, 4, Cosine())),
     (Absorbing("data", 4, Reciprocal(), "data"), Absorbing(4, 4, Reciprocal(), 3)),
@@ -54,7 +49,6 @@ FILLED = [
     ),
     (Autoregressive("data", 4, "data"), Autoregressive(4, 4, 3)),
     (Own(), Own(3)),
-    (Forbidding(), Forbidding(forbid=3)),
 ]
 
 
@@ -101,8 +95,6 @@ def test_a_number_differs_from_a_saved_one_and_so_does_another_part():
     assert differences == {"process.mask_id": (3, 2), "process.steps": (8, 9)}
     other = full(Uniform("data", 8, Reciprocal()))
     assert fill_from_saved(saved, other) == other
-    assert fill_from_saved(config.Head(), Forbidding()).forbid == "data"
-    assert fill_from_saved(Forbidding(forbid=None), Forbidding()).forbid == "data"
 
 
 @pytest.mark.parametrize(

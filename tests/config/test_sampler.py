@@ -19,7 +19,7 @@ from d3pm_jax.storage.run_folder import check_resume
 from tests import tiny
 
 ABSORBING = dataclasses.replace(
-    tiny.get_config(), process=Absorbing(K=18, steps=3, beta=Reciprocal(), mask_id=17), head=Head(forbid=17)
+    tiny.get_config(), process=Absorbing(K=18, steps=3, beta=Reciprocal(), mask_id=17)
 )
 BY_NAME = [make() for make in named.SAMPLERS.values()]
 
@@ -62,8 +62,8 @@ def test_a_sampler_may_change_when_a_run_goes_on_and_is_named_on_the_command_lin
     assert reading.apply_overrides(config, [], "d3pm train") == config
     check_resume(with_sampler(named.psi()), ABSORBING)
     check_resume(ABSORBING, config)
-    with pytest.raises(UserError, match=r"cannot resume .*head\.forbid"):
-        check_resume(ABSORBING, dataclasses.replace(config, head=Head()))
+    with pytest.raises(UserError, match=r"cannot resume .*head\.residual"):
+        check_resume(ABSORBING, dataclasses.replace(config, head=Head(residual=False)))
     for words, message in {
         ("--sampler",): "expected a name, as --sampler help lists them, got nothing",
         ("--sampler=psi", "--sampler", "ddim"): "--sampler: give it once",

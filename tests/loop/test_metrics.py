@@ -45,7 +45,7 @@ BAD = row(loss=np.nan, kl=np.nan, ce=3.0, grad_norm=np.nan, first_nonfinite=1)
 @pytest.mark.parametrize(
     ("values", "step", "message"),
     [
-        ({"loss": np.inf, "kl": np.inf, "ce": np.inf}, 1, "ce is inf at step 1; .* head.forbid"),
+        ({"loss": np.inf, "kl": np.inf, "ce": np.inf}, 1, "ce is inf at step 1; .* look at head"),
         ({"loss": np.inf, "kl": np.inf, "ce": 1.0}, 9, "kl is inf at step 9; .* look at head"),
         ({"loss": np.inf, "kl": 1.0, "ce": 1.0}, 9, "loss is inf at step 9; .* the end of process.beta"),
         ({"loss": np.nan, "kl": np.nan, "ce": np.nan}, 1, "ce is nan at step 1; .* first weights"),

@@ -1,4 +1,4 @@
-"""An extra mask that nothing forbids: no run begins with one, and one that is there already is opened."""
+"""A config says its mask once, as the process; where the data has fewer categories the head forbids it."""
 
 import dataclasses
 
@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import d3pm_jax
 from d3pm_jax import config as configs, runs
+from d3pm_jax.config.process import find_extra_mask
 from d3pm_jax.errors import UserError
 from d3pm_jax.loop import loop
 from d3pm_jax.parts import begin, build
@@ -16,82 +18,127 @@ from d3pm_jax.storage import run_folder
 from tests import tiny
 
 BETA = configs.Reciprocal()
+UNIFORM = tiny.get_config().process
 EXTRA = configs.Absorbing(K=18, steps=10, beta=BETA, mask_id=17)  # the data has 17 categories
-LOOSE = r"^category 17 is a mask that the data, of 17 categories, never has, but head.forbid = None, "
+OF_DATA = dataclasses.replace(EXTRA, K=17, mask_id=16)
+TOO_MANY = dataclasses.replace(EXTRA, K=20)
+NOT_LAST = (
+    r"^category 17 is a mask that the data, of 17 categories, .* but process.K = 20: set process.K = 18$"
+)
+LOOSE = (
+    "warning: category 17 is a mask that the data, of 17 categories, never has, but Loose.logits does not "
+    "forbid it"
+)
 pytestmark = pytest.mark.usefixtures("small_network")
+
+
+@dataclasses.dataclass(frozen=True)
+class Loose(configs.Head):
+    """A head of a user's own that lets samples hold the mask."""
+
+    def logits(self, output, xt, K):
+        return output
 
 
 @dataclasses.dataclass(frozen=True)
 class Levels(configs.Head):
     """A head of a user's own that forbids the mask by itself."""
 
-    def data_categories(self, K):
-        return 17
+    def logits(self, output, xt, K):
+        return d3pm_jax.forbid(output, K - 1)
 
 
-def config_of(process, head=configs.Head()):  # noqa: B008
-    return dataclasses.replace(tiny.get_config(), process=process, head=head)
+def config_of(process, **parts):
+    return dataclasses.replace(tiny.get_config(), process=process, **parts)
 
 
-def built(*parts):
-    return build.build(complete(config_of(*parts), tiny.DIGITS), mesh=tiny.one_device_mesh())
+def built(process, **parts):
+    completed = complete(config_of(process, **parts), tiny.DIGITS)
+    return build.build(completed, mesh=tiny.one_device_mesh())
 
 
-@pytest.mark.parametrize(
-    ("process", "cure"),
-    [
-        (EXTRA, r": set head.forbid = 17$"),
-        (dataclasses.replace(EXTRA, K=20), r": set process.K = 18 and head.forbid = 17$"),
-        (configs.Masked(tiny.get_config().process, BETA), r": set head.forbid = 17$"),
-    ],
-)
-def test_no_run_begins_with_a_mask_that_samples_may_hold(process, cure):
-    parts = built(process)
-    with pytest.raises(UserError, match=LOOSE + ".*" + cure):
-        build.check_mask(parts)
+@dataclasses.dataclass(frozen=True)
+class Hiding(configs.Process):
+    """A process of a user's own that says no mask: what it builds does."""
 
-
-def test_weights_of_a_run_of_before_begin_one_with_a_warning(tmp_path, capsys):
-    parts = built(EXTRA)
-    params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), parts.state.params)
-    begin.begin_run(parts, tmp_path / "run", params)
-    printed = capsys.readouterr().err
-    assert printed.startswith("warning: category 17 is a mask")
-    assert printed.endswith(": set head.forbid = 17 in a new run\n")
-    assert printed.count("\n") == 1
-    assert (tmp_path / "run" / "config.json").is_file()
+    def build(self):
+        return d3pm_jax.absorbing(d3pm_jax.reciprocal(10), 18, 17)
 
 
 @pytest.mark.parametrize(
-    "parts",
+    ("process", "mask"),
     [
-        (EXTRA, configs.Head(forbid=17)),
-        (EXTRA, Levels()),
-        (dataclasses.replace(EXTRA, K=17, mask_id=3),),  # a category of the data
-        (dataclasses.replace(tiny.get_config().process, K=20),),  # no mask at all
+        (EXTRA, 17),
+        (Hiding(), 17),
+        (configs.Masked(UNIFORM, BETA), 17),
+        (configs.Autoregressive(K=18, L=10, mask_id=17), 17),
+        (TOO_MANY, 17),
+        (OF_DATA, None),
+        (dataclasses.replace(OF_DATA, mask_id=3), None),
+        (dataclasses.replace(UNIFORM, K=20), None),
     ],
 )
-def test_all_others_begin(parts, capsys):
-    build.check_mask(built(*parts))
-    build.warn_of_free_mask(built(*parts))
+def test_a_mask_is_extra_where_the_data_has_fewer_categories(process, mask):
+    assert find_extra_mask(process, process.build(), 17) == mask
+
+
+@pytest.mark.parametrize("process", [EXTRA, Hiding(), configs.Masked(UNIFORM, BETA)])
+@pytest.mark.parametrize("head", [configs.Head(), configs.LogisticHead(), Levels()])
+def test_the_head_forbids_it_and_it_is_no_category_of_the_data(process, head, capsys):
+    parts = built(process, head=head)
+    assert parts.method.extra_mask == 17
+    assert parts.categories == 17
+    build.check_mask(parts)
     assert capsys.readouterr().err == ""
 
 
-def test_training_and_its_trial_refuse_it_and_a_run_of_before_is_opened(tmp_path, capsys):
+@pytest.mark.parametrize("process", [OF_DATA, dataclasses.replace(UNIFORM, K=20)])
+def test_no_other_category_is_forbidden(process):
+    parts = built(process)
+    assert parts.method.extra_mask is None
+    assert parts.categories == process.K
+    build.check_mask(parts)
+
+
+def test_no_run_begins_with_more_categories_than_the_mask_takes():
+    with pytest.raises(UserError, match=NOT_LAST):
+        build.check_mask(built(TOO_MANY))
+
+
+def test_a_head_of_ones_own_that_lets_samples_hold_it_gets_a_line(tmp_path, capsys):
     np.save(tmp_path / "x.npy", np.arange(16 * 64).reshape(16, 8, 8, 1) % 17)
     data = configs.Arrays(str(tmp_path / "x.npy"), str(tmp_path / "x.npy"), 17, "image")
-    config = dataclasses.replace(config_of(EXTRA), data=data)
-    with pytest.raises(UserError, match=LOOSE):
+    parts = loop.build_run(config_of(EXTRA, head=Loose(), data=data))[0]
+    assert parts.method.extra_mask is None
+    assert parts.categories == 18
+    printed = capsys.readouterr().err
+    assert printed.startswith(LOOSE)
+    assert printed.endswith(": end it with d3pm_jax.forbid(logits, 17) in a new run\n")
+    assert printed.count("\n") == 1
+
+
+def test_the_loss_in_continuous_time_needs_an_extra_mask():
+    loss = configs.ContinuousAbsorbing()
+    parts = {"loss": loss, "timesteps": configs.RealTimes()}
+    assert built(EXTRA, **parts).method.extra_mask == 17
+    refused = (
+        r"^loss = ContinuousAbsorbing needs an extra mask, .* has 17: set process.K = 18 and process.mask_id"
+    )
+    with pytest.raises(UserError, match=refused):
+        built(OF_DATA, **parts)
+
+
+def test_training_and_its_trial_refuse_a_mask_that_is_not_the_last_and_such_weights_begin_a_run(tmp_path):
+    np.save(tmp_path / "x.npy", np.arange(16 * 64).reshape(16, 8, 8, 1) % 17)
+    data = configs.Arrays(str(tmp_path / "x.npy"), str(tmp_path / "x.npy"), 17, "image")
+    config = config_of(TOO_MANY, data=data)
+    with pytest.raises(UserError, match=NOT_LAST):
         loop.build_run(config)
-    with pytest.raises(UserError, match=LOOSE):
+    with pytest.raises(UserError, match=NOT_LAST):
         runs.train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
-    tiny.write_run(tmp_path / "old", config, description=data.describe())
-    runs.open(tmp_path / "old")
-    assert capsys.readouterr().err == (
-        "warning: category 17 is a mask that the data, of 17 categories, never has, but head.forbid = None, "
-        "so that samples may hold it: set head.forbid = 17 in a new run\n"
-    )
-    loop.build_run(config, run_folder.read_run(tmp_path / "old"))
-    assert capsys.readouterr().err.startswith("warning: category 17 is a mask")
+    parts = built(TOO_MANY)
+    params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), parts.state.params)
+    begin.begin_run(parts, tmp_path / "run", params)
+    assert (tmp_path / "run" / "config.json").is_file()

@@ -87,6 +87,6 @@ def test_what_cannot_be_held_back_is_one_line(tmp_path):
 def test_an_infinite_bound_is_told_and_left_out(tmp_path, capsys):
     config = config_of(tmp_path, eval_every=3, held_out=3)
     process = configs.Absorbing(K=9, steps=5, beta=configs.Reciprocal(1.5), mask_id=8)
-    runs.train(dataclasses.replace(config, process=process, head=configs.Head(forbid=8)), tmp_path / "run")
+    runs.train(dataclasses.replace(config, process=process), tmp_path / "run")
     assert "the bound of the held-out examples is infinite" in capsys.readouterr().out
     assert all("valid_bits_per_dim" not in row for row in metrics.read_metrics(tmp_path / "run"))

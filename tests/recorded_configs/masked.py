@@ -1,13 +1,12 @@
 """Windows of a text for a network without time, whose likelihood the chain rule gives."""
 
-from d3pm_jax.config import Absorbing, Adam, Config, Head, Reciprocal, Text, Train, Transformer
+from d3pm_jax.config import Absorbing, Adam, Config, Reciprocal, Text, Train, Transformer
 
 
 def get_config() -> Config:
     return Config(
         data=Text("play.txt", length=16),
         process=Absorbing(K="data", steps=8, beta=Reciprocal(), mask_id="data"),
-        head=Head(forbid="data"),
         model=Transformer(width=16, num_layers=1, num_heads=2, see_time=False),
         optimizer=Adam(lr=1e-2),
         train=Train(

@@ -57,7 +57,7 @@ def get_config() -> Config:
     return Config(
         data=Letters(),
         process=Masking(),
-        head=Head(residual=False, forbid=3),
+        head=Head(residual=False),
         model=Convolution(),
         loss=HybridLoss(ce_weight=1.0),
         optimizer=Adam(lr=3e-3),

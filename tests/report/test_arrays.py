@@ -11,7 +11,8 @@ import pytest
 
 import d3pm_jax
 from d3pm_jax import kinds
-from d3pm_jax.config import Absorbing, Arrays, Config, Head, Reciprocal, Train, Transformer
+from d3pm_jax.config import Absorbing, Arrays, Config, Reciprocal, Train, Transformer
+from d3pm_jax.config.head import make_logits
 from d3pm_jax.data import Description
 from d3pm_jax.kinds import blocks as kind_blocks
 from d3pm_jax.measure import bounds
@@ -30,16 +31,16 @@ CATEGORIES = 4
 MASKS = Description((L,), CATEGORIES)
 
 
-def split(config, description, process):
+def split(config, description, process, extra_mask=None):
     """In place of `network.split_network`: logits of a table."""
 
     def predict(params, xt, t, key=None, label=None, weight=None, condition=None):
-        return config.head.logits(params["table"][xt], xt, process.K)
+        return make_logits(config.head, params["table"][xt], xt, process.K, extra_mask)
 
     def init(key):
         return {"table": np.zeros((process.K, process.K), np.float32)}
 
-    return network.Network(predict, init, without_buffers(predict))
+    return network.Network(predict, init, without_buffers(predict), extra_mask=extra_mask)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,6 @@ def home(tmp_path_factory):
     config = Config(
         data=Arrays("train.npy", "test.npy", CATEGORIES),
         process=Absorbing(CATEGORIES + 1, 4, Reciprocal(), CATEGORIES),
-        head=Head(forbid=CATEGORIES),
         model=Transformer(see_time=False),
         train=Train(steps=6000),
     )

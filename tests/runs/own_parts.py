@@ -90,7 +90,7 @@ def get_config():
     return Config(
         data=Letters(),
         process=Absorbing(K=4, steps=24, beta=Reciprocal(), mask_id=3),
-        head=Head(residual=False, forbid=3),
+        head=Head(residual=False),
         model=Convolution(),
         loss=HybridLoss(ce_weight=1.0),
         optimizer=Adam(lr=3e-3, warmup_steps=50, decay_steps=2000),

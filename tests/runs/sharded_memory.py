@@ -19,7 +19,6 @@ def measured(fsdp):
     config = configs.Config(
         data=configs.Arrays("train.npy", "test.npy", 28, "array"),
         process=configs.Absorbing(28, 100, configs.Reciprocal(), mask_id=27),
-        head=configs.Head(forbid=27),
         model=configs.Transformer(width=832, num_layers=8, num_heads=8, see_time=False),
         optimizer=configs.Adam(),
         train=configs.Train(1, batch_size=8, remat=True),

@@ -233,9 +233,7 @@ def test_a_classifier_is_no_diffusion_and_a_diffusion_no_classifier(run, folder)
             call()
     transformer = config.Transformer(width=8, num_layers=1, num_heads=2)
     base = make_config(folder)
-    diffusion = dataclasses.replace(
-        base, model=transformer, loss=config.HybridLoss(), head=config.Head(forbid="data")
-    )
+    diffusion = dataclasses.replace(base, model=transformer, loss=config.HybridLoss())
     description = config.data.describe_data(base.data)
     parts = build.build(complete(diffusion, description))
     with pytest.raises(

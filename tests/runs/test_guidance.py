@@ -36,7 +36,6 @@ def get_config(rate, masks=False):
     head = configs.Head(residual=False)
     if masks:
         process = configs.Absorbing(CATEGORIES + 1, T, configs.Reciprocal(), CATEGORIES)
-        head = configs.Head(residual=False, forbid=CATEGORIES)
     train = configs.Train(steps=4, batch_size=8, drop_condition=rate)
     return configs.Config(conditioned.Patterns(), process, conditioned.Table(), train, head=head)
 

@@ -53,7 +53,7 @@ def config_of(folder, packing="padded", **train):
     return Config(
         data=config.Text(str(folder / "a.txt"), length=8, packing=packing),
         process=Absorbing(K="data", steps=5, beta=Reciprocal(), mask_id="data"),
-        head=Head(residual=False, forbid="data"),
+        head=Head(residual=False),
         model=Transformer(width=8, num_layers=1, num_heads=2),
         loss=HybridLoss(ce_weight=0.01),
         optimizer=Adam(lr=1e-2),

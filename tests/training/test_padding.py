@@ -20,7 +20,7 @@ SHORT = 2
 RECIPROCAL = configs.Reciprocal()
 CASES = (  # objective, process of K = 3 categories, what the network forbids
     (configs.HybridLoss(), configs.Uniform(3, 4, RECIPROCAL), None),
-    (configs.ContinuousAbsorbing(RECIPROCAL, 2), configs.Absorbing(3, 4, RECIPROCAL, 2), 2),
+    (configs.ContinuousAbsorbing(RECIPROCAL), configs.Absorbing(3, 4, RECIPROCAL, 2), 2),
     (configs.ContinuousUniform(RECIPROCAL), configs.Uniform(3, 4, RECIPROCAL), None),
 )
 

@@ -100,8 +100,8 @@ def denoiser(file: str | Path) -> Callable[..., Tensor]:
             scaled = 2 * (xt.to(output.dtype) - least) / (greatest - least) - 1
             x = heads.bounded_logistic(output + F.pad(scaled[..., None], (0, 1)), K)
 
-        if head["forbid"] is not None:
-            x = heads.forbid(x, head["forbid"])
+        if process["extra_mask"] is not None:
+            x = heads.forbid(x, process["extra_mask"])
         return x
 
     def logits(
