@@ -14,10 +14,11 @@ from d3pm_jax.errors import UserError
 from d3pm_jax.loop import loop
 from d3pm_jax.parts import begin, build
 from d3pm_jax.parts.completed import complete
-from d3pm_jax.storage import run_folder
+from d3pm_jax.parts.network import split_network
 from tests import tiny
 
 BETA = configs.Reciprocal()
+KEY = jax.random.key(0)
 UNIFORM = tiny.get_config().process
 EXTRA = configs.Absorbing(K=18, steps=10, beta=BETA, mask_id=17)  # the data has 17 categories
 OF_DATA = dataclasses.replace(EXTRA, K=17, mask_id=16)
@@ -83,13 +84,23 @@ def test_a_mask_is_extra_where_the_data_has_fewer_categories(process, mask):
 
 
 @pytest.mark.parametrize("process", [EXTRA, Hiding(), configs.Masked(UNIFORM, BETA)])
-@pytest.mark.parametrize("head", [configs.Head(), configs.LogisticHead(), Levels()])
-def test_the_head_forbids_it_and_it_is_no_category_of_the_data(process, head, capsys):
-    parts = built(process, head=head)
+def test_it_is_no_category_of_the_data(process):
+    parts = built(process)
     assert parts.method.extra_mask == 17
     assert parts.categories == 17
     build.check_mask(parts)
+
+
+@pytest.mark.parametrize("head", [configs.Head(), configs.LogisticHead(), Levels()])
+def test_the_head_forbids_it(head, capsys):
+    functions = split_network(config_of(EXTRA, head=head), tiny.DIGITS, EXTRA.build(), 17)
+    assert functions.extra_mask == 17
+    assert functions.train_parameters is None
     assert capsys.readouterr().err == ""
+    xt = jnp.zeros((1, 8, 8, 1), jnp.int32)
+    params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(functions.init, KEY))
+    logits = functions.predict(params, xt, jnp.ones(1, jnp.int32))
+    np.testing.assert_array_equal(np.isneginf(logits), np.broadcast_to(np.arange(18) == 17, logits.shape))
 
 
 @pytest.mark.parametrize("process", [OF_DATA, dataclasses.replace(UNIFORM, K=20)])
@@ -105,12 +116,9 @@ def test_no_run_begins_with_more_categories_than_the_mask_takes():
         build.check_mask(built(TOO_MANY))
 
 
-def test_a_head_of_ones_own_that_lets_samples_hold_it_gets_a_line(tmp_path, capsys):
-    np.save(tmp_path / "x.npy", np.arange(16 * 64).reshape(16, 8, 8, 1) % 17)
-    data = configs.Arrays(str(tmp_path / "x.npy"), str(tmp_path / "x.npy"), 17, "image")
-    parts = loop.build_run(config_of(EXTRA, head=Loose(), data=data))[0]
-    assert parts.method.extra_mask is None
-    assert parts.categories == 18
+def test_a_head_of_ones_own_that_lets_samples_hold_it_gets_a_line(capsys):
+    functions = split_network(config_of(EXTRA, head=Loose()), tiny.DIGITS, EXTRA.build(), 17)
+    assert functions.extra_mask is None
     printed = capsys.readouterr().err
     assert printed.startswith(LOOSE)
     assert printed.endswith(": end it with d3pm_jax.forbid(logits, 17) in a new run\n")
