@@ -12,7 +12,7 @@ from d3pm_jax.data import Description
 from d3pm_jax.parts import build, network
 from d3pm_jax.parts.completed import complete
 from d3pm_jax.storage import checkpoint, names, run_folder
-from d3pm_jax.training.step import without_buffers
+from d3pm_jax.training.diffusion import without_buffers
 
 DIGITS = Description((8, 8, 1), 17, 10, "image")
 

@@ -128,7 +128,7 @@ def test_noise_that_is_passed_is_used():
     losses = []
     for u in (0.0, 0.999):
         state = jax.tree.map(jax.numpy.copy, parts.state)
-        noise = step_module.StepNoise(
+        noise = diffusion.StepNoise(
             np.full(16, 10, np.int32), np.full(16, 0.1, np.float32), np.full(SHAPE, u, np.float32)
         )
         losses.append(float(step(state, parts.process, {"x": x0}, parts.key, noise)[1]["kl"]))

@@ -16,7 +16,8 @@ from d3pm_jax.parts import build
 from d3pm_jax.parts.completed import complete
 from d3pm_jax.storage import checkpoint
 from d3pm_jax.training import step as training_step
-from d3pm_jax.training.step import draw_noise, make_loss_step
+from d3pm_jax.training.diffusion import draw_noise
+from d3pm_jax.training.step import make_loss_step
 from d3pm_jax.weights import twin
 from tests.runs import module_checks, modules
 

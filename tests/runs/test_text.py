@@ -26,7 +26,7 @@ from d3pm_jax.kinds import text as text_kind
 from d3pm_jax.parts import network, reading
 from d3pm_jax.report import folder as records, samples as pictures
 from d3pm_jax.storage import run_folder
-from d3pm_jax.training.step import without_buffers
+from d3pm_jax.training.diffusion import without_buffers
 from tests.cli.commands import error, status
 
 LINES = ["the cat sat", "a", "on the mat it sat", "é!"] * 40

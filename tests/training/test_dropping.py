@@ -9,10 +9,11 @@ from jax.sharding import Mesh
 import d3pm_jax as d3pm
 from d3pm_jax import config as configs
 from d3pm_jax.machine.devices import batch_sharding, replicated_sharding
+from d3pm_jax.training.diffusion import draw_noise
 from d3pm_jax.training.dropping import Dropping
 from d3pm_jax.training.loss import split_keys
 from d3pm_jax.training.state import init_state
-from d3pm_jax.training.step import draw_noise, make_step
+from d3pm_jax.training.step import make_step
 
 B = 16
 L = 4

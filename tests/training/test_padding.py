@@ -10,8 +10,9 @@ from flax import nnx
 import d3pm_jax as d3pm
 from d3pm_jax import config as configs
 from d3pm_jax.models import Transformer
+from d3pm_jax.training.diffusion import StepNoise
 from d3pm_jax.training.state import init_state
-from d3pm_jax.training.step import StepNoise, make_step
+from d3pm_jax.training.step import make_step
 from tests.models.small import randomised
 
 B = 16

@@ -14,9 +14,9 @@ import d3pm_jax as d3pm
 from d3pm_jax import config as configs
 from d3pm_jax.errors import UserError
 from d3pm_jax.storage import checkpoint
-from d3pm_jax.training.diffusion import DiffusionLoss, without_buffers
+from d3pm_jax.training.diffusion import DiffusionLoss, draw_noise, without_buffers
 from d3pm_jax.training.state import init_state
-from d3pm_jax.training.step import draw_noise, make_step, make_update
+from d3pm_jax.training.step import make_step, make_update
 from tests import tiny
 
 W0 = np.array([0.3, -0.2, 0.5])
