@@ -1,8 +1,9 @@
 """Lists the public names, read from sources: what packages export, and what modules do that they export.
 
-A package exports what is in its `__all__`, or without one what it imports as itself (`import x as x`), and
-what it makes an attribute later: by `submodules`, or as `runs` does. What a package with `__all__` imports as
-itself besides is for other rooms of the library. A module without either exports its functions and classes.
+A package exports what is in its `__all__`, what it imports as itself (`import x as x`), and what it makes an
+attribute later: by `submodules`, or as `runs` does. Where it has an `__all__`, the functions and classes that
+it imports as themselves besides are for other rooms of the library. A module without either exports its
+functions and classes.
 """
 
 import ast
@@ -38,11 +39,12 @@ def imported(module: str) -> dict[str, tuple[str, str]]:
 
 @functools.cache
 def exported(module: str) -> list[str]:
-    """Returns what is in `__all__`; without it, what is imported as itself, functions and classes."""
+    """Returns what is in `__all__`, and modules; without it, what is imported as itself, or defined."""
     imports = [x for x in statements(module) if isinstance(x, ast.ImportFrom)]
     names = [y.name for x in imports for y in x.names if y.asname == y.name]
     if "__all__" in assigned(module):
-        names = list(ast.literal_eval(assigned(module)["__all__"]))
+        modules = [name for name in names if module_of(module, name)]
+        names = [*modules, *ast.literal_eval(assigned(module)["__all__"])]
     else:
         defined = [x.name for x in statements(module) if isinstance(x, ast.FunctionDef | ast.ClassDef)]
         names += [name for name in defined if not name.startswith("_")]

@@ -228,8 +228,7 @@ def _check_iterable(name: str, x: Any, expected: str) -> Any:
 
 def _check_choice(name: str, x: Any, options: tuple[str, ...]) -> Any:
     if not isinstance(x, str) or x not in options:
-        choices = " or ".join(map(repr, options))
-        raise ValueError(f"{name} = {describe(x)}: it must be {choices}")
+        raise ValueError(f"{name} = {describe(x)}: it must be {' or '.join(map(repr, options))}")
     return x
 
 

@@ -9,7 +9,7 @@ from d3pm_jax.extras import require
 
 require(__name__, "flax", "optax")
 
-from d3pm_jax.config import from_data, io
+from d3pm_jax.config import from_data as from_data, io as io
 from d3pm_jax.config.argmax_flow import (
     ArgmaxAR,
     ArgmaxCoupling,
@@ -150,6 +150,4 @@ __all__ = [
     "Uniform",
     "UpsampledDigits",
     "WSDRate",
-    "from_data",
-    "io",
 ]

@@ -99,8 +99,9 @@ def build_parameters(foreign: Foreign, model: Model, description: Description) -
         like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32), shapes)
         return module, twin.from_torch(like, foreign.tensors)
     except (ValueError, TypeError) as error:
-        reason = one_line(error, 300)
-        raise UserError(f"the network of {foreign.program} cannot be built: {reason}") from error
+        raise UserError(
+            f"the network of {foreign.program} cannot be built: {one_line(error, 300)}"
+        ) from error
 
 
 def convert_check(path: Path, arrays: dict[str, np.ndarray], foreign: Foreign) -> ProgramOutput:
@@ -130,8 +131,10 @@ def _convert(
     """
     K = foreign.K
     if x.ndim != 4 or x.size == 0 or t.shape != x.shape[:1] or logits.ndim < 4:
-        shapes = f"x has shape {x.shape}, t {t.shape} and logits {logits.shape}"
-        raise ValueError(f"{shapes}: expected images [B, ..] of 4 axes, [B], and K for each element")
+        raise ValueError(
+            f"x has shape {x.shape}, t {t.shape} and logits {logits.shape}: expected images [B, ..] of 4 "
+            f"axes, [B], and K for each element"
+        )
     if t.min() < -MOST_STEPS or t.max() > MOST_STEPS:
         raise ValueError(f"t holds {t.min()}..{t.max()}: a time is at most {MOST_STEPS}")
     if t.dtype.kind in "biu":
@@ -152,8 +155,9 @@ def _convert(
     if xt.ndim != 4 or xt.shape[-1] != foreign.channels or min(xt.shape) < 1:
         raise ValueError(f"x is {list(xt.shape)} as [B, H, W, C]: the network has C = {foreign.channels}")
     if wide_logits.shape != (*xt.shape, K):
-        shape = list(wide_logits.shape)
-        raise ValueError(f"logits are {shape} as [B, H, W, C, K], expected {[*xt.shape, K]}")
+        raise ValueError(
+            f"logits are {list(wide_logits.shape)} as [B, H, W, C, K], expected {[*xt.shape, K]}"
+        )
 
     classes = foreign.classes
     if classes is None:
@@ -189,15 +193,14 @@ def read_check(path: Path) -> dict[str, np.ndarray]:
     missing = [name for name in ("x", "t", "logits") if name not in arrays]
     if missing:
         raise UserError(f"{path} holds no {', '.join(missing)}: pass x, t, logits, and label if there is one")
-    wrong = [name for name, array in arrays.items() if not _is_finite(array)]
+    wrong = [
+        name
+        for name, array in arrays.items()
+        if array.dtype.kind not in "biuf" or not np.isfinite(array).all()
+    ]
     if wrong:
         raise UserError(f"{path} holds {', '.join(wrong)} that are not finite numbers: write it again")
     return arrays
-
-
-def _is_finite(array: np.ndarray) -> bool:
-    """Says whether all entries are finite real numbers, or bools."""
-    return array.dtype.kind in "biuf" and bool(np.isfinite(array).all())
 
 
 def logit_difference(check: ProgramOutput, foreign: Foreign, model: Model, wide: bool) -> float:
@@ -313,9 +316,9 @@ def check_data(file: Path, foreign: Foreign, description: Description, config_na
         classes = "no labels"
         if description.classes is not None:
             classes = f"{description.classes} classes"
-        cure = f"pass a config whose data has {foreign.classes} classes"
         raise UserError(
-            f"{file} takes labels of {foreign.classes} classes, but the data has {classes}: {cure}"
+            f"{file} takes labels of {foreign.classes} classes, but the data has {classes}: pass a config "
+            f"whose data has {foreign.classes} classes"
         )
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Int, Int32
 from d3pm_jax.checks import Count, Natural, Seed, Size, declared, integers_from
 from d3pm_jax.data.conditions import convert_conditions
 from d3pm_jax.data.description import Description
-from d3pm_jax.data.source import DatasetError, Source, check_example, check_source
+from d3pm_jax.data.source import DatasetError, FunctionSource, Source, check_example, check_source
 
 Example = dict[str, Any]
 Batch = dict[str, np.ndarray]
@@ -68,7 +68,7 @@ def train_batches(
     # Without a number of epochs Grain repeats until there are sys.maxsize examples. The number of batches of
     # one example would then overflow, so the examples are repeated half as often.
     num_epochs = sys.maxsize // (2 * len(source))
-    dataset = grain.MapDataset.source(_Numbered(source)).seed(seed).shuffle().repeat(num_epochs)
+    dataset = grain.MapDataset.source(_add_numbers(source)).seed(seed).shuffle().repeat(num_epochs)
     if random_map is not None:
 
         def change(example: Example, rng: np.random.Generator) -> Example:
@@ -153,7 +153,7 @@ def read_batch(
         raise DatasetError("nothing to read: the split has no examples, name one that has")
     if size < 1:
         raise DatasetError(f"nothing to read: the split has {len(source)} examples and the limit is {limit}")
-    numbered = _Numbered(source)
+    numbered = _add_numbers(source)
     return _collate([numbered[i] for i in range(size)], num_categories, description)
 
 
@@ -165,7 +165,7 @@ def count_categories(source: Source, num_categories: Size) -> Int[np.ndarray, " 
         DatasetError: a value is not a category.
     """
     check_source("source", source)
-    numbered = _Numbered(source)
+    numbered = _add_numbers(source)
     counts = np.zeros(num_categories, np.int64)
     for i in range(len(source)):
         batch = _collate([numbered[i]], num_categories)
@@ -176,20 +176,16 @@ def count_categories(source: Source, num_categories: Size) -> Int[np.ndarray, " 
     return counts
 
 
-class _Numbered:
+def _add_numbers(source: Source) -> Source:
     """Adds to each example of a source its number, which messages name."""
 
-    def __init__(self, source: Source) -> None:
-        self._source = source
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def __getitem__(self, index: int) -> Example:
+    def read(number: int) -> Example:
         with _READING:
-            example = self._source[index]
-        check_example(example, f"example {index} of the source is")
-        return {**example, "number": index}
+            example = source[number]
+        check_example(example, f"example {number} of the source is")
+        return {**example, "number": number}
+
+    return FunctionSource(len(source), read)
 
 
 def _collate(

@@ -5,13 +5,13 @@ from typing import Annotated, Any, Literal
 import numpy as np
 
 from d3pm_jax.checks import Categories, declared, one_of
-from d3pm_jax.data.source import DatasetError, Source, check_example, check_source
+from d3pm_jax.data.source import DatasetError, FunctionSource, Source, check_example, check_source
 
 Binarize = Literal["dynamic", "threshold"]
 SPLITS = ("train", "test", "valid")
 
 
-class BinarySource:
+class BinarySource(FunctionSource):
     """Makes x of every example 0 or 1: by a threshold, or by a draw that depends on (split, number) alone.
 
     Args:
@@ -29,22 +29,15 @@ class BinarySource:
         self, source: Source, levels: Categories, how: Binarize, split: Annotated[str, one_of(*SPLITS)]
     ) -> None:
         check_source("source", source)
-        self._source = source
-        self._levels = levels
-        self._how = how
-        # The number of the split is a part of the seed: equal indices of two splits have their own draws.
-        self._split_number = SPLITS.index(split)
 
-    def __len__(self) -> int:
-        return len(self._source)
+        def read(number: int) -> dict[str, Any]:
+            example = source[number]
+            if how == "threshold":
+                return example | {"x": (_intensity(example, levels) > 0.5).astype(np.uint8)}
+            # The number of the split is a part of the seed: equal indices of two splits have their own draws.
+            return draw_binary(example, levels, np.random.default_rng([SPLITS.index(split), number]))
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        number = range(len(self))[index]
-        example = self._source[number]
-        if self._how == "threshold":
-            intensity = _intensity(example, self._levels)
-            return example | {"x": (intensity > 0.5).astype(np.uint8)}
-        return draw_binary(example, self._levels, np.random.default_rng([self._split_number, number]))
+        super().__init__(len(source), read)
 
 
 def draw_binary(example: dict[str, Any], levels: int, rng: np.random.Generator) -> dict[str, Any]:

@@ -1,12 +1,12 @@
 """Describes the examples of a data set."""
 
 import dataclasses
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from jaxtyping import Integer
 
-from d3pm_jax.checks import LARGEST_INT, LARGEST_SIZE, NonEmptyStr, check_value, shorten_value
+from d3pm_jax.checks import NOT_EMPTY, Categories, Count, NonEmptyStr, Size, check_value
 from d3pm_jax.data.tokenizers import join_symbols
 from d3pm_jax.errors import UserError, as_user_error
 
@@ -19,11 +19,11 @@ class Description:
         UserError: a field cannot be used.
     """
 
-    shape: tuple[int, ...]
+    shape: Annotated[tuple[Size, ...], NOT_EMPTY]
     """*S: (H, W, C) for images, (L,) for text, any sizes for arrays"""
-    categories: int
+    categories: Categories
     """x is in 0..categories - 1"""
-    classes: int | None = None
+    classes: Count | None = None
     """a label is in 0..classes - 1; None: there are none"""
     kind: NonEmptyStr = "array"
     """what an example looks like: "image", "text", "array", or a kind of your own; see `d3pm_jax.kinds`"""
@@ -34,8 +34,9 @@ class Description:
     digest: NonEmptyStr | None = dataclasses.field(default=None, compare=False)
     """a hash of the source of the examples, where it is known; data with another hash is other data, though
     its description may be equal"""
-    condition: tuple[int, ...] | None = None
-    """the shape of an array "condition" of each example, which the network is given; None: there is none"""
+    condition: tuple[Size, ...] | None = None
+    """the shape of an array "condition" of each example, which the network is given, () for a number; None:
+    there is none"""
     condition_type: Literal["float32", "int32"] = "float32"
     """the type of its entries"""
 
@@ -46,21 +47,7 @@ class Description:
                 if field.name != "symbols":
                     value = check_value(field.name, getattr(self, field.name), field.type)
                     object.__setattr__(self, field.name, value)
-        if not self.shape or min(self.shape) < 1 or max(self.shape) > LARGEST_SIZE:
-            raise UserError(f"shape = {self.shape}: it must hold sizes of at least 1, at most {LARGEST_SIZE}")
-        if not 2 <= self.categories <= LARGEST_SIZE:
-            raise UserError(
-                f"categories = {shorten_value(self.categories)}: it must be at least 2, at most "
-                f"{LARGEST_SIZE}"
-            )
-        if self.classes is not None and not 1 <= self.classes <= LARGEST_INT:
-            raise UserError(
-                f"classes = {shorten_value(self.classes)}: it must be at least 1, at most {LARGEST_INT}"
-            )
-        if self.condition is not None and not _is_shape(self.condition):
-            raise UserError(
-                f"condition = {self.condition}: it must be a tuple of sizes of at least 1, as (3,)"
-            )
+
         if self.symbols is None:
             return
         if not isinstance(self.symbols, tuple) or not all(isinstance(text, str) for text in self.symbols):
@@ -98,10 +85,3 @@ class Description:
             elif category >= 0:
                 symbols_of_x.append(masked)
         return symbols_of_x
-
-
-def _is_shape(shape: object) -> bool:
-    """Says whether it is a tuple of sizes of at least 1; an empty one is the shape of a number."""
-    if not isinstance(shape, tuple):
-        return False
-    return all(isinstance(size, int) and 1 <= size <= LARGEST_SIZE for size in shape)

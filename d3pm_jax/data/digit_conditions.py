@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Integer
 
 from d3pm_jax.checks import declared
-from d3pm_jax.data.source import DatasetError, Source, check_example, check_source
+from d3pm_jax.data.source import DatasetError, FunctionSource, Source, check_example, check_source
 
 HIGHEST_LEVEL = 16  # of the grey levels 0..16
 SMALL_SIDE = 4  # of the smaller image
@@ -21,7 +21,7 @@ STYLE_MEANS = np.array([0.76334, -0.043815, 0.30511])
 STYLE_DEVIATIONS = np.array([0.047908, 0.12335, 0.033428])
 
 
-class ConditionedSource:
+class ConditionedSource(FunctionSource):
     """Adds "condition", a function of x, to each example of a source.
 
     Args:
@@ -32,16 +32,13 @@ class ConditionedSource:
     @declared()
     def __init__(self, source: Source, condition_of: Callable[[np.ndarray], np.ndarray]) -> None:
         check_source("source", source)
-        self._source = source
-        self._condition_of = condition_of
 
-    def __len__(self) -> int:
-        return len(self._source)
+        def read(number: int) -> dict[str, Any]:
+            example = source[number]
+            check_example(example, f"example {number} of the source is")
+            return example | {"condition": condition_of(example["x"])}
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        example = self._source[index]
-        check_example(example, f"example {index} of the source is")
-        return example | {"condition": self._condition_of(example["x"])}
+        super().__init__(len(source), read)
 
 
 def measure_style(x: Integer[np.ndarray, "H W 1"]) -> Float64[np.ndarray, " 3"]:

@@ -23,7 +23,7 @@ import numpy as np
 
 from d3pm_jax.checks import NOT_EMPTY, AnyPath, NonEmptyStr, Size, declared, shorten_value
 from d3pm_jax.data.description import Description
-from d3pm_jax.data.source import DatasetError, Source, check_source
+from d3pm_jax.data.source import DatasetError, FunctionSource, Source, check_source
 from d3pm_jax.errors import one_line
 from d3pm_jax.files import read_json
 
@@ -42,7 +42,7 @@ def is_name(text: str) -> bool:
     return re.fullmatch(r"[a-z][a-z0-9_]*(/\w[\w+.-]*)?(:\d+\.\d+\.\d+)?", text, re.ASCII) is not None
 
 
-class ImageSource:
+class ImageSource(FunctionSource):
     """Reads examples of a split: "x" (uint8 [H, W, C]) and, where there is one, "label" (int).
 
     Args:
@@ -69,6 +69,7 @@ class ImageSource:
                 f'keys = {shorten_value(keys)}: it must be a dict with the name of the feature of "x"'
             )
 
+        @functools.lru_cache(CACHE_BYTES // (math.prod(shape) + 512))
         def read(index: int) -> dict[str, Any]:
             try:
                 record = records[index]
@@ -80,14 +81,7 @@ class ImageSource:
                     f"prepare the data set again"
                 ) from error
 
-        self._size = len(records)
-        self._read = functools.lru_cache(CACHE_BYTES // (math.prod(shape) + 512))(read)
-
-    def __len__(self) -> int:
-        return self._size
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return dict(self._read(range(self._size)[index]))
+        super().__init__(len(records), lambda index: dict(read(index)))
 
 
 @declared()
@@ -236,8 +230,9 @@ def _keys(name: str, features: Any) -> dict[str, str]:
     import tensorflow_datasets as tfds
 
     if "image" not in features:
-        names = ", ".join(features)
-        raise DatasetError(f'{name} has no "image" feature (it has {names}): choose an image data set')
+        raise DatasetError(
+            f'{name} has no "image" feature (it has {", ".join(features)}): choose an image data set'
+        )
     image = features["image"]
     if image.np_dtype != np.uint8 or None in image.shape:
         raise DatasetError(
@@ -310,14 +305,12 @@ def _open_records(builder: Any, split: str) -> Any:
     try:
         return builder.as_data_source(split)
     except NotImplementedError:
-        stored = builder.info.file_format.value
         raise DatasetError(
-            f"{builder.name} in {builder.data_dir} is stored as {stored}, which has no random access: "
-            f"{_rebuild_advice(builder)}, where DIR is a new directory"
+            f"{builder.name} in {builder.data_dir} is stored as {builder.info.file_format.value}, which has "
+            f"no random access: {_rebuild_advice(builder)}, where DIR is a new directory"
         ) from None
 
 
 def _rebuild_advice(builder: Any) -> str:
     """Says how to prepare a data set with the command of TFDS."""
-    command = f"tfds build {builder.name} --file_format={FORMAT} --data_dir=DIR"
-    return f"run `{command}` and pass --data.dir DIR"
+    return f"run `tfds build {builder.name} --file_format={FORMAT} --data_dir=DIR` and pass --data.dir DIR"

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int
 
 from d3pm_jax.checks import Count, Seed, declared, integers_from, one_of
+from d3pm_jax.data.source import FunctionSource
 
 Pixel = tuple[int, int]  # (row, column)
 
@@ -27,7 +28,7 @@ CHANNELS = 2
 CACHE_BYTES = 2**27
 
 
-class MazeSource:
+class MazeSource(FunctionSource):
     """Gives random access to examples {"x", "maze"}, and "condition", which is the maze where it is given.
 
     x int32 [H, W, 1] is 1 on the shortest path, the two ends included. The maze is float32 [H, W, 2]: 1 where
@@ -51,7 +52,10 @@ class MazeSource:
         conditioned: bool = True,
     ) -> None:
         split_number = SPLITS.index(split)
+        # A pixel takes four bytes in the path, and four in each channel of the maze.
+        bytes_of_example = 4 * (1 + CHANNELS) * (2 * cells - 1) ** 2
 
+        @functools.lru_cache(CACHE_BYTES // bytes_of_example)
         def draw(index: int) -> dict[str, Any]:
             rng = np.random.default_rng([seed, split_number, index])
             is_open = draw_maze(cells, rng)
@@ -63,16 +67,7 @@ class MazeSource:
                 example["condition"] = maze
             return example
 
-        self._size = size
-        # A pixel takes four bytes in the path, and four in each channel of the maze.
-        bytes_of_example = 4 * (1 + CHANNELS) * (2 * cells - 1) ** 2
-        self._draw = functools.lru_cache(CACHE_BYTES // bytes_of_example)(draw)
-
-    def __len__(self) -> int:
-        return self._size
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return dict(self._draw(range(self._size)[index]))
+        super().__init__(size, lambda index: dict(draw(index)))
 
 
 def draw_maze(cells: int, rng: np.random.Generator) -> Bool[np.ndarray, "side side"]:
@@ -90,7 +85,7 @@ def draw_maze(cells: int, rng: np.random.Generator) -> Bool[np.ndarray, "side si
     # together, as a call of the generator takes longer than a step of the search.
     draws = iter(rng.random(cells * cells).tolist())
     first = int(next(draws) * cells * cells)
-    way = [(2 * (first // cells), 2 * (first % cells))]
+    way = [_pixel_of_cell(first, cells)]
     is_open[way[0]] = True
 
     while way:

@@ -4,7 +4,7 @@ import gzip
 import math
 import zipfile
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -31,7 +31,27 @@ class Source(Protocol):
     def __getitem__(self, index: int) -> dict[str, Any]: ...
 
 
-class Part:
+class FunctionSource:
+    """Gives random access to examples that a function reads.
+
+    Args:
+        size: how many there are.
+        read: from the number of an example, 0..size - 1, to the example.
+    """
+
+    def __init__(self, size: int, read: Callable[[int], dict[str, Any]]) -> None:
+        self._numbers = range(size)
+        self._read = read
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        # A range refuses an index that is out of range, and counts a negative one from the end.
+        return self._read(self._numbers[index])
+
+
+class Part(FunctionSource):
     """Gives access to the examples start, .., stop - 1 of another source.
 
     Raises:
@@ -46,14 +66,7 @@ class Part:
                 f"start = {start}, stop = {stop}: the source has {len(source)} examples, and start must not "
                 f"exceed stop"
             )
-        self._source = source
-        self._range = range(start, stop)
-
-    def __len__(self) -> int:
-        return len(self._range)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return self._source[self._range[index]]
+        super().__init__(stop - start, lambda number: source[start + number])
 
 
 def check_source(name: str, source: Any) -> None:
@@ -82,7 +95,7 @@ def check_example(example: Any, subject: str) -> None:
         raise DatasetError(f'{subject} a dict of {names}: an example is a dict with "x"')
 
 
-class ArraySource:
+class ArraySource(FunctionSource):
     """Gives random access to x [N, *S], and to labels [N] and conditions [N, ..] if there are any.
 
     Nothing is copied.
@@ -131,20 +144,16 @@ class ArraySource:
                 f"the conditions of {name} have shape {conditions.shape}: pass one for each of {len(x)} "
                 f"examples"
             )
-        self._x = x
-        self._labels = labels
-        self._conditions = conditions
 
-    def __len__(self) -> int:
-        return len(self._x)
+        def read(number: int) -> dict[str, Any]:
+            example: dict[str, Any] = {"x": x[number]}
+            if labels is not None:
+                example["label"] = int(labels[number])
+            if conditions is not None:
+                example["condition"] = conditions[number]
+            return example
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        example: dict[str, Any] = {"x": self._x[index]}
-        if self._labels is not None:
-            example["label"] = int(self._labels[index])
-        if self._conditions is not None:
-            example["condition"] = self._conditions[index]
-        return example
+        super().__init__(len(x), read)
 
 
 @declared()
@@ -166,16 +175,19 @@ def open_npy(path: AnyPath) -> np.ndarray:
                 f"{path} is an .npz, which holds arrays by name: write each by numpy.save"
             ) from error
         if "Python objects" in str(error):
-            cure = "make its rows equally long, and write integers by numpy.save"
-            raise DatasetError(f"{path} holds objects of Python: {cure}") from error
+            raise DatasetError(
+                f"{path} holds objects of Python: make its rows equally long, and write integers by "
+                f"numpy.save"
+            ) from error
         if "mmap length" in str(error):
             raise DatasetError(
                 f"{path} is cut off: it is shorter than its header says; copy it again, or write it again by "
                 f"numpy.save"
             ) from error
         # NumPy reads a header with the parser of Python, so that a damaged one may raise anything.
-        cause = one_line(error)
-        raise DatasetError(f"{path} cannot be read as .npy ({cause}): write it with numpy.save") from error
+        raise DatasetError(
+            f"{path} cannot be read as .npy ({one_line(error)}): write it with numpy.save"
+        ) from error
 
 
 def find_idx(folder: AnyPath, name: str) -> Path:

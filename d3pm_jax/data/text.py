@@ -108,10 +108,7 @@ def split_lines(texts: Iterable[str]) -> Iterator[list[str]]:
         # The unfinished line may be too long already. Its pieces are complete but for the last.
         *complete_pieces, unfinished = _cut_line(unfinished)
         yield pieces + complete_pieces
-    if unfinished:
-        yield [unfinished]
-    else:
-        yield []
+    yield [unfinished] if unfinished else []
 
 
 def _cut_line(line: str) -> list[str]:

@@ -200,10 +200,7 @@ def _list_symbols(tree: dict[str, Any], vocabulary: dict[str, int]) -> tuple[str
     The symbol of a special or added token is the token itself. That of a number without a token is empty.
     """
     decoder = tree["decoder"]
-    if decoder is not None and "decoders" in decoder:
-        rules = decoder["decoders"]
-    else:
-        rules = [decoder]
+    rules = (decoder or {}).get("decoders", [decoder])
     literal_tokens = {token["content"] for token in tree["added_tokens"]}
 
     symbols = [""] * (max(vocabulary.values(), default=-1) + 1)

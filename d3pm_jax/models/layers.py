@@ -558,9 +558,8 @@ class Attention(nnx.Module):
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
         B, H, W, C = x.shape
         h = self.norm(x).reshape(B, H * W, C)
-        q = self._split_heads(apply_to_rows(self.q, h))  # [B heads, H W, C / heads]
-        k = self._split_heads(apply_to_rows(self.k, h))
-        v = self._split_heads(apply_to_rows(self.v, h))
+        # Each [B heads, H W, C / heads].
+        q, k, v = (self._split_heads(apply_to_rows(linear, h)) for linear in (self.q, self.k, self.v))
         scores = at_least_float32(jnp.einsum("bqc,bkc->bqk", q, k)) * q.shape[-1] ** -0.5
         weights = jax.nn.softmax(scores, axis=-1).astype(x.dtype)  # [B heads, H W, H W]
         mixed = jnp.einsum("bqk,bkc->bqc", weights, v).reshape(B, self.num_heads, H * W, -1)

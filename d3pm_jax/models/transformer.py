@@ -202,10 +202,7 @@ class Block(nnx.Module):
 
         B, L, _ = x.shape
         qkv = apply_to_rows(self.qkv, modulated_norm(x, scale_a, shift_a))  # [B, L, 3 n]
-        q, k, v = jnp.split(qkv, 3, axis=-1)
-        q = q.reshape(B, L, self.num_heads, -1)
-        k = k.reshape(B, L, self.num_heads, -1)
-        v = v.reshape(B, L, self.num_heads, -1)
+        q, k, v = (x.reshape(B, L, self.num_heads, -1) for x in jnp.split(qkv, 3, axis=-1))
         mixed = attention(rotate_pairs(q, angles), rotate_pairs(k, angles), v, attended)
         h = apply_to_rows(self.proj_out, mixed.reshape(B, L, -1))
         x = x + gate_a * dropout(h, self.dropout_rate, attention_key)
@@ -334,9 +331,7 @@ def _attention_formula(q: Array, k: Array, v: Array, attended: Array | None) -> 
     def merge_heads(x: Array) -> Array:
         return x.swapaxes(1, 2).reshape(B * heads, L, d)
 
-    q = merge_heads(q)
-    k = merge_heads(k)
-    v = merge_heads(v)
+    q, k, v = map(merge_heads, (q, k, v))
     wide = at_least_float32(q).dtype
     scores = jnp.einsum("nqd,nkd->nqk", q, k, preferred_element_type=wide) * d**-0.5
     if attended is not None:

@@ -201,8 +201,6 @@ def _as_os_error(path: Path) -> Iterator[None]:
         logger.setLevel(logging.CRITICAL + 1)
     try:
         yield
-    except OSError:
-        raise
     except (ValueError, RuntimeError) as error:
         # Inside Orbax an OSError loses its errno: only its text remains.
         if os.strerror(errno.ENOSPC) in str(error):
@@ -264,8 +262,9 @@ def check_checkpoint(folder: Path, step: Natural) -> None:
         try:
             _verify(path)
         except OSError as error:
-            problem = f"checkpoint {path} cannot be read ({one_line(error)})"
-            raise UserError(f"{problem}: {_name_alternative(path)}") from error
+            raise UserError(
+                f"checkpoint {path} cannot be read ({one_line(error)}): {_name_alternative(path)}"
+            ) from error
 
 
 @declared()
@@ -312,8 +311,9 @@ def _raise_if_gone(path: Path) -> Iterator[None]:
     # Deleting a checkpoint begins with its manifest. Without one, the block may have read a part of the files
     # only, and what it raised or returned says nothing of them.
     if not (path / MANIFEST).is_file():
-        message = f"step {path.name} is gone: a training has deleted {path}; run the command again"
-        raise CheckpointGone(message) from error
+        raise CheckpointGone(
+            f"step {path.name} is gone: a training has deleted {path}; run the command again"
+        ) from error
     if error is not None:
         raise error
 
@@ -323,14 +323,17 @@ def _verify(path: Path) -> None:
     try:
         expected = read_hash_table(path / MANIFEST, lambda entry: isinstance(entry, str))
     except (OSError, ValueError) as error:
-        problem = f"{MANIFEST}: {one_line(error)}"
-        raise UserError(f"checkpoint {path} is damaged ({problem}): {_name_alternative(path)}") from error
+        raise _damaged(path, f"{MANIFEST}: {one_line(error)}") from error
     actual = _hash_files(path)
     for name in sorted(expected.keys() | actual.keys()):
         # None is the hash of a link, which no checkpoint of ours has.
         if actual.get(name) is None or expected.get(name) != actual[name]:
-            problem = f"{name} is not what was written"
-            raise UserError(f"checkpoint {path} is damaged ({problem}): {_name_alternative(path)}")
+            raise _damaged(path, f"{name} is not what was written")
+
+
+def _damaged(path: Path, problem: str) -> UserError:
+    """Returns the error of a checkpoint that is not what was written."""
+    return UserError(f"checkpoint {path} is damaged ({problem}): {_name_alternative(path)}")
 
 
 def _name_alternative(path: Path) -> str:

@@ -50,8 +50,9 @@ def read_manifest(workdir: Path) -> dict[str, list[str]] | None:
     try:
         return read_hash_table(path, _is_list_of_hashes)
     except (OSError, ValueError) as error:
-        cure = "restore it, or delete it if you trust the folder"
-        raise UserError(f"{path} is damaged ({one_line(error)}): {cure}") from error
+        raise UserError(
+            f"{path} is damaged ({one_line(error)}): restore it, or delete it if you trust the folder"
+        ) from error
 
 
 def read_checked_file(workdir: Path, name: str, cure: str) -> bytes | None:

@@ -12,10 +12,10 @@ from d3pm_jax.errors import UserError
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"shape": ()}, r"shape = \(\): it must hold sizes"),
+        ({"shape": ()}, r"shape = \(\): it must be a tuple of at least one, each a whole number in 1\.\."),
         ({"kind": "image"}, r"shape = \(2,\): image examples have 3 axes"),
-        ({"categories": 1}, "categories = 1: it must be at least 2"),
-        ({"classes": 0}, "classes = 0: it must be at least 1"),
+        ({"categories": 1}, r"categories = 1: it must be a whole number in 2\.\."),
+        ({"classes": 0}, r"classes = 0: it must be a whole number in 1\.\."),
         ({"kind": "text"}, "symbols belong to kind='text'"),
         ({"symbols": ("a", "b", "c")}, "symbols belong to kind='text'"),
         (
