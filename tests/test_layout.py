@@ -2,8 +2,10 @@
 
 import importlib
 import pkgutil
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -73,3 +75,13 @@ def test_flat_names_are_those_of_their_sub_packages():
         x = getattr(d3pm_jax, name)
         home = ".".join(x.__module__.split(".")[:2])
         assert getattr(importlib.import_module(home), name) is x
+
+
+def test_the_map_names_every_module_once():
+    """The first cells of the tables in architecture.md; a package stands there by its name alone."""
+    root = Path(d3pm_jax.__file__).parent
+    lines = (root.parent / "docs" / "architecture.md").read_text().splitlines()
+    cells = [line.split("|")[1] for line in lines if line.startswith("|")]
+    named = [path for cell in cells for path in re.findall(r"`([\w/]+\.py)`", cell)]
+    modules = {str(path.relative_to(root)) for path in root.rglob("*.py") if path.name != "__init__.py"}
+    assert sorted(named) == sorted(modules)
