@@ -1,5 +1,7 @@
 """Defines the kind of data of which nothing is known: arrays of integers, written and shown as numbers."""
 
+import itertools
+
 import numpy as np
 
 from d3pm_jax.kinds.base import Kind, Samples, States
@@ -38,12 +40,8 @@ class ArrayKind(Kind):
 
 def _name_places(shape: tuple[int, ...]) -> list[str]:
     """Names the first places of a shape: "3", or "0, 3" where there are two axes."""
-    num_places = min(PLACES, int(np.prod(shape)))
-    names = []
-    for i in range(num_places):
-        index = np.unravel_index(i, shape)
-        names.append(", ".join(map(str, index)))
-    return names
+    indices = itertools.islice(np.ndindex(shape), PLACES)
+    return [", ".join(map(str, index)) for index in indices]
 
 
 def _head_of_elements(shape: tuple[int, ...]) -> list[str]:

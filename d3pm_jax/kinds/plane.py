@@ -61,7 +61,9 @@ class PlaneKind(Kind):
         The mean of these is the entropy but for which points there happen to be, and that has no part in the
         difference.
         """
-        cells = self._find_cells(examples["x"])  # [N, 2]
+        cells = examples["x"]
+        if cells.shape[-1] != 2:
+            cells = plane.decode_gray(cells)  # [N, 2]
         masses = plane.cell_masses(self.density)[cells[:, 0], cells[:, 1]]  # [N]
         # Points of other data may lie in cells of mass 0.
         with np.errstate(divide="ignore"):
@@ -103,12 +105,6 @@ class PlaneKind(Kind):
     def show_film(self, states: States) -> Film:
         words = f"the chains of {states.x.shape[1]} points, played"
         return Film(draw_states(states.x, states.levels), states.times, 1, words)
-
-    def _find_cells(self, x: np.ndarray) -> np.ndarray:
-        """Returns the cells [N, 2] of examples [N, *S] without masks."""
-        if x.shape[-1] == 2:
-            return x
-        return plane.decode_gray(x)
 
 
 class SpiralsKind(PlaneKind):

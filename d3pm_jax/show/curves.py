@@ -92,7 +92,7 @@ def save_bound_terms(path: Path, bounds: Mapping[str, Mapping[str, Any]], captio
     Raises:
         ValueError: there is no bound, or one without terms or with another number of times.
     """
-    terms = {}
+    lines: dict[str, Line] = {}
     for name, bound in bounds.items():
         if "steps" not in bound or "times" not in bound:
             raise ValueError(
@@ -106,17 +106,9 @@ def save_bound_terms(path: Path, bounds: Mapping[str, Mapping[str, Any]], captio
                 f"bound {name!r} has steps of shape {steps.shape} and times of shape {times.shape}: "
                 f"give at least one term, and the t of each"
             )
-        terms[name] = times, steps
-
-    same_T = len({times[-1] for times, _ in terms.values()}) == 1
-    lines: dict[str, Line] = {}
-    for name, (times, steps) in terms.items():
-        x = times
-        if not same_T:
-            x = times / times[-1]
         # Of processes with different numbers of steps the sums compare, and the terms do not.
-        lines[name] = x, {TERM: steps, SUM: np.cumsum(steps[::-1])[::-1]}
-    save_lines(path, lines, _label_of_t(same_T), caption=caption)
+        lines[name] = times, {TERM: steps, SUM: np.cumsum(steps[::-1])[::-1]}
+    _save_over_t(path, lines, caption=caption)
 
 
 def save_schedules(
@@ -145,7 +137,6 @@ def save_schedules(
             f"levels of {unknown}, which is not one of the processes: name one of {sorted(processes)}"
         )
 
-    same_T = len({process.T for process in processes.values()}) == 1
     lines: dict[str, Line] = {}
     for name, process in processes.items():
         check_elementwise(process, "save_schedules draws")
@@ -164,18 +155,17 @@ def save_schedules(
             "information left\nI(x_t; x_0) / H(x_0)": [1 - effects[t].lost for t in ts],
             WEIGHT: [cross_entropy_weight(effects[t - 1], effects[t]) for t in ts],
         }
-        x = np.array(ts, np.float64)
-        if not same_T:
-            x = x / process.T
-        lines[name] = x, panels
-    save_lines(path, lines, _label_of_t(same_T), (WEIGHT,), caption)
+        lines[name] = ts, panels
+    _save_over_t(path, lines, (WEIGHT,), caption)
 
 
-def _label_of_t(same_T: bool) -> str:
-    """Returns the label of the horizontal axis, which is t / T where T differs between lines."""
-    if same_T:
-        return "t"
-    return "t / T"
+def _save_over_t(path: Path, lines: Mapping[str, Line], log: Collection[str] = (), caption: str = "") -> None:
+    """Writes lines over t, each of which ends at its T, as `save_lines` does; over t / T where T differs."""
+    label = "t"
+    if len({x[-1] for x, _ in lines.values()}) > 1:
+        label = "t / T"
+        lines = {name: (np.divide(x, x[-1]), panels) for name, (x, panels) in lines.items()}
+    save_lines(path, lines, label, log, caption)
 
 
 def escape_text(text: str) -> str:
