@@ -1,7 +1,5 @@
 """Measures the cost of a step between any two times of a run, to find the best grid of few steps."""
 
-import json
-import math
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -13,12 +11,14 @@ import numpy as np
 from d3pm_jax.config.process import build_process
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.evaluation.jumps import jump_costs
-from d3pm_jax.files import hash_arrays, read_json, write_text
+from d3pm_jax.files import hash_arrays
+from d3pm_jax.measure import record
+from d3pm_jax.measure.record import Record
 from d3pm_jax.parts import reading
 from d3pm_jax.parts.build import Parts
 from d3pm_jax.placing import fetch
 from d3pm_jax.sampling import best_grid, even_grid
-from d3pm_jax.storage.names import JUMPS
+from d3pm_jax.storage import names
 
 # Costs are measured on so many examples, for steps between so many times. Of a process with more than LARGE
 # categories a cost takes long, and the smaller numbers hold.
@@ -105,33 +105,12 @@ def _read_examples(parts: Parts, workdir: Path) -> dict[str, np.ndarray]:
     return reading.read_batch(parts, workdir, "valid", n)
 
 
-def costs_path(parts: Parts, workdir: Path) -> Path:
-    """Returns the path of the file with the costs of a run at this checkpoint."""
-    return workdir / f"{JUMPS}_step{parts.step}.json"
-
-
 def write_costs(parts: Parts, workdir: Path, jumps: Jumps) -> None:
     """Writes the costs to the folder of a run, with null for those that are infinite."""
     # Column t has a cost for each earlier time; the others are infinite, as no step goes up in time.
-    columns = []
-    for t in range(1, len(jumps.times) + 1):
-        columns.append([_finite_or_none(cost) for cost in jumps.costs[:t, t].tolist()])
+    columns = [jumps.costs[:t, t].tolist() for t in range(1, len(jumps.costs))]
     content = {"weights": _hash_weights(parts), "seed": SEED, "times": jumps.times, "costs": columns}
-    write_text(costs_path(parts, workdir), json.dumps(content, allow_nan=False))
-
-
-def _finite_or_none(cost: float) -> float | None:
-    """Returns a cost as JSON can hold it: None in place of infinity."""
-    if math.isfinite(cost):
-        return cost
-    return None
-
-
-def _from_finite_or_none(cost: float | None) -> float:
-    """Returns a cost that `_finite_or_none` wrote."""
-    if cost is None:
-        return math.inf
-    return float(cost)
+    record.write_record(Record(JUMPS, content), workdir, f"_step{parts.step}")
 
 
 def read_costs(parts: Parts, workdir: Path) -> Jumps | None:
@@ -140,23 +119,39 @@ def read_costs(parts: Parts, workdir: Path) -> Jumps | None:
     Raises:
         UserError: the file is damaged.
     """
-    if not costs_path(parts, workdir).is_file():
+    path = workdir / f"{JUMPS.name}_step{parts.step}.json"
+    if not path.is_file():
+        return None
+    stored = record.read_record(path, JUMPS)
+    if stored["weights"] != _hash_weights(parts):
         return None
     times = even_grid(parts.process.T, num_times(parts))
-    try:
-        content = read_json(costs_path(parts, workdir))
-        if content["weights"] != _hash_weights(parts):
-            return None
-        costs = np.full((len(times) + 1, len(times) + 1), np.inf)
-        lengths = [len(column) for column in content["costs"]]
-        if content["times"] != times or lengths != list(range(1, len(costs))):
-            raise ValueError("it has other times than the process")
-        for t, column in enumerate(content["costs"], 1):
-            costs[:t, t] = [_from_finite_or_none(cost) for cost in column]
-    except (OSError, ValueError, TypeError, LookupError) as error:
-        why = f"{costs_path(parts, workdir)} is damaged ({one_line(error)})"
-        raise UserError(f"{why}: delete it, d3pm eval --grid dp writes it again") from error
+    if stored["times"] != times:
+        raise record.damaged_error(path, JUMPS, ValueError("it has other times than the process"))
+    costs = np.full((len(times) + 1, len(times) + 1), np.inf)
+    for t, column in enumerate(stored["costs"], 1):
+        costs[:t, t] = [np.inf if cost is None else cost for cost in column]
     return Jumps(times, costs)
+
+
+def _check_costs(stored: Record) -> None:
+    """Raises where there are no weights, not a cost for each two times, or a cost is no number."""
+    if not isinstance(stored["weights"], str):
+        raise ValueError("it does not say of which weights")
+    lengths = [len(column) for column in stored["costs"]]
+    if lengths != list(range(1, len(stored["times"]) + 1)):
+        raise ValueError("it has other times than the process")
+    for column in stored["costs"]:
+        record.check_numbers(column)
+
+
+JUMPS = record.Format(
+    name=names.JUMPS,
+    compared=("weights", "seed"),
+    replaced=(),
+    damaged="{path} is damaged ({why}): delete it, d3pm eval --grid dp writes it again",
+    check=_check_costs,
+)
 
 
 def choose_steps(parts: Parts, workdir: Path, steps: int, grid: str) -> int | list[int]:

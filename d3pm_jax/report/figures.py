@@ -95,7 +95,10 @@ def tabulate_bounds(runs: Sequence[Reported]) -> Html:
     for reported in runs:
         if not reported.draws_samples:
             continue
-        rows += [_bound_row(reported, bound) for bound in reported.bounds]
+        for bound in reported.bounds:
+            parts = [_format_number(bound[name]) if name in bound else "-" for name in PARTS]
+            cells = [_show_bits(bound), _show(bound, "nats"), *parts]
+            rows.append(_row_of_result(reported, bound, cells, OF_BOUND))
         if reported.bound is None:
             text = f"No bound of {reported.name} at step {reported.run.step:,} is known"
             notes.append(note_missing(text, reported.evaluate()))
@@ -104,37 +107,55 @@ def tabulate_bounds(runs: Sequence[Reported]) -> Html:
             text = "; ".join(f"{name} {_format_number(value)} bits/dim" for name, value in baselines)
             runs_by_baselines.setdefault(text, []).append(reported.name)
 
-    parts = []
-    if rows:
-        head = ["run", "file", "bits/dim", "nats", "reconstruction", "prior", *OF_BOUND, "examples"]
-        words = (
-            "Upper bounds on -log p of test examples, mean ± standard error over the examples. They compare "
-            "where the examples are the same, with the same labels and conditions, and only there."
-        )
-        parts += [tag("p", words, class_="soft"), build_table(head, rows, 2)]
-    for text, names in runs_by_baselines.items():
-        parts.append(tag("p", f"For comparison, on the same examples as {', '.join(names)}: {text}."))
-    return join_html(*parts, *notes)
+    words = (
+        "Upper bounds on -log p of test examples, mean ± standard error over the examples. They compare "
+        "where the examples are the same, with the same labels and conditions, and only there."
+    )
+    table = _table_of_results(words, ["bits/dim", "nats", *PARTS], OF_BOUND, rows)
+    comparisons = [
+        tag("p", f"For comparison, on the same examples as {', '.join(names)}: {text}.")
+        for text, names in runs_by_baselines.items()
+    ]
+    return join_html(table, *comparisons, *notes)
 
 
-def _bound_row(reported: Reported, bound: Record) -> list[object]:
-    """Returns the cells of a bound in the table of all bounds."""
-    # The importance bound of a flow has its ELBO below it.
+def _show_bits(bound: Record) -> Html:
+    """Formats a bound in bits per dimension; the importance bound of a flow has its ELBO below it."""
     elbo = None
     if "elbo_bits_per_dim" in bound:
         elbo = tag("small", f"ELBO {_show(bound, 'elbo_bits_per_dim')}")
-    bits = join_html(_show(bound, "bits_per_dim"), elbo)
-    nats = _show(bound, "nats")
-    parts = [_format_number(bound[name]) if name in bound else "-" for name in PARTS]
+    return join_html(_show(bound, "bits_per_dim"), elbo)
+
+
+def _row_of_result(
+    reported: Reported, result: Record, cells: Sequence[object], fields: Sequence[str]
+) -> list[object]:
+    """Returns the row of a result in a `_table_of_results`: its cells between its file and its protocol."""
     # A flow has no steps.
-    conditions = {**bound.protocol, "steps": bound.protocol.get("steps") or None}
-    protocol = [format_cell(conditions.get(name)) for name in OF_BOUND]
-    return [reported.name, bound.path.name, bits, nats, *parts, *protocol, _hash_of_examples(bound)]
+    steps = result.protocol.get("steps") or None
+    protocol = {**result.protocol, "calls": result.get("calls"), "steps": steps}
+    told = [format_cell(protocol.get(name)) for name in fields]
+    digest = str(protocol.get("examples", "-"))
+    examples = tag("span", digest.removeprefix("sha256 ")[:HASH], title=digest)
+    return [reported.name, result.path.name, *cells, *told, examples]
 
 
-def _hash_of_examples(result: Record) -> Html:
-    digest = str(result.protocol.get("examples", "-"))
-    return tag("span", digest.removeprefix("sha256 ")[:HASH], title=digest)
+def _table_of_results(
+    words: str, titles: Sequence[str], fields: Sequence[str], rows: Sequence[list[object]], left: int = 2
+) -> Html | None:
+    """Builds a table of rows of `_row_of_result` below words about them; None where there is none.
+
+    Args:
+        words: about the figures.
+        titles: of the cells.
+        fields: of the protocol.
+        rows: of results.
+        left: how many columns begin at the left: the run, its file, and other names.
+    """
+    if not rows:
+        return None
+    table = build_table(["run", "file", *titles, *fields, "examples"], rows, left)
+    return join_html(tag("p", words, class_="soft"), table)
 
 
 def tabulate_accuracies(runs: Sequence[Reported]) -> Html:
@@ -147,16 +168,9 @@ def tabulate_accuracies(runs: Sequence[Reported]) -> Html:
             notes.append(note_missing(text, reported.evaluate()))
         for accuracy in reported.accuracies:
             figures = [_show(accuracy, name) for name in ("accuracy", "cross_entropy")]
-            conditions = {**accuracy.protocol, "calls": accuracy.get("calls")}
-            protocol = [format_cell(conditions.get(name)) for name in OF_ACCURACY]
-            cells = [reported.name, accuracy.path.name, *figures, *protocol]
-            rows.append([*cells, _hash_of_examples(accuracy)])
-    if not rows:
-        return join_html(*notes)
-
-    head = ["run", "file", "accuracy", "cross entropy", *OF_ACCURACY, "examples"]
+            rows.append(_row_of_result(reported, accuracy, figures, OF_ACCURACY))
     words = "Of noised test examples, mean ± standard error: over t = 0..T, or as many t as there are calls."
-    return join_html(tag("p", words, class_="soft"), build_table(head, rows, 2), *notes)
+    return join_html(_table_of_results(words, ["accuracy", "cross entropy"], OF_ACCURACY, rows), *notes)
 
 
 def tabulate_likelihoods(runs: Sequence[Reported]) -> Html:
@@ -165,30 +179,18 @@ def tabulate_likelihoods(runs: Sequence[Reported]) -> Html:
     notes = []
     for reported in runs:
         for likelihood in reported.likelihoods:
-            rows += _likelihood_rows(reported, likelihood)
+            for order in ORDERS:
+                figures = [_show(likelihood[order], name) for name in ("bits_per_dim", "nats")]
+                rows.append(_row_of_result(reported, likelihood, [order, *figures], OF_LIKELIHOOD))
         if not reported.likelihoods and find_mask(reported.run.parts) is not None:
             text = f"The exact likelihood of {reported.name} was not computed"
             notes.append(note_missing(text, reported.evaluate(" --chain-rule 100")))
-    if not rows:
-        return join_html(*notes)
-
-    head = ["run", "file", "order", "bits/dim", "nats", *OF_LIKELIHOOD, "examples"]
     words = (
         "-log p of test examples by the chain rule, an element after the other: exact for each order, no "
         "bound. In random orders, one is drawn for each example."
     )
-    return join_html(tag("p", words, class_="soft"), build_table(head, rows, 3), *notes)
-
-
-def _likelihood_rows(reported: Reported, likelihood: Record) -> list[list[object]]:
-    """Returns the cells of an exact likelihood, a row for each order of the elements."""
-    protocol = [format_cell(likelihood.protocol.get(name)) for name in OF_LIKELIHOOD]
-    rows = []
-    for order in ORDERS:
-        figures = [_show(likelihood[order], name) for name in ("bits_per_dim", "nats")]
-        cells = [reported.name, likelihood.path.name, order, *figures, *protocol]
-        rows.append([*cells, _hash_of_examples(likelihood)])
-    return rows
+    table = _table_of_results(words, ["order", "bits/dim", "nats"], OF_LIKELIHOOD, rows, left=3)
+    return join_html(table, *notes)
 
 
 def tabulate_quality(runs: Sequence[Reported]) -> Html:

@@ -174,10 +174,12 @@ def test_eval_tells_each_number_of_steps_on_the_best_grid_and_from_few_calls(tra
     costs_file = trained / "jumps_step20.json"
     text = costs_file.read_text()
     two = ("sample", trained, "--steps", "2", "--grid", "dp")
+    tree = json.loads(text)
     for damaged in (
         "[]",
-        text.replace("[1, 2, ", "[1, 3, "),
-        text.replace('"costs": [[', '"costs": [["x", '),
+        json.dumps(tree | {"times": [1, 3, *tree["times"][2:]]}),
+        json.dumps(tree | {"costs": [["x"], *tree["costs"][1:]]}),
+        json.dumps(tree | {"costs": tree["costs"][1:]}),
     ):
         costs_file.write_text(damaged)
         assert "delete it, d3pm eval --grid dp writes it again" in error(capsys, *two)
