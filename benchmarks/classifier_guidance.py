@@ -32,8 +32,8 @@ def measure_laws(run: Run, classifier: Run, gammas: list[float]) -> None:
     """Prints the total variation between laws of x_s."""
     batch = run.read_batch("test", STATES)
     x0 = jnp.asarray(batch["x"])
-    method = classifier.parts.classifier
-    classes = method.classes
+    recipe = classifier.parts.recipe
+    classes = recipe.classes
     process = run.process
 
     @jax.jit
@@ -41,12 +41,12 @@ def measure_laws(run: Run, classifier: Run, gammas: list[float]) -> None:
         ts = jnp.full(len(x0), t, jnp.int32)
         u = jax.random.uniform(jax.random.fold_in(jax.random.key(SEED), t), x0.shape)
         xt = posteriors.q_sample(process, x0, ts, u)
-        logits = run.parts.network(params, xt, process.time[ts])
+        logits = run.parts.recipe.diffusion.network(params, xt, process.time[ts])
         log_law = posteriors.p_logits(process, logits, xt, ts, belief=run.config.loss.belief)
         time_s = process.time[ts - 1]
 
         def log_prob(one_hots, time):
-            log_p = method.log_probs(classifier_params, one_hots, time)
+            log_p = recipe.classifier.log_probs(classifier_params, one_hots, time)
             labels = jnp.tile(label, len(one_hots) // len(label))
             return jnp.take_along_axis(log_p, labels[:, None], axis=1)[:, 0]
 

@@ -23,10 +23,10 @@ SEED = 0
 def compute_bits(run: Run, x0: np.ndarray, condition: np.ndarray | None) -> np.ndarray:
     """Returns the bound of each example in bits/dim, [N]."""
     parts = run.parts
-    bound = all_terms(parts.predict, SEED, parts.term)
+    bound = all_terms(parts.recipe.diffusion.predict, SEED, parts.recipe.diffusion.term)
     sharding = batch_sharding(parts.mesh)
     extra_inputs = {} if condition is None else {"condition": condition}
-    terms = evaluate_bound(bound, parts.params, parts.process, x0, BATCH_SIZE, sharding, extra_inputs)
+    terms = evaluate_bound(bound, parts.params, parts.recipe.process, x0, BATCH_SIZE, sharding, extra_inputs)
     return np.asarray(terms.total()) / (x0[0].size * math.log(2))
 
 

@@ -125,7 +125,7 @@ def measure_all(run: Run, cases: list[Case], out: Path) -> tuple[list[Drawn], di
             prepared.append(Measures(run))
         return prepared[0]
 
-    labels = np.arange(NUM) % (run.parts.classes or 1)
+    labels = np.arange(NUM) % (run.parts.recipe.classes or 1)
     results = []
     for case in cases:
         path = case.path(out, run)
@@ -159,9 +159,9 @@ def draw_picture(all_results: list[tuple[Run, list[Drawn]]], path: Path) -> None
     for axis in axes.flat:
         axis.axis("off")
     for row, (run, results) in zip(axes, all_results, strict=True):
-        classes = run.parts.classes or 1
+        classes = run.parts.recipe.classes or 1
         for axis, result in zip(row, results, strict=False):
-            tiles = show.to_rgb(result.x[: SHOWN * classes], run.parts.categories)
+            tiles = show.to_rgb(result.x[: SHOWN * classes], run.parts.recipe.categories)
             axis.imshow(show.grid(tiles, classes), interpolation="nearest")
             title = f"gamma = {result.case.guidance.gamma:g}, {result.calls:.0f} calls"
             axis.set_title(f"{run.workdir.name}: {title}", fontsize=6, pad=2)

@@ -53,7 +53,7 @@ def measure(batch_size: int, layers: int) -> tuple[cost.Cost, int, int]:
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
     before = resident("VmRSS")
-    jax.block_until_ready(compiled(state, parts.process, batch, noise, parts.key))
+    jax.block_until_ready(compiled(state, parts.recipe.process, batch, noise, parts.key))
     return step_cost, parts.mesh.size, resident("VmHWM") - before
 
 

@@ -37,8 +37,8 @@ def main(path: str) -> None:
     sharding = batch_sharding(parts.mesh)
     rule = config.optimizer.build()
     decay = config.train.ema_decay
-    step_fn = make_step(config.loss, config.timesteps, rule, parts.predict, decay, sharding)
-    batch = next(data.train_batches(source, B, seed, parts.categories))
+    step_fn = make_step(config.loss, config.timesteps, rule, parts.recipe.diffusion.predict, decay, sharding)
+    batch = next(data.train_batches(source, B, seed, parts.recipe.categories))
     state = parts.state
     seconds: dict[str, list[float]] = {"drawn": [], "read": []}
     with tempfile.TemporaryDirectory() as folder:
@@ -54,7 +54,7 @@ def main(path: str) -> None:
                 if kind == "read":
                     noise = noise_of(turn * STEPS + i)
                 placed, noise = jax.device_put((batch, noise), sharding)
-                state, row = step_fn(state, parts.process, placed, parts.key, noise)
+                state, row = step_fn(state, parts.recipe.process, placed, parts.key, noise)
                 jax.block_until_ready(row["loss"])
             seconds[kind].append((time.perf_counter() - begun) / STEPS)
     tell(path, seconds["drawn"][1:], seconds["read"][1:], writing)

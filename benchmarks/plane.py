@@ -170,10 +170,10 @@ def measure(case: Case) -> dict[str, float]:
 
 def compute_nats(run: runs.Run, x: np.ndarray) -> dict[str, np.ndarray]:
     """Returns nats [N] of the bound of each point, and of a flow those of its ELBO as well."""
-    method = run.parts.method
-    calls = DRAWS if method.process is None else None
-    compiled = method.compile_bound(calls, 0)
-    bound = evaluate_bound(compiled, run.params, method.process, x, batch_size=500)
+    recipe = run.parts.recipe
+    calls = DRAWS if recipe.process is None else None
+    compiled = recipe.bound.compile(calls, 0)
+    bound = evaluate_bound(compiled, run.params, recipe.process, x, batch_size=500)
     if calls is None:
         return {"above": np.asarray(bound.total())}
     elbo, importance_bound = elbo_and_importance_bound(bound)

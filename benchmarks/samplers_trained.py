@@ -65,7 +65,7 @@ class Case(NamedTuple):
 def make_cases(run: Run, calls: list[int]) -> Iterator[Case]:
     """Yields the samplers of a run's process, each at several numbers of calls."""
     # Uniform noise has no category of its own.
-    if run.parts.categories == run.process.K:
+    if run.parts.recipe.categories == run.process.K:
         for n in calls:
             yield from uniform_cases(n)
         return
@@ -207,7 +207,7 @@ def measure_texts(run: Run) -> tuple[Measure, dict[str, Figures]]:
     """
     train = run.read_batch("train")["x"]
     test = run.read_batch("test", NUM)["x"]
-    K = run.parts.categories
+    K = run.parts.recipe.categories
     description = run.parts.description
     vocabulary = texts.collect_vocabulary([description.text(train.ravel())])
 
@@ -348,7 +348,7 @@ def draw_samplers(of_run: OfRun, path: Path) -> None:
             if result.case.setting.isdigit():
                 column = CALLS.index(int(result.case.setting))
             axis = row[column]
-            axis.imshow(tile(result.x, of_run.run.parts.categories), interpolation="nearest")
+            axis.imshow(tile(result.x, of_run.run.parts.recipe.categories), interpolation="nearest")
             axis.set_title(f"{result.calls:.0f} calls", fontsize=7, pad=2)
     save_small(path, canvas)
 

@@ -48,7 +48,7 @@ print(run.caption)
 # %%
 x0, labels = run.read_split("test", LIMIT)
 whole = run.evaluate_on(x0, labels)
-levels = run.parts.categories
+levels = run.parts.recipe.categories
 D = x0[0].size
 pixels = baselines.histogram_nats(run.read_split("train")[0], x0, levels).mean() / (D * np.log(2))
 print(f"{len(x0)} examples: {whole['bits_per_dim']:.3f} +- {whole['standard_error']:.3f} bits/dim")

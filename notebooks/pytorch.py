@@ -125,7 +125,7 @@ same = np.mean(np.asarray(chain.x0) == chain_torch.x0.numpy())
 print(f"{same:.1%} of the pixels are the same")
 assert same > 0.9
 both = np.concatenate([chain.x0, chain_torch.x0.numpy()])
-Image.fromarray(show.grid(show.to_rgb(both, run.parts.categories), 8))
+Image.fromarray(show.grid(show.to_rgb(both, run.parts.recipe.categories), 8))
 
 # %% [markdown]
 # ## Training in PyTorch

@@ -116,9 +116,9 @@ def compare(run: Run, twin: Twin, limit: int, samples: int) -> bool:
     # A network without classes takes no labels, although the data may have them.
     labels_or_none = None
     classes_or_none = None
-    if run.parts.classes is not None:
+    if run.parts.recipe.classes is not None:
         labels_or_none = labels
-        classes_or_none = np.arange(samples) % run.parts.classes
+        classes_or_none = np.arange(samples) % run.parts.recipe.classes
 
     nats = twin.bound(x0, labels_or_none, noise_in_torch(EVALUATION, len(x0), x0.shape[1:]), conditions)
     in_torch = float(nats.mean()) / (x0[0].size * np.log(2))

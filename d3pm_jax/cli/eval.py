@@ -16,9 +16,8 @@ from d3pm_jax.kinds import Samples
 from d3pm_jax.kinds.files import write_quality
 from d3pm_jax.machine import cluster
 from d3pm_jax.machine.terminal import Terminal
-from d3pm_jax.measure import bounds, labels, record, sample_quality, step_costs
+from d3pm_jax.measure import bounds, labels, record, sample_quality, samples, step_costs
 from d3pm_jax.measure.record import Record
-from d3pm_jax.parts.classifier import Classifier
 from d3pm_jax.parts.reading import open_whole
 from d3pm_jax.runs.run import Run
 from d3pm_jax.sampling import Sampler
@@ -85,11 +84,11 @@ def execute(command: EvalCommand, words: list[str]) -> int:
         raise UserError(f"--sampler {choice.name} draws samples: say how many, as --samples 2000")
     run = arguments.open_with_others(command, command.batch_size)
     arguments.check_data(command, run)
-    if isinstance(run.parts.method, Classifier):
+    if run.parts.recipe.classifier is not None:
         return _evaluate_classifier(command, run)
     _check_options(command, run)
     if choice is not None:
-        run.parts.method.settle_sampler(choice.sampler, run.parts.description.shape, None)
+        samples.check_sampler(run.parts, choice.sampler)
     if command.grid == "dp" and command.steps is not None:
         _prepare_best_grids(run, command.steps)
 
@@ -137,7 +136,7 @@ def _evaluate_classifier(command: EvalCommand, run: Run) -> int:
                 f"(--calls N takes N of the steps 0..T)"
             )
     # More calls than can be made are refused before any data is read.
-    run.parts.method.compile_bound(command.calls, command.seed)
+    run.parts.recipe.bound.compile(command.calls, command.seed)
     result = _compute(command, run, _read_examples(command, run))
     path, replaced = record.write_record(result, run.workdir, _name_files(command))
     for line in labels.format_labels(result):
@@ -168,7 +167,7 @@ def _check_options(command: EvalCommand, run: Run) -> None:
         return
     if command.steps is None:
         # More calls than can be made are refused here. Nothing is compiled before the function is called.
-        run.parts.method.compile_bound(command.calls, command.seed)
+        run.parts.recipe.bound.compile(command.calls, command.seed)
     elif command.calls > min(command.steps):
         raise UserError(
             f"calls = {command.calls}: it must be in 1..{min(command.steps)}, the smallest number of --steps"
@@ -232,7 +231,7 @@ def _evaluate(
     for name, template in run.parts.kind.units.items():
         if name in bound:
             amount += f", {template.format(bound[name])}"
-    print(f"  {run.parts.method.describe_bound(bound, amount)}")
+    print(f"  {run.parts.recipe.bound.describe(bound, amount)}")
     if picture is None:
         print(f"written to {path}{replaced}")
     else:
@@ -243,7 +242,7 @@ def _evaluate(
 def _print_duration(command: EvalCommand, runs: Sequence[Run], examples: Examples) -> None:
     """Prints about how long the evaluation will take, unless it calls the network fewer than SHORT times."""
     N = len(examples["x"])
-    calls = sum(command.calls or run.parts.method.calls_of_bound for run in runs)  # for each example
+    calls = sum(command.calls or run.parts.recipe.bound.calls for run in runs)  # for each example
     if N * calls < SHORT:
         return
     seconds_per_call = bounds.seconds_per_call(runs[0].parts, examples, command.batch_size)
@@ -251,7 +250,7 @@ def _print_duration(command: EvalCommand, runs: Sequence[Run], examples: Example
     minutes = max(1, round(seconds / 60))
     duration = f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
     advice = "--limit N takes the first N"
-    if command.calls is None and runs[0].parts.method.calls_of_bound > 1:
+    if command.calls is None and runs[0].parts.recipe.bound.calls > 1:
         advice += ", --calls N fewer calls for each"
     print(f"about {duration}: {N:,} examples x {calls} calls of the network; {advice}")
 
@@ -278,7 +277,7 @@ def measure_samples(
                 sampler,
             )
         path = sample_quality.write_quality(quality.record, run.workdir)
-        samples = Samples(quality.samples, run.parts.categories)
+        samples = Samples(quality.samples, run.parts.recipe.categories)
         line = write_quality(kind, path, samples, quality.measured, run.caption)
         if line is not None:
             print(line)

@@ -212,7 +212,7 @@ def execute(command: SampleCommand, words: list[str]) -> int:
     arguments.check_grid(command.grid, command.steps)
     run = arguments.open_with_others(command, min(command.batch_size, command.num))
     kind = run.parts.kind
-    levels = run.parts.categories
+    levels = run.parts.recipe.categories
     examples = None
     if kind.sample_files == "pictures":
         kept = run_folder.read_examples(run.workdir, run.parts.description)
@@ -339,7 +339,7 @@ def _name_files(command: SampleCommand, guidance: Guidance | None) -> str:
 
 def _describe_classes(command: SampleCommand, settled: Settled, run: Run) -> str:
     """Says of which classes and conditions samples are."""
-    num_classes = run.parts.classes
+    num_classes = run.parts.recipe.classes
     if settled.guidance is not None and settled.guidance.classes is not None:
         num_classes = settled.guidance.classes
     classes = ""
@@ -356,7 +356,7 @@ def _describe_way(command: SampleCommand, request: Request, run: Run, drawn: Dra
     """Says from where samples were edited, and by which sampler and guidance they were drawn, in lines."""
     lines = []
     if command.strength is not None:
-        steps = run.parts.method.num_steps
+        steps = run.parts.recipe.num_steps
         level = find_level(command.strength, steps)
         lines.append(f"edits of {command.given}, from step {level} of {steps} on")
     ways = []

@@ -204,7 +204,7 @@ def _format_config(config: Config) -> str:
     lines = []
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if field.name in config.unused_parts or value == Sampler():
+        if field.name in config.trains.unused_parts or value == Sampler():
             continue
         if isinstance(value, Sampler):
             value = describe_sampler(value)

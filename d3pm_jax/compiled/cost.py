@@ -42,7 +42,7 @@ def trace_step(parts: build.Parts) -> Any:
     """Traces the step of a run: lowered, it is the very program that a training compiles."""
     batch, noise = abstract_inputs(parts)
     update = make_update(**build.step_arguments(parts))
-    return update.trace(parts.state, parts.method.process, batch, noise, parts.key)
+    return update.trace(parts.state, parts.recipe.process, batch, noise, parts.key)
 
 
 def read_cost(parts: build.Parts, compiled: Any, seconds: float) -> Cost:
@@ -60,8 +60,8 @@ def flops_of_step(parts: build.Parts) -> int:
     """Counts the floating-point operations of a step on one device."""
     batch, noise = abstract_inputs(parts)
     total = 1.0  # by which means are divided: its value does not change what is computed
-    inputs = (*split_variables(parts.state.params), parts.method.process, batch, noise, parts.key, total)
-    return flops.count_flops(parts.method.make_loss().compute, *inputs) // parts.mesh.size
+    inputs = (*split_variables(parts.state.params), parts.recipe.process, batch, noise, parts.key, total)
+    return flops.count_flops(parts.recipe.loss.compute, *inputs) // parts.mesh.size
 
 
 def abstract_inputs(parts: build.Parts) -> tuple[dict[str, Any], Noise]:
@@ -77,7 +77,7 @@ def abstract_inputs(parts: build.Parts) -> tuple[dict[str, Any], Noise]:
     if description.condition is not None:
         condition_type = jnp.dtype(description.condition_type)
         batch["condition"] = jax.ShapeDtypeStruct((B, *description.condition), condition_type)
-    draw = partial(parts.method.make_loss().draw_noise, parts.method.process, shape=shape)
+    draw = partial(parts.recipe.loss.draw_noise, parts.recipe.process, shape=shape)
     noise = jax.eval_shape(draw, parts.key, parts.state.step, parts.state.history)
     sharding = batch_sharding(parts.mesh)
     return jax.tree.map(lambda leaf: leaf.update(sharding=sharding), (batch, noise))

@@ -1,7 +1,7 @@
 """Describes the networks of argmax flows; a config that has one of them has `process=Argmax()`."""
 
 import dataclasses
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from flax import nnx
 
@@ -16,6 +16,7 @@ from d3pm_jax.config.checks import (
     undefined_method,
 )
 from d3pm_jax.config.model import Model, Spec
+from d3pm_jax.config.trained import FLOW, Trained
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +115,7 @@ class UNetFeatures(Features):
 class ArgmaxCoupling(Model):
     """Builds a flow of couplings, which draws an example at once; see `d3pm_jax.models.ArgmaxCoupling`."""
 
+    trains: ClassVar[Trained | None] = FLOW
     num_steps: Count = 8
     """coupling layers"""
     num_mixtures: Count = 8
@@ -141,6 +143,7 @@ class ArgmaxCoupling(Model):
 class ArgmaxAR(Model):
     """Builds an autoregressive flow, which draws from left to right; see `d3pm_jax.models.ArgmaxAR`."""
 
+    trains: ClassVar[Trained | None] = FLOW
     num_mixtures: Count = 27
     """logistic distributions in the mixture that transforms a number"""
     features: Features = LSTMFeatures()

@@ -1,7 +1,7 @@
 """Describes the networks of a config."""
 
 import dataclasses
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import jax.numpy as jnp
 from flax import nnx
@@ -18,6 +18,7 @@ from d3pm_jax.config.checks import (
     UnitInterval,
     undefined_method,
 )
+from d3pm_jax.config.trained import CLASSIFIER, DIFFUSION, Trained
 
 
 class Spec(NamedTuple):
@@ -42,6 +43,9 @@ class Spec(NamedTuple):
 @dataclasses.dataclass(frozen=True)
 class Model(CheckedPart):
     """Describes the network. A class of your own defines `build`."""
+
+    trains: ClassVar[Trained | None] = None
+    """what the network is of; None: of whatever the config trains, as one of your own"""
 
     def build(self, spec: Spec, rngs: nnx.Rngs) -> nnx.Module:
         """Builds the network, f(xt, t, *, label=None, condition=None, key=None) -> [B, *S, outputs or K].
@@ -72,6 +76,7 @@ class Model(CheckedPart):
 class Convolutional(Model):
     """Base of networks for images [H, W, C]."""
 
+    trains: ClassVar[Trained | None] = DIFFUSION
     ch: Size = 128
     """width of the first level"""
     ch_mult: Annotated[tuple[Size, ...], NOT_EMPTY] = (1, 2, 2, 2)
@@ -154,6 +159,7 @@ class ScoreNet(Convolutional):
 class Transformer(Model):
     """Builds a transformer for sequences [L], for K logits; see `d3pm_jax.models.Transformer`."""
 
+    trains: ClassVar[Trained | None] = DIFFUSION
     width: Size = 256
     """width of the residual stream: num_heads times an even number"""
     num_layers: Size = 6
@@ -199,6 +205,7 @@ class Transformer(Model):
 class NoisyClassifier(Model):
     """Builds a classifier of noised examples, for `LabelLoss()`; see `d3pm_jax.models.NoisyClassifier`."""
 
+    trains: ClassVar[Trained | None] = CLASSIFIER
     width: Size = 256
     """width of the residual stream"""
     num_layers: Size = 2

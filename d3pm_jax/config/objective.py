@@ -15,6 +15,7 @@ from d3pm_jax.config.checks import CheckedPart, NotNegative, undefined_method
 from d3pm_jax.config.head import Head
 from d3pm_jax.config.schedule import Reciprocal, Schedule
 from d3pm_jax.config.timesteps import Timesteps
+from d3pm_jax.config.trained import CLASSIFIER, DIFFUSION, Trained
 from d3pm_jax.losses import continuous, fused_logistic
 from d3pm_jax.losses.variational import per_step
 from d3pm_jax.posteriors import q_sample
@@ -36,8 +37,8 @@ class Terms(NamedTuple):
 class Objective(CheckedPart):
     """Says what to minimise. A class of your own defines `terms`, and may define the other methods."""
 
-    unused_parts: ClassVar[tuple[str, ...]] = ()
-    """parts of a config that a run with this objective has no use for, and that stay as by default"""
+    trains: ClassVar[Trained] = DIFFUSION
+    """what a run with this objective trains"""
     needs_extra_mask: ClassVar[bool] = False
     """whether it is for a process whose mask the data never has, and the network never predicts"""
 
@@ -134,7 +135,7 @@ class StochasticBound(X0Objective):
 class LabelLoss(Objective):
     """Minimises -log p(label | x_t, t), averaged over t in 0..T, of a classifier and no diffusion."""
 
-    unused_parts: ClassVar[tuple[str, ...]] = ("head", "sampler")
+    trains: ClassVar[Trained] = CLASSIFIER
 
 
 @dataclasses.dataclass(frozen=True)

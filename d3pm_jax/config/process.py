@@ -21,6 +21,7 @@ from d3pm_jax.config.checks import (
 )
 from d3pm_jax.config.from_data import FromData, Shares, filled_field
 from d3pm_jax.config.schedule import Schedule, build_betas
+from d3pm_jax.config.trained import DIFFUSION, FLOW, Trained
 from d3pm_jax.data import open_npy
 from d3pm_jax.errors import UserError, as_user_error, wrong_return
 from d3pm_jax.sampling import laws
@@ -30,8 +31,8 @@ from d3pm_jax.sampling import laws
 class Process:
     """Describes the forward process. Derive from it for one of your own, with any fields."""
 
-    unused_parts: ClassVar[tuple[str, ...]] = ()
-    """parts of a config that a run with this process has no use for, and that stay as they are by default"""
+    trains: ClassVar[Trained] = DIFFUSION
+    """what a run with this process trains"""
 
     def build(self) -> processes.Process:
         """Builds the process with its tables; K and T are those of what is built.
@@ -132,7 +133,7 @@ class Autoregressive(Process):
 class Argmax(Process):
     """Takes the place of a process in a run that trains an argmax flow, and no diffusion."""
 
-    unused_parts: ClassVar[tuple[str, ...]] = ("head", "loss", "timesteps")
+    trains: ClassVar[Trained] = FLOW
 
     K: Categories | FromData = "data"
     """number of categories; "data": those of the data"""

@@ -22,6 +22,7 @@ from d3pm_jax.config.objective import HybridLoss, Objective
 from d3pm_jax.config.optimizer import Adam, Optimizer
 from d3pm_jax.config.process import Process
 from d3pm_jax.config.timesteps import LowDiscrepancy, Timesteps
+from d3pm_jax.config.trained import DIFFUSION, Trained
 from d3pm_jax.errors import UserError, locate_statement
 from d3pm_jax.sampling import Sampler
 
@@ -95,9 +96,11 @@ class Config:
     --sampler.FIELD VALUE sets a field of it, and --sampler help lists all samplers"""
 
     @property
-    def unused_parts(self) -> tuple[str, ...]:
-        """Returns the names of the parts that the run has no use for."""
-        return self.process.unused_parts + self.loss.unused_parts
+    def trains(self) -> Trained:
+        """Returns what the run trains: what its process does, or else its loss."""
+        if self.process.trains != DIFFUSION:
+            return self.process.trains
+        return self.loss.trains
 
     def check(self) -> None:
         """Refuses fields that are not of their type, and numbers that would fail later and less clearly.

@@ -345,8 +345,8 @@ def begin_run(
         UserError: the process has another K, or the tensors are of another network.
     """
     parts = build.build(completed)
-    K = parts.process.K
-    T = parts.process.T
+    K = parts.recipe.process.K
+    T = parts.recipe.num_steps
     if foreign.K != K:
         cure = "change the process, or pass --categories"
         raise UserError(f"{file} has K = {foreign.K}, but the process of {config_name} has {K}: {cure}")
@@ -362,7 +362,7 @@ def begin_run(
         foreign,
         parts.description,
         T,
-        parts.method.extra_mask,
+        parts.recipe.extra_mask,
     )
     return T
 

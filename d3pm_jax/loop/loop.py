@@ -28,7 +28,7 @@ from d3pm_jax.loop.speed import make_speed, trace_steps
 from d3pm_jax.machine import cluster
 from d3pm_jax.machine.devices import batch_sharding, check_batch, mesh_of, use_all_cores
 from d3pm_jax.machine.terminal import Terminal
-from d3pm_jax.measure.samples import choose_inputs, choose_sampler_of, draw_samples
+from d3pm_jax.measure.samples import check_sampler, choose_inputs, draw_samples
 from d3pm_jax.models.variables import check_precision, check_sizes, name_leaves, split_variables
 from d3pm_jax.parts import begin, build, splits
 from d3pm_jax.parts.completed import complete
@@ -86,7 +86,7 @@ def run_training(
     parts, sources = build_run(config, saved)
     config = parts.config
     folder = workdir / CHECKPOINTS
-    test = data.read_batch(sources.test, parts.categories, NUM_EXAMPLES, parts.description)
+    test = data.read_batch(sources.test, parts.recipe.categories, NUM_EXAMPLES, parts.description)
     examples = {"x": test["x"]}  # which reports and samples show
     if "weight" in test:
         examples["x"] = np.where(test["weight"] > 0, test["x"], -1)  # -1 is padding
@@ -94,7 +94,7 @@ def run_training(
         examples |= {name: test[name] for name in ("condition", "label") if name in test}
     valid_examples = None
     if sources.valid is not None:
-        valid_examples = data.read_batch(sources.valid, parts.categories, None, parts.description)
+        valid_examples = data.read_batch(sources.valid, parts.recipe.categories, None, parts.description)
     read_noise = None  # each step draws its own noise
     if config.train.noise is not None:
         read_noise = presampled.open_noise(parts, Path(config.train.noise))
@@ -150,7 +150,7 @@ def run_training(
                         noise = None
                         if read_noise is not None:
                             noise = place(read_noise(step - 1), sharding)
-                    state, row = update(state, parts.method.process, batch, parts.key, noise)
+                    state, row = update(state, parts.recipe.process, batch, parts.key, noise)
                     outputs.add(step, row)
 
                     # Asked once after each step, before anything is written, so that what is written and
@@ -217,7 +217,7 @@ def _build_parts(
     if begins:
         build.check_mask(parts)
     # What draws no samples of the process would say so after hours, at the first picture.
-    parts.method.settle_sampler(choose_sampler_of(parts, None), description.shape, None)
+    check_sampler(parts, None)
     params, _ = split_variables(parts.state.params)
     if not jax.tree.leaves(params):
         raise UserError(
@@ -277,7 +277,7 @@ def _make_batches(parts: build.Parts, source: data.Source) -> Iterator[dict[str,
         source,
         train.batch_size,
         train.seed,
-        parts.categories,
+        parts.recipe.categories,
         parts.step,
         random_map,
         parts.description,
@@ -317,7 +317,7 @@ class Outputs:
         self._sample_inputs = sample_inputs or {}
         params, _ = split_variables(parts.state.params)
         leaves = name_leaves(params)
-        self._window = Window(parts.method.nats_of_means, leaves, parts.config.train.max_nonfinite)
+        self._window = Window(parts.recipe.bound.nats, leaves, parts.config.train.max_nonfinite)
         self._estimate_valid = None
         if valid_examples is not None:
             self._estimate_valid = make_estimate(parts, valid_examples)
@@ -443,9 +443,9 @@ def make_estimate(
         parts: of the run.
         examples: "x" int32 [N, *S], and "label", "weight" and "condition" if there are any.
     """
-    method = parts.method
-    calls = min(CALLS, method.calls_of_bound)
-    compiled = method.compile_bound(calls, parts.config.train.seed)
+    recipe = parts.recipe
+    calls = min(CALLS, recipe.bound.calls)
+    compiled = recipe.bound.compile(calls, parts.config.train.seed)
     x0 = examples["x"]
     extra_inputs = parts.extra_inputs(examples)
     D = count_elements(x0, examples.get("weight"))
@@ -453,9 +453,9 @@ def make_estimate(
     batch_size = parts.config.train.batch_size
 
     def estimate(params: Params) -> dict[str, float]:
-        bound = evaluate_bound(compiled, params, method.process, x0, batch_size, sharding, extra_inputs)
-        figures = method.summarize(bound, D, calls)
-        return {name: figures[name] for name in method.main_figures}
+        bound = evaluate_bound(compiled, params, recipe.process, x0, batch_size, sharding, extra_inputs)
+        figures = recipe.bound.summarize(bound, D, calls)
+        return {name: figures[name] for name in recipe.bound.main_figures}
 
     return estimate
 

@@ -23,6 +23,7 @@ from d3pm_jax.files import parse_json, replacing
 from d3pm_jax.machine.devices import batch_sharding, check_batch, mesh_of, use_all_cores
 from d3pm_jax.parts.build import Parts, build
 from d3pm_jax.parts.completed import complete
+from d3pm_jax.parts.recipe import require
 from d3pm_jax.training.diffusion import StepNoise, draw_noise
 
 FORMAT = "d3pm noise bank"  # what a file of noise begins with
@@ -43,7 +44,8 @@ def describe_noise(parts: Parts) -> dict[str, Any]:
         UserError: the noise depends on more than that, so that it cannot be drawn in advance.
     """
     config = parts.config
-    process = parts.process  # a flow, which has none, is refused here
+    require(parts.recipe.diffusion, "a diffusion", config)
+    process = parts.recipe.process
     if parts.state.history is not None:
         name = type(config.timesteps).__name__
         raise UserError(
@@ -126,7 +128,7 @@ def write_noise(parts: Parts, steps: int, path: Path) -> None:
             # The program is the one that a training without a file draws its noise with, sharding included,
             # so that the numbers are the same to the bit.
             noise = draw_noise(
-                config.timesteps, parts.key, np.int32(i), None, shape, parts.process.T, sharding
+                config.timesteps, parts.key, np.int32(i), None, shape, parts.recipe.process.T, sharding
             )
             t, p_t, u = jax.device_get(noise)  # [B], [B], [B, *S]
             record = t.astype("<i4").tobytes() + p_t.astype("<f4").tobytes() + u.astype("<f4").tobytes()

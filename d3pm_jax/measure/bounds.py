@@ -28,6 +28,7 @@ from d3pm_jax.measure import record
 from d3pm_jax.measure.labels import LABELS
 from d3pm_jax.measure.record import Record
 from d3pm_jax.parts.build import Parts, describe_conditions, make_caption
+from d3pm_jax.parts.recipe import require
 from d3pm_jax.storage import names
 
 PARTS = ("reconstruction", "prior")  # of a bound whose terms were all computed, in bits per dimension
@@ -71,23 +72,23 @@ def compute_bound(
     check_number("seed", seed, Seed)
     if calls is not None:
         check_number("calls", calls, Count)
-    method = parts.method
+    recipe = parts.recipe
     x0 = examples["x"]
 
     # A program is compiled once for all bounds of the same parts, as for the estimates of a report.
-    compiled = parts.once(("bound", seed, calls), lambda: method.compile_bound(calls, seed))
+    compiled = parts.once(("bound", seed, calls), lambda: recipe.bound.compile(calls, seed))
     sharding = batch_sharding(parts.mesh)
     extra_inputs = parts.extra_inputs(examples)
     bound = evaluate_bound(
-        compiled, parts.params, method.process, x0, batch_size, sharding, extra_inputs, progress
+        compiled, parts.params, recipe.process, x0, batch_size, sharding, extra_inputs, progress
     )
     D = count_elements(x0, examples.get("weight"))
-    times = method.times_of_terms(calls)
+    times = recipe.bound.times(calls)
     conditions = {"step": parts.step, "examples": len(x0), "seed": seed, "times": times}
-    result = method.summarize(bound, D, calls) | conditions
+    result = recipe.bound.summarize(bound, D, calls) | conditions
     if calls is not None:
         result["calls"] = calls
-    protocol = describe_protocol(parts, examples, seed, split, method.describe_terms(calls))
+    protocol = describe_protocol(parts, examples, seed, split, recipe.bound.describe_terms(calls))
     if "nats" not in result:
         # The figures of a classifier are no bound, and have no other units.
         return Record(LABELS, result | {"protocol": protocol})
@@ -201,7 +202,7 @@ def find_extra_mask(parts: Parts) -> int | None:
     """Returns the mask category of an absorbing run whose network never predicts it; None for other runs."""
     if not isinstance(parts.config.process, Absorbing):
         return None
-    return parts.method.extra_mask
+    return parts.recipe.extra_mask
 
 
 def find_mask(parts: Parts) -> int | None:
@@ -245,6 +246,7 @@ def compute_likelihood(
             "the network sees time, or has no extra mask, so it has a bound and no chain rule: take "
             "Absorbing with one more category than the data has, and Transformer(see_time=False)"
         )
+    predict = require(parts.recipe.diffusion, "a diffusion", parts.config).predict
     x0 = examples["x"]
     num_elements = count_elements(x0, examples.get("weight"))  # int, or int [N] with weights
     extra_inputs = parts.extra_inputs(examples)
@@ -252,7 +254,7 @@ def compute_likelihood(
     orders = dict(zip(ORDERS, (left_to_right, random_order(seed)), strict=True))
     result: dict[str, Any] = {"step": parts.step, "examples": len(x0), "seed": seed}
     for i, (name, order) in enumerate(orders.items()):
-        compiled = exact_nats(parts.predict, mask, order)
+        compiled = exact_nats(predict, mask, order)
         done_before = i * len(x0)
 
         # As a default the value is bound in this round. A variable of the loop would be looked up when the
@@ -261,7 +263,14 @@ def compute_likelihood(
             progress(done_before + done)
 
         nats = evaluate_bound(
-            compiled, parts.params, parts.process, x0, batch_size, sharding, extra_inputs, report_progress
+            compiled,
+            parts.params,
+            parts.recipe.process,
+            x0,
+            batch_size,
+            sharding,
+            extra_inputs,
+            report_progress,
         )  # [N]
         result[name] = summarize_bound(nats, num_elements)
     result["protocol"] = describe_protocol(parts, examples, seed, split, "all")

@@ -23,6 +23,7 @@ from d3pm_jax.measure.record import Record
 from d3pm_jax.parts.build import Parts, describe_conditions
 from d3pm_jax.parts.draw import Draw
 from d3pm_jax.parts.reading import open_whole
+from d3pm_jax.parts.recipe import require
 from d3pm_jax.sampling import Sampler
 from d3pm_jax.storage import names
 
@@ -138,15 +139,15 @@ def measure_quality(
         )
     measured = reference.measure(x)
     figures = measured.figures
-    sampler_name = parts.method.sampler
+    sampler_name = require(parts.recipe.draw, "samples", parts.config).name
     if sampler is not None:
         sampler_name = describe_sampler(sampler)
         figures = {**figures, CALLS: float(np.mean(drawn.calls))}
     classes = "none"
     if "label" in inputs:
         classes = "those of the conditions"
-    elif parts.classes is not None:
-        classes = f"sample i is of class i modulo {parts.classes}"
+    elif parts.recipe.classes is not None:
+        classes = f"sample i is of class i modulo {parts.recipe.classes}"
     conditions = NO_CONDITIONS
     if "condition" in inputs:
         number = len(inputs["condition"])

@@ -23,6 +23,7 @@ from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.parts.build import Parts
 from d3pm_jax.parts.draw import Draw, Inputs, Particles, Select, Settled
 from d3pm_jax.parts.guidance import Guidance, is_number, read_guidance
+from d3pm_jax.parts.recipe import Drawing, require
 from d3pm_jax.placing import fetch
 from d3pm_jax.posteriors import q_posterior, q_sample
 from d3pm_jax.processes import Process
@@ -88,6 +89,7 @@ def draw_samples(
         raise UserError(
             f"progress is {describe(progress)}, expected a function of the number of samples that are done"
         )
+    drawing = require(parts.recipe.draw, "samples", parts.config)
     settled, arguments = settle(parts, draw, n, batch_size)
     draw_batch = compile_batch(parts, settled)
     # Commands with the same seed share no noise, see `sampling.noise`.
@@ -101,7 +103,7 @@ def draw_samples(
             batch = draw_batch(inputs)
         # The call returns when the program is compiled and started: progress begins there.
         progress(first)
-        batches.append(_read_batch(parts, fetch(batch), settled, first, max(0, num_chains - first)))
+        batches.append(_read_batch(drawing, fetch(batch), settled, first, max(0, num_chains - first)))
     progress(n)
     return _join(batches, n)
 
@@ -135,6 +137,7 @@ def settle(parts: Parts, draw: Draw, n: int = 1, batch_size: int = 128) -> tuple
     with as_user_error():
         record = check_value("record", draw.record, tuple[Natural, ...])
     draw = dataclasses.replace(draw, record=record)
+    drawing = require(parts.recipe.draw, "samples", parts.config)
     _check_select(draw)
     start = None
     strength = None
@@ -142,19 +145,18 @@ def settle(parts: Parts, draw: Draw, n: int = 1, batch_size: int = 128) -> tuple
         x0, strength = _read_pair("start", draw.start, "(x0, strength), integers and a number in (0, 1]")
         strength = read_strength(strength)
         everywhere = Known(x0, np.ones((), bool))
-        start = convert_known("start", everywhere, shape, parts.categories).x0
+        start = convert_known("start", everywhere, shape, parts.recipe.categories).x0
     known = None
     if draw.known is not None:
         pair = _read_pair("known", draw.known, "(x0, mask), integers and booleans of the shape of a sample")
-        known = convert_known("known", Known(*pair), shape, parts.categories)
-    parts.method.check_draw(draw)
-    sampler, plan = parts.method.settle_sampler(choose_sampler_of(parts, draw.sampler), shape, strength)
+        known = convert_known("known", Known(*pair), shape, parts.recipe.categories)
+    sampler = choose_sampler_of(parts, draw.sampler)
     guidance = read_guidance(draw.guidance)
     if guidance is not None:
         guidance.check_run(parts.description, parts.config, draw.shape)
-        guidance = parts.method.settle_guidance(guidance, sampler)
     num = _samples_per_batch(n, draw.select, batch_size, parts.mesh.size)
-    settled = Settled((num, *shape), sampler, plan, strength, guidance, record, draw.select)
+    asked = Settled((num, *shape), sampler, (), strength, guidance, record, draw.select)
+    settled = drawing.settle(draw, asked)
     rows = len(settled.rows)
     if any(number > rows for number in record):
         raise UserError(
@@ -192,7 +194,7 @@ def _inputs_of_batch(
         UserError: a label is none of the run.
     """
     guidance = settled.guidance
-    classes = parts.classes
+    classes = parts.recipe.classes
     guidance_params = None
     if guidance is not None:
         classes = guidance.classes or classes
@@ -211,7 +213,7 @@ def _inputs_of_batch(
         start = rows_of_batch(start, index, shape)
     return Inputs(
         params=parts.params,
-        process=parts.method.process,
+        process=parts.recipe.process,
         guidance_params=guidance_params,
         key=key,
         first=np.int32(first),
@@ -224,7 +226,7 @@ def _inputs_of_batch(
 
 def compile_batch(parts: Parts, settled: Settled) -> Callable[[Inputs], Any]:
     """Returns the jitted function that draws a batch; it is made once for each `Settled`."""
-    method = parts.method
+    drawing = require(parts.recipe.draw, "samples", parts.config)
 
     # The function must not refer to the parts, in which it is stored: Python frees such a cycle late, so that
     # the arrays of a run would stay in memory after its last use.
@@ -232,7 +234,7 @@ def compile_batch(parts: Parts, settled: Settled) -> Callable[[Inputs], Any]:
         @jax.jit
         @values_in_range()
         def draw_batch(inputs: Inputs) -> Any:
-            return method.draw(settled, inputs)
+            return drawing.draw_batch(settled, inputs)
 
         return draw_batch
 
@@ -247,11 +249,11 @@ def _samples_per_batch(n: int, select: Select | None, batch_size: int, devices: 
     return max(1, wanted // multiple) * multiple
 
 
-def _read_batch(parts: Parts, batch: Any, settled: Settled, first: int, num_chains: int) -> Drawn:
+def _read_batch(drawing: Drawing, batch: Any, settled: Settled, first: int, num_chains: int) -> Drawn:
     """Returns what was drawn of a batch.
 
     Args:
-        parts: of the run.
+        drawing: of the recipe of the run.
         batch: a `Chain`, or what `sampling.steer` returns of particles, on the host.
         settled: what it was drawn by.
         first: the number of the first sample.
@@ -265,12 +267,12 @@ def _read_batch(parts: Parts, batch: Any, settled: Settled, first: int, num_chai
     program_calls = int(batch.program_calls)
     if isinstance(select, Particles):
         if batch.failed_at != 0:
-            _explain_particles(parts, settled, batch, first)
+            _explain_particles(drawing, settled, batch, first)
         none = np.zeros((0, 0, *settled.shape[1:]), np.int32)
         sizes = batch.effective_size
         return Drawn(batch.x0, none, calls, program_calls, batch.particles, batch.scores, sizes)
     if batch.failed_at != 0:
-        raise UserError(parts.method.explain_failure(int(batch.failed_at), settled))
+        raise UserError(drawing.explain_failure(int(batch.failed_at), settled))
     if select is None:
         # A view would keep the states of all samples of the batch in memory, so this is a copy.
         return Drawn(batch.x0, batch.states[:, :num_chains].copy(), calls, program_calls)
@@ -298,7 +300,7 @@ def _join(batches: list[Drawn], n: int) -> Drawn:
     )
 
 
-def _explain_particles(parts: Parts, settled: Settled, batch: Steered, first: int) -> None:
+def _explain_particles(drawing: Drawing, settled: Settled, batch: Steered, first: int) -> None:
     """Raises UserError for particles that failed, and says what was NaN or could not be."""
     log_weights = np.asarray(batch.log_weights)  # [R, N, P]
     _refuse_never(log_weights[-1], first, Particles.what)
@@ -308,7 +310,7 @@ def _explain_particles(parts: Parts, settled: Settled, batch: Steered, first: in
             f"score(x) is NaN or infinite for sample {first + samples[0]}, with {batch.failed_at} rows left: "
             f"it must be finite, or -inf"
         )
-    raise UserError(parts.method.explain_failure(int(batch.failed_at), settled))
+    raise UserError(drawing.explain_failure(int(batch.failed_at), settled))
 
 
 def _refuse_never(scores: np.ndarray, first: int, what: str) -> None:
@@ -344,6 +346,13 @@ def choose_sampler_of(parts: Parts, sampler: Sampler | str | None) -> Sampler | 
             f"a name of sampling.named.SAMPLERS"
         )
     return sampler
+
+
+def check_sampler(parts: Parts, sampler: Sampler | None) -> None:
+    """Raises UserError for a sampler that is not for a run which draws samples; None: that of its config."""
+    drawing = parts.recipe.draw
+    if drawing is not None:
+        drawing.settle(Draw(), Settled((1, *parts.description.shape), choose_sampler_of(parts, sampler)))
 
 
 def read_strength(strength: Any) -> float:
@@ -505,13 +514,13 @@ def chains_to_show(
         examples: of the test split, from which the forward process begins; None where there are none.
     """
     # A respaced process numbers its steps anew, but the times of the full process are shown.
-    time = parts.method.state_times()
+    time = parts.recipe.times
     shown_strip = time[list(strip)].tolist()
-    num_steps = parts.method.num_steps
+    num_steps = parts.recipe.num_steps
     forward = None
     if examples is not None and strip:
         num_forward = min(SHOWN_FORWARD_CHAINS, len(samples.x))
-        states = draw_forward(key, parts.process, examples.x[:num_forward], strip)
+        states = draw_forward(key, parts.recipe.process, examples.x[:num_forward], strip)
         forward = States(states, shown_strip, num_steps, examples.levels, examples.conditions)
     reverse = States(
         reverse_states, time[list(times)].tolist(), num_steps, samples.levels, samples.conditions
@@ -574,7 +583,7 @@ def write_samples(
     path = workdir / f"{SAMPLES_FILE}{suffix}.npy"
     write_npy(path, samples)
     content = {name: value for name, value in options.items() if value is not None}
-    content |= {"step": parts.step, "num": len(samples), "steps": parts.method.num_steps}
+    content |= {"step": parts.step, "num": len(samples), "steps": parts.recipe.num_steps}
     _, replaced = write_record(Record(SAMPLES, content), workdir, suffix)
     return path, replaced
 

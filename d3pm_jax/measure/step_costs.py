@@ -16,6 +16,7 @@ from d3pm_jax.measure import record
 from d3pm_jax.measure.record import Record
 from d3pm_jax.parts import reading
 from d3pm_jax.parts.build import Parts
+from d3pm_jax.parts.recipe import require
 from d3pm_jax.placing import fetch
 from d3pm_jax.sampling import best_grid, even_grid
 from d3pm_jax.storage import names
@@ -54,8 +55,8 @@ class Jumps(NamedTuple):
 
 def num_times(parts: Parts) -> int:
     """Returns the number of times between which costs are measured; where all take too long, fewer."""
-    most = TIMES if parts.process.K <= LARGE else FEW_TIMES
-    return min(parts.process.T, most)
+    most = TIMES if parts.recipe.K <= LARGE else FEW_TIMES
+    return min(parts.recipe.num_steps, most)
 
 
 def measure_costs(parts: Parts, workdir: Path, progress: Callable[[int], Any] = lambda done: None) -> Jumps:
@@ -67,14 +68,14 @@ def measure_costs(parts: Parts, workdir: Path, progress: Callable[[int], Any] = 
     Raises:
         UserError: the data cannot be read, a cost is NaN, or the process cannot take fewer steps.
     """
+    diffusion = require(parts.recipe.diffusion, "a diffusion", parts.config)
     examples = _read_examples(parts, workdir)
     extra_inputs = parts.extra_inputs(examples)
-    # `parts.predict` is spread over the devices, which have to divide the batch; `parts.network` takes any
-    # batch.
-    predict = jax.jit(parts.network)
-    times = even_grid(parts.process.T, num_times(parts))
+    # `predict` is spread over the devices, which have to divide the batch; `network` takes any batch.
+    predict = jax.jit(diffusion.network)
+    times = even_grid(parts.recipe.num_steps, num_times(parts))
     try:
-        # The process is built anew with all of its steps: `parts.process` may have fewer of them.
+        # The process is built anew with all of its steps: that of the recipe may have fewer of them.
         process = build_process(parts.config.process)
         costs = jump_costs(
             denoise=lambda xt, t: predict(parts.params, xt, t, **extra_inputs),
@@ -82,7 +83,7 @@ def measure_costs(parts: Parts, workdir: Path, progress: Callable[[int], Any] = 
             x0=examples["x"],
             times=times,
             key=jax.random.key(SEED),
-            term=parts.term,
+            term=diffusion.term,
             progress=progress,
             weight=examples.get("weight"),
         )
@@ -98,7 +99,7 @@ def _read_examples(parts: Parts, workdir: Path) -> dict[str, np.ndarray]:
 
     These are not of the test split: the grid that follows from the costs would be fitted to it.
     """
-    n = EXAMPLES if parts.process.K <= LARGE else FEW_EXAMPLES
+    n = EXAMPLES if parts.recipe.K <= LARGE else FEW_EXAMPLES
     held_out = parts.config.train.held_out
     if held_out or not parts.config.data.has_valid:
         return reading.read_last(parts, workdir, "train", min(n, held_out or n))
@@ -125,7 +126,7 @@ def read_costs(parts: Parts, workdir: Path) -> Jumps | None:
     stored = record.read_record(path, JUMPS)
     if stored["weights"] != _hash_weights(parts):
         return None
-    times = even_grid(parts.process.T, num_times(parts))
+    times = even_grid(parts.recipe.num_steps, num_times(parts))
     if stored["times"] != times:
         raise record.damaged_error(path, JUMPS, ValueError("it has other times than the process"))
     costs = np.full((len(times) + 1, len(times) + 1), np.inf)

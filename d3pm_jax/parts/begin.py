@@ -31,7 +31,7 @@ class StartWeights(NamedTuple):
 
 def weights_of(parts: build.Parts) -> StartWeights:
     """Returns the averaged weights of a run, on the host."""
-    return StartWeights(parts.method.K, fetch(parts.state.ema))
+    return StartWeights(parts.recipe.K, fetch(parts.state.ema))
 
 
 def match_weights(parts: build.Parts, weights: StartWeights) -> Params:
@@ -41,8 +41,8 @@ def match_weights(parts: build.Parts, weights: StartWeights) -> Params:
         UserError: the weights are of another K or another network.
     """
     cure = "change the config, or begin from another run"
-    if weights.K != parts.method.K:
-        raise UserError(f"the weights are for K = {weights.K}, this run has K = {parts.method.K}: {cure}")
+    if weights.K != parts.recipe.K:
+        raise UserError(f"the weights are for K = {weights.K}, this run has K = {parts.recipe.K}: {cure}")
 
     shapes = _shapes_by_name(weights.params)
     expected_shapes = _shapes_by_name(parts.state.params)

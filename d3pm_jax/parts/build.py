@@ -1,4 +1,4 @@
-"""Builds what a config describes: a diffusion, a flow or a classifier; and its state, on the devices."""
+"""Builds what a config describes: the recipe of what it trains, and its state, on the devices."""
 
 import dataclasses
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -10,25 +10,25 @@ import jax
 import numpy as np
 from flax.errors import FlaxError
 
-from d3pm_jax import kinds, likelihood
-from d3pm_jax.config import Argmax, Config, LabelLoss
+from d3pm_jax import kinds
+from d3pm_jax.config import Config
 from d3pm_jax.config.optimizer import build_optimizer
+from d3pm_jax.config.process import build_process
+from d3pm_jax.config.trained import CLASSIFIER, FLOW
 from d3pm_jax.data import Description
 from d3pm_jax.data.conditions import convert_conditions
 from d3pm_jax.errors import UserError, as_user_error, one_line
 from d3pm_jax.machine import cluster
 from d3pm_jax.machine.devices import mesh_of, replicated_sharding, state_sharding
-from d3pm_jax.parts.classifier import Classifier, make_classifier
+from d3pm_jax.parts.classifier import make_classifier
 from d3pm_jax.parts.completed import Completed
-from d3pm_jax.parts.diffusion import Diffusion, make_diffusion
+from d3pm_jax.parts.diffusion import make_diffusion, with_steps
 from d3pm_jax.parts.flow import make_flow
-from d3pm_jax.parts.method import Method
+from d3pm_jax.parts.recipe import Recipe, check_config, require
 from d3pm_jax.placing import is_described, place
-from d3pm_jax.processes import Process
 from d3pm_jax.storage import checkpoint
 from d3pm_jax.storage.names import CHECKPOINTS
 from d3pm_jax.training.state import TrainState, init_state
-from d3pm_jax.training.step import Predict, TrainPredict
 from d3pm_jax.types import Params
 
 Program = TypeVar("Program")
@@ -45,7 +45,7 @@ class Parts:
     description: Description  # of the data
     kind: kinds.Kind  # of the data
     mesh: jax.sharding.Mesh
-    method: Method  # a diffusion, a flow or a classifier
+    recipe: Recipe  # of a diffusion, a flow or a classifier
     init: Callable[[], TrainState]
     state: TrainState
     key: Any  # a key of JAX, of the noise of training; its shape where the devices are only described
@@ -67,72 +67,13 @@ class Parts:
         """Returns how many updates the parameters have seen."""
         return int(self.state.step)
 
-    @property
-    def diffusion(self) -> Diffusion:
-        """Returns the method of a run that is a diffusion.
-
-        Raises:
-            UserError: it is something else.
-        """
-        if not isinstance(self.method, Diffusion):
-            raise UserError(
-                f"the run trains {self.method.subject}, {type(self.config.model).__name__}, but this "
-                "needs a diffusion: take a run that trains one, such as with process = Absorbing(..)"
-            )
-        return self.method
-
-    @property
-    def classifier(self) -> Classifier:
-        """Returns the method of a run that is a classifier of noised examples.
-
-        Raises:
-            UserError: it is something else.
-        """
-        if not isinstance(self.method, Classifier):
-            raise UserError(
-                f"the run trains {self.method.subject}, {type(self.config.model).__name__}, but this "
-                "needs a classifier: take a run with loss = LabelLoss(), as in "
-                "configs/digits_noisy_classifier.py"
-            )
-        return self.method
-
-    @property
-    def process(self) -> Process:
-        """Returns the forward process of a diffusion."""
-        return self.diffusion.process
-
-    @property
-    def predict(self) -> Predict:
-        """Returns the network of a diffusion, spread over the devices."""
-        return self.diffusion.predict
-
-    @property
-    def network(self) -> Predict:
-        """Returns the network of a diffusion, for batches of any size, which are not spread over devices."""
-        return self.diffusion.network
-
-    @property
-    def train_predict(self) -> TrainPredict:
-        """Returns what the training of a diffusion calls, see `network.Network`."""
-        return self.diffusion.train_predict
-
-    @property
-    def term(self) -> likelihood.Term:
-        """Returns the function of logits that computes the term of a diffusion's bound at a step, in nats."""
-        return self.diffusion.term
-
-    @property
-    def classes(self) -> int | None:
-        """Returns how many classes labels may name; None where the network takes no labels."""
-        return self.method.classes
-
     def null_inputs(self, B: int) -> dict[str, jax.Array]:
         """Returns inputs "label" and "condition" of `predict` that stand for no label and no condition.
 
         Raises:
             UserError: the network was not trained without labels or conditions.
         """
-        dropping = self.method.dropping
+        dropping = self.recipe.dropping
         if dropping is None:
             raise UserError(
                 "the network of this run was not trained without label or condition: train one that "
@@ -149,15 +90,10 @@ class Parts:
             self._compiled[name] = make()
         return self._compiled[name]
 
-    @property
-    def categories(self) -> int:
-        """Counts the categories that the data may have: an extra mask is none of them."""
-        return self.method.K - (self.method.extra_mask is not None)
-
     def extra_inputs(self, examples: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Returns the inputs of the network beside x: "label" if it takes any, "weight" and "condition"."""
         names = ["weight", "condition"]
-        if self.classes is not None:
+        if self.recipe.classes is not None:
             names.append("label")
         return {name: examples[name] for name in names if name in examples}
 
@@ -195,7 +131,10 @@ def respace_parts(parts: Parts, steps: int | Sequence[int]) -> Parts:
     Raises:
         UserError: the process has no such steps, or there is none.
     """
-    return dataclasses.replace(parts, method=parts.method.respaced(steps))
+    with_process = require(parts.recipe.with_process, "steps", parts.config, f"steps = {steps}: ")
+    with as_user_error():
+        process = with_steps(build_process(parts.config.process), steps)
+    return dataclasses.replace(parts, recipe=with_process(process))
 
 
 def build(
@@ -218,11 +157,11 @@ def build(
     if mesh is None:
         mesh = mesh_of(config.mesh.fsdp)
     try:
-        method = make_method(config, description, steps, mesh)
+        recipe = make_recipe(config, description, steps, mesh)
 
         def init() -> TrainState:
             params_key, _ = _keys(config)
-            return _first_state(config, method, method.init(params_key))
+            return _first_state(config, recipe, recipe.init(params_key))
 
         shapes = jax.eval_shape(init)
     except (ValueError, TypeError, OverflowError, MemoryError, FlaxError) as error:
@@ -237,31 +176,34 @@ def build(
     else:
         key = jax.jit(make_noise_key, out_shardings=replicated_sharding(mesh))()
     state = jax.tree.map(lambda leaf: leaf.update(sharding=state_sharding(mesh, leaf.shape)), shapes)
-    return Parts(config, description, completed.kind, mesh, method, init, state, key)
+    return Parts(config, description, completed.kind, mesh, recipe, init, state, key)
 
 
-def make_method(
+def make_recipe(
     config: Config, description: Description, steps: int | Sequence[int] | None, mesh: jax.sharding.Mesh
-) -> Method:
-    """Builds what a run trains: the flow, the classifier or the diffusion of a config.
+) -> Recipe:
+    """Makes the recipe of a config.
 
     Raises:
         ValueError, UserError: a value of the config cannot be used.
     """
-    if not isinstance(config.process, Argmax):
-        if isinstance(config.loss, LabelLoss):
-            return make_classifier(config, description, steps, mesh)
-        return make_diffusion(config, description, steps, mesh)
-    flow = make_flow(config, description, mesh)
-    if steps is not None:
-        return flow.respaced(steps)
-    return flow
+    check_config(config, description)
+    if config.trains == FLOW:
+        recipe = make_flow(config, description, mesh)
+        if steps is not None:
+            require(recipe.with_process, "steps", config, f"steps = {steps}: ")
+        return recipe
+    full_process = build_process(config.process)
+    config.loss.check_process(full_process)
+    process = with_steps(full_process, steps)
+    make = make_classifier if config.trains == CLASSIFIER else make_diffusion
+    return make(config, description, full_process, mesh)(process)
 
 
 def check_mask(parts: Parts) -> None:
     """Raises UserError for an extra mask that is not the last category, in a run that begins."""
-    mask = parts.method.extra_mask
-    K = parts.method.K
+    mask = parts.recipe.extra_mask
+    K = parts.recipe.K
     if mask not in (None, K - 1):
         raise UserError(
             f"category {mask} is a mask that the data, of {parts.description.categories} categories, never "
@@ -287,7 +229,7 @@ def initialize_state(parts: Parts) -> Parts:
 def initialize_state_from(parts: Parts, params: Params) -> Parts:
     """Returns the parts with the state before the first step of a run that starts from these parameters."""
     layout = state_shardings(parts)
-    begin = jax.jit(partial(_first_state, parts.config, parts.method), out_shardings=layout)
+    begin = jax.jit(partial(_first_state, parts.config, parts.recipe), out_shardings=layout)
     return dataclasses.replace(parts, state=begin(jax.tree.map(place, params, layout.params)))
 
 
@@ -296,8 +238,8 @@ def state_shardings(parts: Parts) -> TrainState:
     return jax.tree.map(lambda x: x.sharding, parts.state)
 
 
-def _first_state(config: Config, method: Method, params: Params) -> TrainState:
-    history = method.make_loss().start_history(method.process)
+def _first_state(config: Config, recipe: Recipe, params: Params) -> TrainState:
+    history = recipe.loss.start_history(recipe.process)
     return init_state(params, build_optimizer(config.optimizer), history)
 
 
@@ -305,12 +247,12 @@ def step_arguments(parts: Parts) -> dict[str, Any]:
     """Returns the arguments of `training.step.make_update` for a run, by name."""
     config = parts.config
     return {
-        "loss": parts.method.make_loss(),
+        "loss": parts.recipe.loss,
         "optimizer": build_optimizer(config.optimizer),
         "ema_decay": config.train.ema_decay,
         "accumulate": config.train.accumulate,
         "layout": state_shardings(parts),
-        "dropping": parts.method.dropping,
+        "dropping": parts.recipe.dropping,
     }
 
 
@@ -350,7 +292,7 @@ def restore_state(workdir: Path, parts: Parts, step: int | None = None) -> Parts
 
 def make_caption(workdir: Path, parts: Parts, step: int) -> str:
     """Writes the caption of a picture: the run, what it trains and the step of its weights."""
-    return f"{workdir.resolve().name}: {parts.method.name()}; weights of step {step:,}"
+    return f"{workdir.resolve().name}: {parts.recipe.name}; weights of step {step:,}"
 
 
 def describe_conditions(parts: Parts) -> dict[str, Any]:
@@ -358,6 +300,6 @@ def describe_conditions(parts: Parts) -> dict[str, Any]:
     return {
         "step": parts.step,
         "ema": parts.config.train.ema_decay,
-        **parts.method.describe(),
+        **parts.recipe.conditions,
         "dtype": getattr(parts.config.model, "compute", "float32"),
     }

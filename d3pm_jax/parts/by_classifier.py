@@ -16,6 +16,7 @@ from d3pm_jax.errors import UserError, as_user_error
 from d3pm_jax.files import describe_content
 from d3pm_jax.parts.build import Parts
 from d3pm_jax.parts.guidance import Guidance, format_number, read_gamma
+from d3pm_jax.parts.recipe import Classifier, require
 from d3pm_jax.placing import fetch
 from d3pm_jax.sampling import Sampler, guidance
 from d3pm_jax.sampling.guidance import Conditioned
@@ -48,7 +49,7 @@ class ClassifierGuidance(Guidance):
             raise UserError(
                 f"classifier is {describe(self.classifier)}: pass a run, as runs.open(folder) gives it"
             )
-        self.parts.classifier  # noqa: B018  raises where the run trains something else
+        self._classifier  # noqa: B018  raises where the run trains something else
         object.__setattr__(self, "gamma", read_gamma(self.gamma))
         check_number("exact", self.exact, bool)
 
@@ -69,8 +70,12 @@ class ClassifierGuidance(Guidance):
         return self.classifier.parts
 
     @property
+    def _classifier(self) -> Classifier:
+        return require(self.parts.recipe.classifier, "a classifier", self.parts.config)
+
+    @property
     def classes(self) -> int:
-        return self.parts.classifier.classes
+        return self._classifier.classes
 
     @property
     def params(self) -> Params:
@@ -117,11 +122,11 @@ class ClassifierGuidance(Guidance):
         dropping: Dropping | None,
     ) -> Network:
         assert label is not None  # as it says how many classes there are
-        method = self.parts.classifier
+        classifier = self._classifier
         params = self.params
 
         def log_prob(one_hots: Array, time: Array) -> Float[Array, " N"]:
-            log_p = method.log_probs(params, one_hots, time)  # [N, classes]
+            log_p = classifier.log_probs(params, one_hots, time)  # [N, classes]
             # Rows i, i + B, .. are of example i.
             labels = jnp.tile(label, len(one_hots) // len(label))
             return jnp.take_along_axis(log_p, labels[:, None], axis=1)[:, 0]

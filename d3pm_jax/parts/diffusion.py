@@ -1,4 +1,4 @@
-"""Builds a diffusion: the process, the network, and what a run asks of them."""
+"""Makes the recipe of a diffusion: of a process and a network."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from d3pm_jax import likelihood, losses, sampling
+from d3pm_jax import losses, sampling
 from d3pm_jax.config import Config
 from d3pm_jax.config.objective import HybridLoss, HybridOfParameters, logits_keywords
 from d3pm_jax.config.process import build_process, find_extra_mask
@@ -26,249 +26,121 @@ from d3pm_jax.evaluation.bound import (
 from d3pm_jax.machine.devices import batch_sharding, replicated_sharding
 from d3pm_jax.parts import network
 from d3pm_jax.parts.draw import Draw, Inputs, Particles, Settled
-from d3pm_jax.parts.guidance import Guidance
-from d3pm_jax.parts.network import Init
+from d3pm_jax.parts.recipe import Bound, Diffusion, Drawing, Figures, Recipe
 from d3pm_jax.placing import place
 from d3pm_jax.processes import Process, respace
 from d3pm_jax.sampling import even_grid, laws
 from d3pm_jax.sampling.plans import rows_of_edit
 from d3pm_jax.schedules.continuous import Schedule
-from d3pm_jax.training.diffusion import DiffusionLoss
+from d3pm_jax.training.diffusion import DiffusionLoss, Predict
 from d3pm_jax.training.dropping import Dropping
-from d3pm_jax.training.step import Predict, TrainPredict
 
 
-@dataclasses.dataclass(frozen=True)
-class Diffusion:
-    """Holds a process and a network as a `parts.method.Method`."""
+def make_diffusion(
+    config: Config, description: Description, full_process: Process, mesh: jax.sharding.Mesh
+) -> Callable[[Process], Recipe]:
+    """Builds the network of a config that trains a diffusion; returns its recipe as a function of a process.
 
-    config: Config
-    process: Process
-    predict: Predict
-    train_predict: TrainPredict  # with a key, see `network.Network`
-    loss: DiffusionLoss
-    network: Predict  # like predict, for batches of any size, which is not spread over the devices
-    init: Init
-    classes: int | None
-    dropping: Dropping | None  # of labels and conditions in training; it knows the null inputs
-    extra_mask: int | None  # a mask that the data never has and the network never predicts
-    mesh: jax.sharding.Mesh
-    sampler: str = "ancestral"
-    subject: str = "a diffusion"
-    draws_samples: bool = True
-    main_figures: tuple[str, ...] = ("bits_per_dim",)
+    Args:
+        config: of the run.
+        description: of the data.
+        full_process: the process with all of its steps; the recipe may be made with fewer.
+        mesh: of the devices.
 
-    def name(self) -> str:
-        """Returns the name for captions: "Uniform, K = 17, T = 100"."""
-        return name_process(self.config, self.process)
+    Raises:
+        ValueError, UserError: a value of the config cannot be used.
+    """
+    # A process may refuse data of this shape, and does so when it is called: shapes without numbers are
+    # enough for that.
+    x0 = jax.ShapeDtypeStruct(description.shape, np.int32)
+    t = jax.ShapeDtypeStruct((), np.int32)
+    jax.eval_shape(full_process.log_q_probs, x0, t)
 
-    @property
-    def K(self) -> int:
-        """Returns the number of categories, a mask among them."""
-        return self.process.K
+    extra_mask = find_extra_mask(config.process, full_process, description.categories)
+    if config.loss.needs_extra_mask and extra_mask is None:
+        raise ValueError(
+            f"loss = {type(config.loss).__name__} needs an extra mask, one more category than the data has, "
+            f"which has {description.categories}: set process.K = {description.categories + 1} and "
+            f"process.mask_id = {description.categories}"
+        )
+    functions = network.split_network(config, description, full_process, extra_mask)
+    sharding = batch_sharding(mesh)
 
-    @property
-    def num_steps(self) -> int:
-        """Returns in how many steps a sample is drawn from noise, T."""
-        return self.process.T
+    # A CPU sums over parts of the logits, and needs these again for the gradient. An objective of the user's
+    # own takes logits.
+    objective: Any = config.loss
+    network_of_loss = functions.train_predict
+    takes_parameters = isinstance(objective, HybridLoss) and type(objective).terms is HybridLoss.terms
+    if functions.train_parameters is not None and takes_parameters and not _is_of_cpus(mesh):
+        objective = HybridOfParameters(objective)
+        network_of_loss = functions.train_parameters
+    loss = DiffusionLoss(objective, config.timesteps, network.spread_over_mesh(network_of_loss, sharding))
 
-    def state_times(self) -> np.ndarray:
-        """Returns the steps of the original process, [T + 1]."""
-        return np.asarray(self.process.time)
+    diffusion = Diffusion(
+        predict=network.spread_over_mesh(functions.predict, sharding),
+        network=functions.predict,
+        train_predict=network.spread_over_mesh(functions.train_predict, sharding),
+        term=partial(losses.posterior_kl, **logits_keywords(config.loss)),
+    )
+    classes = network.network_classes(config, description)
+    dropping = network.make_dropping(config.train.drop_condition, classes, description)
+    draw_batch = partial(_draw_batch, config, diffusion.predict, dropping)
 
-    @property
-    def term(self) -> likelihood.Term:
-        """Returns the function of logits whose value is the term of the bound at a step, in nats."""
-        return partial(losses.posterior_kl, **logits_keywords(self.config.loss))
-
-    def make_loss(self) -> DiffusionLoss:
-        """Returns the loss: the objective of the config at its spread of timesteps."""
-        return self.loss
-
-    def respaced(self, steps: int | Sequence[int]) -> "Diffusion":
-        """Returns the diffusion with some of all steps of its process: so many, evenly spaced, or these.
-
-        Raises:
-            UserError: the process has no such steps.
-        """
-        with as_user_error():
-            process = with_steps(build_process(self.config.process), steps)
-        return dataclasses.replace(self, process=place(process, replicated_sharding(self.mesh)))
-
-    def describe(self) -> dict[str, Any]:
-        """Describes what a figure depends on: its steps, their grid, and the belief of the network."""
-        return {**describe_steps(self.process), **logits_keywords(self.config.loss)}
-
-    def check_draw(self, draw: Draw) -> None:
-        """Refuses nothing: what a process cannot do it says itself."""
-
-    def settle_sampler(
-        self, sampler: sampling.Sampler | None, shape: tuple[int, ...], strength: float | None
-    ) -> tuple[sampling.Sampler, tuple[sampling.Row, ...]]:
-        """Returns the sampler of samples of a shape *S with the schedule that it needs, and its rows.
-
-        Raises:
-            UserError: it is not for this process or for edits, or for a network that may predict the mask.
-        """
-        if sampler is None:
-            sampler = sampling.Sampler()
-        process = self.process
-        if sampler != sampling.Sampler():
-            # A process on the devices has lost the float64 numbers that it was made from, and some plans are
-            # made of them. The plain plan needs none, and to build 1,000 steps of 256 categories takes 1.5 s.
-            process = build_process(self.config.process)
-            if self.process.T != process.T:
-                process = respace(process, self.state_times()[1:].tolist())
-        with as_user_error():
-            plan = sampling.make_plan(sampler, process, shape)
-        mask = laws.mask_of(process)
-        if sampler.needs_extra_mask and mask is not None and self.extra_mask is None:
-            raise UserError(
-                f"the sampler takes every mask for an unknown place, and this network may predict the mask, "
-                f"category {int(mask)}: train with an extra mask, one more category than the data has; for "
-                f"this run `ancestral`, `psi` and `ddim` work"
-            )
-        if strength is not None:
-            with as_user_error():
-                rows_of_edit(sampler, plan, strength, process.T)
-        if getattr(self.config.model, "see_time", True):
-            sampler = dataclasses.replace(sampler, step=sampler.step.with_schedule(self._continuous_schedule))
-        return sampler, plan
-
-    def _continuous_schedule(self) -> Schedule:
-        """Returns the schedule of the run in continuous time.
-
-        Raises:
-            UserError: it has no such form.
-        """
-        schedule = getattr(self.config.process, "beta", None)
-        with as_user_error("first hitting tells a network that sees time when a place is revealed, but "):
-            if schedule is None:
-                raise ValueError("the process has no schedule: `random_order` works for this run")
-            try:
-                return schedule.continuous()
-            except ValueError as error:
-                raise ValueError(f"{error}; `random_order` works for this run") from error
-
-    def settle_guidance(self, guidance: Guidance, sampler: sampling.Sampler | None) -> Guidance:
-        """Returns how samples are guided, with what it leaves open filled in.
-
-        Raises:
-            UserError: it is not for this run, or not for the sampler.
-        """
-        return guidance.settle(self.extra_mask, self.dropping, sampler or sampling.Sampler())
-
-    def draw(self, settled: Settled, inputs: Inputs) -> sampling.Chain | sampling.Steered:
-        """Draws a batch by `sampling.sample`, particles by `sampling.steer`."""
-        sampler = settled.sampler
-        assert sampler is not None  # as `settle_sampler` returns one
-        denoiser = self._make_denoiser(settled, inputs)
-        known = None
-        if inputs.known is not None:
-            known = sampling.Known(*(jnp.broadcast_to(x, settled.shape) for x in inputs.known))
-        select = settled.select
-        if isinstance(select, Particles):
-            return sampling.steer(
-                inputs.key,
-                select.score,
-                select.n,
-                denoiser,
-                settled.shape,
-                sampler,
-                first=inputs.first,
-                known=known,
-                plan=settled.plan,
-            )
-        # Candidates are beside each other.
-        P = settled.per_sample
-        start = None
-        if settled.strength is not None:
-            x0 = jnp.repeat(jnp.broadcast_to(inputs.start, settled.shape), P, axis=0)
-            start = sampling.PartWay(x0, settled.strength)
-        if known is not None:
-            known = sampling.Known(*(jnp.repeat(x, P, axis=0) for x in known))
-        return sampling.sample(
-            inputs.key,
-            denoiser,
-            (settled.shape[0] * P, *settled.shape[1:]),
-            sampler,
-            first=inputs.first * P,
-            known=known,
-            start=start,
-            plan=settled.plan,
-            record=settled.record,
+    def make_recipe(process: Process) -> Recipe:
+        times = np.asarray(process.time)
+        placed = place(process, replicated_sharding(mesh))
+        return Recipe(
+            name=name_process(config, process),
+            K=process.K,
+            times=times,
+            conditions={**describe_steps(process), **logits_keywords(config.loss)},
+            init=functions.init,
+            loss=loss,
+            bound=_make_bound(diffusion, times),
+            process=placed,
+            with_process=make_recipe,
+            draw=Drawing(
+                "ancestral",
+                partial(_settle, config, placed, dropping, functions.extra_mask),
+                draw_batch,
+                _explain_failure,
+            ),
+            diffusion=diffusion,
+            classes=classes,
+            dropping=dropping,
+            extra_mask=functions.extra_mask,
         )
 
-    def _make_denoiser(self, settled: Settled, inputs: Inputs) -> sampling.Denoiser:
-        """Makes what a sampler asks: the network with its inputs, or what guides it."""
-        network_label = inputs.label if self.classes is not None else None
-        possible_inputs = {"label": network_label, "condition": inputs.condition}
-        network_inputs = {name: x for name, x in possible_inputs.items() if x is not None}
+    return make_recipe
 
-        def conditioned(x: Array, time: Array, network_inputs: Mapping[str, Array]) -> Array:
-            return self.predict(inputs.params, x, time, **network_inputs)
 
-        assert settled.sampler is not None  # as `draw` has seen
-        if settled.sampler.step.tells_time:
-            conditioned = call_at_steps(conditioned, inputs.process.time[-1])
+def _is_of_cpus(mesh: jax.sharding.Mesh) -> bool:
+    return mesh.devices.flat[0].platform == "cpu"
 
-        network: Any = partial(_call_with_inputs, conditioned, network_inputs)
-        guidance = settled.guidance
-        if guidance is not None:
-            if inputs.guidance_params is not None:
-                guidance = guidance.with_params(inputs.guidance_params)
-            network = guidance.guide(conditioned, network_inputs, inputs.label, self.dropping)
-        return sampling.Denoiser(inputs.process, network, **logits_keywords(self.config.loss))
 
-    def explain_failure(self, failed_at: int, settled: Settled) -> str:
-        """Says why a step of the chain had nothing to draw from, and what to do."""
-        sampler = settled.sampler
-        if sampler is not None and sampler.step.goes_by_masks:
-            return (
-                f"the network gave no distribution with {failed_at} rows left, or places were still masked "
-                f"after the last row: use another checkpoint, or a step whose num_rows is larger"
-            )
-        return (
-            f"the network gave no distribution at t = {failed_at}: its weights are not finite, or it "
-            "gives probability 0 to every x_0 that can lead to x_t; use another checkpoint"
-        )
+def _make_bound(diffusion: Diffusion, times: np.ndarray) -> Bound:
+    """Makes the bound: of all terms, each of which is a call, or estimated from so many of them."""
+    T = len(times) - 1
 
-    @property
-    def calls_of_bound(self) -> int:
-        """Returns T, as each step is called once."""
-        return self.process.T
-
-    def times_of_terms(self, calls: int | None) -> list[int]:
-        """Returns the times of the steps 1..T, whose terms a bound is the sum of."""
-        return self.state_times()[1:].tolist()
-
-    def compile_bound(self, calls: int | None, seed: int) -> Compiled:
-        """Makes the jitted function of a batch of all terms of the bound, or of an estimate from some.
-
-        Raises:
-            UserError: the process has fewer steps than calls.
-        """
+    def compile_terms(calls: int | None, seed: int) -> Compiled:
         if calls is None:
-            return all_terms(self.predict, seed, self.term)
-        if not 1 <= calls <= self.process.T:
-            raise UserError(f"calls = {calls}: it must be in 1..{self.process.T}, the steps of the process")
-        return few_terms(self.predict, calls, seed, self.term)
+            return all_terms(diffusion.predict, seed, diffusion.term)
+        if not 1 <= calls <= T:
+            raise UserError(f"calls = {calls}: it must be in 1..{T}, the steps of the process")
+        return few_terms(diffusion.predict, calls, seed, diffusion.term)
 
-    def summarize(self, bound: Any, D: int | np.ndarray, calls: int | None) -> dict[str, Any]:
-        """Returns the figures of a bound, with its parts where all terms were computed."""
+    def summarize(bound: Any, D: int | np.ndarray, calls: int | None) -> Figures:
         # With all terms it is a `likelihood.Bound`, and with an estimate the nats of each example, [N].
         if calls is None:
             return summarize_bound(np.asarray(bound.total()), D) | summarize_parts(bound, D)
         return summarize_bound(bound, D)
 
-    def describe_terms(self, calls: int | None) -> str:
-        """Says which terms a bound is computed from."""
+    def describe_terms(calls: int | None) -> str:
         if calls is None:
             return "all"
         return f"{calls} for each example, stratified"
 
-    def describe_bound(self, figures: dict[str, Any], amount: str) -> str:
-        """Says how much a bound is, and then its parts, or from how many terms it is estimated."""
+    def describe(figures: Figures, amount: str) -> str:
         bound = f"{len(figures['times'])} steps: {amount}"
         if "steps" not in figures:
             return f"{bound}, estimated from {figures['calls']} of them for each example"
@@ -279,9 +151,160 @@ class Diffusion:
         }
         return f"{bound}: " + ", ".join(f"{name} {value:.4g}" for name, value in parts.items())
 
-    def nats_of_means(self, means: dict[str, float | int]) -> float:
-        """Returns nats per element of the bound, the sum over T steps of what kl is the mean of."""
-        return means["kl"] * self.process.T
+    return Bound(
+        calls=T,
+        compile=compile_terms,
+        times=lambda calls: times[1:].tolist(),
+        summarize=summarize,
+        describe_terms=describe_terms,
+        describe=describe,
+        main_figures=("bits_per_dim",),
+        # kl is the mean over t of what the bound is the sum of.
+        nats=lambda means: means["kl"] * T,
+    )
+
+
+def _settle(
+    config: Config,
+    process: Process,
+    dropping: Dropping | None,
+    extra_mask: int | None,
+    draw: Draw,
+    settled: Settled,
+) -> Settled:
+    """Fills in the sampler with the schedule that it needs, its rows, and what the guidance leaves open.
+
+    Raises:
+        UserError: the sampler is not for this process or for edits, or for a network that may predict the
+            mask, or the guidance is not for this run or this sampler.
+    """
+    sampler = settled.sampler
+    if sampler is None:
+        sampler = sampling.Sampler()
+    process_of_plan = process
+    if sampler != sampling.Sampler():
+        # A process on the devices has lost the float64 numbers that it was made from, and some plans are
+        # made of them. The plain plan needs none, and to build 1,000 steps of 256 categories takes 1.5 s.
+        process_of_plan = build_process(config.process)
+        if process.T != process_of_plan.T:
+            process_of_plan = respace(process_of_plan, np.asarray(process.time)[1:].tolist())
+    with as_user_error():
+        plan = sampling.make_plan(sampler, process_of_plan, settled.shape[1:])
+    mask = laws.mask_of(process)
+    if sampler.needs_extra_mask and mask is not None and extra_mask is None:
+        raise UserError(
+            f"the sampler takes every mask for an unknown place, and this network may predict the mask, "
+            f"category {int(mask)}: train with an extra mask, one more category than the data has; for "
+            f"this run `ancestral`, `psi` and `ddim` work"
+        )
+    if settled.strength is not None:
+        with as_user_error():
+            rows_of_edit(sampler, plan, settled.strength, process.T)
+    if getattr(config.model, "see_time", True):
+        make_schedule = partial(_make_continuous_schedule, config)
+        sampler = dataclasses.replace(sampler, step=sampler.step.with_schedule(make_schedule))
+    guidance = settled.guidance
+    if guidance is not None:
+        guidance = guidance.settle(extra_mask, dropping, sampler)
+    return dataclasses.replace(settled, sampler=sampler, plan=plan, guidance=guidance)
+
+
+def _make_continuous_schedule(config: Config) -> Schedule:
+    """Makes the schedule of a run in continuous time.
+
+    Raises:
+        UserError: it has no such form.
+    """
+    schedule = getattr(config.process, "beta", None)
+    with as_user_error("first hitting tells a network that sees time when a place is revealed, but "):
+        if schedule is None:
+            raise ValueError("the process has no schedule: `random_order` works for this run")
+        try:
+            return schedule.continuous()
+        except ValueError as error:
+            raise ValueError(f"{error}; `random_order` works for this run") from error
+
+
+def _draw_batch(
+    config: Config, predict: Predict, dropping: Dropping | None, settled: Settled, inputs: Inputs
+) -> sampling.Chain | sampling.Steered:
+    """Draws a batch by `sampling.sample`, particles by `sampling.steer`."""
+    sampler = settled.sampler
+    assert sampler is not None  # as `_settle` fills one in
+    denoiser = _make_denoiser(config, predict, dropping, settled, inputs)
+    known = None
+    if inputs.known is not None:
+        known = sampling.Known(*(jnp.broadcast_to(x, settled.shape) for x in inputs.known))
+    select = settled.select
+    if isinstance(select, Particles):
+        return sampling.steer(
+            inputs.key,
+            select.score,
+            select.n,
+            denoiser,
+            settled.shape,
+            sampler,
+            first=inputs.first,
+            known=known,
+            plan=settled.plan,
+        )
+    # Candidates are beside each other.
+    P = settled.per_sample
+    start = None
+    if settled.strength is not None:
+        x0 = jnp.repeat(jnp.broadcast_to(inputs.start, settled.shape), P, axis=0)
+        start = sampling.PartWay(x0, settled.strength)
+    if known is not None:
+        known = sampling.Known(*(jnp.repeat(x, P, axis=0) for x in known))
+    return sampling.sample(
+        inputs.key,
+        denoiser,
+        (settled.shape[0] * P, *settled.shape[1:]),
+        sampler,
+        first=inputs.first * P,
+        known=known,
+        start=start,
+        plan=settled.plan,
+        record=settled.record,
+    )
+
+
+def _make_denoiser(
+    config: Config, predict: Predict, dropping: Dropping | None, settled: Settled, inputs: Inputs
+) -> sampling.Denoiser:
+    """Makes what a sampler asks: the network with its inputs, or what guides it."""
+    # A network that takes no labels is not given any by `predict`: they are of a classifier that guides it.
+    possible_inputs = {"label": inputs.label, "condition": inputs.condition}
+    network_inputs = {name: x for name, x in possible_inputs.items() if x is not None}
+
+    def conditioned(x: Array, time: Array, network_inputs: Mapping[str, Array]) -> Array:
+        return predict(inputs.params, x, time, **network_inputs)
+
+    assert settled.sampler is not None  # as `_draw_batch` has seen
+    if settled.sampler.step.tells_time:
+        conditioned = call_at_steps(conditioned, inputs.process.time[-1])
+
+    network: Any = partial(_call_with_inputs, conditioned, network_inputs)
+    guidance = settled.guidance
+    if guidance is not None:
+        if inputs.guidance_params is not None:
+            guidance = guidance.with_params(inputs.guidance_params)
+        network = guidance.guide(conditioned, network_inputs, inputs.label, dropping)
+    return sampling.Denoiser(inputs.process, network, **logits_keywords(config.loss))
+
+
+def _explain_failure(failed_at: int, settled: Settled) -> str:
+    """Says why a step of the chain had nothing to draw from, and what to do."""
+    sampler = settled.sampler
+    if sampler is not None and sampler.step.goes_by_masks:
+        return (
+            f"the network gave no distribution with {failed_at} rows left, or places were still masked "
+            f"after the last row: use another checkpoint, or a step whose num_rows is larger"
+        )
+    return (
+        f"the network gave no distribution at t = {failed_at}: its weights are not finite, or it "
+        "gives probability 0 to every x_0 that can lead to x_t; use another checkpoint"
+    )
 
 
 def _call_with_inputs(
@@ -299,68 +322,6 @@ def call_at_steps(network: Callable[..., Array], T: Array) -> Callable[..., Arra
         return network(x, jnp.clip(step, 1, T), *args, **keywords)
 
     return call
-
-
-def make_diffusion(
-    config: Config, description: Description, steps: int | Sequence[int] | None, mesh: jax.sharding.Mesh
-) -> Diffusion:
-    """Builds the process and the network of a config.
-
-    Args:
-        config: of the run.
-        description: of the data.
-        steps: take only so many of the steps of the process, evenly spaced, or only these; all by default.
-        mesh: of the devices.
-
-    Raises:
-        ValueError, UserError: a value of the config cannot be used.
-    """
-    full_process = build_process(config.process)
-    config.loss.check_process(full_process)
-
-    # A process may refuse data of this shape, and does so when it is called: shapes without numbers are
-    # enough for that.
-    x0 = jax.ShapeDtypeStruct(description.shape, np.int32)
-    t = jax.ShapeDtypeStruct((), np.int32)
-    jax.eval_shape(full_process.log_q_probs, x0, t)
-
-    extra_mask = find_extra_mask(config.process, full_process, description.categories)
-    if config.loss.needs_extra_mask and extra_mask is None:
-        raise ValueError(
-            f"loss = {type(config.loss).__name__} needs an extra mask, one more category than the data has, "
-            f"which has {description.categories}: set process.K = {description.categories + 1} and "
-            f"process.mask_id = {description.categories}"
-        )
-    process = with_steps(full_process, steps)
-    functions = network.split_network(config, description, full_process, extra_mask)
-    sharding = batch_sharding(mesh)
-
-    # A CPU sums over parts of the logits, and needs these again for the gradient. An objective of the user's
-    # own takes logits.
-    objective: Any = config.loss
-    network_of_loss = functions.train_predict
-    takes_parameters = isinstance(objective, HybridLoss) and type(objective).terms is HybridLoss.terms
-    if functions.train_parameters is not None and takes_parameters and not _is_of_cpus(mesh):
-        objective = HybridOfParameters(objective)
-        network_of_loss = functions.train_parameters
-    classes = network.network_classes(config, description)
-    return Diffusion(
-        config=config,
-        process=place(process, replicated_sharding(mesh)),
-        predict=network.spread_over_mesh(functions.predict, sharding),
-        train_predict=network.spread_over_mesh(functions.train_predict, sharding),
-        loss=DiffusionLoss(objective, config.timesteps, network.spread_over_mesh(network_of_loss, sharding)),
-        network=functions.predict,
-        init=functions.init,
-        classes=classes,
-        dropping=network.make_dropping(config.train.drop_condition, classes, description),
-        extra_mask=functions.extra_mask,
-        mesh=mesh,
-    )
-
-
-def _is_of_cpus(mesh: jax.sharding.Mesh) -> bool:
-    return mesh.devices.flat[0].platform == "cpu"
 
 
 def with_steps(process: Process, steps: int | Sequence[int] | None) -> Process:

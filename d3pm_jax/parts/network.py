@@ -17,7 +17,7 @@ from d3pm_jax.config.head import make_logits
 from d3pm_jax.data import Description
 from d3pm_jax.errors import locate_statement, wrong_return
 from d3pm_jax.machine import cluster
-from d3pm_jax.models import ArgmaxFlow, NoisyClassifier, variables
+from d3pm_jax.models import variables
 from d3pm_jax.processes import Process
 from d3pm_jax.training.dropping import Dropping
 from d3pm_jax.training.step import Predict, TrainPredict
@@ -78,16 +78,6 @@ def split_network(
         module = config.model.build(spec, nnx.Rngs(key))
         if module is None:
             raise wrong_return(config.model.build, module, "the network, an nnx.Module")
-        if isinstance(module, ArgmaxFlow):
-            raise ValueError(
-                f"model = {type(config.model).__name__} builds a flow: set process = Argmax(), and leave out "
-                f"head, loss and timesteps"
-            )
-        if isinstance(module, NoisyClassifier):
-            raise ValueError(
-                f"model = {type(config.model).__name__} builds a classifier: set loss = LabelLoss(), and "
-                f"leave out head"
-            )
         return module
 
     module, shapes = variables.split_module(build)
@@ -384,6 +374,15 @@ def sizes_of_inputs(
     if dropping is None:
         return classes, description.condition
     return dropping.num_labels, dropping.extended_condition
+
+
+def call_in_training(
+    module: variables.SplitModule, params: Params, key: Key[Array, ""], *args: Any
+) -> tuple[Any, Any]:
+    """Calls a network in training mode, with the key if it takes one; returns its output and its buffers."""
+    if module.takes_keyword("key"):
+        return module.call(params, key, *args, key=key)
+    return module.call(params, key, *args)
 
 
 def spread_over_mesh(predict: Callable[..., Any], sharding: jax.sharding.Sharding) -> Callable[..., Any]:

@@ -56,7 +56,7 @@ def _check_content(parts: Parts, workdir: Path, split: str) -> None:
 
 def open_whole(parts: Parts, workdir: Path, split: str) -> Split:
     """Opens a split of the data, for a kind to read as often as it likes; see `open_split`."""
-    return Split(open_split(parts, workdir, split), parts.categories, parts.description)
+    return Split(open_split(parts, workdir, split), parts.recipe.categories, parts.description)
 
 
 def read_batch(parts: Parts, workdir: Path, split: str, limit: int | None = None) -> dict[str, np.ndarray]:
@@ -72,7 +72,7 @@ def read_last(parts: Parts, workdir: Path, split: str, n: int) -> dict[str, np.n
     """Reads the last n examples of a split, or all if there are fewer; see `read_batch`."""
     source = open_split(parts, workdir, split)
     last = data.Part(source, max(0, len(source) - n), len(source))
-    return data.read_batch(last, parts.categories, None, parts.description)
+    return data.read_batch(last, parts.recipe.categories, None, parts.description)
 
 
 def read_split(

@@ -42,7 +42,7 @@ class Reported:
     @property
     def draws_samples(self) -> bool:
         """Returns whether the run draws samples, and has a bound; a classifier has an accuracy."""
-        return self.run.parts.method.draws_samples
+        return self.run.parts.recipe.draw is not None
 
     @property
     def bound(self) -> Record | None:
@@ -127,7 +127,7 @@ def name_runs(runs: Sequence[Run]) -> list[str]:
     long_names = []
     for run in runs:
         name = f"{run.workdir}, step {run.step}"
-        num_steps = run.parts.method.num_steps
+        num_steps = run.parts.recipe.num_steps
         if num_steps:
             name += f", {num_steps} steps"
         long_names.append(name)
@@ -175,7 +175,7 @@ def read_samples(run: Run, n: int) -> np.ndarray | None:
     content = {
         "step": run.step,
         "num": n,
-        "steps": run.parts.method.num_steps,
+        "steps": run.parts.recipe.num_steps,
         "grid": "even",
         "seed": 0,
         "label": None,
@@ -186,7 +186,7 @@ def read_samples(run: Run, n: int) -> np.ndarray | None:
         num = stored.protocol["num"]
         if record.list_incomparable(stored, expected) or num < n:
             return None
-        return _load_samples(path, (num, *run.parts.description.shape), run.parts.method.K)[:n]
+        return _load_samples(path, (num, *run.parts.description.shape), run.parts.recipe.K)[:n]
     except (OSError, ValueError, TypeError, KeyError, EOFError) as error:
         raise record.damaged_error(protocol_path, samples.SAMPLES, error) from error
 
@@ -210,7 +210,7 @@ def read_made(run: Run) -> list[Made]:
             num = stored.protocol["num"]
             length = stored.protocol.get("length")
             shape = run.parts.description.shape if length is None else (length,)
-            x = _load_samples(protocol_path.with_suffix(".npy"), (num, *shape), run.parts.method.K)
+            x = _load_samples(protocol_path.with_suffix(".npy"), (num, *shape), run.parts.recipe.K)
             made_from = np.load(made_from_path, allow_pickle=False)
             if made_from.dtype != np.int32 or made_from.shape[1:] != shape:
                 raise ValueError(f"{made_from_path.name} holds {made_from.dtype} {list(made_from.shape)}")

@@ -143,7 +143,7 @@ def _tabulate_overview(runs: Sequence[Reported]) -> Html:
             step = "imported weights, not trained here"
         description = {
             "step": step,
-            "process": run.parts.method.name(),
+            "process": run.parts.recipe.name,
             "network": f"{type(run.config.model).__name__}, {numbers:,} parameters",
             "data": f"{type(run.config.data).__name__}, {run.parts.description.kind} {shape}",
         }

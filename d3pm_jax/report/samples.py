@@ -53,7 +53,7 @@ def draw_run(reported: Reported) -> Drawn | None:
     """
     run = reported.run
     key = jax.random.key(SEED)
-    classes = run.parts.classes
+    classes = run.parts.recipe.classes
     num_samples = run.parts.kind.samples_drawn
     if classes is not None and classes <= CLASSES:
         num_samples = CLASSES // classes * classes  # as many of each class
@@ -72,7 +72,7 @@ def draw_run(reported: Reported) -> Drawn | None:
     times = times_to_show(settled, FRAMES)
     drawn = run.sample(key, num_drawn, Draw(record=times, **inputs), batch_size=num_drawn, chains=FILMED)
     x0 = drawn.x0 if stored_samples is None else stored_samples
-    samples = Samples(x0, run.parts.categories, inputs.get("condition"))
+    samples = Samples(x0, run.parts.recipe.categories, inputs.get("condition"))
     examples = None
     if reported.examples is not None:
         examples = samples._replace(x=reported.examples)
@@ -87,7 +87,7 @@ def show_samples(reported: Reported, drawn: Drawn | None) -> Html:
         return _note_no_examples(reported, "Samples need conditions, and")
     run = reported.run
     kind = run.parts.kind
-    classes = run.parts.classes
+    classes = run.parts.recipe.classes
     samples = drawn.chains.samples
     num_steps = drawn.chains.reverse.steps
 
@@ -138,8 +138,8 @@ def show_made(reported: Reported) -> Html:
     figures = []
     for made in reported.made:
         n = min(parts.kind.lines_shown or MADE, MADE, len(made.samples), len(made.made_from))
-        given = parts.kind.show_samples(Samples(made.made_from[:n], parts.categories))
-        drawn = parts.kind.show_samples(Samples(made.samples[:n], parts.categories))
+        given = parts.kind.show_samples(Samples(made.made_from[:n], parts.recipe.categories))
+        drawn = parts.kind.show_samples(Samples(made.samples[:n], parts.recipe.categories))
         if given is None or drawn is None:
             continue
         protocol = made.record.protocol

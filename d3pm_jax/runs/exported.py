@@ -18,10 +18,10 @@ from jaxtyping import Array
 
 from d3pm_jax.config import Config, Head, Model, Spec, io as config_io
 from d3pm_jax.config.head import make_logits
+from d3pm_jax.config.trained import DIFFUSION, Trained
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, as_user_error, one_line
 from d3pm_jax.files import parse_json
-from d3pm_jax.models import ArgmaxFlow, NoisyClassifier
 from d3pm_jax.models.variables import SplitModule, split_module
 from d3pm_jax.parts.network import make_dropping, sizes_of_inputs
 from d3pm_jax.runs.run import Run
@@ -55,9 +55,9 @@ def export(run: Run, path: Path | str, raw: bool = False) -> None:
     else:
         weights = "ema"
         params = run.params
-    method = run.parts.method
-    T = method.num_steps  # 0 of a flow
-    metadata = make_metadata(config, run.parts.description, method.K, T, run.step, weights, method.extra_mask)
+    recipe = run.parts.recipe
+    T = recipe.num_steps  # 0 of a flow
+    metadata = make_metadata(config, run.parts.description, recipe.K, T, run.step, weights, recipe.extra_mask)
     with as_user_error():
         twin.save(Path(path), params, metadata)
 
@@ -152,13 +152,9 @@ def denoiser(file: str | Path) -> Callable[..., Array]:
     Raises:
         ValueError: as `network`, or the file holds a flow or a classifier.
     """
-    module, head, K, extra_mask, dropping = _load_network(Path(file))
-    if isinstance(module, ArgmaxFlow):
-        raise ValueError(
-            f"{file} holds a flow, which has no logits of x_0: take network(file), which builds the flow"
-        )
-    if isinstance(module, NoisyClassifier):
-        raise ValueError(f"{file} holds a classifier, which has no logits of x_0: take network(file)")
+    module, trains, head, K, extra_mask, dropping = _load_network(Path(file))
+    if trains not in (None, DIFFUSION):
+        raise ValueError(f"{file} holds a {trains.name}, which has no logits of x_0: take network(file)")
 
     def logits(xt: Any, t: Any, label: Any = None, weight: Any = None, condition: Any = None) -> Array:
         extra_inputs = {}
@@ -201,6 +197,7 @@ class _Loaded(NamedTuple):
     """Holds what a file says of a network."""
 
     module: nnx.Module  # with its weights
+    trains: Trained | None  # what it is of; None: a network of the user's own
     head: Head
     K: int
     extra_mask: int | None  # that the network never predicts
@@ -242,4 +239,4 @@ def _load_network(file: Path) -> _Loaded:
     with jax.enable_x64(False):
         _, shapes = split_model(model, spec)
         params = twin.load(file, shapes)
-    return _Loaded(module.merge(in_default_type(params)), head, spec.K, extra_mask, dropping)
+    return _Loaded(module.merge(in_default_type(params)), model.trains, head, spec.K, extra_mask, dropping)

@@ -31,6 +31,7 @@ from d3pm_jax.parts.begin import weights_of
 from d3pm_jax.parts.build import describe_conditions, make_caption
 from d3pm_jax.parts.completed import complete
 from d3pm_jax.parts.draw import Draw
+from d3pm_jax.parts.recipe import Diffusion, require
 from d3pm_jax.processes import Process
 from d3pm_jax.sampling import Sampler
 from d3pm_jax.storage import checkpoint, run_folder
@@ -52,8 +53,13 @@ class Run:
 
     @property
     def process(self) -> Process:
-        """Returns the forward process, respaced where fewer steps were asked for."""
-        return self.parts.process
+        """Returns the forward process of a diffusion, respaced where fewer steps were asked for."""
+        self._diffusion  # noqa: B018  raises where the run trains something else
+        return self.parts.recipe.process
+
+    @property
+    def _diffusion(self) -> Diffusion:
+        return require(self.parts.recipe.diffusion, "a diffusion", self.config)
 
     @property
     def params(self) -> Params:
@@ -76,11 +82,11 @@ class Run:
         t = jnp.asarray(t)
         if t.shape != xt.shape[:1]:
             raise UserError(f"t has shape {list(t.shape)}: pass {list(xt.shape[:1])}, a step for each of xt")
-        if label is not None and self.parts.classes is None:
+        if label is not None and self.parts.recipe.classes is None:
             raise UserError("label is passed, but the network of this run takes no labels: leave it out")
         if condition is not None:
             condition = jnp.asarray(condition)
-        return jax.jit(self.parts.network)(self.params, xt, t, label=label, condition=condition)
+        return jax.jit(self._diffusion.network)(self.params, xt, t, label=label, condition=condition)
 
     def classify(self, xt: Any, t: Any) -> jax.Array:
         """Returns log p(label | x_t, t) [B, classes] for x_t int32 [B, *S] at t int32 [B], of a classifier.
@@ -93,9 +99,10 @@ class Run:
             UserError: the run trains no classifier, xt are no examples of its data, or t is not a step for
                 each of them.
         """
-        classifier = self.parts.classifier
-        xt = _read_integers("xt", xt, classifier.K - 1)
-        t = _read_integers("t", t, int(classifier.state_times()[-1]))
+        recipe = self.parts.recipe
+        classifier = require(recipe.classifier, "a classifier", self.config)
+        xt = _read_integers("xt", xt, recipe.K - 1)
+        t = _read_integers("t", t, int(recipe.times[-1]))
         shape = self.parts.description.shape
         if xt.shape[1:] != shape:
             sizes = ", ".join(map(str, shape))
@@ -245,7 +252,7 @@ class Run:
     @property
     def term(self) -> likelihood.Term:
         """Returns the function of logits whose value is the term of the bound at a step, in nats."""
-        return self.parts.term
+        return self._diffusion.term
 
     def evaluate_on(
         self,
@@ -267,7 +274,7 @@ class Run:
         x0 = np.asarray(x0)
         if labels is not None:
             labels = np.asarray(labels)
-        elif self.parts.classes is not None:
+        elif self.parts.recipe.classes is not None:
             raise UserError("the network of this run takes labels: pass labels, an integer for each example")
         source = ArraySource(x0, labels, "x0")
         description = dataclasses.replace(
@@ -277,7 +284,7 @@ class Run:
             padded=False,
             condition=None,
         )
-        examples = read_batch(source, self.parts.categories, None, description)
+        examples = read_batch(source, self.parts.recipe.categories, None, description)
         if weight is not None:
             if np.shape(weight) != x0.shape:
                 raise UserError(

@@ -52,9 +52,9 @@ def test_parts_on_described_devices_are_shapes(small_network, monkeypatch):
     monkeypatch.setattr(build, "is_described", lambda mesh: True)
     config = dataclasses.replace(tiny.get_config(), timesteps=Importance())
     parts = loop.build_described_run(config, make_mesh(1, jax.devices()))
-    placed = (parts.state, parts.method.process, parts.key)
+    placed = (parts.state, parts.recipe.process, parts.key)
     assert all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(placed))
-    assert parts.state.history.counts.shape == (parts.method.process.T,)
+    assert parts.state.history.counts.shape == (parts.recipe.process.T,)
 
 
 def make_cost(memory):

@@ -189,7 +189,7 @@ def test_every_optimizer_trains_and_every_kind_of_network_is_trained(optimizer, 
     planned = jax.tree.map(lambda x: (x.shape, x.dtype), parts.state)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), state) == planned
     for _ in range(60):
-        state, metrics = step(state, parts.process, {"x": x0}, parts.key)
+        state, metrics = step(state, parts.recipe.process, {"x": x0}, parts.key)
         losses.append(float(metrics["loss"]))
     first = np.mean(losses[:10])
     last = np.mean(losses[-10:])

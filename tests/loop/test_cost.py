@@ -64,7 +64,7 @@ def test_memory_is_that_of_the_arguments_and_of_what_is_added(small_network):
     parts = build.build(complete(tiny.get_config(), tiny.DIGITS))
     measured, compiled = cost.measure_step(parts)
     state = num_bytes(parts.state)
-    process = num_bytes(parts.process)
+    process = num_bytes(parts.recipe.process)
     used = state + 8 * (4 + 4 + 64 * (4 + 4))  # a device's half of t, p_t, x and u; labels are not used
     assert used <= measured.arguments <= used + process + 64  # not all tables, and keys
     assert measured.flops == 0  # of a table

@@ -121,7 +121,7 @@ def test_noise_that_is_passed_is_used():
         parts.config.loss,
         parts.config.timesteps,
         parts.config.optimizer.build(),
-        parts.predict,
+        parts.recipe.diffusion.predict,
         parts.config.train.ema_decay,
     )
     x0 = jax.numpy.full(SHAPE, 3, jax.numpy.int32)
@@ -131,7 +131,7 @@ def test_noise_that_is_passed_is_used():
         noise = diffusion.StepNoise(
             np.full(16, 10, np.int32), np.full(16, 0.1, np.float32), np.full(SHAPE, u, np.float32)
         )
-        losses.append(float(step(state, parts.process, {"x": x0}, parts.key, noise)[1]["kl"]))
+        losses.append(float(step(state, parts.recipe.process, {"x": x0}, parts.key, noise)[1]["kl"]))
     assert losses[0] != losses[1]
 
 

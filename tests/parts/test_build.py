@@ -36,7 +36,7 @@ def made(model, head):
 @pytest.mark.parametrize(("model", "head"), [NETWORKS[0], pytest.param(*NETWORKS[1], marks=pytest.mark.slow)])
 def test_every_network_and_head_stays_float32_outside_the_network(model, head):
     parts, step = made(model, head)
-    state, metrics = jax.eval_shape(step, parts.state, parts.process, {"x": X0}, parts.key)
+    state, metrics = jax.eval_shape(step, parts.state, parts.recipe.process, {"x": X0}, parts.key)
     floats = [x for x in jax.tree.leaves((state, metrics)) if jnp.issubdtype(x.dtype, jnp.floating)]
     assert {x.dtype for x in floats} == {np.dtype("float32")}
     assert len(floats) > 20
@@ -47,7 +47,7 @@ def test_off_cpus_a_logistic_head_is_trained_without_logits(monkeypatch):
     def has_parameters(head, loss):
         config = dataclasses.replace(tiny.get_config(), model=model, head=head, loss=loss)
         parts = build(complete(config, Description((4, 4, 1), 17, 10, "image")), mesh=tiny.one_device_mesh())
-        return isinstance(parts.method.make_loss().objective, HybridOfParameters)
+        return isinstance(parts.recipe.loss.objective, HybridOfParameters)
 
     class OwnLoss(configs.HybridLoss):
         def terms(self, *args):
@@ -74,7 +74,7 @@ def test_every_network_and_head_trains(model, head):
     before = jax.tree.map(np.array, parts.state.params)
     state = parts.state
     for _ in range(2):
-        state, metrics = step(state, parts.process, {"x": X0}, parts.key)
+        state, metrics = step(state, parts.recipe.process, {"x": X0}, parts.key)
         assert np.isfinite(metrics["loss"])
     assert np.any(np.asarray(state.params["conv_out"]["kernel"][...]) != before["conv_out"]["kernel"][...])
     if "frequencies" in before:  # of the embedding of time: never trained

@@ -86,8 +86,8 @@ def test_a_mask_is_extra_where_the_data_has_fewer_categories(process, mask):
 @pytest.mark.parametrize("process", [EXTRA, Hiding(), configs.Masked(UNIFORM, BETA)])
 def test_it_is_no_category_of_the_data(process):
     parts = built(process)
-    assert parts.method.extra_mask == 17
-    assert parts.categories == 17
+    assert parts.recipe.extra_mask == 17
+    assert parts.recipe.categories == 17
     build.check_mask(parts)
 
 
@@ -106,8 +106,8 @@ def test_the_head_forbids_it(head, capsys):
 @pytest.mark.parametrize("process", [OF_DATA, dataclasses.replace(UNIFORM, K=20)])
 def test_no_other_category_is_forbidden(process):
     parts = built(process)
-    assert parts.method.extra_mask is None
-    assert parts.categories == process.K
+    assert parts.recipe.extra_mask is None
+    assert parts.recipe.categories == process.K
     build.check_mask(parts)
 
 

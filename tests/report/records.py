@@ -20,8 +20,6 @@ DIGITS = Description((8, 8, 1), 17, 10, "image")
 class KnownParts(build.Parts):
     """Parts of which only so much is known."""
 
-    process = classes = categories = None
-
     def __init__(self, **known):
         vars(self).update(known)
 
@@ -41,7 +39,7 @@ RUN = Known(
     config=config_io.read_config_file(Path("configs/digits_absorbing.py")),
     process=SimpleNamespace(T=4),
     parts=SimpleNamespace(
-        description=DIGITS, kind=kinds.make_kind(DIGITS), method=SimpleNamespace(draws_samples=True)
+        description=DIGITS, kind=kinds.make_kind(DIGITS), recipe=SimpleNamespace(draw=True, classes=None)
     ),
 )
 

@@ -137,7 +137,7 @@ def test_a_training_that_is_finished_is_not_told_to_go_on(home):
 )
 def test_the_advice_on_quality_fits_the_data(description, options):
     run = Known(
-        **vars(RUN) | {"parts": SimpleNamespace(kind=kinds.make_kind(description), method=RUN.parts.method)}
+        **vars(RUN) | {"parts": SimpleNamespace(kind=kinds.make_kind(description), recipe=RUN.parts.recipe)}
     )
     page = Page(figures.tabulate_quality([record(run=run)]))
     assert page.inside.get("code", []) == [f"d3pm eval runs/a --step 7{option}" for option in options]

@@ -58,7 +58,7 @@ def test_baselines_are_told_once():
 
 
 def test_a_classifier_has_its_accuracy_and_a_diffusion_beside_it_its_bounds():
-    parts = SimpleNamespace(**vars(RUN.parts) | {"method": SimpleNamespace(draws_samples=False)})
+    parts = SimpleNamespace(**vars(RUN.parts) | {"recipe": SimpleNamespace(draw=None)})
     run = Known(**vars(RUN) | {"parts": parts})
     keys = {"step": 7, "examples": 3, "seed": 0, "accuracy": 0.5, "cross_entropy": 1.25}
     keys |= {"accuracy_standard_error": 0.25, "cross_entropy_standard_error": 0.125}

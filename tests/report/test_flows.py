@@ -47,18 +47,17 @@ def test_samples_have_no_steps_and_there_are_no_chains():
 
 def test_of_points_of_the_plane_so_many_are_drawn_that_their_density_is_seen(monkeypatch):
     description = Plane().describe()
-    method = SimpleNamespace(
+    recipe = SimpleNamespace(
         num_steps=0,
-        state_times=lambda: np.zeros(1, np.int32),
-        check_draw=lambda draw: None,
-        settle_sampler=lambda sampler, shape, strength: (None, ()),
+        times=np.zeros(1, np.int32),
+        draw=SimpleNamespace(settle=lambda draw, settled: settled),
+        classes=None,
+        categories=2,
     )
     parts = KnownParts(
         description=description,
         kind=make_kind(description),
-        method=method,
-        classes=None,
-        categories=2,
+        recipe=recipe,
         config=RUN.config,
         mesh=tiny.one_device_mesh(),
     )

@@ -31,7 +31,7 @@ def test_bounds_begin_with_this_step_most_steps_all_terms_most_examples(tmp_path
 def test_no_two_runs_have_one_name():
     def run(path, step=7, T=4):
         return Known(
-            workdir=Path(path), step=step, parts=SimpleNamespace(method=SimpleNamespace(num_steps=T))
+            workdir=Path(path), step=step, parts=SimpleNamespace(recipe=SimpleNamespace(num_steps=T))
         )
 
     assert folder.name_runs([run("runs/a"), run("runs/b")]) == ["a", "b"]

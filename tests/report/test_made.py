@@ -21,7 +21,7 @@ SHAPE = (8, 8, 1)
 def run(tmp_path):
     description = Description(SHAPE, 17, None, "image")
     parts = KnownParts(
-        method=SimpleNamespace(K=17), categories=17, description=description, kind=make_kind(description)
+        recipe=SimpleNamespace(K=17, categories=17), description=description, kind=make_kind(description)
     )
     return Known(step=7, workdir=tmp_path, parts=parts)
 

@@ -214,8 +214,8 @@ def grid(x):
 
 def reported(run, classes=None, **changes):
     """A record of a run as if its data were other."""
-    method = dataclasses.replace(run.parts.method, classes=classes)
-    parts = dataclasses.replace(run.parts, method=method, **changes)
+    recipe = dataclasses.replace(run.parts.recipe, classes=classes)
+    parts = dataclasses.replace(run.parts, recipe=recipe, **changes)
     parts = dataclasses.replace(parts, kind=kinds.make_kind(parts.description))
     return folder.Reported("x", dataclasses.replace(run, parts=parts), [], [], [], None)
 

@@ -25,15 +25,19 @@ def make_run(tmp_path, sampler, recorded_times):
         states = np.zeros((len(draw.record), 16, 2), np.int32)
         return Drawn(np.zeros((n, 2), np.int32), states, np.zeros(n, np.int32), 0)
 
-    def settle_sampler(sampler, shape, strength):
-        sampler = sampler or Sampler()
-        return sampler, make_plan(sampler, process, shape)
+    def settle(draw, settled):
+        sampler = settled.sampler or Sampler()
+        return dataclasses.replace(
+            settled, sampler=sampler, plan=make_plan(sampler, process, settled.shape[1:])
+        )
 
-    method = SimpleNamespace(
+    recipe = SimpleNamespace(
         num_steps=process.T,
-        state_times=lambda: np.asarray(process.time),
-        check_draw=lambda draw: None,
-        settle_sampler=settle_sampler,
+        times=np.asarray(process.time),
+        draw=SimpleNamespace(settle=settle),
+        process=process,
+        classes=None,
+        categories=4,
     )
     description = Description((2,), 4)
     return Known(
@@ -42,9 +46,7 @@ def make_run(tmp_path, sampler, recorded_times):
         sample=sample,
         parts=KnownParts(
             config=dataclasses.replace(tiny.get_config(), sampler=sampler),
-            method=method,
-            process=process,
-            categories=4,
+            recipe=recipe,
             description=description,
             kind=kinds.make_kind(description),
             mesh=tiny.one_device_mesh(),

@@ -78,7 +78,7 @@ def measured(fsdp, dtype):
     begin = jax.process_index() * size
     for i in range(1, steps + 1):
         x = rng.integers(0, K, (B, L)).astype(np.int32)[begin : begin + size]
-        state, row = step(state, parts.process, place_part({"x": x}, sharding), parts.key)
+        state, row = step(state, parts.recipe.process, place_part({"x": x}, sharding), parts.key)
         if i in (1, steps):
             leaves = jax.tree.leaves((fetch(state.params), fetch(state.ema)))
             results[f"state {i}"] = np.concatenate([x.ravel() for x in leaves])

@@ -44,7 +44,7 @@ def copy_state(parts):
 def train(parts, rows, state, step):
     """The state after these batches."""
     for batch in rows:
-        state, metrics = step(state, parts.process, batch, parts.key)
+        state, metrics = step(state, parts.recipe.process, batch, parts.key)
         assert np.isfinite(metrics["loss"])
     return state
 
@@ -55,7 +55,7 @@ def losses_of(parts, rows, step=None):
     state = copy_state(parts)
     losses = []
     for batch in rows:
-        state, metrics = step(state, parts.process, batch, parts.key)
+        state, metrics = step(state, parts.recipe.process, batch, parts.key)
         losses.append(metrics["loss"])
     return jnp.stack(losses)
 
@@ -98,11 +98,11 @@ def check_module(name, folder, steps=60):
     if name in modules.RANDOM | modules.OF_BATCH:
         # Its losses are others, so that nothing is compared: it is not compiled.
         step_in_parts = make_loss_step(**build.step_arguments(accumulated))
-        jax.eval_shape(step_in_parts, accumulated.state, parts.process, rows[0], parts.key)
+        jax.eval_shape(step_in_parts, accumulated.state, parts.recipe.process, rows[0], parts.key)
     else:
         result["accumulated"] = largest_difference(losses_of(accumulated, rows[:4]), losses)
 
-    predict = jax.jit(parts.network)
+    predict = jax.jit(parts.recipe.diffusion.network)
     x = jnp.asarray(rows[0]["x"])
     t = jnp.full(len(x), 3)
     logits = predict(whole.ema, x, t)

@@ -28,7 +28,7 @@ def test_the_belief_of_the_run_is_that_of_its_bound_and_samples(kind, tmp_path):
 
     @jax.jit
     def run_of(params, process, x0, key):
-        network = partial(run.parts.predict, params)
+        network = partial(run.parts.recipe.diffusion.predict, params)
         by_belief = {}
         # Bounds and samples of "d3pm" are those of "leave_one_out".
         for belief in ("leave_one_out", "denoiser"):

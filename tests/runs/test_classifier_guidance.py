@@ -73,12 +73,12 @@ def sample_by_hand(run, classifier, gamma, exact):
     labels = jnp.asarray(LABELS[np.arange(N) % 2])
 
     def log_prob(one_hots, time):
-        log_p = classifier.parts.classifier.log_probs(classifier.params, one_hots, time)
+        log_p = classifier.parts.recipe.classifier.log_probs(classifier.params, one_hots, time)
         rows = jnp.arange(len(one_hots)) % N
         return log_p[jnp.arange(len(one_hots)), labels[rows]]
 
     def network(x, time):
-        return run.parts.network(run.params, x, time)
+        return run.parts.recipe.diffusion.network(run.params, x, time)
 
     guided = guidance.by_classifier(network, log_prob, gamma, exact)
     denoiser = sampling.Denoiser(run.process, guided, run.config.loss.belief)

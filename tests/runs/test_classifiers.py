@@ -10,11 +10,22 @@ import pytest
 from flax import nnx
 
 from d3pm_jax import config, runs
-from d3pm_jax.config import Absorbing, Adam, Arrays, Config, LabelLoss, NoisyClassifier, Reciprocal, Train
+from d3pm_jax.config import (
+    Absorbing,
+    Adam,
+    Arrays,
+    Config,
+    LabelLoss,
+    NoisyClassifier,
+    Reciprocal,
+    Spec,
+    Train,
+)
 from d3pm_jax.errors import UserError
 from d3pm_jax.loop import metrics
 from d3pm_jax.parts import build
 from d3pm_jax.parts.completed import complete
+from d3pm_jax.parts.recipe import require
 from d3pm_jax.posteriors import q_sample
 from d3pm_jax.sampling.noise import EVALUATION, per_example
 from d3pm_jax.training import classifier
@@ -96,15 +107,18 @@ def test_it_tells_every_label_and_has_a_gradient_in_one_hots(run):
     within = jax.jit(run.classify)(xt, t)  # as a score calls it
     np.testing.assert_allclose(within, log_p, rtol=1e-6)
     np.testing.assert_allclose(np.exp(log_p).sum(1), 1, rtol=1e-6)
-    method = run.parts.classifier
-    network = nnx.merge(method.module.evaluation_graph, run.params, nnx.State({}))
+    network = run.config.model.build(Spec((L,), K, None, CLASSES, T), nnx.Rngs(0))
+    nnx.update(network, run.params)
+    network.eval()
     one_hots = jax.nn.one_hot(xt, K)
     expected = jax.nn.log_softmax(network(one_hots, jnp.asarray(t)))
     np.testing.assert_allclose(log_p, expected, rtol=1e-5, atol=1e-6)
 
     @jax.jit
     def gradient(one_hots):
-        return jax.grad(lambda x: method.log_probs(run.params, x, jnp.asarray(t))[:, 0].sum())(one_hots)
+        return jax.grad(
+            lambda x: run.parts.recipe.classifier.log_probs(run.params, x, jnp.asarray(t))[:, 0].sum()
+        )(one_hots)
 
     assert np.abs(gradient(one_hots)).min(axis=(1, 2)).max() > 0
 
@@ -113,7 +127,7 @@ def test_it_tells_every_label_and_has_a_gradient_in_one_hots(run):
 def test_the_figures_are_those_of_the_classifier_at_one_x_t_for_each_step(run):
     batch = run.read_batch("test", 7)
     x0 = jnp.asarray(batch["x"])
-    process = run.parts.method.process
+    process = run.parts.recipe.process
     noise = per_example(jax.random.fold_in(jax.random.key(5), EVALUATION), jnp.arange(7), (L,))
     nats = []
     is_right = []
@@ -135,8 +149,8 @@ def test_the_figures_are_those_of_the_classifier_at_one_x_t_for_each_step(run):
 
 
 def test_the_loss_is_the_mean_cross_entropy_over_t_from_0_to_T(run):
-    loss = run.parts.method.make_loss()
-    process = run.parts.method.process
+    loss = run.parts.recipe.loss
+    process = run.parts.recipe.process
     shape = (12, L)
     noise = loss.draw_noise(process, jax.random.key(0), 0, None, shape)
     assert sorted(np.asarray(noise.t).tolist()) == [t for t in range(T + 1) for _ in range(2)]
@@ -239,7 +253,7 @@ def test_a_classifier_is_no_diffusion_and_a_diffusion_no_classifier(run, folder)
     with pytest.raises(
         UserError, match="the run trains a diffusion, Transformer, but this needs a classifier: take a run"
     ):
-        parts.classifier  # noqa: B018
+        require(parts.recipe.classifier, "a classifier", diffusion)
 
 
 class Network(nnx.Module):

@@ -88,8 +88,8 @@ def test_rate_1_is_training_with_every_input_null_to_the_bit(make_config):
     B = config.train.batch_size
     rng = np.random.default_rng(0)
     batch = {
-        "x": jnp.asarray(rng.integers(0, parts.categories, (B, *parts.description.shape)), jnp.int32),
-        "label": jnp.asarray(rng.integers(0, parts.classes, B), jnp.int32),
+        "x": jnp.asarray(rng.integers(0, parts.recipe.categories, (B, *parts.description.shape)), jnp.int32),
+        "label": jnp.asarray(rng.integers(0, parts.recipe.classes, B), jnp.int32),
     }
     if parts.description.condition is not None:
         batch["condition"] = jnp.asarray(patterns(B, 1))
@@ -103,7 +103,7 @@ def test_rate_1_is_training_with_every_input_null_to_the_bit(make_config):
         state = jax.tree.map(jnp.copy, first)
         rows = []
         for _ in range(3):
-            state, row = step(state, parts.process, batch, parts.key)
+            state, row = step(state, parts.recipe.process, batch, parts.key)
             rows.append(row)
         return bits((state, rows))
 

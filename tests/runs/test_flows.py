@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from d3pm_jax import config, models, report, runs
-from d3pm_jax.config import Adam, Argmax, ArgmaxAR, ArgmaxCoupling, Arrays, Config, Train
+from d3pm_jax.config import Adam, Argmax, ArgmaxAR, ArgmaxCoupling, Arrays, Config, Spec, Train
 from d3pm_jax.data import plane
 from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation.flow_bound import draw_each
@@ -109,7 +109,9 @@ def test_a_flow_goes_on_where_it_was_and_takes_batches_in_parts(folder):
 def test_the_bounds_are_those_of_the_log_weights_of_the_network(run):
     x = np.load(run.config.data.test)[:5]
     draws = 3
-    network = nnx.merge(run.parts.method.module.evaluation_graph, run.params, nnx.State({}))
+    network = run.config.model.build(Spec((L,), run.parts.recipe.K, None, None, 1), nnx.Rngs(0))
+    nnx.update(network, run.params)
+    network.eval()
     log_weights = jax.jit(network.log_weights)
     keys = fold_in_each(jax.random.fold_in(jax.random.key(7), EVALUATION), jnp.arange(len(x)))
     weights = []

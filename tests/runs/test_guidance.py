@@ -71,7 +71,7 @@ def sample_guided(run, gamma, on, late=None):
 
     def network(x, time, inputs):
         label, condition = inputs
-        return run.parts.network(run.params, x, time, label=label, condition=condition)
+        return run.parts.recipe.diffusion.network(run.params, x, time, label=label, condition=condition)
 
     guided = guidance.classifier_free(network, inputs, null, gamma, on, late)
     denoiser = sampling.Denoiser(run.process, guided, run.config.loss.belief)

@@ -59,10 +59,12 @@ def test_batch_statistics_are_those_of_a_loop_by_hand(parts, step, rows):
     var = np.ones(modules.WIDTH)
     average = {"norm.mean": mean, "norm.var": var}
     for number, batch in enumerate(rows):
-        noise = draw_noise(parts.config.timesteps, parts.key, number, None, batch["x"].shape, parts.process.T)
-        xt = np.asarray(parts.config.loss.draw(parts.process, batch["x"], noise.t, noise.u))
+        noise = draw_noise(
+            parts.config.timesteps, parts.key, number, None, batch["x"].shape, parts.recipe.process.T
+        )
+        xt = np.asarray(parts.config.loss.draw(parts.recipe.process, batch["x"], noise.t, noise.u))
         variables = {name: np.asarray(x, float) for name, x in by_name(state.params).items()}
-        time = np.asarray(noise.t)[:, None] / parts.process.T * variables["time.kernel"][0]
+        time = np.asarray(noise.t)[:, None] / parts.recipe.process.T * variables["time.kernel"][0]
         h = variables["embed.embedding"][xt] + (time + variables["time.bias"])[:, None]
         inputs = h @ variables["linear.kernel"]
         mean = 0.9 * mean + 0.1 * inputs.mean((0, 1))
@@ -70,7 +72,7 @@ def test_batch_statistics_are_those_of_a_loop_by_hand(parts, step, rows):
         decay = min(0.9, (1 + number) / (10 + number))
         for name, newest in (("norm.mean", mean), ("norm.var", var)):
             average[name] = decay * average[name] + (1 - decay) * newest
-        state, _ = step(state, parts.process, batch, parts.key)
+        state, _ = step(state, parts.recipe.process, batch, parts.key)
     for name, newest in (("norm.mean", mean), ("norm.var", var)):
         np.testing.assert_allclose(by_name(state.params)[name], newest, atol=1e-6)
         np.testing.assert_allclose(by_name(state.ema)[name], average[name], atol=1e-6)
@@ -88,7 +90,7 @@ def test_a_skipped_step_keeps_statistics(parts, step, rows):
     params = jax.tree.unflatten(jax.tree.structure(parts.state.params), leaves)
     state = dataclasses.replace(jax.tree.map(jnp.copy, parts.state), params=params)
     before = jax.device_get(by_name(split_variables(params)[1]))
-    after, metrics = step(state, parts.process, rows[0], parts.key)
+    after, metrics = step(state, parts.recipe.process, rows[0], parts.key)
     assert not np.isfinite(metrics["loss"])
     for name, x in by_name(split_variables(after.params)[1]).items():
         np.testing.assert_array_equal(x, before[name])
@@ -100,7 +102,7 @@ def test_streams_are_no_part_of_the_state_and_follow_the_key(rows):
     x = jnp.asarray(rows[0]["x"])
     t = jnp.full(len(x), 3)
     keys = [jax.random.key(i) for i in (1, 1, 2)]
-    first, again, other = (parts.network(parts.state.params, x, t, key=key) for key in keys)
+    first, again, other = (parts.recipe.diffusion.network(parts.state.params, x, t, key=key) for key in keys)
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - other).max() > 1e-3
 
