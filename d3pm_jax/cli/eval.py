@@ -8,6 +8,7 @@ from typing import Annotated
 import numpy as np
 from tyro.constructors import PrimitiveConstructorSpec
 
+from d3pm_jax import show
 from d3pm_jax.cli import arguments
 from d3pm_jax.config.checks import Allowed, Count, Seed
 from d3pm_jax.config.samplers import Choice
@@ -18,9 +19,11 @@ from d3pm_jax.machine import cluster
 from d3pm_jax.machine.terminal import Terminal
 from d3pm_jax.measure import bounds, labels, record, sample_quality, samples, step_costs
 from d3pm_jax.measure.record import Record
+from d3pm_jax.parts.draw import Draw
 from d3pm_jax.parts.reading import open_whole
 from d3pm_jax.runs.run import Run
 from d3pm_jax.sampling import Sampler
+from d3pm_jax.storage import names
 
 Examples = Mapping[str, np.ndarray]  # "x", and if there are any "label", "weight" and "condition"
 SHORT = 100_000  # calls of the network below which the command does not say how long it will take
@@ -92,22 +95,20 @@ def execute(command: EvalCommand, words: list[str]) -> int:
     if command.grid == "dp" and command.steps is not None:
         _prepare_best_grids(run, command.steps)
 
-    runs_by_steps: dict[int | None, Run] = {}  # None stands for all steps
-    if command.steps is None:
-        runs_by_steps[None] = run
-    else:
-        for n in command.steps:
-            times = step_costs.choose_steps(run.parts, run.workdir, n, command.grid)
-            runs_by_steps[n] = run.respaced(times)
-    runs = list(runs_by_steps.values())
+    runs = [run]
+    if command.steps is not None:
+        grids = [step_costs.choose_steps(run.parts, run.workdir, n, command.grid) for n in command.steps]
+        runs = [run.respaced(grid) for grid in grids]
 
     examples = _read_examples(command, run)
     if command.limit is None:
         _print_duration(command, runs, examples)
     baselines = run.parts.kind.baselines(open_whole(run.parts, run.workdir, "train"), examples, print)
-    bound = None
-    for steps, respaced_run in runs_by_steps.items():
-        bound = _evaluate(command, respaced_run, steps, examples, baselines)
+    counts = command.steps or (None,)  # None stands for all steps
+    computed = [
+        _evaluate(command, respaced_run, steps, examples, baselines)
+        for steps, respaced_run in zip(counts, runs, strict=True)
+    ]
     if command.samples is not None:
         measure_samples(command, runs, command.samples, None if choice is None else choice.sampler)
     if command.chain_rule is not None:
@@ -116,8 +117,7 @@ def execute(command: EvalCommand, words: list[str]) -> int:
     print("for comparison, on the same examples:")
     for name, value in baselines.items():
         print(f"  {name}: {value:.3f} bits/dim")
-    assert bound is not None  # as there is at least one run
-    print(f"test bits/dim: {record.format_figure(bound, 'bits_per_dim')}")
+    print(f"test bits/dim: {record.format_figure(computed[-1], 'bits_per_dim')}")
     return 0
 
 
@@ -224,18 +224,20 @@ def _evaluate(
 ) -> Record:
     """Computes the bound with the steps of a run, writes it to files of its own, and prints it."""
     bound = _compute(command, run, examples)
-    path, picture, replaced = bounds.write_bound(
-        run.parts, run.workdir, bound, baselines, command.limit, _name_files(command, steps)
-    )
+    suffix = _name_files(command, steps)
+    stored = Record(bounds.EVAL, {**bound, "baselines": baselines, "limit": command.limit})
+    path, replaced = record.write_record(stored, run.workdir, suffix)
     amount = f"{record.format_with_unit(bound, 'bits_per_dim')}, {record.format_with_unit(bound, 'nats')}"
     for name, template in run.parts.kind.units.items():
         if name in bound:
             amount += f", {template.format(bound[name])}"
     print(f"  {run.parts.recipe.bound.describe(bound, amount)}")
-    if picture is None:
-        print(f"written to {path}{replaced}")
-    else:
+    if "steps" in bound:
+        picture = run.workdir / f"{names.BOUND_TERMS}{suffix}.png"
+        show.save_bound_terms(picture, {"": bound}, run.caption)
         print(f"terms of every t: {picture} and {path}{replaced}")
+    else:
+        print(f"written to {path}{replaced}")
     return bound
 
 
@@ -263,18 +265,17 @@ def measure_samples(
     reference = sample_quality.prepare_reference(
         runs[0].parts, runs[0].workdir, num, command.batch_size, command.inception
     )
-    sample_inputs = runs[0].read_sample_inputs(num)
+    draw = Draw(sampler=sampler, **runs[0].read_sample_inputs(num))
     for run in runs:
         with Terminal("sample", num).show_bar() as terminal:
             quality = sample_quality.measure_quality(
                 run.parts,
                 reference,
                 num,
+                draw,
                 command.seed,
                 command.batch_size,
                 terminal.advance,
-                sample_inputs,
-                sampler,
             )
         path = sample_quality.write_quality(quality.record, run.workdir)
         samples = Samples(quality.samples, run.parts.recipe.categories)
@@ -294,17 +295,12 @@ def _compute_likelihood(command: EvalCommand, run: Run, examples: Examples, num:
     first_examples = {name: x[:num] for name, x in examples.items()}
     N = len(first_examples["x"])
     with Terminal("example", N).show_bar() as terminal:
-
-        def advance(done: int) -> None:
-            # Each example is computed twice, in both of the orders.
-            terminal.advance(done // 2)
-
         likelihood = bounds.compute_likelihood(
             run.parts,
             first_examples,
             command.batch_size,
             command.seed,
-            advance,
+            terminal.advance,
             bounds.name_test_split(run.parts),
         )
     suffix = record.file_suffix(step=command.step, chain_rule=num, seed=command.seed)

@@ -3,15 +3,12 @@
 Of a network that fills in masks and sees no time, it computes the exact likelihood as well.
 """
 
-import hashlib
 import time
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from d3pm_jax import show
 from d3pm_jax.config import Absorbing, io as config_io
 from d3pm_jax.config.checks import Count, Seed, check_number
 from d3pm_jax.errors import UserError
@@ -23,11 +20,12 @@ from d3pm_jax.evaluation.bound import (
     random_order,
     summarize_bound,
 )
+from d3pm_jax.files import hash_arrays
 from d3pm_jax.machine.devices import batch_sharding
 from d3pm_jax.measure import record
 from d3pm_jax.measure.labels import LABELS
 from d3pm_jax.measure.record import Record
-from d3pm_jax.parts.build import Parts, describe_conditions, make_caption
+from d3pm_jax.parts.build import Parts, describe_conditions
 from d3pm_jax.parts.recipe import require
 from d3pm_jax.storage import names
 
@@ -131,51 +129,20 @@ def describe_protocol(
     """
     config = parts.config
     data = config_io.to_json(config.data)
+    hashed = [examples[name] for name in ("x", "weight") if name in examples]
     protocol = {
         "N": len(examples["x"]),
         "split": split,
         "data": {name: value for name, value in data.items() if name not in config.data.places},
-        "examples": _hash_arrays([examples[name] for name in ("x", "weight") if name in examples]),
+        "examples": f"sha256 {hash_arrays(*hashed)}",
         "terms": terms,
         "seed": seed,
         **describe_conditions(parts),
     }
     inputs = [x for name, x in parts.extra_inputs(examples).items() if name != "weight"]
     if inputs:
-        protocol["inputs"] = _hash_arrays(inputs)
+        protocol["inputs"] = f"sha256 {hash_arrays(*inputs)}"
     return protocol
-
-
-def _hash_arrays(arrays: Iterable[np.ndarray]) -> str:
-    """Returns the hash of the numbers of arrays, one after the other."""
-    content = b"".join(x.tobytes() for x in arrays)
-    return f"sha256 {hashlib.sha256(content).hexdigest()}"
-
-
-def write_bound(
-    parts: Parts, workdir: Path, bound: Record, baselines: Mapping[str, float], limit: int | None, suffix: str
-) -> tuple[Path, Path | None, str]:
-    """Writes a bound to the folder of a run, and draws its terms where all were computed.
-
-    Args:
-        parts: of the run that the bound is of.
-        workdir: of the run.
-        bound: of `compute_bound`.
-        baselines: bits per dimension of what a model of the data has to beat, by name.
-        limit: how many examples were asked for, if not all.
-        suffix: of the names of files, of `record.file_suffix`.
-
-    Returns:
-        The path of the file, that of the picture if there is one, and words about the bound that it
-        replaces, see `record.write_record`.
-    """
-    stored = Record(EVAL, {**bound, "baselines": baselines, "limit": limit})
-    path, replaced = record.write_record(stored, workdir, suffix)
-    if "steps" not in bound:
-        return path, None, replaced
-    picture = workdir / f"{names.BOUND_TERMS}{suffix}.png"
-    show.save_bound_terms(picture, {"": bound}, make_caption(workdir, parts, parts.step))
-    return path, picture, replaced
 
 
 def _check_bound(bound: Record) -> None:
@@ -230,7 +197,7 @@ def compute_likelihood(
         examples: "x" [N, *S], "label", "weight" and "condition" if any, as `Run.read_batch` gives them.
         batch_size: how many at a time.
         seed: of the random orders.
-        progress: is called with the number of examples that are done: twice N in the end, N for each order.
+        progress: is called with the number of examples that are done, where one is done in all orders.
         split: of the data that the examples are of; None where they are others.
 
     Returns:
@@ -260,7 +227,7 @@ def compute_likelihood(
         # As a default the value is bound in this round. A variable of the loop would be looked up when the
         # function is called, and have the value of the last round where that is later.
         def report_progress(done: int, done_before: int = done_before) -> None:
-            progress(done_before + done)
+            progress((done_before + done) // len(orders))
 
         nats = evaluate_bound(
             compiled,

@@ -16,6 +16,7 @@ import numpy as np
 from d3pm_jax.config.checks import check_fields
 from d3pm_jax.config.samplers import describe_sampler
 from d3pm_jax.errors import UserError
+from d3pm_jax.files import hash_arrays
 from d3pm_jax.kinds import SHIPPED, Measured, QualityTable, Reference
 from d3pm_jax.kinds.image import QUALITY as OF_IMAGES
 from d3pm_jax.measure import record, samples
@@ -24,7 +25,6 @@ from d3pm_jax.parts.build import Parts, describe_conditions
 from d3pm_jax.parts.draw import Draw
 from d3pm_jax.parts.reading import open_whole
 from d3pm_jax.parts.recipe import require
-from d3pm_jax.sampling import Sampler
 from d3pm_jax.storage import names
 
 NO_CONDITIONS = "none"
@@ -100,11 +100,10 @@ def measure_quality(
     parts: Parts,
     reference: Reference,
     num: int,
+    draw: Draw = Draw(),
     seed: int = 0,
     batch_size: int = 128,
     progress: Callable[[int], Any] = lambda done: None,
-    inputs: Mapping[str, Any] | None = None,
-    sampler: Sampler | str | None = None,
 ) -> SampleQuality:
     """Draws samples and compares them with the training split.
 
@@ -112,12 +111,11 @@ def measure_quality(
         parts: of the run.
         reference: of `prepare_reference`, for the same data and number.
         num: how many samples.
+        draw: by which sampler; where the network takes conditions, with those of test examples and their
+            labels, of `samples.choose_inputs`.
         seed: of their noise.
         batch_size: samples at a time.
         progress: is called with the number of samples that are done.
-        inputs: those of the test examples where the network takes conditions, of `samples.choose_inputs`;
-            sample i has those of example i modulo their number.
-        sampler: by which to draw, as for `samples.draw_samples`.
 
     Raises:
         UserError: the sampler is not for this run, or samples have categories that the data has not, or
@@ -126,9 +124,7 @@ def measure_quality(
     # The kind of the data knows no other categories than those of the data. A sample with the mask in it
     # would be compared as if it were a level of grey or a symbol.
     key = jax.random.key(seed)
-    inputs = inputs or {}
-    sampler = samples.choose_sampler_of(parts, sampler)
-    draw = Draw(sampler=sampler, **inputs)
+    sampler = samples.choose_sampler_of(parts, draw.sampler)
     drawn = samples.draw_samples(parts, key, num, draw, batch_size=batch_size, progress=progress)
     x = drawn.x0
     categories = parts.description.categories
@@ -144,14 +140,14 @@ def measure_quality(
         sampler_name = describe_sampler(sampler)
         figures = {**figures, CALLS: float(np.mean(drawn.calls))}
     classes = "none"
-    if "label" in inputs:
+    if draw.label is not None:
         classes = "those of the conditions"
     elif parts.recipe.classes is not None:
         classes = f"sample i is of class i modulo {parts.recipe.classes}"
     conditions = NO_CONDITIONS
-    if "condition" in inputs:
-        number = len(inputs["condition"])
-        digest = hashlib.sha256(inputs["condition"].tobytes()).hexdigest()
+    if draw.condition is not None:
+        number = len(draw.condition)
+        digest = hash_arrays(draw.condition)
         conditions = f"sample i has that of test example i modulo {number}, sha256 {digest}"
     protocol = Protocol(
         N=num,

@@ -66,25 +66,17 @@ def select_best_quality(runs: Sequence[Reported]) -> list[Record | None]:
     Those with most samples, then steps, of the first run that has any decide; None where a run has none like
     them.
     """
-    first = None
-    for reported in runs:
-        at_step = _quality_at_step(reported)
-        if at_step:
-            first = max(at_step, key=lambda record: (record.protocol["N"], record.protocol["steps"]))
-            break
-    if first is None:
+    of_runs = [[x for x in run.quality if x.protocol["step"] == run.run.step] for run in runs]
+    known = [quality for quality in of_runs if quality]
+    if not known:
         return [None] * len(runs)
 
+    first = max(known[0], key=lambda record: (record.protocol["N"], record.protocol["steps"]))
     selected = []
-    for reported in runs:
-        alike = [record for record in _quality_at_step(reported) if not list_incomparable(first, record)]
+    for quality in of_runs:
+        alike = [record for record in quality if not list_incomparable(first, record)]
         selected.append(max(alike, key=lambda record: record.protocol["steps"], default=None))
     return selected
-
-
-def _quality_at_step(reported: Reported) -> list[Record]:
-    """Returns the figures of sample quality that are of the checkpoint of a run."""
-    return [record for record in reported.quality if record.protocol["step"] == reported.run.step]
 
 
 def tabulate_bounds(runs: Sequence[Reported]) -> Html:
@@ -206,21 +198,16 @@ def tabulate_quality(runs: Sequence[Reported]) -> Html:
             notes.append(note_missing(text, reported.evaluate(f" {options}")))
 
     # The words of a table tell it apart: figures with the same words are of the same kind of data.
-    tables: dict[str, QualityTable] = {}
-    results: dict[str, list[tuple[str, Record]]] = {}  # of a table, each with the name of its run
+    tables: dict[str, tuple[QualityTable, list[tuple[str, Record]]]] = {}  # each result with its run's name
     for reported in runs:
         for record in reported.quality:
             table = find_table(record, reported.run.parts.kind.quality)
-            tables.setdefault(table.words, table)
-            results.setdefault(table.words, []).append((reported.name, record))
-
-    parts = []
-    for words, table in tables.items():
-        parts += _quality_table(table, results[words])
-    return join_html(*parts, *notes)
+            _, results = tables.setdefault(table.words, (table, []))
+            results.append((reported.name, record))
+    return join_html(*[_quality_table(*table) for table in tables.values()], *notes)
 
 
-def _quality_table(table: QualityTable, results: Sequence[tuple[str, Record]]) -> list[Html]:
+def _quality_table(table: QualityTable, results: Sequence[tuple[str, Record]]) -> Html:
     """Builds the table of results of one kind, each with the name of its run, and the words above it."""
     _, first = results[0]
     titles = dict(table.columns)
@@ -243,7 +230,7 @@ def _quality_table(table: QualityTable, results: Sequence[tuple[str, Record]]) -
 
     head = ["run", "of", "n", *titles.values(), "compares with row 1", "steps", "file", *OF_QUALITY]
     words = f"{table.words} Figures compare where N, split, reference and features are the same."
-    return [tag("p", words, class_="soft"), build_table([*head, "reference"], rows, 2)]
+    return join_html(tag("p", words, class_="soft"), build_table([*head, "reference"], rows, 2))
 
 
 def _protocol_cells(record: Record, name: str) -> list[object]:

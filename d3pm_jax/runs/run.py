@@ -211,7 +211,7 @@ class Run:
             examples: "x" [N, *S], "label", "weight" and "condition" if any, as `read_batch` gives them.
             batch_size: how many at a time.
             seed: of the random orders.
-            progress: is called with the number of examples that are done: twice N in the end.
+            progress: is called with the number of examples that are done, in both orders.
 
         Raises:
             UserError: the network sees time, or has no extra mask.
@@ -240,10 +240,8 @@ class Run:
         sampler: Sampler | str | None = None,
     ) -> SampleQuality:
         """Draws samples, by a sampler as in `sample`, and compares them with the training split."""
-        inputs = self.read_sample_inputs(num)
-        return sample_quality.measure_quality(
-            self.parts, reference, num, seed, batch_size, progress, inputs, sampler
-        )
+        draw = Draw(sampler=sampler, **self.read_sample_inputs(num))
+        return sample_quality.measure_quality(self.parts, reference, num, draw, seed, batch_size, progress)
 
     def list_steps(self) -> list[int]:
         """Returns the steps of the complete checkpoints in the folder, in order."""

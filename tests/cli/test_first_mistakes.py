@@ -7,16 +7,14 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from d3pm_jax import config as configs, data, report, runs
+from d3pm_jax import config as configs, data, report
 from d3pm_jax.checks.hints import Allowed
-from d3pm_jax.cli import eval as eval_command, report as report_command
+from d3pm_jax.cli import report as report_command
 from d3pm_jax.config import Model, io as config_io
 from d3pm_jax.contrib import checkpoints, pickles
 from d3pm_jax.contrib.layout import ImportOptions
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
-from d3pm_jax.measure.bounds import EXACT, ORDERS
-from d3pm_jax.measure.record import Record
 from d3pm_jax.models import variables
 from d3pm_jax.parts import build
 from d3pm_jax.parts.completed import complete
@@ -135,22 +133,6 @@ def test_another_config_is_offered_a_run_that_begins_from_this_one():
         UserError, match=r"start in a new workdir \(--from RUN begins with the weights of this"
     ):
         run_folder.check_resume(old, new)
-
-
-def test_examples_of_the_chain_rule_are_counted_once(monkeypatch, tmp_path, capsys):
-    def compute(parts, examples, batch_size, seed, progress, split):
-        for done in (2, 4):
-            progress(done)
-        return Record(EXACT, {name: {"bits_per_dim": 1.0} for name in ORDERS})
-
-    monkeypatch.setattr(eval_command.bounds, "compute_likelihood", compute)
-    monkeypatch.setattr(eval_command.bounds, "name_test_split", lambda parts: "test")
-    run = object.__new__(runs.Run)
-    object.__setattr__(run, "parts", None)
-    object.__setattr__(run, "workdir", tmp_path)
-    command = eval_command.EvalCommand(tmp_path)
-    eval_command._compute_likelihood(command, run, {"x": np.zeros((5, 2), int)}, 2)
-    assert "example 2/2" in capsys.readouterr().out
 
 
 def test_a_page_that_is_replaced_is_named(tmp_path, capsys, monkeypatch):

@@ -98,6 +98,13 @@ def test_an_exact_likelihood_has_its_place(home, page):
     ]
 
 
+def test_examples_of_an_exact_likelihood_are_counted_when_both_orders_are_done(home):
+    counted = []
+    run = open_run(home / "masked")
+    run.compute_likelihood({"x": np.ones((6, L), np.int32)}, batch_size=4, progress=counted.append)
+    assert counted == [0, 2, 3, 3, 5, 6]
+
+
 def test_a_run_that_was_imported_is_not_told_to_train(home):
     run = open_run(home / "a b")
     page = Page(d3pm_jax.report.page([run]))
