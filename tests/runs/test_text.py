@@ -20,6 +20,7 @@ from d3pm_jax.config import (
     Transformer,
     io as config_io,
 )
+from d3pm_jax.config.head import make_logits
 from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation import baselines, texts
 from d3pm_jax.kinds import text as text_kind
@@ -32,7 +33,7 @@ from tests.cli.commands import error, status
 LINES = ["the cat sat", "a", "on the mat it sat", "é!"] * 40
 
 
-def table(config, description, process):
+def table(config, description, process, extra_mask):
     """In place of `network.split_network`: logits from a table of x_t; where the weight is 0 they are NaN."""
     network._check_padding(config, description, hasattr(config.model, "width"))
 
@@ -40,12 +41,12 @@ def table(config, description, process):
         logits = params["table"]["kernel"][xt]
         if weight is not None:
             logits = jax.numpy.where(weight[..., None] > 0, logits, np.nan)
-        return config.head.logits(logits, xt, process.K)
+        return make_logits(config.head, logits, xt, process.K, extra_mask)
 
     def init(key):
         return {"table": {"kernel": 0.1 * jax.random.normal(key, (process.K, process.K))}}
 
-    return network.Network(predict, init, without_buffers(predict))
+    return network.Network(predict, init, without_buffers(predict), extra_mask=extra_mask)
 
 
 def config_of(folder, packing="padded", **train):
