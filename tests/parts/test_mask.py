@@ -128,7 +128,7 @@ def test_a_head_of_ones_own_that_lets_samples_hold_it_gets_a_line(capsys):
 def test_the_loss_in_continuous_time_needs_an_extra_mask():
     loss = configs.ContinuousAbsorbing()
     parts = {"loss": loss, "timesteps": configs.RealTimes()}
-    assert built(EXTRA, **parts).method.extra_mask == 17
+    assert built(EXTRA, **parts).recipe.extra_mask == 17
     refused = (
         r"^loss = ContinuousAbsorbing needs an extra mask, .* has 17: set process.K = 18 and process.mask_id"
     )
