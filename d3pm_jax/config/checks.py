@@ -6,6 +6,7 @@ allow everything that is finite.
 
 import dataclasses
 import functools
+from collections.abc import Iterator
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from d3pm_jax.checks import (
@@ -88,6 +89,17 @@ def check_fields(name: str, part: Any) -> None:
         for item in items:
             if dataclasses.is_dataclass(item) and not isinstance(item, type):
                 check_fields(field_name, item)
+
+
+def iterate_parts(part: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields a part and every part in it, also those in tuples, each after its dotted name with a dot."""
+    if isinstance(part, tuple):
+        for i, item in enumerate(part):
+            yield from iterate_parts(item, f"{name}{i}.")
+    elif dataclasses.is_dataclass(part) and not isinstance(part, type):
+        yield name, part
+        for field in dataclasses.fields(part):
+            yield from iterate_parts(getattr(part, field.name), f"{name}{field.name}.")
 
 
 def check_number(name: str, value: Any, hint: Any) -> None:

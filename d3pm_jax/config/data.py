@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -34,9 +34,6 @@ from d3pm_jax.data.prepared import Corpus, prepare_corpus
 from d3pm_jax.data.source import check_source, check_split, find_idx, read_idx
 from d3pm_jax.data.windows import Overlapping, Padded, Windows, random_window
 from d3pm_jax.errors import UserError, locate_statement, wrong_return
-
-if TYPE_CHECKING:
-    from d3pm_jax.kinds import Kind
 
 NAME = Allowed("such as mnist, emnist/letters or emnist/letters:3.1.0", images.is_name)
 # The shares of train, valid and test in a text that comes in one piece.
@@ -74,7 +71,7 @@ class Data(CheckedPart):
         """
         raise undefined_method(self, "open")
 
-    def own_kind(self) -> "type[Kind] | None":
+    def own_kind(self) -> type[Any] | None:
         """Returns the class of a kind of your own, where `describe` names one: see `d3pm_jax.kinds.Kind`."""
         return None
 
@@ -167,10 +164,14 @@ def describe_with_digest(data: Data) -> Description:
         UserError: as `describe_data`.
     """
     description = describe_data(data)
-    digest = _digest_splits(data)
-    if digest is None:
+    splits = ["train", "test"]
+    if data.has_valid:
+        splits.append("valid")
+    hash_by_split = {split: hash_split(data, split) for split in splits}
+    known_hashes = {split: value for split, value in hash_by_split.items() if value is not None}
+    if not known_hashes:
         return description
-    return dataclasses.replace(description, digest=digest)
+    return dataclasses.replace(description, digest=join_hashes(known_hashes))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -287,16 +288,6 @@ def say_where_it_lies(data: Data, message: str, begins: bool = False) -> str:
         return message
     tried = f"from {Path.cwd()}, nor from the folder of a config file that names it"
     return f"no file {place} ({tried}): write it, or say by --data.dir DIR where it lies"
-
-
-def _digest_splits(data: Data) -> str | None:
-    """Returns the digest of data that hashes its splits; None where it hashes none."""
-    splits = ["train", "test"]
-    if data.has_valid:
-        splits.append("valid")
-    hash_by_split = {split: hash_split(data, split) for split in splits}
-    known_hashes = {split: value for split, value in hash_by_split.items() if value is not None}
-    return join_hashes(known_hashes) or None
 
 
 def _hash_parts(*parts: str | None) -> str:
@@ -436,25 +427,20 @@ class Arrays(Grey):
     """its conditions, if the others have some"""
 
     def check(self) -> None:
-        labels = {"train_labels": self.train_labels, "test_labels": self.test_labels, "classes": self.classes}
-        if self.valid is not None:
-            labels["valid_labels"] = self.valid_labels
-        missing = [name for name, value in labels.items() if value is None]
-        if 0 < len(missing) < len(labels):
-            raise ValueError(f"data.{missing[0]} = None: labels need all of {', '.join(labels)}")
-        if self.valid is None and self.valid_labels is not None:
-            raise ValueError(f"data.valid_labels = {self.valid_labels!r} without data.valid: name both")
-
-        conditions = {"train_conditions": self.train_conditions, "test_conditions": self.test_conditions}
-        if self.valid is not None:
-            conditions["valid_conditions"] = self.valid_conditions
-        missing = [name for name, value in conditions.items() if value is None]
-        if 0 < len(missing) < len(conditions):
-            raise ValueError(f"data.{missing[0]} = None: conditions need all of {', '.join(conditions)}")
-        if self.valid is None and self.valid_conditions is not None:
-            raise ValueError(
-                f"data.valid_conditions = {self.valid_conditions!r} without data.valid: name both"
-            )
+        needed = {
+            "labels": ["train_labels", "test_labels", "classes"],
+            "conditions": ["train_conditions", "test_conditions"],
+        }
+        for subject, names in needed.items():
+            name_of_valid = f"valid_{subject}"
+            if self.valid is not None:
+                names.append(name_of_valid)
+            missing = [name for name in names if getattr(self, name) is None]
+            if 0 < len(missing) < len(names):
+                raise ValueError(f"data.{missing[0]} = None: {subject} need all of {', '.join(names)}")
+            valid = getattr(self, name_of_valid)
+            if self.valid is None and valid is not None:
+                raise ValueError(f"data.{name_of_valid} = {valid!r} without data.valid: name both")
 
     def describe_levels(self) -> Description:
         shape = data.open_npy(self.train).shape

@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 
-from d3pm_jax.config.checks import Probability
+from d3pm_jax.config.checks import Probability, iterate_parts
 
 __all__ = ["fill", "filled_field"]
 
@@ -32,11 +32,8 @@ FIELDS = ("K", "mask_id", "pi", "p0")
 
 def needs_data(part: Any) -> bool:
     """Says whether a config, or a part of it, has "data" in place of a number."""
-    for field in dataclasses.fields(part):
-        value = getattr(part, field.name)
-        if _is_data(field.name, value):
-            return True
-        if dataclasses.is_dataclass(value) and needs_data(value):
+    for _, inner in iterate_parts(part):
+        if any(_is_data(field.name, getattr(inner, field.name)) for field in dataclasses.fields(inner)):
             return True
     return False
 

@@ -12,12 +12,12 @@ import inspect
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from d3pm_jax.config.checks import check_fields, list_paths
+from d3pm_jax.config.checks import check_fields, iterate_parts, list_paths
 from d3pm_jax.config.data import Data, list_data_paths
 from d3pm_jax.config.run import Config
 from d3pm_jax.errors import UserError, as_user_error, locate_statement, one_line
@@ -94,13 +94,11 @@ def find_paths(part: Any, folders: Sequence[Path]) -> Any:
     return dataclasses.replace(part, **changes) if changes else part
 
 
-def list_files(part: Any, prefix: str = "") -> dict[str, str]:
-    """Returns the paths of `FilePath` fields, also in the parts of a part, by dotted name."""
-    paths = {f"{prefix}{name}": path for name, path in list_paths(part).items()}
-    for field in dataclasses.fields(part):
-        value = getattr(part, field.name)
-        if dataclasses.is_dataclass(value):
-            paths |= list_files(value, f"{prefix}{field.name}.")
+def list_files(config: Config) -> dict[str, str]:
+    """Returns the paths of the `FilePath` fields of a config by dotted name."""
+    paths = {}
+    for part_name, part in iterate_parts(config):
+        paths |= {f"{part_name}{name}": path for name, path in list_paths(part).items()}
     return paths
 
 
@@ -324,19 +322,8 @@ def dump_config(config: Config) -> str:
     return json.dumps(to_json(config), indent=2)
 
 
-def _iterate_parts(node: Any) -> Iterator[Any]:
-    """Yields a part and every part in it, also those in tuples."""
-    if isinstance(node, tuple):
-        for item in node:
-            yield from _iterate_parts(item)
-    elif dataclasses.is_dataclass(node) and not isinstance(node, type):
-        yield node
-        for field in dataclasses.fields(node):
-            yield from _iterate_parts(getattr(node, field.name))
-
-
 def _own_classes(config: Config) -> list[type]:
-    classes = map(type, _iterate_parts(config))
+    classes = [type(part) for _, part in iterate_parts(config)]
     return [cls for cls in classes if _class_name(cls).startswith(OWN)]
 
 
