@@ -109,7 +109,7 @@ def print_cost_on_cards(words: str, config: Config) -> None:
     card, devices = cards.describe_devices(words)
     print(_format_config(config), flush=True)
     parts = loop.build_described_run(config, make_mesh(config.mesh.fsdp, devices))
-    print(on_cards.describe(on_cards.measure_on_card(parts, card)))
+    print(on_cards.describe_card_cost(on_cards.measure_on_card(parts, card)))
 
 
 def read_train_config(

@@ -55,7 +55,7 @@ def count_cycles(text: str) -> int:
     return sum(int(cycles) for cycles in re.findall(r'"estimated_cycles":"(\d+)"', text))
 
 
-def describe(measured: CardCost) -> str:
+def describe_card_cost(measured: CardCost) -> str:
     """Writes what a step costs on described cards, as lines for a terminal."""
     card = measured.card
     program = measured.program

@@ -24,7 +24,7 @@ from d3pm_jax.weights import twin
 DATA = "data"  # the entry in the metadata of a classifier that is the hash of its training split
 
 
-class Features(NamedTuple):
+class ImageFeatures(NamedTuple):
     """Holds the function that computes the features in which images are compared, and its name."""
 
     name: str
@@ -67,7 +67,7 @@ def choose_features(
     labels: np.ndarray | None,
     weights: Path | None,
     batch_size: int,
-) -> Features:
+) -> ImageFeatures:
     """Chooses the features of Inception where there are weights of it, and else those of a classifier.
 
     Args:
@@ -91,7 +91,7 @@ def choose_features(
             return inception.compute_features(network, x, description.categories, batch_size), None
 
         name = f"Inception of torch-fidelity {metadata.version('torch-fidelity')}, {description.categories} "
-        return Features(f"{name}levels, sha256 {hashlib.sha256(content).hexdigest()}", compute_pooled)
+        return ImageFeatures(f"{name}levels, sha256 {hashlib.sha256(content).hexdigest()}", compute_pooled)
 
     if labels is None:
         raise UserError("the examples have no labels to train a classifier with: pass --inception FILE")
@@ -102,7 +102,7 @@ def choose_features(
         classes=description.classes or 0,
         levels=description.categories,
     )
-    return Features(f"{digit_features.RECIPE}, sha256 {classifier.digest}", compute)
+    return ImageFeatures(f"{digit_features.RECIPE}, sha256 {classifier.digest}", compute)
 
 
 class TrainedClassifier(NamedTuple):

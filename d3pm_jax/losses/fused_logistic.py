@@ -21,7 +21,7 @@ from d3pm_jax.losses.fused_mixing import Saved, StepLogs
 from d3pm_jax.losses.variational import Hybrid
 from d3pm_jax.numerics import double_float
 from d3pm_jax.numerics.double_float import DoubleFloat
-from d3pm_jax.numerics.rows import Row, map_rows
+from d3pm_jax.numerics.rows import RowBlock, map_rows
 from d3pm_jax.processes import Mixing, PiKind, Process, gather
 
 
@@ -133,7 +133,7 @@ class Tables(NamedTuple):
 CE_SLOPES = {"ce_p": 1.0, "ce_xt": 0.0}
 
 
-def _save_logistic_row(settings: Settings, row: Row, numbers: tuple, tables: Tables) -> Saved:
+def _save_logistic_row(settings: Settings, row: RowBlock, numbers: tuple, tables: Tables) -> Saved:
     _, belief = settings
     loc, log_scale, of_logits = numbers
     lower, upper = _edges(loc, log_scale, tables)
@@ -145,7 +145,7 @@ def _save_logistic_row(settings: Settings, row: Row, numbers: tuple, tables: Tab
 
 
 def _gradient_logistic_row(
-    settings: Settings, row: Row, numbers: tuple, tables: Tables
+    settings: Settings, row: RowBlock, numbers: tuple, tables: Tables
 ) -> tuple[Array, Array]:
     _, belief = settings
     loc, log_scale, (*of_row, saved, g_kl, g_ce) = numbers
@@ -188,7 +188,7 @@ def _inverse_scale(log_scale: Array) -> Array:
     return math.exp(2.0) * jnp.exp(-log_scale)
 
 
-def _logits(row: Row, lower: Array, upper: Array) -> Array:
+def _logits(row: RowBlock, lower: Array, upper: Array) -> Array:
     """Returns log sigmoid(b) + log sigmoid(-a), and -inf beyond K.
 
     What `heads.logistic` adds to it is the same for a whole row, so that a softmax drops it.

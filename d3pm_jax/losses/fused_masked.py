@@ -20,7 +20,7 @@ from d3pm_jax.losses.fused_by_parts import Loss, WithGradient, differentiate
 from d3pm_jax.losses.fused_mixing import Saved, StepLogs, finite
 from d3pm_jax.losses.variational import dispatch_kl_and_ce, dispatch_marginal_kl
 from d3pm_jax.numerics.logspace import kl_terms
-from d3pm_jax.numerics.rows import Row, map_rows
+from d3pm_jax.numerics.rows import RowBlock, map_rows
 from d3pm_jax.processes import NEG_INF, Masked, Mixing, PiKind, expand_trailing, gather, gather_steps, promote
 
 
@@ -234,7 +234,9 @@ _custom.defvjp(_forward, _backward)
 _by_hand = jax.jit(_custom, static_argnums=0)
 
 
-def _save_masked_row(settings: Settings, row: Row, element: Element, tables: Sequence[Array]) -> MaskedSaved:
+def _save_masked_row(
+    settings: Settings, row: RowBlock, element: Element, tables: Sequence[Array]
+) -> MaskedSaved:
     _, belief = settings
     logs = element.logs
     hidden = row.K - 1
@@ -322,7 +324,7 @@ def _kl_of_mask(
     return kl, (jnp.exp(p_mask) - jnp.exp(q_mask)) * share, jnp.exp(q_other)
 
 
-def _gradient_masked_row(settings: Settings, row: Row, numbers: tuple, tables: Sequence[Array]) -> Array:
+def _gradient_masked_row(settings: Settings, row: RowBlock, numbers: tuple, tables: Sequence[Array]) -> Array:
     _, belief = settings
     element, saved, g_kl, g_ce = numbers
     hidden = row.K - 1
@@ -336,8 +338,8 @@ def _gradient_masked_row(settings: Settings, row: Row, numbers: tuple, tables: S
     return gradient + jnp.where(row.categories == hidden, at_mask[..., None], 0.0)
 
 
-def _visible_part(row: Row) -> Row:
+def _visible_part(row: RowBlock) -> RowBlock:
     """Returns the row without the mask, which is where no category is."""
     hidden = row.K - 1
     logits = jnp.where(row.categories == hidden, NEG_INF, row.logits)
-    return Row(logits, row.categories, row.categories < hidden, hidden)
+    return RowBlock(logits, row.categories, row.categories < hidden, hidden)

@@ -29,7 +29,7 @@ from d3pm_jax.beliefs import Belief
 from d3pm_jax.checks import promote_types
 from d3pm_jax.cpu import tiles
 from d3pm_jax.numerics.logspace import kl_terms
-from d3pm_jax.numerics.rows import Row, map_rows
+from d3pm_jax.numerics.rows import RowBlock, map_rows
 from d3pm_jax.processes import Mixing, PiKind, expand_trailing, gather, is_category
 
 NEG_INF = -jnp.inf
@@ -681,7 +681,9 @@ def numbers_of_gradient(
     return x0, xt, _evidence(belief, step.expand()), saved._replace(kl=None), g_kl, g_ce
 
 
-def save_row(settings: tuple[PiKind, Belief], row: Row, numbers: tuple, tables: Sequence[Array]) -> Saved:
+def save_row(
+    settings: tuple[PiKind, Belief], row: RowBlock, numbers: tuple, tables: Sequence[Array]
+) -> Saved:
     """Returns the losses of a row, and what its gradient needs; numbers are x_0, x_t and their `StepLogs`."""
     pi_kind, belief = settings
     x0, xt, step = numbers
@@ -711,7 +713,9 @@ def save_row(settings: tuple[PiKind, Belief], row: Row, numbers: tuple, tables: 
     return save_slopes(pi_kind, belief, step, ends, others, softmax, log_p0, log_pt, same)
 
 
-def gradient_row(settings: tuple[PiKind, Belief], row: Row, numbers: tuple, tables: Sequence[Array]) -> Array:
+def gradient_row(
+    settings: tuple[PiKind, Belief], row: RowBlock, numbers: tuple, tables: Sequence[Array]
+) -> Array:
     """Returns the gradient of a row from `numbers_of_gradient`."""
     pi_kind, _ = settings
     x0, xt, evidence, saved, g_kl, g_ce = numbers
@@ -725,7 +729,7 @@ def gradient_row(settings: tuple[PiKind, Belief], row: Row, numbers: tuple, tabl
     return gradient + at_x0 + at_xt
 
 
-def _convert_row(row: Row, is_xt: Array, evidence: Array | None) -> Array:
+def _convert_row(row: RowBlock, is_xt: Array, evidence: Array | None) -> Array:
     """Returns logits of the leave-one-out posterior, as `_evidence` says."""
     if evidence is None:
         return row.logits
@@ -740,7 +744,7 @@ def tables_of_rows(pi_kind: PiKind, log_pi: Array) -> list[Array]:
     return [jnp.asarray(pi), jnp.asarray(per_pi)]
 
 
-def _pi_of_row(pi_kind: PiKind, row: Row, tables: Sequence[Array]) -> PiTable:
+def _pi_of_row(pi_kind: PiKind, row: RowBlock, tables: Sequence[Array]) -> PiTable:
     """Returns pi and 1 / pi as `_pi_table` does, with a pi of 0 beyond K."""
     if pi_kind == "general":
         pi, per_pi = tables

@@ -34,7 +34,7 @@ from d3pm_jax.numerics import double_float
 from d3pm_jax.numerics.double_float import DoubleFloat
 from d3pm_jax.numerics.logspace import at_least_float32
 from d3pm_jax.numerics.rows import map_rows
-from d3pm_jax.numerics.sliced_rows import CHUNK, Part, SlicedRow, gather_block, pad, reads_slices
+from d3pm_jax.numerics.sliced_rows import CHUNK, RowPart, SlicedRow, gather_block, pad, reads_slices
 
 NEG_INF = -jnp.inf
 # A row of at most LARGEST categories is one block; a longer one is cut into blocks of BLOCK. A larger block
@@ -233,7 +233,7 @@ def _draw_row(settings: None, row: SlicedRow, noise: DoubleFloat, tables: tuple)
     return draw_row(row, lambda part: part.logits, noise)
 
 
-def draw_row(row: SlicedRow, log_p_of: Callable[[Part], Array], noise: DoubleFloat) -> Array:
+def draw_row(row: SlicedRow, log_p_of: Callable[[RowPart], Array], noise: DoubleFloat) -> Array:
     """Draws what `_draw` does of each row, with the same additions in the same order.
 
     Args:
@@ -283,7 +283,7 @@ def draw_row(row: SlicedRow, log_p_of: Callable[[Part], Array], noise: DoubleFlo
     return jnp.where(jnp.isfinite(target[0]), index * size + inside, -1)
 
 
-def make_reader(row: SlicedRow, log_p_of: Callable[[Part], Array]) -> Callable[[int | Array], list[Array]]:
+def make_reader(row: SlicedRow, log_p_of: Callable[[RowPart], Array]) -> Callable[[int | Array], list[Array]]:
     """Returns a function that reads the slices of a chunk, [R, m] each; of the only one once."""
 
     def read_logs(chunk: int | Array) -> list[Array]:

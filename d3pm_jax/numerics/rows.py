@@ -8,7 +8,7 @@ export), XLA takes the same function of all rows at once.
 A row function is f(settings, row, numbers, tables):
 
     settings: hashable, and part of what is compiled.
-    row: a `Row`.
+    row: a `RowBlock`.
     numbers: a pytree of arrays [R], one number for each row.
     tables: a pytree of arrays [1, P], the same for all rows.
     returns: a pytree of arrays [R] or [R, P].
@@ -48,7 +48,7 @@ LONGEST = 8192
 LARGEST_INDEX = 2**31 - 1
 
 
-class Row(NamedTuple):
+class RowBlock(NamedTuple):
     """Holds a block of rows."""
 
     logits: Any  # [R, P], float32, or float64 for such logits; None where the row function makes them
@@ -230,7 +230,7 @@ def _row_of_arrays(call: Call, *leaves: Array) -> tuple[Any, list[Array], list[A
         assert logits is not None
         return sliced_rows.SlicesOfArray(logits, tables), numbers, tables
     categories = as_row(jnp.arange(call.K, dtype=jnp.int32))
-    return Row(logits, categories, jnp.ones_like(categories, bool), call.K), numbers, tables
+    return RowBlock(logits, categories, jnp.ones_like(categories, bool), call.K), numbers, tables
 
 
 # ---- Rows by a kernel ----
@@ -276,7 +276,7 @@ def _by_pallas(call: Call, *leaves: Array, interpret: bool = False) -> list[Arra
             logits = None
             if logits_ref is not None:
                 logits = triton.load(entries(logits_ref), mask=is_entry, other=-jnp.inf).astype(jnp.float32)
-            row = Row(logits, categories[None], exists[None], K)
+            row = RowBlock(logits, categories[None], exists[None], K)
             tables = [triton.load(ref.at[categories], mask=exists, other=0)[None] for ref in table_refs]
         results = jax.tree.leaves(call.apply(row, numbers, tables))
         for ref, result in zip(output_refs, results, strict=True):

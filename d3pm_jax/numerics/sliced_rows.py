@@ -47,7 +47,7 @@ def choose_block(f: Callable[..., Any], K: int) -> tuple[int, int, int]:
     return P, R, max(1, R * P // per_warp)
 
 
-class Part(NamedTuple):
+class RowPart(NamedTuple):
     """Holds some categories of each row."""
 
     logits: Array  # [R, n]; -inf beyond K
@@ -64,7 +64,7 @@ class SlicedRow(abc.ABC):
     num_chunks: int
 
     @abc.abstractmethod
-    def slices(self, size: int, chunk: int | Array = 0) -> list[Part]:
+    def slices(self, size: int, chunk: int | Array = 0) -> list[RowPart]:
         """Cuts a chunk into blocks, and returns their first categories, their second ones, and so on.
 
         Args:
@@ -73,7 +73,7 @@ class SlicedRow(abc.ABC):
         """
 
     @abc.abstractmethod
-    def block(self, index: Array, size: int) -> Part:
+    def block(self, index: Array, size: int) -> RowPart:
         """Returns the block of so many categories with the number index [R], and what may be behind it."""
 
     @abc.abstractmethod
@@ -110,17 +110,17 @@ class SlicesOfArray(SlicedRow):
         self._logits = logits
         self._tables = tables
 
-    def slices(self, size: int, chunk: int | Array = 0) -> list[Part]:
+    def slices(self, size: int, chunk: int | Array = 0) -> list[RowPart]:
         logits = self.split(pad(self._logits, size, -jnp.inf), size)
         tables = [self.split(pad(table, size, 0.0), size) for table in self._tables]
         first = _as_row(jnp.arange(0, self.K, size, dtype=jnp.int32), self._logits.ndim - 1)
-        return [Part(logits[i], first + i, [table[i] for table in tables]) for i in range(size)]
+        return [RowPart(logits[i], first + i, [table[i] for table in tables]) for i in range(size)]
 
-    def block(self, index: Array, size: int) -> Part:
+    def block(self, index: Array, size: int) -> RowPart:
         within = _as_row(jnp.arange(size, dtype=jnp.int32), index.ndim)
         categories = index[..., None] * size + within
         tables = [table.reshape(-1).at[categories].get(mode="clip") for table in self._tables]
-        return Part(gather_block(pad(self._logits, size, -jnp.inf), index, size), categories, tables)
+        return RowPart(gather_block(pad(self._logits, size, -jnp.inf), index, size), categories, tables)
 
     def split(self, x: Array, size: int) -> list[Array]:
         size = min(size, x.shape[-1])
@@ -171,15 +171,15 @@ class SlicesInMemory(SlicedRow):
         self._rows = rows
         self._is_row = is_row
         self._P = P
-        self._slices: dict[int, list[Part]] = {}
+        self._slices: dict[int, list[RowPart]] = {}
 
         from jax.experimental.pallas import triton
 
         self._triton = triton
 
-    def _load_part(self, categories: Array) -> Part:
+    def _load_part(self, categories: Array) -> RowPart:
         tables = [self._load_table(ref, categories) for ref in self._table_refs]
-        return Part(self._load(categories), categories, tables)
+        return RowPart(self._load(categories), categories, tables)
 
     def _load(self, categories: Array) -> Array:
         place = self._logits_ref.at[self._rows[:, None] * self.K + categories]
@@ -189,7 +189,7 @@ class SlicesInMemory(SlicedRow):
     def _load_table(self, ref: Any, categories: Array) -> Array:
         return self._triton.load(ref.at[categories], mask=categories < self.K, other=0)
 
-    def slices(self, size: int, chunk: int | Array = 0) -> list[Part]:
+    def slices(self, size: int, chunk: int | Array = 0) -> list[RowPart]:
         blocks = _next_power_of_2(-(-min(self.K, self._P) // size))
         first = jnp.arange(blocks, dtype=jnp.int32)[None, :] * size
         if self.num_chunks > 1:
@@ -201,7 +201,7 @@ class SlicesInMemory(SlicedRow):
             self._slices[size] = [self._load_part(first + i) for i in range(size)]
         return self._slices[size]
 
-    def block(self, index: Array, size: int) -> Part:
+    def block(self, index: Array, size: int) -> RowPart:
         within = jnp.arange(_next_power_of_2(size), dtype=jnp.int32)
         return self._load_part(index[:, None] * size + within[None, :])
 

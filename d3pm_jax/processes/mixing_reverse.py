@@ -9,7 +9,7 @@ from jaxtyping import Array
 from d3pm_jax import numerics
 from d3pm_jax.numerics import double_float, inverse_cdf
 from d3pm_jax.numerics.rows import map_rows
-from d3pm_jax.numerics.sliced_rows import Part, SlicedRow, reads_slices
+from d3pm_jax.numerics.sliced_rows import RowPart, SlicedRow, reads_slices
 from d3pm_jax.processes.mixing import Mixing, PiKind
 from d3pm_jax.processes.tables import gather
 
@@ -56,7 +56,7 @@ def _draw_row_of_mixing(
     seen_other = log_move_xt + log_pi_t
     seen_t = numerics.log_add(log_stay_xt, seen_other)
 
-    def read_logits(part: Part) -> Array:
+    def read_logits(part: RowPart) -> Array:
         """Returns the logits of the leave-one-out posterior."""
         if belief != "denoiser":
             return part.logits
@@ -68,7 +68,7 @@ def _draw_row_of_mixing(
     is_empty = total == NEG_INF
     finite_total = jnp.where(is_empty, 0.0, total)
 
-    def log_p_of(part: Part) -> Array:
+    def log_p_of(part: RowPart) -> Array:
         """Returns `posteriors.p_joint`: log q(x_t | x_{t-1}) + log sum_{x_0} q(x_{t-1} | x_0) p(x_0)."""
         log_p0 = read_logits(part) - finite_total
         moved = log_move + _log_pi(pi_kind, part, mask, log_pi_t)
@@ -84,7 +84,7 @@ def _draw_row_of_mixing(
     return inverse_cdf.draw_row(row, log_p_of, noise)
 
 
-def _log_pi(pi_kind: PiKind, part: Part, mask: Array, log_pi_t: Array) -> Array:
+def _log_pi(pi_kind: PiKind, part: RowPart, mask: Array, log_pi_t: Array) -> Array:
     """Returns log pi of the categories; a uniform pi is the same at x_t, one of a single category 0 there."""
     if pi_kind == "uniform":
         return log_pi_t

@@ -35,14 +35,14 @@ MADE = 32  # samples that were made from examples
 SEED = 0
 
 
-class Drawn(NamedTuple):
+class ShownSamples(NamedTuple):
     """Holds the samples and chains of a run that its pictures show."""
 
     chains: Chains
     are_from_folder: bool  # whether the samples are those of `d3pm sample`
 
 
-def draw_run(reported: Reported) -> Drawn | None:
+def draw_run(reported: Reported) -> ShownSamples | None:
     """Draws samples and chains from the checkpoint of a run; samples of `d3pm sample` are not drawn again.
 
     Returns:
@@ -78,10 +78,10 @@ def draw_run(reported: Reported) -> Drawn | None:
         examples = samples._replace(x=reported.examples)
     strip = times_to_show(settled, STRIP)
     chains = chains_to_show(run.parts, key, samples, drawn.states, times, strip, examples)
-    return Drawn(chains, stored_samples is not None)
+    return ShownSamples(chains, stored_samples is not None)
 
 
-def show_samples(reported: Reported, drawn: Drawn | None) -> Html:
+def show_samples(reported: Reported, drawn: ShownSamples | None) -> Html:
     """Shows samples beside examples of the data."""
     if drawn is None:
         return _note_no_examples(reported, "Samples need conditions, and")
@@ -180,7 +180,7 @@ def _show_histograms(kind: Kind, samples: Samples, examples: Samples | None) -> 
     return build_figure(render_block(histograms), "Places", f"{words}.")
 
 
-def show_chains(reported: Reported, drawn: Drawn | None) -> Html | None:
+def show_chains(reported: Reported, drawn: ShownSamples | None) -> Html | None:
     """Shows chains of the forward process and of the reverse one, and the latter as a film.
 
     Returns:

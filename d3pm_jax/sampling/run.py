@@ -170,7 +170,7 @@ def run(
     return run_rows(prepared, step, record)
 
 
-class Prepared(NamedTuple):
+class PreparedChain(NamedTuple):
     """Holds what a sampler is run on, which stays the same from row to row, and where it starts."""
 
     denoiser: Denoiser
@@ -238,7 +238,7 @@ def prepare(
     sampler: Sampler,
     known: Known | None,
     plan: Plan | None,
-) -> Prepared:
+) -> PreparedChain:
     """Makes the step of the loop that runs a sampler, and what it starts from; arguments as for `run`.
 
     Raises:
@@ -268,10 +268,10 @@ def prepare(
     largest_rise = max(row.s - row.t for row in rows)
     if largest_rise > 0:
         step = Rising(step, largest_rise)
-    return Prepared(denoiser, sampler, step, rows, x, draw_noise, known)
+    return PreparedChain(denoiser, sampler, step, rows, x, draw_noise, known)
 
 
-def run_rows(prepared: Prepared, step: Step, record: Sequence[int] = ()) -> Chain:
+def run_rows(prepared: PreparedChain, step: Step, record: Sequence[int] = ()) -> Chain:
     """Takes the rows of a plan by a step; what they saw is beside each other in `Chain.seen`."""
 
     def take_row(state: State, row: Row) -> tuple[State, Any]:

@@ -31,7 +31,7 @@ from d3pm_jax.sampling.plans import Plan, check_start, read_plan
 from d3pm_jax.sampling.run import (
     PRIOR_STEP,
     AroundStep,
-    Prepared,
+    PreparedChain,
     check_examples,
     prepare,
     run_rows,
@@ -275,7 +275,7 @@ def steer(
 class Selecting(AroundStep[Step]):
     """Takes a row by a step, and then selects particles by how much their scores have risen."""
 
-    def __init__(self, prepared: Prepared, score: Callable[[Array], Array], particles: int) -> None:
+    def __init__(self, prepared: PreparedChain, score: Callable[[Array], Array], particles: int) -> None:
         """Keeps what the chain is run on, the score, and the number of particles of each sample."""
         super().__init__(prepared.step)
         self.prepared = prepared

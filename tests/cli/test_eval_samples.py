@@ -48,7 +48,7 @@ def execute(run):
 
 def test_samples_are_measured_and_written_with_their_protocol(run, capsys, monkeypatch):
     """In features that need no training: sums of rows."""
-    sums = features.Features("sums", lambda x: (x.sum((2, 3)).astype(np.float32), x[:, 0, 0, 0] % 10))
+    sums = features.ImageFeatures("sums", lambda x: (x.sum((2, 3)).astype(np.float32), x[:, 0, 0, 0] % 10))
     monkeypatch.setattr(features, "choose_features", lambda *_: sums)
     shown = []
     save = show.save_grid
@@ -93,7 +93,7 @@ def test_samples_are_measured_and_written_with_their_protocol(run, capsys, monke
 
 @pytest.mark.slow
 def test_the_protocol_says_by_which_sampler_samples_are(run, monkeypatch):
-    sums = features.Features("sums", lambda x: (x.sum((2, 3)).astype(np.float32), x[:, 0, 0, 0] % 10))
+    sums = features.ImageFeatures("sums", lambda x: (x.sum((2, 3)).astype(np.float32), x[:, 0, 0, 0] % 10))
     monkeypatch.setattr(features, "choose_features", lambda *_: sums)
     command = EvalCommand(run.workdir, seed=3, batch_size=N)
     measure_samples(command, [run], N)

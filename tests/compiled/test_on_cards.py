@@ -68,7 +68,7 @@ def make_cost(memory):
 
 
 def test_what_is_said():
-    lines = on_cards.describe(make_cost(70 * 10**9)).splitlines()
+    lines = on_cards.describe_card_cost(make_cost(70 * 10**9)).splitlines()
     assert lines[0] == "compiled, not run: 8 x NVIDIA H100 80GB HBM3; compiled in 3.0 s"
     assert lines[3].startswith(
         "it fits with XLA_PYTHON_CLIENT_MEM_FRACTION=.95, as JAX takes 75% of a card: 70.00 GB"
@@ -80,11 +80,11 @@ def test_what_is_said():
     assert f"a step takes at least {milliseconds:.3g} ms" in "\n".join(lines)
     assert "mfu is at most 50.0%, of 989 TFLOP/s" in lines
     assert all(len(line) <= 110 for line in lines)
-    assert "it fits: 30.00 GB needed" in on_cards.describe(make_cost(30 * 10**9))
-    assert "it does not fit: 90.00 GB needed" in on_cards.describe(make_cost(90 * 10**9))
+    assert "it fits: 30.00 GB needed" in on_cards.describe_card_cost(make_cost(30 * 10**9))
+    assert "it does not fit: 90.00 GB needed" in on_cards.describe_card_cost(make_cost(90 * 10**9))
     odd = make_cost(10**10)._replace(left_to_cublas=True, cycles=1234)
     odd = odd._replace(program=programs.Program(odd.program.kernels, 1))
-    printed = on_cards.describe(odd)
+    printed = on_cards.describe_card_cost(odd)
     assert "loops of unknown length: 1, each counted as one round" in printed
     assert "its compiler estimates 1,234 cycles" in printed
     assert "products are left to cuBLAS" in printed

@@ -31,7 +31,7 @@ FLOW = Known(**vars(RUN) | {"parts": PARTS, "process": None})
 X = np.arange(6 * 64).reshape(6, 8, 8, 1) % 17
 NO_STATES = States(np.zeros((0, 6, 8, 8, 1), np.int32), [], 0, 17)
 CHAINS = Chains(Samples(X, 17), NO_STATES, [], None, Samples(X, 17))
-DRAWN = samples.Drawn(CHAINS, False)
+DRAWN = samples.ShownSamples(CHAINS, False)
 
 
 def reported(*bounds_of_run):

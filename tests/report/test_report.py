@@ -226,7 +226,7 @@ def test_other_kinds_of_data(whole):
     x = rng.integers(3, size=(40, 5)).astype(np.int32)
     states = np.stack([x, x, x + 1])
     reverse = kinds.States(states, [0, 4, 9], 10, 17)
-    drawn = samples.Drawn(kinds.Chains(kinds.Samples(x, 17), reverse, [0, 9], None, None), False)
+    drawn = samples.ShownSamples(kinds.Chains(kinds.Samples(x, 17), reverse, [0, 9], None, None), False)
     text = reported(run, description=Description((5,), 3, None, "text", ("a", "<", "b\n")))
     page = Page(samples.show_samples(text, drawn) + samples.show_chains(text, drawn))
     kind = text.run.parts.kind
@@ -244,7 +244,7 @@ def test_other_kinds_of_data(whole):
 
     x = rng.integers(17, size=(30, 8, 8, 1)).astype(np.int32)
     reverse = kinds.States(x[None], [0], 10, 17)
-    drawn = samples.Drawn(kinds.Chains(kinds.Samples(x, 17), reverse, [0], None, None), True)
+    drawn = samples.ShownSamples(kinds.Chains(kinds.Samples(x, 17), reverse, [0], None, None), True)
     page = Page(samples.show_samples(reported(run, classes=10), drawn))
     assert page.inside["text"] == [str(c) for c in range(10)]
     rows = np.concatenate([x[c::10] for c in range(10)])
