@@ -84,14 +84,28 @@ def execute(command: ImportCommand, words: list[str]) -> int:
     if file.is_dir():
         raise UserError(run_folder.explain_folder(file))
     config_path = command.config or positional
-    if checkpoints.kind_of(file) == "safetensors":
-        _import_ours(command, file, config_path, words)
+    is_ours = checkpoints.kind_of(file) == "safetensors"
+    config = None
+    if config_path is not None:
+        config = reading.read_overridden_config(config_path, words, USAGE)
+    elif is_ours:
+        config = reading.apply_overrides(exported.read_config(file), words, USAGE)
+    elif "--help" in words:
+        reading.print_help(ImportCommand, USAGE)
+    elif words:
+        raise UserError(f"unexpected argument {one_line(words[0], 80)}: see d3pm import --help")
+    if command.workdir is None:
+        raise UserError("no workdir: pass --workdir DIR, where the run is written")
+    if is_ours and config is not None:
+        _import_ours(command, file, command.workdir, config, config_path)
     else:
-        _import_foreign(command, file, config_path, words)
+        _import_foreign(command, file, command.workdir, config, config_path)
     return 0
 
 
-def _import_ours(command: ImportCommand, file: Path, config_path: Path | None, words: list[str]) -> None:
+def _import_ours(
+    command: ImportCommand, file: Path, folder: Path, config: Config, config_path: Path | None
+) -> None:
     """Begins a run from a file that `d3pm export` wrote, or from a state_dict of the twin."""
     for field in dataclasses.fields(command):
         if field.name not in ("workdir", "config") and getattr(command, field.name) != field.default:
@@ -99,33 +113,22 @@ def _import_ours(command: ImportCommand, file: Path, config_path: Path | None, w
             raise UserError(
                 f"{flag} is only for checkpoints of other programs, and {file} is not one: leave it out"
             )
-    base = exported.read_config(file) if config_path is None else config_io.read_config_file(config_path)
-    config = reading.apply_overrides(base, words, USAGE)
-    if command.workdir is None:
-        raise UserError("no workdir: pass --workdir DIR, where the run is written")
     # With a config of the user's the data describes itself, and may be other data.
     description = exported.read_description(file) if config_path is None else None
-    begin.begin_from_file(file, config, command.workdir, description)
-    print(f"{file} is step 0 of a new run in {command.workdir}")
-    train = ["d3pm", "train", "--workdir", str(command.workdir), "--resume"]
+    begin.begin_from_file(file, config, folder, description)
+    print(f"{file} is step 0 of a new run in {folder}")
+    train = ["d3pm", "train", "--workdir", str(folder), "--resume"]
     own_file = config_io.own_file(config)
     if own_file is not None:
         train += ["--config", str(own_file)]
     print(f"train it with: {shlex.join(train)}")
 
 
-def _import_foreign(command: ImportCommand, file: Path, config_path: Path | None, words: list[str]) -> None:
+def _import_foreign(
+    command: ImportCommand, file: Path, folder: Path, config: Config | None, config_path: Path | None
+) -> None:
     """Writes the weights of a checkpoint of another program, and a run where there is a config."""
-    if config_path is None and "--help" in words:
-        reading.print_help(ImportCommand, USAGE)
-    if config_path is None and words:
-        raise UserError(f"unexpected argument {one_line(words[0], 80)}: see d3pm import --help")
-    config = None
-    if config_path is not None:
-        config = reading.apply_overrides(config_io.read_config_file(config_path), words, USAGE)
-    if command.workdir is None:
-        raise UserError("no workdir: pass --workdir DIR, where the weights are written")
-    run_folder.check_empty(command.workdir)
+    run_folder.check_empty(folder)
     use_all_cores(1)
 
     # Warnings that are raised while reading and building are printed as notes, after the command's own
@@ -133,9 +136,9 @@ def _import_foreign(command: ImportCommand, file: Path, config_path: Path | None
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         if config is None:
-            _write_network(command, file, command.workdir)
+            _write_network(command, file, folder)
         else:
-            _write_run(command, file, command.workdir, config, config_path)
+            _write_run(command, file, folder, config, config_path)
     for warning in caught:
         print(f"note: {one_line(warning.message, 300)}")
 

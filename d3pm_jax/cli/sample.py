@@ -196,17 +196,6 @@ class SampleCommand(arguments.Computation):
         return ClassifierGuidance(open_run(self.classifier), self.guidance, self.exact)
 
 
-class Request(NamedTuple):
-    """Holds what a command asks for, and how the files of its samples tell it."""
-
-    draw: Draw
-    settled: Settled
-    sampler: Sampler | None  # None where steps are taken as the run does by itself
-    sampler_name: str | None  # in words
-    options: dict[str, Any]  # as the JSON beside the samples has them
-    suffix: str  # of the names of files
-
-
 def execute(command: SampleCommand, words: list[str]) -> int:
     """Draws samples and writes them; returns the exit status."""
     arguments.check_grid(command.grid, command.steps)
@@ -223,12 +212,13 @@ def execute(command: SampleCommand, words: list[str]) -> int:
         # Steps that there are not are refused before the best ones are looked for.
         run.respaced(command.steps)
         run = run.respaced(step_costs.choose_steps(run.parts, run.workdir, command.steps, command.grid))
-    request = _make_request(command, run, known)
-    settled = request.settled
+    sampler = choose_sampler_of(run.parts, command.sampler and command.sampler.sampler)
+    draw = _make_draw(command, run, known, sampler)
+    settled, _ = settle(run.parts, draw, command.num, command.batch_size)
     if command.gif and not settled.rows_are_steps:
         raise UserError(
             "--gif: a GIF shows x_t at each step of the process, and the rows of the sampler "
-            f"{request.sampler_name} are not such steps; leave it out"
+            f"{_name_sampler(command, sampler)} are not such steps; leave it out"
         )
     times = times_to_show(settled, count_states(kind, command.gif))
     if command.gif and not times:
@@ -240,27 +230,28 @@ def execute(command: SampleCommand, words: list[str]) -> int:
         drawn = run.sample(
             key,
             command.num,
-            dataclasses.replace(request.draw, record=times),
+            dataclasses.replace(draw, record=times),
             batch_size=command.batch_size,
             progress=terminal.advance,
             chains=GIF_CHAINS,
         )
     samples = drawn.x0
-    options = request.options | describe_drawing(request.sampler, settled.guidance, drawn)
-    path, replaced = write_samples(run.parts, run.workdir, samples, options, request.suffix)
+    options = _describe_draw(command, draw, known) | describe_drawing(sampler, settled.guidance, drawn)
+    suffix = _name_files(command, settled.guidance)
+    path, replaced = write_samples(run.parts, run.workdir, samples, options, suffix)
 
-    shown = Samples(samples, levels, request.draw.condition)
+    shown = Samples(samples, levels, draw.condition)
     strip = times_to_show(settled, STATES)
     chains = chains_to_show(run.parts, key, shown, drawn.states, times, strip, examples)
     if command.given is not None and known is not None:
         made_from = show_elements(known, command.strength, len(samples), samples.shape[1:], levels)
-        write_npy(run.workdir / f"{MADE_FROM}{request.suffix}.npy", made_from)
+        write_npy(run.workdir / f"{MADE_FROM}{suffix}.npy", made_from)
         chains = chains._replace(given=Samples(made_from, levels))
-    files_by_content = write_chains(kind, command.workdir, request.suffix, chains, run.caption, command.gif)
+    files_by_content = write_chains(kind, command.workdir, suffix, chains, run.caption, command.gif)
 
     classes = _describe_classes(command, settled, run)
     print(f"{len(samples)} samples of step {run.step}{classes}, int32 {samples.shape}: {path}{replaced}")
-    for line in _describe_way(command, request, run, drawn):
+    for line in _describe_way(command, _name_sampler(command, sampler), settled, run, drawn):
         print(line)
     for content_name, file in files_by_content.items():
         print(f"{content_name}: {file}")
@@ -280,18 +271,17 @@ def _read_known(command: SampleCommand, run: Run) -> Known | None:
     return read_elements(kind, command.given, command.known, shape)
 
 
-def _make_request(command: SampleCommand, run: Run, known: Known | None) -> Request:
+def _make_draw(command: SampleCommand, run: Run, known: Known | None, sampler: Sampler | None) -> Draw:
     """Returns what a command asks for of a run.
 
     Raises:
         UserError: a file cannot be read, or the run cannot be asked for this.
     """
     condition = None if command.condition is None else _read_condition_file(command.condition)
-    sampler = choose_sampler_of(run.parts, None if command.sampler is None else command.sampler.sampler)
     start = None
     if command.strength is not None and known is not None:
         start = PartWay(known.x0, command.strength)
-    draw = Draw(
+    return Draw(
         label=command.label,
         condition=condition,
         known=known,
@@ -300,23 +290,28 @@ def _make_request(command: SampleCommand, run: Run, known: Known | None) -> Requ
         guidance=command.make_guidance(),
         shape=None if command.length is None else (command.length,),
     )
-    settled, _ = settle(run.parts, draw, command.num, command.batch_size)
-    sampler_name = None
-    if command.sampler is not None:
-        sampler_name = command.sampler.name
-    elif sampler is not None:
-        sampler_name = describe_sampler(sampler)
 
+
+def _name_sampler(command: SampleCommand, sampler: Sampler | None) -> str:
+    """Names a sampler as the command does, or with its slots; "" where a run takes its steps by itself."""
+    if command.sampler is not None:
+        return command.sampler.name
+    if sampler is None:
+        return ""
+    return describe_sampler(sampler)
+
+
+def _describe_draw(command: SampleCommand, draw: Draw, known: Known | None) -> dict[str, Any]:
+    """Returns what a command asks for, as the JSON beside the samples has it."""
     options = {name: getattr(command, name) for name, flag in FLAGS.items() if flag.is_told}
     # Files are told by their contents.
-    if condition is not None:
-        options["condition"] = describe_content(condition)
+    if draw.condition is not None:
+        options["condition"] = describe_content(draw.condition)
     if command.given is not None and known is not None:
         options["given"] = describe_content(np.asarray(known.x0))
     if command.known is not None and known is not None and command.known.endswith(".npy"):
         options["known"] = describe_content(np.asarray(known.mask))
-    suffix = _name_files(command, settled.guidance)
-    return Request(draw, settled, sampler, sampler_name, options, suffix)
+    return options
 
 
 def _name_files(command: SampleCommand, guidance: Guidance | None) -> str:
@@ -352,7 +347,9 @@ def _describe_classes(command: SampleCommand, settled: Settled, run: Run) -> str
     return classes
 
 
-def _describe_way(command: SampleCommand, request: Request, run: Run, drawn: Drawn) -> list[str]:
+def _describe_way(
+    command: SampleCommand, sampler_name: str, settled: Settled, run: Run, drawn: Drawn
+) -> list[str]:
     """Says from where samples were edited, and by which sampler and guidance they were drawn, in lines."""
     lines = []
     if command.strength is not None:
@@ -360,10 +357,10 @@ def _describe_way(command: SampleCommand, request: Request, run: Run, drawn: Dra
         level = find_level(command.strength, steps)
         lines.append(f"edits of {command.given}, from step {level} of {steps} on")
     ways = []
-    if request.sampler_name is not None:
-        ways.append(f"by {request.sampler_name}")
-    if request.settled.guidance is not None:
-        ways.append(f"guided, {request.settled.guidance.in_words()}")
+    if sampler_name:
+        ways.append(f"by {sampler_name}")
+    if settled.guidance is not None:
+        ways.append(f"guided, {settled.guidance.in_words()}")
     if ways:
         lines.append(f"{', '.join(ways)}: {np.mean(drawn.calls):.4g} calls of the network for each sample")
     return lines

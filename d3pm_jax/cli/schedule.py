@@ -49,17 +49,12 @@ class BuiltProcess(NamedTuple):
 def execute(command: ScheduleCommand, words: list[str]) -> int:
     """Draws and prints; returns the exit status."""
     paths = []
-    path = arguments.take_path(words)
-    while path is not None:
+    while (path := arguments.take_path(words)) is not None:
         paths.append(path)
-        path = arguments.take_path(words)
-
     if len(paths) > 1:
         _show_several(command, paths, words)
-    elif paths:
-        _show_one(command, paths[0], words)
     else:
-        _show_one(command, None, words)
+        _show_one(command, next(iter(paths), None), words)
     print(f"what each step does: {command.out}")
     return 0
 
@@ -81,12 +76,9 @@ def _show_several(command: ScheduleCommand, paths: list[Path], words: list[str])
             # With several configs the message has to say which one it is of.
             raise UserError(f"{path}: {error}") from error
 
-    processes = {}
-    levels = {}
-    for name, built in built_by_name.items():
-        label = f"{name}: {built.name}"
-        processes[label] = built.process
-        levels[label] = built.levels
+    lines = {f"{name}: {built.name}": built for name, built in built_by_name.items()}
+    processes = {label: built.process for label, built in lines.items()}
+    levels = {label: built.levels for label, built in lines.items()}
     show.save_schedules(command.out, processes, levels)
     for name, built in built_by_name.items():
         print(f"{name}:", *_describe_process(built), sep="\n  ")
