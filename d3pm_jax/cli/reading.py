@@ -225,13 +225,10 @@ def _near_flags(flag: str, flags: Iterable[str]) -> list[str]:
     """Lists up to three flags that one may stand for: the last part of their names is that of the flag.
 
     The last part counts over all parts of a config, as --train.lr is --optimizer.lr. Where no flag has it,
-    flags count whose last part is nearly the same. A flag that is a part stands for the fields in it.
+    flags count whose last part is nearly the same.
     """
     # Comparing texts takes the square of their length, and this one may have any.
     flag = _hyphenate(flag)[:100]
-    flags_inside = [other for other in flags if other.startswith(f"{flag}.")]
-    if flags_inside:
-        return flags_inside[:3]
     last_parts = {other: other.lstrip("-").rpartition(".")[2] for other in flags}
     near_parts = [flag.lstrip("-").rpartition(".")[2]]
     if near_parts[0] not in last_parts.values():
@@ -285,16 +282,17 @@ def _refuse_word(word: str, options: Mapping[str, Option]) -> NoReturn:
     if not FLAG.fullmatch(word):
         raise UserError(f"unexpected argument {quote_words([word])}: CONFIG comes first, then --field value")
     flag = word.partition("=")[0]
-    near = _near_flags(flag, options)
-    choices = " or ".join(near)
-    if not near:
-        raise UserError(f"no field {one_line(flag)} in this config: --help after CONFIG lists them all")
-    if near[0].startswith(f"{_hyphenate(flag)}."):
+    inside = [name for name in options if name.startswith(f"{_hyphenate(flag)}.")]
+    if inside:
         raise UserError(
             f"{flag} is a part, whose class is chosen in the file CONFIG: edit it there, or set its "
-            f"fields here, as {choices}"
+            f"fields here, as {' or '.join(inside[:3])}"
         )
-    raise UserError(f"no field {one_line(flag)} in this config: did you mean {choices}?")
+    cure = "--help after CONFIG lists them all"
+    near = _near_flags(flag, options)
+    if near:
+        cure = f"did you mean {' or '.join(near)}?"
+    raise UserError(f"no field {one_line(flag)} in this config: {cure}")
 
 
 def _replace_fields(part: Any, values: Mapping[str, Any]) -> Any:

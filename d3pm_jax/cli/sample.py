@@ -8,7 +8,6 @@ import jax
 import numpy as np
 
 from d3pm_jax.cli import arguments
-from d3pm_jax.cli.given import read_elements, show_elements
 from d3pm_jax.config.checks import Count, Natural, Seed
 from d3pm_jax.config.samplers import Choice, describe_sampler
 from d3pm_jax.data.source import open_npy
@@ -25,6 +24,7 @@ from d3pm_jax.measure.samples import (
     chains_to_show,
     choose_sampler_of,
     describe_drawing,
+    rows_of_batch,
     settle,
     times_to_show,
     write_samples,
@@ -41,6 +41,7 @@ from d3pm_jax.storage import run_folder
 from d3pm_jax.storage.names import MADE_FROM
 
 GIF_CHAINS = 25  # samples in the GIF
+MADE_FROM_SHOWN = 64  # samples beside which that is written which they were made from, at most
 CLAMPED = (
     "note: the network was not trained with known elements among the noise, so the others fit them "
     "only roughly: --sampler repaint fits them more closely, Absorbing with see_time=False exactly; "
@@ -53,14 +54,12 @@ NEARLY_EXACT = (
 
 
 class Flag(NamedTuple):
-    """Says what an option is of, how names of files tell it, and which others it goes with.
+    """Says how names of files tell an option, and which others it goes with.
 
-    Options of the run and of the request decide what the samples are: names of files and the JSON beside the
-    samples tell them.
+    Names of files, and the JSON beside the samples, tell the options that decide what the samples are.
     """
 
-    of: Literal["run", "request", "files", "machine"]
-    in_names: Literal["value", "name", "beside"] = "value"
+    in_names: Literal["value", "name", "beside", "nowhere"] = "value"
     """whether names tell its value, only that it was given, or it beside the one that it needs"""
     needs: str = ""  # another option, without which it means nothing
     cure: str = ""  # what to do where that is not given
@@ -69,41 +68,41 @@ class Flag(NamedTuple):
     @property
     def is_told(self) -> bool:
         """Tells whether names of files and the JSON have the option by its name."""
-        return self.of in ("run", "request") and self.in_names != "beside"
+        return self.in_names in ("value", "name")
 
 
 TO_GUIDE = "say how far to guide, as --guidance 2"
 EXAMPLES_TOO = "pass the examples too, as --given FILE"
 # In the order of names of files.
 FLAGS = {
-    "workdir": Flag("files"),
-    "own_file": Flag("files"),
-    "data_dir": Flag("files"),
-    "num": Flag("files"),
-    "gif": Flag("files"),
-    "batch_size": Flag("machine"),
-    "coordinator": Flag("machine"),
-    "num_processes": Flag("machine"),
-    "process_id": Flag("machine"),
-    "connect_timeout": Flag("machine"),
-    "step": Flag("run"),
-    "steps": Flag("run"),
-    "grid": Flag("run"),
-    "seed": Flag("request"),
-    "label": Flag("request"),
-    "length": Flag("request"),
-    "strength": Flag("request", needs="given", cure=EXAMPLES_TOO),
-    "sampler": Flag("request"),
-    "guidance": Flag("request"),
-    "guidance_on": Flag("request", "beside", "guidance", TO_GUIDE, ("classifier",)),
-    "guidance_late": Flag("request", "beside", "guidance", TO_GUIDE, ("classifier",)),
-    "classifier": Flag("request", "beside", "guidance", TO_GUIDE),
-    "exact": Flag("request", "beside", "classifier", "say by which classifier, as --classifier RUN"),
-    "condition": Flag("request", "name"),
-    "prompt": Flag("request", "name"),
-    "infill": Flag("request", "name", excludes=("prompt",)),
-    "given": Flag("request", "name", excludes=("prompt", "infill")),
-    "known": Flag("request", "name", "given", EXAMPLES_TOO),
+    "workdir": Flag("nowhere"),
+    "own_file": Flag("nowhere"),
+    "data_dir": Flag("nowhere"),
+    "num": Flag("nowhere"),
+    "gif": Flag("nowhere"),
+    "batch_size": Flag("nowhere"),
+    "coordinator": Flag("nowhere"),
+    "num_processes": Flag("nowhere"),
+    "process_id": Flag("nowhere"),
+    "connect_timeout": Flag("nowhere"),
+    "step": Flag(),
+    "steps": Flag(),
+    "grid": Flag(),
+    "seed": Flag(),
+    "label": Flag(),
+    "length": Flag(),
+    "strength": Flag(needs="given", cure=EXAMPLES_TOO),
+    "sampler": Flag(),
+    "guidance": Flag(),
+    "guidance_on": Flag("beside", "guidance", TO_GUIDE, ("classifier",)),
+    "guidance_late": Flag("beside", "guidance", TO_GUIDE, ("classifier",)),
+    "classifier": Flag("beside", "guidance", TO_GUIDE),
+    "exact": Flag("beside", "classifier", "say by which classifier, as --classifier RUN"),
+    "condition": Flag("name"),
+    "prompt": Flag("name"),
+    "infill": Flag("name", excludes=("prompt",)),
+    "given": Flag("name", excludes=("prompt", "infill")),
+    "known": Flag("name", "given", EXAMPLES_TOO),
 }
 
 
@@ -244,7 +243,7 @@ def execute(command: SampleCommand, words: list[str]) -> int:
     strip = times_to_show(settled, STATES)
     chains = chains_to_show(run.parts, key, shown, drawn.states, times, strip, examples)
     if command.given is not None and known is not None:
-        made_from = show_elements(known, command.strength, len(samples), samples.shape[1:], levels)
+        made_from = _show_known(known, command.strength, len(samples), samples.shape[1:], levels)
         write_npy(run.workdir / f"{MADE_FROM}{suffix}.npy", made_from)
         chains = chains._replace(given=Samples(made_from, levels))
     files_by_content = write_chains(kind, command.workdir, suffix, chains, run.caption, command.gif)
@@ -263,12 +262,40 @@ def execute(command: SampleCommand, words: list[str]) -> int:
 
 
 def _read_known(command: SampleCommand, run: Run) -> Known | None:
-    """Reads what samples have from the start, of a text or of files; None for nothing."""
+    """Reads what samples have from the start, of a text or of files; None for nothing.
+
+    Raises:
+        UserError: a text or a file cannot be used.
+    """
     kind = run.parts.kind
     if command.given is None:
         return kind.parse_given(command.prompt, command.infill, command.length)
     shape = run.parts.description.shape if command.length is None else (command.length,)
-    return read_elements(kind, command.given, command.known, shape)
+    x0 = kind.read_given(command.given, shape)
+    if command.known is None:
+        # Of an edit nothing stays.
+        return Known(x0, np.zeros(shape, bool))
+    return Known(x0, kind.parse_known(command.known, shape))
+
+
+def _show_known(
+    known: Known, strength: float | None, n: int, shape: tuple[int, ...], levels: int
+) -> np.ndarray:
+    """Returns what each of the first n samples is made from, [n, *S]; what is drawn from noise is a mask.
+
+    Args:
+        known: the elements.
+        strength: of an edit, which noises what it is given; None: what is not known is drawn from noise.
+        n: how many samples there are; of more than `MADE_FROM_SHOWN` the first ones count.
+        shape: *S of a sample.
+        levels: categories that the data may have, the first of the others is the mask.
+    """
+    index = np.arange(min(n, MADE_FROM_SHOWN))
+    rows = (rows_of_batch(np.asarray(array), index, shape) for array in known)
+    x0, is_known = (np.broadcast_to(array, (len(index), *shape)) for array in rows)
+    if strength is not None:
+        return x0.astype(np.int32)
+    return np.where(is_known, x0, levels).astype(np.int32)
 
 
 def _make_draw(command: SampleCommand, run: Run, known: Known | None, sampler: Sampler | None) -> Draw:
