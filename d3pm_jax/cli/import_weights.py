@@ -85,6 +85,8 @@ def execute(command: ImportCommand, words: list[str]) -> int:
         raise UserError(run_folder.explain_folder(file))
     config_path = command.config or positional
     is_ours = checkpoints.kind_of(file) == "safetensors"
+    if is_ours:
+        _refuse_foreign_options(command, file)
     config = None
     if config_path is not None:
         config = reading.read_overridden_config(config_path, words, USAGE)
@@ -97,22 +99,24 @@ def execute(command: ImportCommand, words: list[str]) -> int:
     if command.workdir is None:
         raise UserError("no workdir: pass --workdir DIR, where the run is written")
     if is_ours and config is not None:
-        _import_ours(command, file, command.workdir, config, config_path)
+        _import_ours(file, command.workdir, config, config_path)
     else:
         _import_foreign(command, file, command.workdir, config, config_path)
     return 0
 
 
-def _import_ours(
-    command: ImportCommand, file: Path, folder: Path, config: Config, config_path: Path | None
-) -> None:
-    """Begins a run from a file that `d3pm export` wrote, or from a state_dict of the twin."""
+def _refuse_foreign_options(command: ImportCommand, file: Path) -> None:
+    """Raises UserError for options of checkpoints of other programs, where the file is not one."""
     for field in dataclasses.fields(command):
         if field.name not in ("workdir", "config") and getattr(command, field.name) != field.default:
             flag = "--" + field.name.replace("_", "-")
             raise UserError(
                 f"{flag} is only for checkpoints of other programs, and {file} is not one: leave it out"
             )
+
+
+def _import_ours(file: Path, folder: Path, config: Config, config_path: Path | None) -> None:
+    """Begins a run from a file that `d3pm export` wrote, or from a state_dict of the twin."""
     # With a config of the user's the data describes itself, and may be other data.
     description = exported.read_description(file) if config_path is None else None
     begin.begin_from_file(file, config, folder, description)
