@@ -50,9 +50,10 @@ def wrong_return(method: Callable[..., Any], value: Any, cure: str, case: str = 
         cure: what it has to return.
         case: which call it was, as " for 'test'".
     """
-    place = locate_statement(method, "return")
-    returned = describe_returned(value)
-    return UserError(f"{place}: {method.__name__} returns {returned}{case}: return {cure}")
+    return UserError(
+        f"{locate_statement(method, 'return')}: {method.__name__} returns {describe_returned(value)}{case}: "
+        f"return {cure}"
+    )
 
 
 def describe_returned(value: Any) -> str:

@@ -11,7 +11,6 @@ from typing import Annotated, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
 from d3pm_jax import beliefs, numerics, timesteps
@@ -92,7 +91,7 @@ def all_t_bound(
         return _sum_per_example(term(process, logits, x0, xt, ts), weight)
 
     # One step after the other: no more than one t has its logits in memory.
-    steps = lax.map(term_of_step, jnp.arange(1, process.T + 1, dtype=jnp.int32))  # [T, B]
+    steps = jax.lax.map(term_of_step, jnp.arange(1, process.T + 1, dtype=jnp.int32))  # [T, B]
     return Bound(steps, _sum_per_example(prior_kl(process, x0), weight))
 
 
@@ -157,7 +156,7 @@ def strata_bound(
         # One t stands for all steps of its stratum.
         return sizes[j].astype(nats.dtype) * nats
 
-    terms = lax.map(term_of_stratum, jnp.arange(u.shape[0], dtype=jnp.int32))  # [n, B]
+    terms = jax.lax.map(term_of_stratum, jnp.arange(u.shape[0], dtype=jnp.int32))  # [n, B]
     return jnp.sum(terms, axis=0) + _sum_per_example(prior_kl(process, x0), weight)
 
 
@@ -229,7 +228,7 @@ def chain_rule(
         x0_at_place = jnp.take_along_axis(flat, place, axis=1)  # [B, 1]
         return -numerics.log_prob(at_least_float32(logits_at_place), x0_at_place)[:, 0]
 
-    costs = lax.map(cost_of_next, jnp.arange(flat.shape[1], dtype=jnp.int32))  # [D, B], in their order
+    costs = jax.lax.map(cost_of_next, jnp.arange(flat.shape[1], dtype=jnp.int32))  # [D, B], in their order
     return jnp.take_along_axis(costs.T, rank, axis=1).reshape(x0.shape)
 
 

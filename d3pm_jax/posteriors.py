@@ -10,7 +10,6 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float, Int
 
 from d3pm_jax import numerics
@@ -191,7 +190,7 @@ def _draw_previous_of_mixing(
     process: Mixing, logits_x0: Array, xt: Array, t: Array, u: Array, u_low: Array | None, belief: Belief
 ) -> Array:
     # A draw is an integer, which has no gradient.
-    arguments = lax.stop_gradient((process, logits_x0, xt, t, u, u_low))
+    arguments = jax.lax.stop_gradient((process, logits_x0, xt, t, u, u_low))
     by_definition = partial(_draw_previous, belief=belief)
     by_rows = partial(mixing_reverse.draw_by_rows, belief=belief)
-    return lax.platform_dependent(*arguments, cpu=by_definition, default=by_rows)
+    return jax.lax.platform_dependent(*arguments, cpu=by_definition, default=by_rows)

@@ -1,14 +1,11 @@
 """Reads annotations: which type an argument must have, and which shape if it is an array."""
 
-import collections.abc
-import functools
 import inspect
 import operator
 import types
-import typing
-from collections.abc import Callable
-from functools import partial
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache, partial
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import jax
 import jax.core
@@ -76,17 +73,17 @@ def read_annotation(annotation: Any) -> Expected:
 
 def list_options(annotation: Any) -> tuple[Any, ...]:
     """Returns the types of a union, and any other annotation as the only one."""
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return typing.get_args(annotation)
+    if get_origin(annotation) in (Union, types.UnionType):
+        return get_args(annotation)
     return (annotation,)
 
 
 def read_shape(annotation: Any) -> ResultShape:
     """Returns the shape of an array, a list of them for a tuple of arrays, and None where none is written."""
-    if typing.get_origin(annotation) is tuple:
-        return [read_shape(option) for option in typing.get_args(annotation)]
+    if get_origin(annotation) is tuple:
+        return [read_shape(option) for option in get_args(annotation)]
     if hasattr(annotation, "_fields"):
-        return [read_shape(hint) for hint in typing.get_type_hints(annotation).values()]
+        return [read_shape(hint) for hint in get_type_hints(annotation).values()]
     return _read_shape_of_array(annotation)
 
 
@@ -100,7 +97,7 @@ def read_tuple(annotation: Any) -> Any:
     """Returns the class of a named tuple that has an array for its first field, or None."""
     for option in list_options(annotation):
         if hasattr(option, "_fields"):
-            first = next(iter(typing.get_type_hints(option).values()))
+            first = next(iter(get_type_hints(option).values()))
             if read_annotation(first).shape is not None:
                 return option
     return None
@@ -108,9 +105,9 @@ def read_tuple(annotation: Any) -> Any:
 
 def is_callback(annotation: Any) -> bool:
     """Tells whether an argument of this annotation is a function that the kernel calls."""
-    if typing.get_origin(annotation) is typing.Annotated:
+    if get_origin(annotation) is Annotated:
         annotation = annotation.__origin__
-    return typing.get_origin(annotation) is collections.abc.Callable
+    return get_origin(annotation) is Callable
 
 
 def check_array(name: str, x: Any, entry_type: EntryType) -> Any:
@@ -146,7 +143,7 @@ def promote_types(*arrays_or_types: Any) -> np.dtype:
 
 
 # issubdtype takes microseconds, and every call asks for each of its arrays.
-@functools.cache
+@cache
 def is_of_dtype(dtype: Any, wider: tuple[Any, ...]) -> bool:
     """Tells whether a dtype is a case of a wider one, such as jnp.integer."""
     return any(jnp.issubdtype(dtype, option) for option in wider)
@@ -154,19 +151,19 @@ def is_of_dtype(dtype: Any, wider: tuple[Any, ...]) -> bool:
 
 def _read_conversion(annotation: Any) -> Convert | None:
     """Returns what makes an argument of this type, or raises TypeError; None where anything goes."""
-    origin = typing.get_origin(annotation)
-    options = typing.get_args(annotation)
+    origin = get_origin(annotation)
+    options = get_args(annotation)
     if origin is Literal:
         return partial(_check_choice, options=options)
     if is_callback(annotation):
         return _check_callable
-    if origin in (collections.abc.Sequence, tuple) and options[0] is int:
+    if origin in (Sequence, tuple) and options[0] is int:
         return _to_integers
     if origin is tuple:
         return partial(check_value, hint=annotation)
-    if origin is collections.abc.Iterable:
+    if origin is Iterable:
         return partial(_check_iterable, expected="a sequence of arrays")
-    if isinstance(annotation, typing.TypeVar):
+    if isinstance(annotation, TypeVar):
         return _check_numbers
     if annotation in (inspect.Parameter.empty, Any) or not isinstance(annotation, type):
         return None
@@ -176,10 +173,9 @@ def _read_conversion(annotation: Any) -> Convert | None:
 
 def _to_integer(name: str, x: Any) -> int:
     if isinstance(x, jax.core.Tracer):
-        argument = name.partition("[")[0]
         raise TypeError(
             f"{name} is traced by jit, expected a whole number: mark it as static, "
-            f"jax.jit(f, static_argnames={argument!r})"
+            f"jax.jit(f, static_argnames={name.partition('[')[0]!r})"
         )
     try:
         # `operator.index` takes True for 1, which is refused like what it does not take.

@@ -13,10 +13,9 @@ a loop values are never known, so that they are marked there: see `marked`.
 
 import functools
 import inspect
-import typing
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar, get_args, get_type_hints
 
 from d3pm_jax.checks.annotations import (
     Expected,
@@ -74,12 +73,12 @@ def read_callback(annotation: Any, allowed: AllowedRange | None) -> Callback | N
         called = next((x for x in metadata if isinstance(x, Called)), None)
         if called is None:
             continue
-        argument_types, result = typing.get_args(option.__origin__)
+        argument_types, result = get_args(option.__origin__)
         shapes = tuple(read_annotation(argument_type).shape for argument_type in argument_types)
         hints = {"": result}
         tuple_type = None
         if hasattr(result, "_fields"):
-            hints = typing.get_type_hints(result)
+            hints = get_type_hints(result)
             tuple_type = result
         returned = {field: _read_returned(hint, called) for field, hint in hints.items()}
         return Callback(called, shapes, tuple_type, returned, allowed)

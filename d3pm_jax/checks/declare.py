@@ -2,9 +2,8 @@
 
 import functools
 import inspect
-import typing
 from collections.abc import Callable
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar, get_type_hints
 
 from d3pm_jax.checks.annotations import (
     Expected,
@@ -59,7 +58,7 @@ def declared(**ranges: AllowedRange) -> Callable[[Callable[P, R]], Callable[P, R
         for name, parameter in parameters.items():
             expected[name] = read_annotation(parameter.annotation)
             if name in tuples:
-                fields = typing.get_type_hints(tuples[name], include_extras=True)
+                fields = get_type_hints(tuples[name], include_extras=True)
                 expected |= {f"{name}.{field}": read_annotation(hint) for field, hint in fields.items()}
         process = next((name for name in parameters if name in OWNERS), None)
         _check_order_of_prefixes(f.__name__, expected)

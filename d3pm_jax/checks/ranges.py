@@ -112,8 +112,10 @@ def check_range(name: str, x: Any, allowed: AllowedRange, sizes: Sizes) -> None:
     if last == math.inf:
         side = "above" if allowed.open_low else "at least"
         raise ValueError(f"{problem}: it must be {side} {allowed.low:g}")
-    ends = _describe_ends(allowed, last, is_integer=values.dtype.kind in "iu")
-    raise ValueError(f"{problem}, outside {ends}: {_describe_cure(allowed, sizes)}")
+    raise ValueError(
+        f"{problem}, outside {_describe_ends(allowed, last, values.dtype.kind in 'iu')}: "
+        f"{_describe_cure(allowed, sizes)}"
+    )
 
 
 def is_known(x: Any) -> bool:

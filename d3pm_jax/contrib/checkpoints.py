@@ -75,8 +75,9 @@ def read_network(path: Path, user_options: ImportOptions) -> Foreign:
     programs = " or ".join(program.PROGRAM for program in _PROGRAMS[kind])
     cure = "pass a checkpoint of one, as it was written"
     if kind == "pickle":
-        file = "safetensors.torch.save_file(module.state_dict(), FILE)"
-        cure += f", or, of a network of your own, a file of {file}"
+        cure += (
+            ", or, of a network of your own, a file of safetensors.torch.save_file(module.state_dict(), FILE)"
+        )
     raise ValueError(f"{path} holds no weights of {programs}: {cure}")
 
 

@@ -348,8 +348,10 @@ def begin_run(
     K = parts.recipe.process.K
     T = parts.recipe.num_steps
     if foreign.K != K:
-        cure = "change the process, or pass --categories"
-        raise UserError(f"{file} has K = {foreign.K}, but the process of {config_name} has {K}: {cure}")
+        raise UserError(
+            f"{file} has K = {foreign.K}, but the process of {config_name} has {K}: change the process, or "
+            f"pass --categories"
+        )
     try:
         params = twin.from_torch(parts.state.params, foreign.tensors)
     except ValueError as error:

@@ -8,8 +8,23 @@ from typing import Any
 
 import numpy as np
 
-from d3pm_jax.contrib import layout
-from d3pm_jax.contrib.layout import Foreign, ImportOptions, Tensors, choose_value, step_of, whole_steps
+from d3pm_jax.contrib.layout import (
+    Foreign,
+    ImportOptions,
+    Tensors,
+    as_float32,
+    as_linear,
+    assemble_unet,
+    checked_shape,
+    choose_value,
+    read_levels,
+    refuse_left,
+    state_dict_of,
+    step_of,
+    take_attention,
+    take_modules,
+    whole_steps,
+)
 
 PROGRAM = "MNISTScoreNet"
 STEPS = 100  # in a unit of time
@@ -49,7 +64,7 @@ def read_network(tree: Any, user_options: ImportOptions) -> Foreign:
 
     notes: list[str] = []
     tensors = {name: x for name, x in _state_dict(tree).items() if isinstance(x, np.ndarray)}
-    ch, K, *_ = layout.checked_shape(tensors, "head.weight", 4)
+    ch, K, *_ = checked_shape(tensors, "head.weight", 4)
     if user_options.K not in (None, K):
         raise ValueError(
             f"it has K = {K} categories, not {user_options.K} as {user_options.source} says: change that"
@@ -62,18 +77,18 @@ def read_network(tree: Any, user_options: ImportOptions) -> Foreign:
     scales = _time_dependent_weights(tensors.pop(_WEIGHTS, None), T, notes)
 
     def take_block(path: str) -> tuple[Tensors, Tensors]:
-        attention = layout.take_attention(tensors, f"{path}.attn", _ATTENTION)
-        block = layout.take_modules(tensors, path, _BLOCK, optional=("shortcut",))
-        return layout.as_linear(block, "shortcut"), layout.as_linear(attention, "q", "k", "v", "proj_out")
+        attention = take_attention(tensors, f"{path}.attn", _ATTENTION)
+        block = take_modules(tensors, path, _BLOCK, optional=("shortcut",))
+        return as_linear(block, "shortcut"), as_linear(attention, "q", "k", "v", "proj_out")
 
-    down = layout.read_levels(tensors, "downblocks", 0, "block1", "main", take_block)
-    up = layout.read_levels(tensors, "upblocks", 0, "block1", "main", take_block)
-    mid = layout.read_levels(tensors, "middleblocks", 0, "block1", "main", take_block)[0]
-    unet_tensors, options, attn_levels = layout.assemble_unet(ch, down, mid, up)
-    layout.checked_shape(tensors, _FREQUENCIES, 1)
-    unet_tensors |= layout.take_modules(tensors, "", _ENDS)
+    down = read_levels(tensors, "downblocks", 0, "block1", "main", take_block)
+    up = read_levels(tensors, "upblocks", 0, "block1", "main", take_block)
+    mid = read_levels(tensors, "middleblocks", 0, "block1", "main", take_block)[0]
+    unet_tensors, options, attn_levels = assemble_unet(ch, down, mid, up)
+    checked_shape(tensors, _FREQUENCIES, 1)
+    unet_tensors |= take_modules(tensors, "", _ENDS)
     unet_tensors["frequencies"] = tensors.pop(_FREQUENCIES)
-    layout.refuse_left(tensors)
+    refuse_left(tensors)
     options |= {"groups": 32, "num_heads": 1, "attn": attn_levels, "max_time": T}
     return Foreign(
         program=PROGRAM,
@@ -84,7 +99,7 @@ def read_network(tree: Any, user_options: ImportOptions) -> Foreign:
         channels=1,
         size=28,
         T=T,
-        tensors=layout.as_float32(unet_tensors, notes),
+        tensors=as_float32(unet_tensors, notes),
         weights_kind="raw",
         step=step_of(tree.get("n_iter")),
         notes=notes,
@@ -95,7 +110,7 @@ def read_network(tree: Any, user_options: ImportOptions) -> Foreign:
 
 def _state_dict(tree: Any) -> dict[str, Any]:
     """Returns the state dict, without the prefix of a distributed training."""
-    model = layout.state_dict_of(tree)
+    model = state_dict_of(tree)
     if all(name.startswith("module.") for name in model):
         return {name.removeprefix("module."): value for name, value in model.items()}
     return dict(model)

@@ -12,15 +12,22 @@ from typing import Any
 import numpy as np
 from flax import serialization
 
-from d3pm_jax.contrib import layout
 from d3pm_jax.contrib.layout import (
     BlockLevel,
     Foreign,
     ImportOptions,
     Tensors,
+    as_float32,
+    assemble_unet,
+    checked_shape,
     choose_value,
+    has_module,
     infer_output,
+    pop_module,
+    refuse_left,
     step_of,
+    take_attention,
+    take_modules,
     whole_steps,
 )
 from d3pm_jax.errors import one_line
@@ -66,8 +73,8 @@ def read_flax_file(path: Path) -> Any:
 
 def recognises_tree(tree: Any) -> bool:
     """Says whether a file of flax.serialization is of this program."""
-    modules = {"conv_in", "dense0", "mid.block_1"}
-    return any(modules <= params.keys() for params in _list_parameters(tree).values())
+    parameters = _list_parameters(tree).values()
+    return any({"conv_in", "dense0", "mid.block_1"} <= params.keys() for params in parameters)
 
 
 def read_network(tree: Any, user_options: ImportOptions) -> Foreign:
@@ -88,11 +95,11 @@ def read_network(tree: Any, user_options: ImportOptions) -> Foreign:
     tensors = _as_torch(params)
 
     # What the shapes say.
-    ch, channels, *_ = layout.checked_shape(tensors, "conv_in.weight", 4)
+    ch, channels, *_ = checked_shape(tensors, "conv_in.weight", 4)
     classes = None
     if "class_emb" in params:
-        classes = layout.checked_shape(tensors, "class_emb.weight", 2)[1]
-    outputs = layout.checked_shape(tensors, "conv_out.weight", 4)[0]
+        classes = checked_shape(tensors, "class_emb.weight", 2)[1]
+    outputs = checked_shape(tensors, "conv_out.weight", 4)[0]
     logistic, K = infer_output(outputs, channels, user_options, True, notes)
 
     # What nothing says but the user.
@@ -100,15 +107,15 @@ def read_network(tree: Any, user_options: ImportOptions) -> Foreign:
     max_time = choose_value(user_options.max_time, 1000, "largest time", "--max-time", notes)
     T = whole_steps(max_time, "--max-time")
 
-    num_levels = sum(layout.has_module(tensors, f"up_{i}.block_0") for i in range(len(tensors)))
+    num_levels = sum(has_module(tensors, f"up_{i}.block_0") for i in range(len(tensors)))
     if num_levels == 0:
         raise ValueError("up_0.block_0 is missing")
     down = [_take_level(tensors, f"down_{i}", 0, "downsample") for i in range(num_levels)]
     up = [_take_level(tensors, f"up_{i}", 0, "upsample") for i in reversed(range(num_levels))]
     mid = _take_level(tensors, "mid", 1, "none")
-    unet_tensors, options, attn_levels = layout.assemble_unet(ch, down, mid, up)
-    unet_tensors |= layout.take_modules(tensors, "", _ENDS, optional=("class_emb",))
-    layout.refuse_left(tensors)
+    unet_tensors, options, attn_levels = assemble_unet(ch, down, mid, up)
+    unet_tensors |= take_modules(tensors, "", _ENDS, optional=("class_emb",))
+    refuse_left(tensors)
     options |= {"groups": 32, "num_heads": heads, "max_time": T, "input_range": input_range}
     return Foreign(
         program=PROGRAM,
@@ -119,7 +126,7 @@ def read_network(tree: Any, user_options: ImportOptions) -> Foreign:
         channels=channels,
         size=32,
         T=T,
-        tensors=layout.as_float32(unet_tensors, notes),
+        tensors=as_float32(unet_tensors, notes),
         weights_kind=weights,
         step=step_of(tree.get("step")),
         notes=notes,
@@ -168,13 +175,13 @@ def _take_level(tensors: Tensors, prefix: str, first: int, conv_name: str) -> Bl
     """
     level = BlockLevel([], [], {})
     i = first
-    while layout.has_module(tensors, f"{prefix}.block_{i}"):
-        optional = ("y_proj", "nin_shortcut")
-        level.blocks.append(layout.take_modules(tensors, f"{prefix}.block_{i}", _BLOCK, optional))
-        level.attns.append(layout.take_attention(tensors, f"{prefix}.attn_{i}", _ATTENTION))
+    while has_module(tensors, f"{prefix}.block_{i}"):
+        block = take_modules(tensors, f"{prefix}.block_{i}", _BLOCK, ("y_proj", "nin_shortcut"))
+        level.blocks.append(block)
+        level.attns.append(take_attention(tensors, f"{prefix}.attn_{i}", _ATTENTION))
         i += 1
-    if layout.has_module(tensors, f"{prefix}.{conv_name}"):
-        level = level._replace(conv=layout.pop_module(tensors, f"{prefix}.{conv_name}"))
+    if has_module(tensors, f"{prefix}.{conv_name}"):
+        level = level._replace(conv=pop_module(tensors, f"{prefix}.{conv_name}"))
     return level
 
 

@@ -10,14 +10,22 @@ from typing import Any
 
 import numpy as np
 
-from d3pm_jax.contrib import layout
 from d3pm_jax.contrib.layout import (
     Foreign,
     ImportOptions,
     Tensors,
+    as_float32,
+    as_linear,
+    assemble_unet,
+    checked_shape,
     choose_value,
+    has_module,
     infer_output,
+    read_levels,
+    refuse_left,
+    state_dict_of,
     step_of,
+    take_modules,
     whole_steps,
 )
 
@@ -40,7 +48,7 @@ _FIXED = {"groups": 32, "channels_per_group": 4, "attention_eps": 1e-5, "max_tim
 
 def recognises_tree(tree: Any) -> bool:
     """Says whether a file of torch.save is of this program."""
-    names = {_remove_prefixes(name) for name in layout.state_dict_of(tree)}
+    names = {_remove_prefixes(name) for name in state_dict_of(tree)}
     return {"down.0.weight", "time.1.weight", "mid.0.resblocks.norm1.weight"} <= names
 
 
@@ -55,11 +63,11 @@ def read_network(tree: Any, user_options: ImportOptions) -> Foreign:
         ValueError: something is missing, left over, or of another shape.
     """
     notes: list[str] = []
-    tensors, weights = _choose_weights(layout.state_dict_of(tree), user_options.raw, notes)
+    tensors, weights = _choose_weights(state_dict_of(tree), user_options.raw, notes)
 
     # What the shapes say.
-    ch, channels, *_ = layout.checked_shape(tensors, "down.0.weight", 4)
-    outputs = layout.checked_shape(tensors, "out.2.weight", 4)[0]
+    ch, channels, *_ = checked_shape(tensors, "down.0.weight", 4)
+    outputs = checked_shape(tensors, "out.2.weight", 4)[0]
     logistic, K = infer_output(outputs, channels, user_options, False, notes)
     if logistic:
         notes.append(_LOGISTIC)
@@ -71,19 +79,19 @@ def read_network(tree: Any, user_options: ImportOptions) -> Foreign:
     T = whole_steps(max_time, "--max-time")
 
     def take_block(path: str) -> tuple[Tensors, Tensors]:
-        block = layout.take_modules(tensors, f"{path}.resblocks", _BLOCK, optional=("skip",))
+        block = take_modules(tensors, f"{path}.resblocks", _BLOCK, optional=("skip",))
         attention: Tensors = {}
-        if layout.has_module(tensors, f"{path}.attention"):
+        if has_module(tensors, f"{path}.attention"):
             attention = _take_attention(tensors, f"{path}.attention", heads)
-        return layout.as_linear(block, "shortcut"), attention
+        return as_linear(block, "shortcut"), attention
 
     # The first entry of "down" is the first convolution.
-    down = layout.read_levels(tensors, "down", 1, "resblocks", "downsample.0", take_block)
-    up = layout.read_levels(tensors, "up", 0, "resblocks", "1", take_block)
-    mid = layout.read_levels(tensors, "mid", 0, "resblocks", "none", take_block)[0]
-    unet_tensors, options, attn_levels = layout.assemble_unet(ch, down, mid, up)
-    unet_tensors |= layout.take_modules(tensors, "", _ENDS)
-    layout.refuse_left(tensors)
+    down = read_levels(tensors, "down", 1, "resblocks", "downsample.0", take_block)
+    up = read_levels(tensors, "up", 0, "resblocks", "1", take_block)
+    mid = read_levels(tensors, "mid", 0, "resblocks", "none", take_block)[0]
+    unet_tensors, options, attn_levels = assemble_unet(ch, down, mid, up)
+    unet_tensors |= take_modules(tensors, "", _ENDS)
+    refuse_left(tensors)
     size = 32
     if channels == 1:
         size = 28
@@ -96,7 +104,7 @@ def read_network(tree: Any, user_options: ImportOptions) -> Foreign:
         channels=channels,
         size=size,
         T=T,
-        tensors=layout.as_float32(unet_tensors, notes),
+        tensors=as_float32(unet_tensors, notes),
         weights_kind=weights,
         step=step_of(tree.get("n_iter")),
         notes=notes,
@@ -159,8 +167,8 @@ def _take_attention(tensors: Tensors, path: str, heads: int) -> Tensors:
         ValueError: qkv is not of so many heads.
     """
     names = {"norm": "norm", "qkv": "qkv", "proj_out": "proj_out"}
-    attention = layout.as_linear(layout.take_modules(tensors, path, names), "qkv", "proj_out")
-    rows, C = layout.checked_shape(attention, "qkv.weight", 2)
+    attention = as_linear(take_modules(tensors, path, names), "qkv", "proj_out")
+    rows, C = checked_shape(attention, "qkv.weight", 2)
     if rows != 3 * C or C % heads or attention["qkv.bias"].shape != (rows,):
         raise ValueError(
             f"{path}.qkv of shape {(rows, C)} does not split into q, k, v of {heads} heads: change --heads"

@@ -3,7 +3,6 @@
 from typing import Any
 
 import jax
-from jax import lax
 
 
 def materialize(x: Any) -> Any:
@@ -20,9 +19,9 @@ def materialize(x: Any) -> Any:
     So a search by such sums is a loop of its own, and its results leave it by this function: one or a few
     numbers for each element, where the search has read all categories.
     """
-    return lax.platform_dependent(
+    return jax.lax.platform_dependent(
         x,
         # One barrier for all would give each leaf the mesh axes that any of them varies over.
-        cpu=lambda x: jax.tree.map(lax.optimization_barrier, x),
+        cpu=lambda x: jax.tree.map(jax.lax.optimization_barrier, x),
         default=lambda x: x,
     )

@@ -16,7 +16,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array
 
 # Numbers in the largest array of a part: for the cache of a CPU, and for the memory of an accelerator.
@@ -79,7 +78,7 @@ def _call_by_device(work: Callable[..., Any], inputs: list[Array], on_cpu: int, 
     # choose.
     if on_cpu == elsewhere:
         return work(inputs, on_cpu)
-    return lax.platform_dependent(
+    return jax.lax.platform_dependent(
         inputs, cpu=lambda inputs: work(inputs, on_cpu), default=lambda inputs: work(inputs, elsewhere)
     )
 
@@ -122,13 +121,13 @@ def _slice_part(start: Array | int, size: int, inputs: list[Array]) -> tuple[Arr
         Where the part begins, and the slices. The last part begins earlier rather than be short.
     """
     start = jnp.minimum(start, inputs[0].shape[1] - size)
-    return start, [lax.dynamic_slice_in_dim(x, start, size, axis=1) for x in inputs]
+    return start, [jax.lax.dynamic_slice_in_dim(x, start, size, axis=1) for x in inputs]
 
 
 def _write_part(outputs: tuple[Array, ...], part: tuple[Array, ...], start: Array) -> tuple[Array, ...]:
     """Writes a part of each of the outputs, from there on."""
     pairs = zip(outputs, part, strict=True)
-    return tuple(lax.dynamic_update_slice_in_dim(o, p, start, axis=1) for o, p in pairs)
+    return tuple(jax.lax.dynamic_update_slice_in_dim(o, p, start, axis=1) for o, p in pairs)
 
 
 def _loop(
@@ -146,7 +145,7 @@ def _loop(
             return outputs
         if size_on_cpu < N:
             return _repair(otherwise, inputs, outputs, size_on_cpu)
-        return lax.cond(jnp.any(jnp.isnan(outputs[0])), lambda: otherwise(*inputs), lambda: outputs)
+        return jax.lax.cond(jnp.any(jnp.isnan(outputs[0])), lambda: otherwise(*inputs), lambda: outputs)
     shapes = jax.eval_shape(f, *(jax.ShapeDtypeStruct((B, size, *x.shape[2:]), x.dtype) for x in inputs))
     empty = tuple(jnp.zeros((B, N, *s.shape[2:]), s.dtype) for s in shapes)
     if B * N == 0:
@@ -157,7 +156,7 @@ def _loop(
         start, part = _slice_part(i * size, size, inputs)
         return _write_part(outputs, f(*part), start)
 
-    outputs = lax.fori_loop(0, -(-N // size), step, empty)
+    outputs = jax.lax.fori_loop(0, -(-N // size), step, empty)
     if otherwise is None:
         return outputs
     return _repair(otherwise, inputs, outputs, max(1, size // 4))
@@ -176,11 +175,11 @@ def _repair(
         is_left, outputs = carry
         start, part = _slice_part(jnp.argmax(is_left), size, inputs)
         # Elements are ticked off whatever `otherwise` gives, also where that is NaN again: so the loop ends.
-        is_left = lax.dynamic_update_slice_in_dim(is_left, jnp.zeros(size, bool), start, axis=0)
+        is_left = jax.lax.dynamic_update_slice_in_dim(is_left, jnp.zeros(size, bool), start, axis=0)
         return is_left, _write_part(outputs, otherwise(*part), start)
 
     is_left = jnp.any(jnp.isnan(outputs[0]), axis=0)  # [N], in any example
-    return lax.while_loop(lambda carry: jnp.any(carry[0]), step, (is_left, outputs))[1]
+    return jax.lax.while_loop(lambda carry: jnp.any(carry[0]), step, (is_left, outputs))[1]
 
 
 def _update(f: Callable[..., Array], inputs: list[Array], size: int) -> Array:
@@ -195,6 +194,6 @@ def _update(f: Callable[..., Array], inputs: list[Array], size: int) -> Array:
         # The last part begins among elements that are done, and f must not be applied to them twice.
         is_new = start + jnp.arange(size) >= i * size
         updated = jnp.where(is_new[None, :, None], f(part, *rows_of_part), part)
-        return lax.dynamic_update_slice_in_dim(array, updated, start, axis=1)
+        return jax.lax.dynamic_update_slice_in_dim(array, updated, start, axis=1)
 
-    return lax.fori_loop(0, -(-N // size), step, array)
+    return jax.lax.fori_loop(0, -(-N // size), step, array)

@@ -254,10 +254,9 @@ def _check_all_have(examples: Sequence[Example], numbers: Sequence[int], name: s
     """Raises DatasetError where some examples have an entry and others have not."""
     has_entry = [name in example for example in examples]
     if any(has_entry) and not all(has_entry):
-        number_with = numbers[has_entry.index(True)]
-        number_without = numbers[has_entry.index(False)]
         raise DatasetError(
-            f"example {number_without} has no {name}, which example {number_with} has: give it to all or none"
+            f"example {numbers[has_entry.index(False)]} has no {name}, which example "
+            f"{numbers[has_entry.index(True)]} has: give it to all or none"
         )
 
 

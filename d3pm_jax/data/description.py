@@ -45,8 +45,8 @@ class Description:
             for field in dataclasses.fields(self):
                 # There may be as many symbols as there are words, which are checked below.
                 if field.name != "symbols":
-                    value = check_value(field.name, getattr(self, field.name), field.type)
-                    object.__setattr__(self, field.name, value)
+                    plain = check_value(field.name, getattr(self, field.name), field.type)
+                    object.__setattr__(self, field.name, plain)
 
         if self.symbols is None:
             return

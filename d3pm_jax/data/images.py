@@ -218,9 +218,10 @@ def _open_builder(name: str, data_dir: str | None) -> Any:
         return tfds.builder(name, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError:
         all_names = tfds.list_builders(with_community_datasets=False)
-        similar_names = difflib.get_close_matches(name, all_names, cutoff=0.5)
-        suggestions = ", ".join(similar_names) or "digits, mnist, cifar10"
-        raise DatasetError(f"unknown data set {name!r}: did you mean one of {suggestions}?") from None
+        similar_names = ", ".join(difflib.get_close_matches(name, all_names, cutoff=0.5))
+        raise DatasetError(
+            f"unknown data set {name!r}: did you mean one of {similar_names or 'digits, mnist, cifar10'}?"
+        ) from None
     except Exception as error:
         raise DatasetError(f"cannot open data set {name!r}: {one_line(error)}") from error
 

@@ -91,8 +91,9 @@ def check_example(example: Any, subject: str) -> None:
     if not isinstance(example, Mapping):
         raise DatasetError(f'{subject} {describe(example)}: an example is a dict with "x"')
     if "x" not in example:
-        names = ", ".join(map(repr, example)) or "nothing"
-        raise DatasetError(f'{subject} a dict of {names}: an example is a dict with "x"')
+        raise DatasetError(
+            f'{subject} a dict of {", ".join(map(repr, example)) or "nothing"}: an example is a dict with "x"'
+        )
 
 
 class ArraySource(FunctionSource):
@@ -228,8 +229,7 @@ def read_idx(folder: AnyPath, name: NonEmptyStr) -> np.ndarray:
     # bytes each. In a damaged file there may be fewer sizes than axes.
     axes = content[3]
     sizes_stored = min(axes, (len(content) - 4) // 4)
-    sizes = np.frombuffer(content, ">u4", count=sizes_stored, offset=4)
-    shape = tuple(int(size) for size in sizes)
+    shape = tuple(np.frombuffer(content, ">u4", count=sizes_stored, offset=4).tolist())
     if len(shape) != axes or len(content) != 4 + 4 * axes + math.prod(shape):
         raise DatasetError(f"{path} is damaged, of {len(content)} bytes for shape {shape}: download it again")
     return np.frombuffer(content, np.uint8, offset=4 + 4 * axes).reshape(shape)

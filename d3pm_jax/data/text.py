@@ -71,10 +71,9 @@ def read_parts(path: str, encoding: str) -> Iterator[TextPart]:
             try:
                 text = decoder.decode(content, final=not content)
             except UnicodeDecodeError as error:
-                position = bytes_read - bytes_pending + error.start
                 raise DatasetError(
-                    f"{file} is not {encoding.upper()} at byte {position:,} ({error.reason}): convert it, as "
-                    f"iconv -f latin1 -t utf-8 does for Latin-1"
+                    f"{file} is not {encoding.upper()} at byte {bytes_read - bytes_pending + error.start:,} "
+                    f"({error.reason}): convert it, as iconv -f latin1 -t utf-8 does for Latin-1"
                 ) from error
             yield TextPart(file, characters_read, text)
             characters_read += len(text)

@@ -70,8 +70,7 @@ def histogram_samples(train: np.ndarray, num: int, seed: int) -> np.ndarray:
 
 def unigram_samples(counts: np.ndarray, shape: tuple[int, ...], seed: int) -> np.ndarray:
     """Draws categories of a shape [N, *S], each independently in proportion to counts [K]."""
-    rng = np.random.default_rng(seed)
-    return rng.choice(len(counts), shape, p=counts / counts.sum())
+    return np.random.default_rng(seed).choice(len(counts), shape, p=counts / counts.sum())
 
 
 def _log_histogram(x: np.ndarray, levels: int) -> np.ndarray:

@@ -90,8 +90,7 @@ def random_order(seed: int) -> Order:
     key = jax.random.fold_in(jax.random.key(seed), EVALUATION)
 
     def draw_order(index: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        noise = per_example(key, index, shape)
-        return noise(jnp.asarray(0, jnp.int32))  # [B, *S]
+        return per_example(key, index, shape)(jnp.asarray(0, jnp.int32))  # [B, *S]
 
     return draw_order
 

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Array, Float
 
 from d3pm_jax.checks import values_in_range
@@ -51,7 +50,7 @@ def compile_label_terms(classify: Classify, steps: Sequence[int], seed: int) -> 
             is_right = (jnp.argmax(log_p, axis=1) == label).astype(nats.dtype)
             return LabelTerms(nats, is_right)
 
-        return lax.map(compute_step, jnp.asarray(steps, jnp.int32))  # leaves [n, B]
+        return jax.lax.map(compute_step, jnp.asarray(steps, jnp.int32))  # leaves [n, B]
 
     return compute
 

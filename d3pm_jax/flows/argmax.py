@@ -16,7 +16,6 @@ its place: argmax v = x holds for every noise.
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Array, Float, Int
 
 from d3pm_jax import numerics
@@ -172,5 +171,5 @@ def _below(v: Array, threshold: Array) -> Array:
     """Returns v, or a number just below the threshold where rounding has brought v up to it."""
     precision = jnp.finfo(v.dtype)
     # Around 0 the next number would be a denormal one, which programs may take for 0.
-    step = lax.stop_gradient(jnp.maximum(precision.eps * jnp.abs(threshold), precision.tiny))
+    step = jax.lax.stop_gradient(jnp.maximum(precision.eps * jnp.abs(threshold), precision.tiny))
     return jnp.where(v < threshold, v, threshold - step)

@@ -12,7 +12,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Array, Float
 
 from d3pm_jax import numerics
@@ -232,7 +231,7 @@ def _solve(z: Array, logit_weights: Array, means: Array, log_scales: Array) -> t
         return v, low, high, last_step, is_open & ~is_closed, num_rounds + 1
 
     state = (start, low, high, high - low, is_finite, jnp.int32(0))
-    v, *_, is_open, _ = lax.while_loop(is_any_open, advance, state)
+    v, *_, is_open, _ = jax.lax.while_loop(is_any_open, advance, state)
     return sign * v, is_finite & ~is_open
 
 

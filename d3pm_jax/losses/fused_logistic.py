@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Array
 
 from d3pm_jax import heads
@@ -57,7 +56,7 @@ def hybrid(
 def _kl_and_ce(
     process: Mixing, loc: Array, log_scale: Array, x0: Array, xt: Array, t: Array, belief: Belief
 ) -> tuple[Array, Array]:
-    log_pi = lax.stop_gradient(process.log_pi)
+    log_pi = jax.lax.stop_gradient(process.log_pi)
     wide = promote_types(loc, log_scale, log_pi, jnp.float32)
     step = fused_mixing.gather_logs(process, x0, xt, t)
     belief_of_row: Belief = "d3pm" if belief == "official" else belief
@@ -157,8 +156,8 @@ def _gradient_logistic_row(
 
     # A logit is log sigmoid(b) + log sigmoid(-a). Its derivative by b is sigmoid(-b), that by a -sigmoid(a).
     # Both edges fall by the inverse scale as loc rises by 1, and by themselves as log_scale does.
-    of_upper = g * lax.logistic(-upper)
-    of_lower = -g * lax.logistic(lower)
+    of_upper = g * jax.lax.logistic(-upper)
+    of_lower = -g * jax.lax.logistic(lower)
     g_loc = -_inverse_scale(log_scale) * jnp.sum(of_upper + of_lower, axis=-1)
     g_log_scale = -jnp.sum(upper * of_upper + lower * of_lower, axis=-1)
     return g_loc, g_log_scale

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array
 
 from d3pm_jax import numerics
@@ -40,7 +39,7 @@ def _kl_and_ce_on_mixing(
 ) -> tuple[Array, Array]:
     by_parts = partial(_kl_and_ce_by_parts, belief=belief)
     by_rows = partial(_kl_and_ce_by_rows, belief=belief)
-    return lax.platform_dependent(process, logits_x0, x0, xt, t, cpu=by_parts, default=by_rows)
+    return jax.lax.platform_dependent(process, logits_x0, x0, xt, t, cpu=by_parts, default=by_rows)
 
 
 def _kl_and_ce_by_parts(
@@ -174,7 +173,7 @@ def _kl_and_ce_by_rows(
 ) -> tuple[Array, Array]:
     """Computes the losses of a mask on top of `Mixing`, whose gradient is by hand."""
     inner = cast(Mixing, process.inner)
-    log_pi = lax.stop_gradient(inner.log_pi)
+    log_pi = jax.lax.stop_gradient(inner.log_pi)
     element = _make_element(process, x0, xt, t)
     tables = [jnp.pad(table, (0, 1)) for table in fused_mixing.tables_of_rows(inner.pi_kind, log_pi)]
     belief_of_row: Belief = "d3pm" if belief == "official" else belief

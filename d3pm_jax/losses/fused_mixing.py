@@ -21,7 +21,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array
 
 from d3pm_jax import numerics
@@ -109,7 +108,7 @@ def _kl_and_ce_of_step(
     process: Mixing, logits_x0: Array, x0: Array, xt: Array, step: StepLogs, belief: Belief
 ) -> tuple[Array, Array]:
     # No gradient goes to the tables of a process.
-    log_pi = lax.stop_gradient(process.log_pi)
+    log_pi = jax.lax.stop_gradient(process.log_pi)
     return _kl_and_ce_by_hand(process.pi_kind, belief, logits_x0, x0, xt, step, log_pi)
 
 
@@ -129,14 +128,14 @@ def _forward(
     arguments = (logits, x0, xt, step, log_pi)
     by_parts = partial(_save_by_parts, pi_kind, belief)
     by_rows = partial(_save_by_rows, pi_kind, belief)
-    saved: Any = lax.platform_dependent(*arguments, cpu=by_parts, default=by_rows)
+    saved: Any = jax.lax.platform_dependent(*arguments, cpu=by_parts, default=by_rows)
     return (saved.kl, saved.ce), (*arguments, saved)
 
 
 def _backward(pi_kind: PiKind, belief: Belief, residuals, cotangents: tuple[Array, Array]):
     at_once = partial(_gradient, pi_kind, belief)
     by_rows = partial(_gradient_by_rows, pi_kind, belief)
-    gradient = lax.platform_dependent(*residuals, *cotangents, cpu=at_once, default=by_rows)
+    gradient = jax.lax.platform_dependent(*residuals, *cotangents, cpu=at_once, default=by_rows)
     return gradient, None, None, None, None
 
 
@@ -376,7 +375,7 @@ def pi_at_endpoints(pi_kind: PiKind, step: StepLogs) -> PiTable:
 
 def _zero_at_endpoints(p: Array, x0: Array, xt: Array) -> Array:
     """Sets p to 0 at x_0 and x_t: in place on CPUs, where a select takes a quarter of a loss."""
-    return lax.platform_dependent(p, x0, xt, cpu=_zero_in_place, default=_zero_by_select)
+    return jax.lax.platform_dependent(p, x0, xt, cpu=_zero_in_place, default=_zero_by_select)
 
 
 def _zero_in_place(p: Array, x0: Array, xt: Array) -> Array:

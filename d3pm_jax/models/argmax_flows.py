@@ -17,7 +17,6 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
 from d3pm_jax import flows
@@ -368,7 +367,7 @@ class ArgmaxAR(ArgmaxFlow):
             return (memory, v[:, 0]), v[:, 0]
 
         start = (self.features.start(len(z)), jnp.zeros_like(z[:, 0]))
-        _, v = lax.scan(invert_place, start, (jnp.arange(self.shape[0]), z.swapaxes(0, 1)))  # [L, B, D]
+        _, v = jax.lax.scan(invert_place, start, (jnp.arange(self.shape[0]), z.swapaxes(0, 1)))  # [L, B, D]
         return v.swapaxes(0, 1)
 
 

@@ -76,8 +76,9 @@ class ScoreNet(Backbone):
         if missing_levels:
             raise ValueError(f"attn holds {missing_levels}, but the levels of ch_mult are 0..{levels - 1}")
         if time_dependent_weights is not None and len(time_dependent_weights) < 2:
-            n = len(time_dependent_weights)
-            raise ValueError(f"{n} time_dependent_weights: pass at least 2, or None for none")
+            raise ValueError(
+                f"{len(time_dependent_weights)} time_dependent_weights: pass at least 2, or None for none"
+            )
         self.K = K
         self.channels = channels
         self.max_time = max_time

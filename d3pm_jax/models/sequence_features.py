@@ -5,7 +5,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax import lax
 from jaxtyping import Array, Float, Key
 
 from d3pm_jax.checks import Count, Size, UnitInterval, declared
@@ -62,9 +61,9 @@ class SequenceFeatures(Features):
             previous: the vector of the place before; it is ignored at place 0.
         """
         memory = memory.astype(previous.dtype)
-        memory = lax.dynamic_update_index_in_dim(memory, previous, place, axis=1)
+        memory = jax.lax.dynamic_update_index_in_dim(memory, previous, place, axis=1)
         features = self(memory[:, 1:])
-        return lax.dynamic_index_in_dim(features, place, axis=1, keepdims=False), memory
+        return jax.lax.dynamic_index_in_dim(features, place, axis=1, keepdims=False), memory
 
 
 class LSTMFeatures(SequenceFeatures):
@@ -216,7 +215,9 @@ class LSTM(nnx.Module):
             return state, state[0]
 
         zeros = jnp.zeros((len(x), self.recurrent.in_features), from_input.dtype)
-        _, h = lax.scan(advance, (zeros, zeros), from_input.swapaxes(0, 1), reverse=reverse)  # [L, B, width]
+        _, h = jax.lax.scan(
+            advance, (zeros, zeros), from_input.swapaxes(0, 1), reverse=reverse
+        )  # [L, B, width]
         return h.swapaxes(0, 1)
 
 

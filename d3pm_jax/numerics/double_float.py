@@ -15,7 +15,6 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Array
 
 from d3pm_jax.cpu.loops import materialize
@@ -122,7 +121,7 @@ def _split_in_half(x: Array) -> DoubleFloat:
     # fit; `reduce_precision` counts stored digits, one fewer: 11 or 25. The remainder x - high is at most
     # half a last place of `high`, of either sign, so 11 or 26 digits are enough for it.
     bits = jnp.finfo(x.dtype)
-    high = lax.reduce_precision(x, bits.nexp, (bits.nmant - 1) // 2)
+    high = jax.lax.reduce_precision(x, bits.nexp, (bits.nmant - 1) // 2)
     return high, x - high
 
 
@@ -131,7 +130,7 @@ def split_in_half_by_integers(x: Array) -> DoubleFloat:
     if x.dtype != jnp.float32:
         return _split_in_half(x)
     # Half of the last place that is left, less one where the digit before is 0: to the nearest, ties to even.
-    bits = lax.bitcast_convert_type(x, jnp.int32)
+    bits = jax.lax.bitcast_convert_type(x, jnp.int32)
     half = 0x7FF + ((bits >> 12) & 1)
-    high = lax.bitcast_convert_type((bits + half) & ~0xFFF, jnp.float32)
+    high = jax.lax.bitcast_convert_type((bits + half) & ~0xFFF, jnp.float32)
     return high, x - high

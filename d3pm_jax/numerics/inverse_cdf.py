@@ -24,7 +24,6 @@ from functools import reduce
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float, Int
 
 from d3pm_jax.checks import NOISE, declared, promote_types
@@ -64,7 +63,7 @@ def categorical(
         int32 categories; -1 where log_p has no distribution (all -inf, or NaN).
     """
     # A draw is an integer, which has no gradient.
-    log_p, u, u_low = lax.stop_gradient((log_p, u, u_low))
+    log_p, u, u_low = jax.lax.stop_gradient((log_p, u, u_low))
     return _categorical(log_p, u, u_low)
 
 
@@ -74,7 +73,7 @@ def _categorical(log_p: Array, u: Array, u_low: Array | None) -> Array:
     # Rows have one type for all. Logits stay what they are where noise is wider.
     if promote_types(log_p.dtype, jnp.float32) != noise[0].dtype:
         return _draw_by_parts(log_p, *noise)
-    return lax.platform_dependent(log_p, *noise, cpu=_draw_by_parts, default=_draw_by_rows)
+    return jax.lax.platform_dependent(log_p, *noise, cpu=_draw_by_parts, default=_draw_by_rows)
 
 
 def _draw_by_parts(log_p: Array, *noise: Array) -> Array:
@@ -168,7 +167,7 @@ def _sum_blocks(x: DoubleFloat, size: int) -> DoubleFloat:
     # (`_sum_slices`). Both make the same additions of the same numbers, and tests hold them together to the
     # last bit.
     zero = jnp.zeros((), blocks[0].dtype)
-    high, low = lax.reduce(blocks, (zero, zero), _add, (blocks[0].ndim - 1,))
+    high, low = jax.lax.reduce(blocks, (zero, zero), _add, (blocks[0].ndim - 1,))
     return double_float.two_sum(high, low)
 
 
@@ -189,7 +188,9 @@ def _entries(x: DoubleFloat) -> Iterator[DoubleFloat]:
 
 
 def _find_target(
-    target: DoubleFloat, entries: Iterable[DoubleFloat], start: DoubleFloat
+    target: DoubleFloat,
+    entries: Iterable[DoubleFloat],
+    start: DoubleFloat,
 ) -> tuple[Array, DoubleFloat]:
     """Finds the one of pairs [*S], laid one behind the other from a start on, that a target falls in.
 
@@ -355,7 +356,11 @@ def _sum_slices(row: SlicedRow, slices: Sequence[DoubleFloat]) -> DoubleFloat:
 
 
 def _descend(
-    row: SlicedRow, levels: Sequence[DoubleFloat], target: DoubleFloat, start: DoubleFloat, size: int
+    row: SlicedRow,
+    levels: Sequence[DoubleFloat],
+    target: DoubleFloat,
+    start: DoubleFloat,
+    size: int,
 ) -> tuple[Array, DoubleFloat]:
     """Finds the entry of the finest level that a target falls in, and the sum of all before it."""
     index = jnp.zeros(target[0].shape, jnp.int32)

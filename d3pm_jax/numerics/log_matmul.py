@@ -5,7 +5,6 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float
 
 from d3pm_jax.checks import at_least, declared
@@ -96,13 +95,13 @@ def _fold_further_bands(band: Array, body: Callable[[Array, Array], Array], init
     first = next_band(jnp.zeros((), band.dtype))
 
     def fold() -> Array:
-        _, value = lax.while_loop(is_band, step, (first, init))
+        _, value = jax.lax.while_loop(is_band, step, (first, init))
         return value
 
-    return lax.cond(first < jnp.inf, fold, lambda: init)
+    return jax.lax.cond(first < jnp.inf, fold, lambda: init)
 
 
-_matmul = partial(jnp.matmul, precision=lax.Precision.HIGHEST)
+_matmul = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 
 def _log_matmul_fwd(log_p: Array, table: Array):

@@ -10,7 +10,6 @@ result is replaced after it: two `where` with one condition.
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float, Int
 
 from d3pm_jax.checks import CATEGORIES, declared, promote_types
@@ -51,7 +50,7 @@ def log_sum(x: Float[Array, "*S K"]) -> Float[Array, "*S"]:
     """
     # The result does not depend on `top`, so no gradient goes through it. In a row of -inf `top` is set to 0,
     # because -inf - (-inf) would be NaN.
-    top = lax.stop_gradient(jnp.max(x, axis=-1))  # [*S]
+    top = jax.lax.stop_gradient(jnp.max(x, axis=-1))  # [*S]
     top = jnp.where(top == NEG_INF, 0.0, top)
     total = jnp.sum(jnp.exp(x - top[..., None]), axis=-1)
 

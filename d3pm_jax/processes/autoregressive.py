@@ -9,7 +9,6 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Array, Float, Int
 
 from d3pm_jax.checks import CATEGORY, NUM_CATEGORIES, NUM_STEPS, declared
@@ -63,7 +62,7 @@ class Autoregressive(Process):
         masked = self._masked(t, log_p.shape[:-1])[..., None]  # [*S, 1]
         # A row that is no distribution, all -inf or with a NaN, stays what it is: its largest entry shows
         # which.
-        largest = lax.stop_gradient(jnp.max(log_p, axis=-1, keepdims=True))  # [*S, 1]
+        largest = jax.lax.stop_gradient(jnp.max(log_p, axis=-1, keepdims=True))  # [*S, 1]
         moved = jnp.where(largest > -jnp.inf, self._prior(log_p.ndim - 1), largest)
         return jnp.where(masked, moved, log_p)
 
@@ -141,7 +140,7 @@ class Autoregressive(Process):
 
     def _prior(self, ndim: int) -> Array:
         """Returns the log of the prior, [K] behind so many axes of size 1."""
-        return jnp.reshape(lax.stop_gradient(self.log_pi), (1,) * ndim + (self.K,))
+        return jnp.reshape(jax.lax.stop_gradient(self.log_pi), (1,) * ndim + (self.K,))
 
     def _refuse_matrix(self, name: str, instead: str) -> NoReturn:
         """Raises ValueError for a matrix that depends on the position, and says what to call instead."""

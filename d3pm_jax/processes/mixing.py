@@ -9,7 +9,6 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Array, Float, Int
 
 from d3pm_jax import numerics, schedules
@@ -220,7 +219,7 @@ class Mixing(Process):
 
     def _log_pi(self, ndim: int) -> Array:
         """log pi, [K] behind so many axes of size 1."""
-        return jnp.reshape(lax.stop_gradient(self.log_pi), (1,) * ndim + (self.K,))
+        return jnp.reshape(jax.lax.stop_gradient(self.log_pi), (1,) * ndim + (self.K,))
 
 
 @declared()

@@ -14,7 +14,6 @@ from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float, Int
 
 from d3pm_jax import numerics
@@ -286,5 +285,5 @@ def all_changes(
 
     if num_places == 0:
         return jnp.zeros((*x.shape, K))
-    log_p = lax.map(change, jnp.arange(num_places))  # [L, K, B]
+    log_p = jax.lax.map(change, jnp.arange(num_places))  # [L, K, B]
     return jnp.moveaxis(log_p, -1, 0).reshape(*x.shape, K)

@@ -14,7 +14,6 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from d3pm_jax.checks import CATEGORIES, INDEX, NOISE, at_least, declared, marked
@@ -350,7 +349,7 @@ class Rising(AroundStep[Step]):
         self.largest_rise = largest_rise
 
     def draw(self, view: View) -> Taken:
-        return lax.cond(
+        return jax.lax.cond(
             view.row.s > view.row.t, lambda: self._rise(view), lambda: self.step.checked_draw(view)
         )
 

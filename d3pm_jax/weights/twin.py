@@ -201,8 +201,7 @@ def load(path: Path, like: Params) -> Params:
             stored = file.get_slice(name).get_dtype()
             if _DTYPES.get(stored) != dtype:
                 raise ValueError(f"{name} is {stored}, expected {dtype}: convert it before it is saved")
-        tensors = {name: file.get_tensor(name) for name in dtypes}
-        return from_torch(like, tensors)
+        return from_torch(like, {name: file.get_tensor(name) for name in dtypes})
 
 
 @declared()

@@ -55,7 +55,7 @@ def run(process, belief, logits, x0, xt, t, cotangents, through, monkeypatch):
             return cpu(*args)
         return default(*args)
 
-    monkeypatch.setattr(fused_mixing.lax, "platform_dependent", choose)
+    monkeypatch.setattr(jax.lax, "platform_dependent", choose)
     if through is not None:
         monkeypatch.setattr(fused_mixing, "map_rows", through)
 

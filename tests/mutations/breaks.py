@@ -86,8 +86,8 @@ NUMERICS = (
     Break(  # where the elements behind the first axis do not divide into parts
         "last_part_left_out",
         "d3pm_jax/cpu/tiles.py",
-        "outputs = lax.fori_loop(0, -(-N // size), step, empty)",
-        "outputs = lax.fori_loop(0, N // size, step, empty)",
+        "outputs = jax.lax.fori_loop(0, -(-N // size), step, empty)",
+        "outputs = jax.lax.fori_loop(0, N // size, step, empty)",
         ("tests/cpu/test_tiles.py",),
     ),
     Break(  # a matrix for each element, all of them at once
