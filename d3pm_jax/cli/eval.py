@@ -17,7 +17,7 @@ from d3pm_jax.kinds import Samples
 from d3pm_jax.kinds.files import write_quality
 from d3pm_jax.machine import cluster
 from d3pm_jax.machine.terminal import Terminal
-from d3pm_jax.measure import bounds, labels, record, sample_quality, samples, step_costs
+from d3pm_jax.measure import bounds, record, sample_quality, samples, step_costs
 from d3pm_jax.measure.record import Record
 from d3pm_jax.parts.draw import Draw
 from d3pm_jax.parts.reading import open_whole
@@ -26,6 +26,7 @@ from d3pm_jax.sampling import Sampler
 from d3pm_jax.storage import names
 
 Examples = Mapping[str, np.ndarray]  # "x", and if there are any "label", "weight" and "condition"
+ROWS = 11  # of a table by time, at most
 SHORT = 100_000  # calls of the network below which the command does not say how long it will take
 
 
@@ -139,11 +140,25 @@ def _evaluate_classifier(command: EvalCommand, run: Run) -> int:
     run.parts.recipe.bound.compile(command.calls, command.seed)
     result = _compute(command, run, _read_examples(command, run))
     path, replaced = record.write_record(result, run.workdir, _name_files(command))
-    for line in labels.format_labels(result):
+    for line in _format_labels(result):
         print(line)
     print(f"written to {path}{replaced}")
-    print(f"test accuracy: {labels.format_accuracy(result)}")
+    accuracy = record.format_figure(result, "accuracy")
+    cross_entropy = record.format_with_unit(result, "cross_entropy")
+    print(f"test accuracy: {accuracy}, cross entropy: {cross_entropy}, over t = 0..{result['times'][-1]}")
     return 0
+
+
+def _format_labels(result: Record) -> list[str]:
+    """Formats the figures of a classifier at some times as lines of a table."""
+    lines = ["    t  cross entropy  accuracy"]
+    times = result["times"]
+    chosen = np.unique(np.linspace(0, len(times) - 1, min(len(times), ROWS)).round().astype(int))
+    for i in chosen.tolist():
+        nats = result["cross_entropy_by_step"][i]
+        accuracy = result["accuracy_by_step"][i]
+        lines.append(f"{times[i]:5d}  {nats:8.3f} nats  {accuracy:8.3f}")
+    return lines
 
 
 def _check_options(command: EvalCommand, run: Run) -> None:

@@ -5,6 +5,7 @@ Of a network that fills in masks and sees no time, it computes the exact likelih
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,6 @@ from d3pm_jax.evaluation.bound import (
 from d3pm_jax.files import hash_arrays
 from d3pm_jax.machine.devices import batch_sharding
 from d3pm_jax.measure import record
-from d3pm_jax.measure.labels import LABELS
 from d3pm_jax.measure.record import Record
 from d3pm_jax.parts.build import Parts, describe_conditions
 from d3pm_jax.parts.recipe import require
@@ -165,6 +165,15 @@ def _check_bound(bound: Record) -> None:
 EVAL = record.Format(names.EVAL, record.OF_EXAMPLES, record.REPLACED, record.DAMAGED, _check_bound)
 
 
+def _check_labels(labels: Record) -> None:
+    """Raises where a step or how many examples are missing, or a figure of a classifier is no number."""
+    record.check_protocol(labels)
+    record.check_figures(labels, ("cross_entropy", "accuracy"))
+
+
+LABELS = record.Format(names.ACCURACY, record.OF_EXAMPLES, record.REPLACED, record.DAMAGED, _check_labels)
+
+
 def find_extra_mask(parts: Parts) -> int | None:
     """Returns the mask category of an absorbing run whose network never predicts it; None for other runs."""
     if not isinstance(parts.config.process, Absorbing):
@@ -220,15 +229,12 @@ def compute_likelihood(
     sharding = batch_sharding(parts.mesh)
     orders = dict(zip(ORDERS, (left_to_right, random_order(seed)), strict=True))
     result: dict[str, Any] = {"step": parts.step, "examples": len(x0), "seed": seed}
+
+    def report_progress(done_before: int, done: int) -> None:
+        progress((done_before + done) // len(orders))
+
     for i, (name, order) in enumerate(orders.items()):
         compiled = exact_nats(predict, mask, order)
-        done_before = i * len(x0)
-
-        # As a default the value is bound in this round. A variable of the loop would be looked up when the
-        # function is called, and have the value of the last round where that is later.
-        def report_progress(done: int, done_before: int = done_before) -> None:
-            progress((done_before + done) // len(orders))
-
         nats = evaluate_bound(
             compiled,
             parts.params,
@@ -237,7 +243,7 @@ def compute_likelihood(
             batch_size,
             sharding,
             extra_inputs,
-            report_progress,
+            partial(report_progress, i * len(x0)),
         )  # [N]
         result[name] = summarize_bound(nats, num_elements)
     result["protocol"] = describe_protocol(parts, examples, seed, split, "all")

@@ -125,20 +125,16 @@ def write_record(result: Record, workdir: Path, suffix: str = "") -> tuple[Path,
     """
     path = workdir / f"{result.format.name}{suffix}.json"
     # The file that is replaced is read first. It may be missing or damaged, which is no error here.
-    replaced: Any = {}
-    with contextlib.suppress(OSError, ValueError):
-        replaced = read_json(path)
-    if not isinstance(replaced, dict):
-        replaced = {}
+    earlier: dict[str, Any] = {}
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        earlier = dict(read_json(path))
 
     # JSON has no infinite numbers and no NaN. Writing and reading the keys turns them into None.
     finite = json.loads(json.dumps(result), parse_constant=lambda name: None)
     write_text(path, json.dumps(finite, indent=1, allow_nan=False))
 
-    differences = []
-    for name in result.format.replaced:
-        if name in replaced and replaced[name] != finite.get(name):
-            differences.append(f"{name} {replaced[name]}")
+    told = [name for name in result.format.replaced if name in earlier]
+    differences = [f"{name} {earlier[name]}" for name in told if earlier[name] != finite.get(name)]
     if not differences:
         return path, ""
     return path, f", replaces that of {', '.join(differences)}"
@@ -191,7 +187,6 @@ def check_figures(row: Mapping[str, Any], needed: Iterable[str]) -> None:
 def check_numbers(values: Iterable[Any]) -> None:
     """Raises ValueError where a figure is neither None nor a number below LARGE."""
     for value in values:
-        if value is None:
-            continue
-        if type(value) not in (int, float) or not abs(value) < LARGE:
+        is_number = type(value) in (int, float) and abs(value) < LARGE
+        if value is not None and not is_number:
             raise ValueError("a figure is no number")

@@ -10,11 +10,11 @@ import numpy as np
 
 from d3pm_jax.config import io as config_io
 from d3pm_jax.loop import metrics
-from d3pm_jax.measure import bounds, labels, record, sample_quality, samples
+from d3pm_jax.measure import bounds, record, sample_quality, samples
 from d3pm_jax.measure.record import Record
 from d3pm_jax.runs.run import Run
-from d3pm_jax.storage import checkpoint, run_folder
-from d3pm_jax.storage.names import CHECKPOINTS, MADE_FROM, SAMPLES
+from d3pm_jax.storage import run_folder
+from d3pm_jax.storage.names import MADE_FROM, SAMPLES
 
 
 class Made(NamedTuple):
@@ -62,15 +62,12 @@ class Reported:
     @property
     def is_finished(self) -> bool:
         """Returns whether the training has come to its end, so that going on with it adds nothing."""
-        saved_steps = checkpoint.list_steps(self.run.workdir / CHECKPOINTS)
-        return self.run.config.train.steps in saved_steps
+        return self.run.config.train.steps in self.run.list_steps()
 
     def evaluate(self, options: str = "") -> str:
         """Returns the command that evaluates this checkpoint."""
-        steps = checkpoint.list_steps(self.run.workdir / CHECKPOINTS)
         command = f"d3pm eval {shlex.quote(str(self.run.workdir))}"
-        is_last = steps[-1:] == [self.run.step]
-        if not is_last:
+        if self.run.list_steps()[-1:] != [self.run.step]:  # it is not the last one
             command += f" --step {self.run.step}"
         return f"{command}{options}{self._config_option}"
 
@@ -108,7 +105,7 @@ def read_folders(runs: Sequence[Run]) -> list[Reported]:
                 (run_folder.read_examples(run.workdir, run.parts.description) or {}).get("x"),
                 read_results(run, bounds.EXACT),
                 read_made(run),
-                read_results(run, labels.LABELS),
+                read_results(run, bounds.LABELS),
             )
         )
     return reported

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from d3pm_jax.errors import UserError
-from d3pm_jax.measure import bounds, labels, record, sample_quality, samples
+from d3pm_jax.measure import bounds, record, sample_quality, samples
 from d3pm_jax.measure.record import Record
 
 SUMMARY = {"bits_per_dim": 1.5, "standard_error": 0.25, "nats": 8.0, "nats_standard_error": None}
@@ -26,7 +26,7 @@ FORMATS = {  # and what the commands write, by the names of files
         | {"protocol": OF_BOUND},
     ),
     "accuracy": (
-        labels.LABELS,
+        bounds.LABELS,
         {"step": 7, "examples": 3, "seed": 1, "times": [0, 5], "accuracy_by_step": [1.0, 0.5]}
         | ACCURACY
         | {"protocol": OF_BOUND},

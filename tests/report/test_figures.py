@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
 
-from d3pm_jax.measure.labels import LABELS
+from d3pm_jax.measure.bounds import LABELS
 from d3pm_jax.measure.record import Record
 from d3pm_jax.report import curves, figures
 from tests.report.reading import Page
