@@ -14,7 +14,7 @@ from d3pm_jax.config.process import build_process, find_extra_mask
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.evaluation.process_effect import find_half_life, spread_categories
 from d3pm_jax.likelihood import bits_per_dim
-from d3pm_jax.parts.completed import complete
+from d3pm_jax.parts.completed import fill_in
 from d3pm_jax.parts.diffusion import name_process
 from d3pm_jax.processes import Process, check_elementwise
 
@@ -105,7 +105,7 @@ def _build_process(command: ScheduleCommand, path: Path | None, words: list[str]
     if command.out.suffix != ".png":
         raise UserError(f"--out {command.out}: the picture is a PNG, name it FILE.png")
     if from_data.needs_data(config):
-        config = complete(config, describe_data(config.data)).config
+        config = fill_in(config, describe_data(config.data))
     try:
         process = build_process(config.process)
         check_elementwise(process, "d3pm schedule shows")

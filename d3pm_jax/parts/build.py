@@ -14,7 +14,7 @@ from d3pm_jax import kinds
 from d3pm_jax.config import Config
 from d3pm_jax.config.optimizer import build_optimizer
 from d3pm_jax.config.process import build_process
-from d3pm_jax.config.trained import CLASSIFIER, FLOW
+from d3pm_jax.config.trained import CLASSIFIER
 from d3pm_jax.data import Description
 from d3pm_jax.data.conditions import convert_conditions
 from d3pm_jax.errors import UserError, as_user_error, one_line
@@ -157,7 +157,7 @@ def build(
     if mesh is None:
         mesh = mesh_of(config.mesh.fsdp)
     try:
-        recipe = make_recipe(config, description, steps, mesh)
+        recipe = make_recipe(completed, steps, mesh)
 
         def init() -> TrainState:
             params_key, _ = _keys(config)
@@ -179,25 +179,23 @@ def build(
     return Parts(config, description, completed.kind, mesh, recipe, init, state, key)
 
 
-def make_recipe(
-    config: Config, description: Description, steps: int | Sequence[int] | None, mesh: jax.sharding.Mesh
-) -> Recipe:
+def make_recipe(completed: Completed, steps: int | Sequence[int] | None, mesh: jax.sharding.Mesh) -> Recipe:
     """Makes the recipe of a config.
 
     Raises:
         ValueError, UserError: a value of the config cannot be used.
     """
-    check_config(config, description)
-    if config.trains == FLOW:
-        recipe = make_flow(config, description, mesh)
+    config = completed.config
+    check_config(config, completed.description)
+    if completed.process is None:
+        recipe = make_flow(config, completed.description, mesh)
         if steps is not None:
             require(recipe.with_process, "steps", config, f"steps = {steps}: ")
         return recipe
-    full_process = build_process(config.process)
-    config.loss.check_process(full_process)
-    process = with_steps(full_process, steps)
+    config.loss.check_process(completed.process)
+    process = with_steps(completed.process, steps)
     make = make_classifier if config.trains == CLASSIFIER else make_diffusion
-    return make(config, description, full_process, mesh)(process)
+    return make(completed, completed.process, mesh)(process)
 
 
 def check_mask(parts: Parts) -> None:

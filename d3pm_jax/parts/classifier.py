@@ -12,12 +12,12 @@ from jaxtyping import Array, Float, Key
 
 from d3pm_jax.checks import bare
 from d3pm_jax.config import Config, Spec
-from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, locate_statement, wrong_return
 from d3pm_jax.evaluation.bound import Compiled
 from d3pm_jax.evaluation.label_terms import compile_label_terms, summarize_labels
 from d3pm_jax.machine.devices import batch_sharding, replicated_sharding
 from d3pm_jax.models import variables
+from d3pm_jax.parts.completed import Completed
 from d3pm_jax.parts.diffusion import describe_steps, name_process
 from d3pm_jax.parts.network import call_in_training, spread_over_mesh
 from d3pm_jax.parts.recipe import Bound, Classifier, Recipe, check_categories
@@ -28,19 +28,20 @@ from d3pm_jax.types import Params
 
 
 def make_classifier(
-    config: Config, description: Description, full_process: Process, mesh: jax.sharding.Mesh
+    completed: Completed, full_process: Process, mesh: jax.sharding.Mesh
 ) -> Callable[[Process], Recipe]:
     """Builds the network of a config that trains a classifier; returns its recipe as a function of a process.
 
     Args:
-        config: of the run.
-        description: of the data.
-        full_process: the process with all of its steps; the recipe may be made with fewer.
+        completed: the config with its data.
+        full_process: its process with all of its steps; the recipe may be made with fewer.
         mesh: of the devices.
 
     Raises:
         ValueError, UserError: a value of the config cannot be used.
     """
+    config = completed.config
+    description = completed.description
     if description.classes is None:
         raise ValueError(
             "the data has no labels, which loss = LabelLoss() trains to predict: take data with labels"

@@ -7,26 +7,32 @@ import numpy as np
 from d3pm_jax.config import Config, from_data
 from d3pm_jax.config.checks import check_fields
 from d3pm_jax.config.data import open_examples
+from d3pm_jax.config.process import build_process, find_extra_mask
+from d3pm_jax.config.trained import FLOW
 from d3pm_jax.data import Description, count_categories
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.kinds import Kind, make_kind
 from d3pm_jax.parts import splits
+from d3pm_jax.processes import Process
 
 
 @dataclasses.dataclass(frozen=True)
 class Completed:
-    """Holds a config that was checked, with the numbers of its data, and what its data is."""
+    """Holds a config that was checked, with the numbers of its data, what its data is, and its process."""
 
     config: Config
     description: Description  # of the data
     kind: Kind  # of the data
+    process: Process | None  # with all of its steps; None of a flow
+    extra_mask: int | None  # the mask of the process, where the data never has it
 
 
 def complete(config: Config, description: Description) -> Completed:
     """Completes a config, which was checked, with the numbers of its data in place of every "data".
 
     Raises:
-        UserError: the description is none, there is no kind for it, or the data cannot be read.
+        UserError: the description is none, there is no kind for it, the data cannot be read, or the process
+            cannot be built.
     """
     # The kind may refuse the data, and should do so before all of the data is counted.
     try:
@@ -35,10 +41,28 @@ def complete(config: Config, description: Description) -> Completed:
     except (ValueError, TypeError) as error:
         raise UserError(one_line(error, 1000)) from error
 
+    config = fill_in(config, description)
+    if config.trains == FLOW:
+        return Completed(config, description, kind, None, None)
+    try:
+        process = build_process(config.process)
+        extra_mask = find_extra_mask(config.process, process, description.categories)
+    except (ValueError, TypeError, OverflowError, MemoryError) as error:
+        raise UserError(one_line(error, 1000)) from error
+    return Completed(config, description, kind, process, extra_mask)
+
+
+def fill_in(config: Config, description: Description) -> Config:
+    """Returns a config with the numbers of its data in place of every "data".
+
+    Raises:
+        UserError: the data cannot be read.
+    """
+
     def count_training_categories() -> np.ndarray:
         examples = splits.take_training_examples(config, open_examples(config.data, "train"))
         return count_categories(examples, description.categories)  # [categories]
 
-    if from_data.needs_data(config):
-        config = from_data.fill(config, description.categories, count_training_categories)
-    return Completed(config, description, kind)
+    if not from_data.needs_data(config):
+        return config
+    return from_data.fill(config, description.categories, count_training_categories)

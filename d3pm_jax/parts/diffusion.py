@@ -13,8 +13,7 @@ from jaxtyping import Array
 from d3pm_jax import losses, sampling
 from d3pm_jax.config import Config
 from d3pm_jax.config.objective import HybridLoss, HybridOfParameters, logits_keywords
-from d3pm_jax.config.process import build_process, find_extra_mask
-from d3pm_jax.data import Description
+from d3pm_jax.config.process import build_process
 from d3pm_jax.errors import UserError, as_user_error
 from d3pm_jax.evaluation.bound import (
     Compiled,
@@ -25,6 +24,7 @@ from d3pm_jax.evaluation.bound import (
 )
 from d3pm_jax.machine.devices import batch_sharding, replicated_sharding
 from d3pm_jax.parts import network
+from d3pm_jax.parts.completed import Completed
 from d3pm_jax.parts.draw import Draw, Inputs, Particles, Settled
 from d3pm_jax.parts.recipe import Bound, Diffusion, Drawing, Figures, Recipe
 from d3pm_jax.placing import place
@@ -37,33 +37,34 @@ from d3pm_jax.training.dropping import Dropping
 
 
 def make_diffusion(
-    config: Config, description: Description, full_process: Process, mesh: jax.sharding.Mesh
+    completed: Completed, full_process: Process, mesh: jax.sharding.Mesh
 ) -> Callable[[Process], Recipe]:
     """Builds the network of a config that trains a diffusion; returns its recipe as a function of a process.
 
     Args:
-        config: of the run.
-        description: of the data.
-        full_process: the process with all of its steps; the recipe may be made with fewer.
+        completed: the config with its data.
+        full_process: its process with all of its steps; the recipe may be made with fewer.
         mesh: of the devices.
 
     Raises:
         ValueError, UserError: a value of the config cannot be used.
     """
+    config = completed.config
+    description = completed.description
+
     # A process may refuse data of this shape, and does so when it is called: shapes without numbers are
     # enough for that.
     x0 = jax.ShapeDtypeStruct(description.shape, np.int32)
     t = jax.ShapeDtypeStruct((), np.int32)
     jax.eval_shape(full_process.log_q_probs, x0, t)
 
-    extra_mask = find_extra_mask(config.process, full_process, description.categories)
-    if config.loss.needs_extra_mask and extra_mask is None:
+    if config.loss.needs_extra_mask and completed.extra_mask is None:
         raise ValueError(
             f"loss = {type(config.loss).__name__} needs an extra mask, one more category than the data has, "
             f"which has {description.categories}: set process.K = {description.categories + 1} and "
             f"process.mask_id = {description.categories}"
         )
-    functions = network.split_network(config, description, full_process, extra_mask)
+    functions = network.split_network(config, description, full_process, completed.extra_mask)
     sharding = batch_sharding(mesh)
 
     # A CPU sums over parts of the logits, and needs these again for the gradient. An objective of the user's
