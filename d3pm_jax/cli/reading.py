@@ -258,7 +258,15 @@ def apply_overrides(base: Config, words: list[str], usage: str) -> Config:
         UserError: an override names no field of the config, or gives it a value that cannot be used.
     """
     if "--help" in words:
-        _print_fields(base, usage)
+        tyro.cli(
+            Config,
+            default=base,
+            args=["--help"],
+            prog=usage,
+            description=CONFIG_HELP,
+            config=(tyro.conf.AvoidSubcommands,),
+            registry=SLOTS,
+        )
     options = _list_options(Config, base)
     # A flag has no place among the names of fields, so that it is told from that of some data.
     options.setdefault(DATA_FOLDER, Option(DATA_FOLDER, NonEmptyStr, "a folder"))
@@ -316,16 +324,3 @@ def print_help(cls: type[Any], usage: str) -> NoReturn:
     wrapper = textwrap.TextWrapper(shutil.get_terminal_size().columns, break_on_hyphens=False)
     print("\n\n".join(map(wrapper.fill, filter(None, more.split("\n\n")))))
     sys.exit(0)
-
-
-def _print_fields(base: Config, usage: str) -> None:
-    """Prints the fields of a config, and exits."""
-    tyro.cli(
-        Config,
-        default=base,
-        args=["--help"],
-        prog=usage,
-        description=CONFIG_HELP,
-        config=(tyro.conf.AvoidSubcommands,),
-        registry=SLOTS,
-    )

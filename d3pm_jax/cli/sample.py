@@ -212,12 +212,17 @@ def execute(command: SampleCommand, words: list[str]) -> int:
         run.respaced(command.steps)
         run = run.respaced(step_costs.choose_steps(run.parts, run.workdir, command.steps, command.grid))
     sampler = choose_sampler_of(run.parts, command.sampler and command.sampler.sampler)
-    draw = _make_draw(command, run, known, sampler)
+    sampler_name = ""  # where a run takes its steps by itself
+    if command.sampler is not None:
+        sampler_name = command.sampler.name
+    elif sampler is not None:
+        sampler_name = describe_sampler(sampler)
+    draw = _make_draw(command, known, sampler)
     settled, _ = settle(run.parts, draw, command.num, command.batch_size)
     if command.gif and not settled.rows_are_steps:
         raise UserError(
             "--gif: a GIF shows x_t at each step of the process, and the rows of the sampler "
-            f"{_name_sampler(command, sampler)} are not such steps; leave it out"
+            f"{sampler_name} are not such steps; leave it out"
         )
     times = times_to_show(settled, count_states(kind, command.gif))
     if command.gif and not times:
@@ -250,7 +255,7 @@ def execute(command: SampleCommand, words: list[str]) -> int:
 
     classes = _describe_classes(command, settled, run)
     print(f"{len(samples)} samples of step {run.step}{classes}, int32 {samples.shape}: {path}{replaced}")
-    for line in _describe_way(command, _name_sampler(command, sampler), settled, run, drawn):
+    for line in _describe_way(command, sampler_name, settled, run, drawn):
         print(line)
     for content_name, file in files_by_content.items():
         print(f"{content_name}: {file}")
@@ -298,13 +303,16 @@ def _show_known(
     return np.where(is_known, x0, levels).astype(np.int32)
 
 
-def _make_draw(command: SampleCommand, run: Run, known: Known | None, sampler: Sampler | None) -> Draw:
+def _make_draw(command: SampleCommand, known: Known | None, sampler: Sampler | None) -> Draw:
     """Returns what a command asks for of a run.
 
     Raises:
-        UserError: a file cannot be read, or the run cannot be asked for this.
+        UserError: a file cannot be read, or there is no such classifier.
     """
-    condition = None if command.condition is None else _read_condition_file(command.condition)
+    condition = None
+    if command.condition is not None:
+        with as_user_error():
+            condition = np.array(open_npy(command.condition))
     start = None
     if command.strength is not None and known is not None:
         start = PartWay(known.x0, command.strength)
@@ -317,15 +325,6 @@ def _make_draw(command: SampleCommand, run: Run, known: Known | None, sampler: S
         guidance=command.make_guidance(),
         shape=None if command.length is None else (command.length,),
     )
-
-
-def _name_sampler(command: SampleCommand, sampler: Sampler | None) -> str:
-    """Names a sampler as the command does, or with its slots; "" where a run takes its steps by itself."""
-    if command.sampler is not None:
-        return command.sampler.name
-    if sampler is None:
-        return ""
-    return describe_sampler(sampler)
 
 
 def _describe_draw(command: SampleCommand, draw: Draw, known: Known | None) -> dict[str, Any]:
@@ -401,13 +400,3 @@ def _describe_fit(parts: Parts) -> str:
     if hasattr(parts.config.model, "see_time"):
         return f"{NEARLY_EXACT}; a network with see_time=False is exact"
     return NEARLY_EXACT
-
-
-def _read_condition_file(path: Path) -> np.ndarray:
-    """Reads conditions [N, ..] from a file of NumPy.
-
-    Raises:
-        UserError: there is no such file, or it is none of NumPy.
-    """
-    with as_user_error():
-        return np.array(open_npy(path))

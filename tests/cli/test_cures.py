@@ -57,7 +57,7 @@ def folder(tmp_path_factory):
         ("train --workdir {file} --resume", "{file} is a file, and a run is a folder: pass the --workdir of"),
         (
             "train {config} --workdir {file} --resume",
-            "{file} is a file, not a folder; pass another --workdir",
+            "{file} is a file, and a run is a folder: pass the --workdir of a `d3pm train`",
         ),
         ("eval {file}", "{file} is a file, and a run is a folder: pass the --workdir of a `d3pm train`"),
         ("sample {run}/config.json", "{run}/config.json is a file of a run, which is a folder: pass {run}\n"),

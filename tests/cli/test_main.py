@@ -109,6 +109,26 @@ def test_switches_take_no_value_and_pairs_say_both(words, expected, capsys):
     assert capsys.readouterr().err == f"d3pm {words[0]}: error: argument {expected}\n"
 
 
+def test_a_word_is_a_flag_or_a_value():
+    def read(*words):
+        return read_command(sample.SampleCommand, ["--num", "3", "w", *words], "sample")[0]
+
+    assert read("--prompt", "-- or so").prompt == "-- or so"
+    assert read("--prompt=--num").prompt == "--num"
+    assert read("--prompt", "None").prompt == "None"
+    assert read("--num=4", "--label", "2", "--gif").num == 4  # the last one counts
+    assert read("--sampler", "psi", "--sampler.kappa=0.5").sampler.fields == {"kappa": 0.5}
+    for words, message in {
+        ("--label", "-1"): r"--label: expected a whole number in 0..*, got '-1'",
+        ("--label", "None"): "got 'None'",
+        ("--given", "-gif"): "argument --given: expected a path, got nothing",
+        ("--gif", "False"): "--gif takes no value",
+        ("--no-gif",): "unknown argument --no-gif: did you mean --gif",
+    }.items():
+        with pytest.raises(UsageError, match=message):
+            read(*words)
+
+
 @dataclasses.dataclass(frozen=True)
 class IntervalCommand:
     interval: Interval = (0.0, 1.0)

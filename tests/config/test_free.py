@@ -101,6 +101,21 @@ def test_a_class_of_ones_own_is_believed_over_what_it_inherits():
         check_resume(config, dataclasses.replace(config, optimizer=SetsItsOwn(lr=0.5)))
 
 
+@dataclasses.dataclass(frozen=True)
+class Unclear(configs.Adam):
+    width: "Nowhere" = 3  # noqa: F821
+    share: "Nowhere" = 0.5  # noqa: F821
+
+
+def test_fields_whose_annotations_cannot_be_evaluated_are_of_the_type_that_they_have():
+    base = dataclasses.replace(tiny.get_config(), optimizer=Unclear())
+    words = ["--optimizer.width", "4", "--optimizer.share=1"]
+    config = overrides.apply_overrides(base, words, "")
+    assert (config.optimizer.width, config.optimizer.share) == (4, 1.0)
+    with pytest.raises(UserError, match=r"--optimizer.width: expected a whole number, got '0.5'"):
+        overrides.apply_overrides(base, ["--optimizer.width", "0.5"], "")
+
+
 def test_the_mark_is_nothing_else():
     marked = Annotated[Count, Free]
     assert matches_hint(1, marked)
