@@ -14,7 +14,7 @@ from d3pm_jax.config.checks import Allowed, Count, Seed
 from d3pm_jax.config.samplers import Choice
 from d3pm_jax.errors import UserError
 from d3pm_jax.kinds import Samples
-from d3pm_jax.kinds.files import write_quality
+from d3pm_jax.kinds.files import write_measured
 from d3pm_jax.machine import cluster
 from d3pm_jax.machine.terminal import Terminal
 from d3pm_jax.measure import bounds, record, sample_quality, samples, step_costs
@@ -294,7 +294,7 @@ def measure_samples(
             )
         path = sample_quality.write_quality(quality.record, run.workdir)
         samples = Samples(quality.samples, run.parts.recipe.categories)
-        line = write_quality(kind, path, samples, quality.measured, run.caption)
+        line = write_measured(kind, path, samples, quality.measured, run.caption)
         if line is not None:
             print(line)
         print(f"figures and their protocol: {path}")

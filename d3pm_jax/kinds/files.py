@@ -118,7 +118,7 @@ def write_chains(
     return {words: file for words, file in files.items() if file is not None}
 
 
-def write_quality(kind: Kind, path: Path, samples: Samples, measured: Measured, caption: str) -> str | None:
+def write_measured(kind: Kind, path: Path, samples: Samples, measured: Measured, caption: str) -> str | None:
     """Writes what is seen beside figures of samples; returns a line for the terminal, if there is anything.
 
     Args:
