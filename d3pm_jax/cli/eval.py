@@ -203,8 +203,8 @@ def _prepare_best_grids(run: Run, counts: Sequence[int]) -> None:
 def _read_examples(command: EvalCommand, run: Run) -> Examples:
     """Reads the test examples that are asked for, and prints of what the figures are."""
     examples = run.read_batch("test", command.limit)
-    split = bounds.name_test_split(run.parts)
-    print(f"checkpoint of step {run.step}, {len(examples['x'])} examples of split {split!r}")
+    words = f"{len(examples['x'])} examples of split {bounds.name_test_split(run.parts)!r}"
+    print(f"checkpoint of step {run.step}, {words}")
     return examples
 
 

@@ -152,9 +152,8 @@ def _check_bound(bound: Record) -> None:
     terms = bound.get("steps", [])
     # A bound that is estimated from some calls has times, and no terms. That of a flow, of 0 steps, has
     # neither.
-    if not isinstance(times, list) or len(terms) not in (0, len(times)):
-        raise ValueError("its times are not those of its terms")
-    if not times and bound.protocol["steps"] != 0:
+    has_times = isinstance(times, list) and (len(times) > 0 or bound.protocol["steps"] == 0)
+    if not has_times or len(terms) not in (0, len(times)):
         raise ValueError("its times are not those of its terms")
 
     record.check_figures(bound, ("bits_per_dim",))

@@ -27,7 +27,6 @@ from d3pm_jax.parts.reading import open_whole
 from d3pm_jax.parts.recipe import require
 from d3pm_jax.storage import names
 
-NO_CONDITIONS = "none"
 CALLS = "calls_per_sample"  # the figure of samples of a sampler
 
 
@@ -48,7 +47,7 @@ class Protocol:
     belief: str  # what the logits are
     dtype: str  # of the network
     seed: int  # of the noise
-    conditions: str = NO_CONDITIONS  # of the samples, where the network takes them
+    conditions: str = "none"  # of the samples, where the network takes them
 
 
 class SampleQuality(NamedTuple):
@@ -121,12 +120,13 @@ def measure_quality(
         UserError: the sampler is not for this run, or samples have categories that the data has not, or
             features that are not finite.
     """
+    sampler = samples.choose_sampler_of(parts, draw.sampler)
+    drawn = samples.draw_samples(
+        parts, jax.random.key(seed), num, draw, batch_size=batch_size, progress=progress
+    )
+    x = drawn.x0
     # The kind of the data knows no other categories than those of the data. A sample with the mask in it
     # would be compared as if it were a level of grey or a symbol.
-    key = jax.random.key(seed)
-    sampler = samples.choose_sampler_of(parts, draw.sampler)
-    drawn = samples.draw_samples(parts, key, num, draw, batch_size=batch_size, progress=progress)
-    x = drawn.x0
     categories = parts.description.categories
     if x.max() >= categories:
         raise UserError(
@@ -144,7 +144,7 @@ def measure_quality(
         classes = "those of the conditions"
     elif parts.recipe.classes is not None:
         classes = f"sample i is of class i modulo {parts.recipe.classes}"
-    conditions = NO_CONDITIONS
+    conditions = "none"
     if draw.condition is not None:
         number = len(draw.condition)
         digest = hash_arrays(draw.condition)
@@ -181,8 +181,7 @@ def write_quality(quality: Record, workdir: Path) -> Path:
     The name of the file has the sizes of the protocol, and a hash of all of it.
     """
     protocol = quality.protocol
-    text = json.dumps(protocol, sort_keys=True)
-    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    digest = hashlib.sha256(json.dumps(protocol, sort_keys=True).encode()).hexdigest()[:8]
     # A flow draws samples without steps.
     steps = ""
     if protocol["steps"]:

@@ -290,8 +290,8 @@ def _join(batches: list[Drawn], n: int) -> Drawn:
     def join(arrays: tuple[Any, ...], axis: int = 0) -> Any:
         if arrays[0] is None:
             return None
-        joined = np.concatenate(arrays, axis=axis)
-        return joined[:n] if axis == 0 else joined[:, :n]
+        first_n = (slice(None),) * axis + (slice(n),)
+        return np.concatenate(arrays, axis=axis)[first_n]
 
     x0, states, calls, program_calls, candidates, scores, sizes = zip(*batches, strict=True)
     total = sum(program_calls)

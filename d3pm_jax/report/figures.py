@@ -11,6 +11,7 @@ from d3pm_jax.report.folder import Reported
 from d3pm_jax.show.markup import Html, build_table, join_html, note_missing, tag
 
 HASH = 12  # characters of a hash that are shown
+TOO_FEW = "too few"  # samples for a figure, whose value is then None
 OF_BOUND = ("step", "steps", "grid", "terms", "N", "split", "belief", "dtype", "ema", "seed")
 OF_LIKELIHOOD = ("step", "N", "split", "dtype", "ema", "seed")
 OF_ACCURACY = ("step", "N", "split", "steps", "calls", "dtype", "ema", "seed")
@@ -45,7 +46,7 @@ def list_main_figures(run: Reported, best: Record | None) -> dict[str, object]:
         words += f"seed {protocol['seed']}, in "
         small = tag("small", words, format_cell(protocol["features"]))
         name, title = find_table(best, run.run.parts.kind.quality).headline
-        facts[title] = join_html(_format_sample_figure(best["figures"]["samples"], name), small)
+        facts[title] = join_html(_format_value(best["figures"]["samples"], name, TOO_FEW), small)
     return facts
 
 
@@ -88,15 +89,15 @@ def tabulate_bounds(runs: Sequence[Reported]) -> Html:
         if not reported.draws_samples:
             continue
         for bound in reported.bounds:
-            parts = [_format_number(bound[name]) if name in bound else "-" for name in PARTS]
+            parts = [_format_value(bound, name) for name in PARTS]
             cells = [_show_bits(bound), _show(bound, "nats"), *parts]
             rows.append(_row_of_result(reported, bound, cells, OF_BOUND))
         if reported.bound is None:
             text = f"No bound of {reported.name} at step {reported.run.step:,} is known"
             notes.append(note_missing(text, reported.evaluate()))
         elif reported.bound.get("baselines"):
-            baselines = reported.bound["baselines"].items()
-            text = "; ".join(f"{name} {_format_number(value)} bits/dim" for name, value in baselines)
+            baselines = reported.bound["baselines"]
+            text = "; ".join(f"{name} {_format_value(baselines, name)} bits/dim" for name in baselines)
             runs_by_baselines.setdefault(text, []).append(reported.name)
 
     words = (
@@ -210,10 +211,8 @@ def tabulate_quality(runs: Sequence[Reported]) -> Html:
 def _quality_table(table: QualityTable, results: Sequence[tuple[str, Record]]) -> Html:
     """Builds the table of results of one kind, each with the name of its run, and the words above it."""
     _, first = results[0]
-    titles = dict(table.columns)
-    for name in table.also:
-        if name in first["figures"]["samples"]:
-            titles[name] = name
+    also = {name: name for name in table.also if name in first["figures"]["samples"]}
+    titles = {**table.columns, **also}
 
     rows = []
     for run, record in results:
@@ -225,7 +224,7 @@ def _quality_table(table: QualityTable, results: Sequence[tuple[str, Record]]) -
             if not differ and n != record.protocol["N"]:
                 other = ["N"]
             compares = f"no: other {', '.join(other)}" if other else "yes"
-            figures = [_format_sample_figure(row, key) for key in titles]
+            figures = [_format_value(row, key, TOO_FEW) for key in titles]
             rows.append([run, name, f"{n:,}", *figures, compares, *_protocol_cells(record, name)])
 
     head = ["run", "of", "n", *titles.values(), "compares with row 1", "steps", "file", *OF_QUALITY]
@@ -248,22 +247,21 @@ def _show(row: Mapping[str, Any], name: str) -> str:
     return format_figure(row, name, "±")
 
 
-def _format_number(value: object) -> str:
-    """Formats a number; None stands for an infinite one, which JSON does not have."""
-    if value is None:
-        return "infinite"
-    if isinstance(value, int | float):
-        return f"{value:.4g}"
-    return repr(value)
+def _format_value(row: Mapping[str, Any], name: str, none: str = "infinite") -> str:
+    """Formats a figure without an error.
 
-
-def _format_sample_figure(row: Mapping[str, Any], name: str) -> str:
-    """Formats a figure of samples, whose value is None where there were too few samples for it."""
+    Args:
+        row: of figures by name; "-" stands for one that it has not.
+        name: of the figure.
+        none: what None stands for, which is null in a file.
+    """
     if name not in row:
         return "-"
     if row[name] is None:
-        return "too few"
-    return _format_number(row[name])
+        return none
+    if isinstance(row[name], int | float):
+        return f"{row[name]:.4g}"
+    return repr(row[name])
 
 
 def format_cell(value: object) -> object:
