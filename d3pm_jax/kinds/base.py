@@ -19,6 +19,7 @@ from d3pm_jax.sampling import Known
 
 # "x" [N, *S], and if there are any "label" [N], "weight" [N, *S] and "condition" [N, *C]
 Batch = Mapping[str, np.ndarray]
+SHOWN_CHAINS = 4  # whose states are shown side by side
 STATES = 10  # of a chain, shown side by side
 # A chain that plays has these states, and four more between any two of them.
 FRAMES = 5 * (STATES - 1) + 1

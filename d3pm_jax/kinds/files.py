@@ -7,7 +7,7 @@ import numpy as np
 from d3pm_jax import show
 from d3pm_jax.errors import UserError
 from d3pm_jax.files import write_text
-from d3pm_jax.kinds.base import FRAMES, STATES, Chains, Kind, Measured, Samples
+from d3pm_jax.kinds.base import FRAMES, SHOWN_CHAINS, STATES, Chains, Kind, Measured, Samples
 from d3pm_jax.kinds.blocks import (
     Beside,
     Block,
@@ -23,7 +23,6 @@ from d3pm_jax.kinds.blocks import (
 )
 from d3pm_jax.show import text_film
 
-CHAINS = 4  # of the reverse process, in the picture of both
 SUFFIXES = {TextBlock: ".txt", TextFilm: ".html", Film: ".gif"}  # of files; others are PNG
 
 
@@ -185,6 +184,6 @@ def show_processes(kind: Kind, chains: Chains) -> Chain | None:
         case Strip() as forward, Strip(states, times, what):
             backwards = chains.strip[::-1]
             in_strip = [times.index(t) for t in backwards]
-            return Chain(forward, Strip(states[in_strip, :CHAINS], backwards, what))
+            return Chain(forward, Strip(states[in_strip, :SHOWN_CHAINS], backwards, what))
         case _:
             return None

@@ -18,6 +18,7 @@ from d3pm_jax.config.samplers import choose_sampler
 from d3pm_jax.errors import UserError, as_user_error, one_line
 from d3pm_jax.files import write_npy
 from d3pm_jax.kinds import Chains, Samples, States
+from d3pm_jax.kinds.base import SHOWN_CHAINS
 from d3pm_jax.measure.record import Format, Record, write_record
 from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.parts.build import Parts
@@ -32,8 +33,6 @@ from d3pm_jax.sampling.noise import SAMPLING
 from d3pm_jax.sampling.run import PRIOR_STEP
 from d3pm_jax.sampling.steering import choose_best
 from d3pm_jax.storage.names import SAMPLES as SAMPLES_FILE
-
-SHOWN_FORWARD_CHAINS = 4
 
 
 class Drawn(NamedTuple):
@@ -519,7 +518,7 @@ def chains_to_show(
     num_steps = parts.recipe.num_steps
     forward = None
     if examples is not None and strip:
-        num_forward = min(SHOWN_FORWARD_CHAINS, len(samples.x))
+        num_forward = min(SHOWN_CHAINS, len(samples.x))
         states = draw_forward(key, parts.recipe.process, examples.x[:num_forward], strip)
         forward = States(states, shown_strip, num_steps, examples.levels, examples.conditions)
     reverse = States(

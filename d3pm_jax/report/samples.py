@@ -9,7 +9,8 @@ from PIL import Image
 
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.kinds import Chains, Kind, Samples
-from d3pm_jax.kinds.blocks import Film, TextFilm
+from d3pm_jax.kinds.base import SHOWN_CHAINS, STATES
+from d3pm_jax.kinds.blocks import Block, Film, TextFilm
 from d3pm_jax.measure.samples import (
     chains_to_show,
     choose_inputs,
@@ -27,10 +28,8 @@ from d3pm_jax.storage.run_folder import read_examples
 # Samples of a network that takes classes, at most.
 CLASSES = 80
 FILMED = 16  # chains that play
-STRIP = 10  # states of a chain side by side
-# A chain that plays has these states, and three more between any two of them.
-FRAMES = 4 * (STRIP - 1) + 1
-ROWS = 4  # chains in a strip
+# A chain that plays has the states of a strip, and three more between any two of them.
+FRAMES = 4 * (STATES - 1) + 1
 MADE = 32  # samples that were made from examples
 SEED = 0
 
@@ -76,7 +75,7 @@ def draw_run(reported: Reported) -> ShownSamples | None:
     examples = None
     if reported.examples is not None:
         examples = samples._replace(x=reported.examples)
-    strip = times_to_show(settled, STRIP)
+    strip = times_to_show(settled, STATES)
     chains = chains_to_show(run.parts, key, samples, drawn.states, times, strip, examples)
     return ShownSamples(chains, stored_samples is not None)
 
@@ -108,10 +107,10 @@ def show_samples(reported: Reported, drawn: ShownSamples | None) -> Html:
     elif classes is not None:
         words += f" The samples have labels: sample i is of class i modulo {classes}."
 
-    samples_block = kind.show_samples(samples._replace(classes=classes).first(kind.lines_shown))
-    if samples_block is None:
+    block = kind.show_samples(samples._replace(classes=classes).first(kind.lines_shown))
+    samples_figure = _draw_figure(block, "Samples", words)
+    if samples_figure is None:
         return tag("p", words, f" Each is an array {list(samples.x.shape[1:])}, of which no picture is made.")
-    samples_figure = build_figure(render_block(samples_block), "Samples", words)
 
     examples = drawn.chains.examples
     histograms = _show_histograms(kind, samples, examples)
@@ -119,11 +118,8 @@ def show_samples(reported: Reported, drawn: ShownSamples | None) -> Html:
         note = _note_no_examples(reported, "Examples of the data are not beside them:")
         return join_html(samples_figure, histograms, note)
     shown_examples = examples.first(kind.lines_shown)
-    examples_block = kind.show_samples(shown_examples)
-    if examples_block is None:
-        return samples_figure
     words = f"The first {len(shown_examples.x)} examples of the test split, which the run keeps."
-    examples_figure = build_figure(render_block(examples_block), "Data", words)
+    examples_figure = _draw_figure(kind.show_samples(shown_examples), "Data", words)
     figures = tag("div", samples_figure, examples_figure, class_="beside")
     return join_html(figures, histograms)
 
@@ -140,7 +136,7 @@ def show_made(reported: Reported) -> Html:
         n = min(parts.kind.lines_shown or MADE, MADE, len(made.samples), len(made.made_from))
         given = parts.kind.show_samples(Samples(made.made_from[:n], parts.recipe.categories))
         drawn = parts.kind.show_samples(Samples(made.samples[:n], parts.recipe.categories))
-        if given is None or drawn is None:
+        if drawn is None:
             continue
         protocol = made.record.protocol
         words = (
@@ -150,10 +146,16 @@ def show_made(reported: Reported) -> Html:
             words += f", known: {protocol['known']}"
         if "strength" in protocol:
             words += f", edits of strength {protocol['strength']}"
-        given_figure = build_figure(render_block(given), "Given")
-        drawn_figure = build_figure(render_block(drawn), "Made from it", f"{words}.")
-        figures.append(tag("div", given_figure, drawn_figure, class_="beside"))
+        drawn_figure = _draw_figure(drawn, "Made from it", f"{words}.")
+        figures.append(tag("div", _draw_figure(given, "Given"), drawn_figure, class_="beside"))
     return join_html(*figures)
+
+
+def _draw_figure(block: Block | None, title: str, words: str = "") -> Html | None:
+    """Draws a block as a figure with its caption; None where there is no block."""
+    if block is None:
+        return None
+    return build_figure(render_block(block), title, words)
 
 
 def _note_no_examples(reported: Reported, text: str) -> Html:
@@ -177,7 +179,7 @@ def _show_histograms(kind: Kind, samples: Samples, examples: Samples | None) -> 
         words += f"; the first {len(histograms.names)} of {num_places:,} places"
     if histograms.width > 1:
         words += f"; a bar is of {histograms.width} categories"
-    return build_figure(render_block(histograms), "Places", f"{words}.")
+    return _draw_figure(histograms, "Places", f"{words}.")
 
 
 def show_chains(reported: Reported, drawn: ShownSamples | None) -> Html | None:
@@ -196,21 +198,18 @@ def show_chains(reported: Reported, drawn: ShownSamples | None) -> Html | None:
     # Chains are recorded with t increasing, and the reverse process is shown from noise on.
     backwards = chains.reverse.at(chains.reverse.times[::-1])
     in_strip = chains.reverse.at(chains.strip[::-1])
-    reverse = kind.show_chain(in_strip._replace(x=in_strip.x[:, :ROWS]))
+    block = kind.show_chain(in_strip._replace(x=in_strip.x[:, :SHOWN_CHAINS]))
+    words = "x_t of the first samples, from noise to t = 0."
+    reverse = _draw_figure(block, "Reverse, noise to sample", words)
     if reverse is None:
         return tag("p", f"No picture is made of chains of kind {kind.name}.", class_="soft")
 
-    forward = None
-    if chains.forward is not None:
-        forward = kind.show_chain(chains.forward)
-    if forward is None:
-        first = _note_no_examples(reported, "The forward process has no examples to begin from:")
+    if chains.forward is None:
+        forward = _note_no_examples(reported, "The forward process has no examples to begin from:")
     else:
         words = "x_t of examples of the test split, from the data (t = 0) to noise."
-        first = build_figure(render_block(forward), "Forward, data to noise", words)
-    words = "x_t of the first samples, from noise to t = 0."
-    second = build_figure(render_block(reverse), "Reverse, noise to sample", words)
-    strips = tag("div", first, second)
+        forward = _draw_figure(kind.show_chain(chains.forward), "Forward, data to noise", words)
+    strips = tag("div", forward, reverse)
 
     # A film of a text takes the page, below the strips; another one stands beside them.
     match kind.show_film(backwards):
@@ -221,7 +220,7 @@ def show_chains(reported: Reported, drawn: ShownSamples | None) -> Html | None:
         case Film(_, times, _, _) as film:
             words = f"x_t of the first {backwards.x.shape[1]} samples, at {len(times)} of the "
             words += f"{backwards.steps + 1} t."
-            played = build_figure(render_block(film), "Reverse, played", words)
+            played = _draw_figure(film, "Reverse, played", words)
             return tag("div", strips, played, class_="chains")
 
 
