@@ -143,26 +143,22 @@ class TextKind(Kind):
             raise UserError(f"--infill has gaps of {gaps} tokens, but a sample has {length}: shorten it")
 
         symbols = self.description.symbols or ()
-        x0_pieces = []
-        known_pieces = []
+        tokens = []  # of each piece; -1 is not known
         for i, piece in enumerate(pieces):
             is_gap = i % 2 == 1
             if is_gap:
-                tokens = np.zeros(int(piece), np.int32)
-            else:
-                try:
-                    tokens = match_symbols(piece, symbols)
-                except DatasetError as error:
-                    raise UserError(f"--{option}: {error}") from error
-            x0_pieces.append(tokens)
-            known_pieces.append(np.full(len(tokens), not is_gap))
+                tokens.append(np.full(int(piece), -1, np.int32))
+                continue
+            try:
+                tokens.append(match_symbols(piece, symbols))
+            except DatasetError as error:
+                raise UserError(f"--{option}: {error}") from error
 
-        x0 = np.concatenate(x0_pieces)
-        known = np.concatenate(known_pieces)
+        x0 = np.concatenate(tokens)
         if len(x0) > length:
             raise UserError(f"--{option} has {len(x0)} tokens, but a sample has {length}: shorten it")
-        padding = (0, length - len(x0))
-        return Known(np.pad(x0, padding), np.pad(known, padding))  # [L], [L]
+        x0 = np.pad(x0, (0, length - len(x0)), constant_values=-1)  # [L]
+        return Known(np.maximum(x0, 0), x0 >= 0)
 
     def extra_figures(self, bound: Mapping[str, Any], examples: Batch) -> dict[str, float]:
         """Returns a bound as perplexity per token, and in bits per character.
