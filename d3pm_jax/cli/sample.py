@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from d3pm_jax.cli import arguments
-from d3pm_jax.config.checks import Count, Natural, Seed
+from d3pm_jax.config.checks import Count, Epsilon, Natural, Seed
 from d3pm_jax.config.samplers import Choice, describe_sampler
 from d3pm_jax.data.source import open_npy
 from d3pm_jax.errors import UsageError, UserError, as_user_error
@@ -61,8 +61,8 @@ class Flag(NamedTuple):
 
     in_names: Literal["value", "name", "beside", "nowhere"] = "value"
     """whether names tell its value, only that it was given, or it beside the one that it needs"""
-    needs: str = ""  # another option, without which it means nothing
-    cure: str = ""  # what to do where that is not given
+    needs: tuple[str, ...] = ()  # other options, without any of which it means nothing
+    cure: str = ""  # what to do where none of them is given
     excludes: tuple[str, ...] = ()  # options that it cannot be given with
 
     @property
@@ -73,6 +73,7 @@ class Flag(NamedTuple):
 
 TO_GUIDE = "say how far to guide, as --guidance 2"
 EXAMPLES_TOO = "pass the examples too, as --given FILE"
+TO_GIVE = "pass --known MASK too (which elements stay), or --strength 0.5 (how far to edit)"
 # In the order of names of files.
 FLAGS = {
     "workdir": Flag("nowhere"),
@@ -91,18 +92,18 @@ FLAGS = {
     "seed": Flag(),
     "label": Flag(),
     "length": Flag(),
-    "strength": Flag(needs="given", cure=EXAMPLES_TOO),
+    "strength": Flag(needs=("given",), cure=EXAMPLES_TOO),
     "sampler": Flag(),
     "guidance": Flag(),
-    "guidance_on": Flag("beside", "guidance", TO_GUIDE, ("classifier",)),
-    "guidance_late": Flag("beside", "guidance", TO_GUIDE, ("classifier",)),
-    "classifier": Flag("beside", "guidance", TO_GUIDE),
-    "exact": Flag("beside", "classifier", "say by which classifier, as --classifier RUN"),
+    "guidance_on": Flag("beside", ("guidance",), TO_GUIDE, ("classifier",)),
+    "guidance_late": Flag("beside", ("guidance",), TO_GUIDE, ("classifier",)),
+    "classifier": Flag("beside", ("guidance",), TO_GUIDE),
+    "exact": Flag("beside", ("classifier",), "say by which classifier, as --classifier RUN"),
     "condition": Flag("name"),
     "prompt": Flag("name"),
     "infill": Flag("name", excludes=("prompt",)),
-    "given": Flag("name", excludes=("prompt", "infill")),
-    "known": Flag("name", "given", EXAMPLES_TOO),
+    "given": Flag("name", ("known", "strength"), TO_GIVE, ("prompt", "infill")),
+    "known": Flag("name", ("given",), EXAMPLES_TOO),
 }
 
 
@@ -159,28 +160,21 @@ class SampleCommand(arguments.Computation):
     known: Annotated[str | None, arguments.name_option(metavar="MASK")] = None
     """with --given: which elements stay, while the others are drawn;
     MASK is .npy of booleans [*S] or [N, *S]; or for images left, right, top, bottom, center or border"""
-    strength: Annotated[float | None, arguments.name_option(metavar="S")] = None
+    strength: Annotated[Epsilon | None, arguments.name_option(metavar="S")] = None
     """with --given: how far to edit, above 0 and at most 1, for example 0.5;
     noises the examples for this share of the steps, and draws the way back"""
 
     def __post_init__(self) -> None:
-        """Raises UsageError for options that do not go together, or a strength that is none."""
+        """Raises UsageError for options that do not go together."""
         values = {name: getattr(self, name) for name in FLAGS}
         asked = {name for name, value in values.items() if value is not None and value is not False}
         for name, flag in FLAGS.items():
             option = f"argument --{name.replace('_', '-')}"
-            if name in asked and flag.needs and flag.needs not in asked:
-                raise UsageError(f"{option}: {flag.cure}")
             for other in flag.excludes:
                 if {name, other} <= asked:
                     raise UsageError(f"{option}: not allowed with argument --{other}")
-        if self.given is not None and self.known is None and self.strength is None:
-            raise UsageError(
-                "argument --given: pass --known MASK too (which elements stay), or --strength 0.5 (how far "
-                "to edit)"
-            )
-        if self.strength is not None and not 0 < self.strength <= 1:
-            raise UsageError(f"argument --strength: it must be above 0, and at most 1, got {self.strength}")
+            if name in asked and flag.needs and asked.isdisjoint(flag.needs):
+                raise UsageError(f"{option}: {flag.cure}")
 
     def make_guidance(self) -> Guidance | None:
         """Makes what the samples are guided by; None for nothing.
