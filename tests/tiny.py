@@ -70,4 +70,12 @@ def split(config, description, process, extra_mask=None):
     def init(key):
         return {"table": {"kernel": 0.1 * jax.random.normal(key, (K, K))}, "late": {"bias": jnp.zeros(K)}}
 
-    return network.Network(predict, init, without_buffers(predict), extra_mask=extra_mask)
+    classes = network.network_classes(config, description)
+    return network.Network(
+        predict,
+        init,
+        without_buffers(predict),
+        classes=classes,
+        dropping=network.make_dropping(config.train.drop_condition, classes, description),
+        extra_mask=extra_mask,
+    )

@@ -24,7 +24,7 @@ from d3pm_jax.parts.classifier import make_classifier
 from d3pm_jax.parts.completed import Completed
 from d3pm_jax.parts.diffusion import make_diffusion, with_steps
 from d3pm_jax.parts.flow import make_flow
-from d3pm_jax.parts.recipe import Recipe, check_config, require
+from d3pm_jax.parts.recipe import Recipe, require
 from d3pm_jax.placing import is_described, place
 from d3pm_jax.storage import checkpoint
 from d3pm_jax.storage.names import CHECKPOINTS
@@ -186,7 +186,6 @@ def make_recipe(completed: Completed, steps: int | Sequence[int] | None, mesh: j
         ValueError, UserError: a value of the config cannot be used.
     """
     config = completed.config
-    check_config(config, completed.description)
     if completed.process is None:
         recipe = make_flow(config, completed.description, mesh)
         if steps is not None:

@@ -74,8 +74,8 @@ class ClassifierGuidance(Guidance):
         return require(self.parts.recipe.classifier, "a classifier", self.parts.config)
 
     @property
-    def classes(self) -> int:
-        return self._classifier.classes
+    def classes(self) -> int | None:
+        return self.parts.recipe.classes
 
     @property
     def params(self) -> Params:

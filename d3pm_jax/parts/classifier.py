@@ -85,7 +85,7 @@ def make_classifier(
             bound=_make_figures(spread_over_mesh(classify, sharding), times),
             process=place(process, replicated_sharding(mesh)),
             with_process=make_recipe,
-            classifier=Classifier(classes, log_probs, classify),
+            classifier=Classifier(log_probs, classify),
             classes=classes,
         )
 

@@ -13,6 +13,7 @@ from d3pm_jax.data import Description, count_categories
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.kinds import Kind, make_kind
 from d3pm_jax.parts import splits
+from d3pm_jax.parts.recipe import check_config
 from d3pm_jax.processes import Process
 
 
@@ -31,12 +32,13 @@ def complete(config: Config, description: Description) -> Completed:
     """Completes a config, which was checked, with the numbers of its data in place of every "data".
 
     Raises:
-        UserError: the description is none, there is no kind for it, the data cannot be read, or the process
-            cannot be built.
+        UserError: the description is none, there is no kind for it, the config holds what it does not train,
+            the data cannot be read, or the process cannot be built.
     """
-    # The kind may refuse the data, and should do so before all of the data is counted.
+    # What does not go together is refused before all of the data is counted.
     try:
         check_fields("data.describe()", description)
+        check_config(config, description)
         kind = make_kind(description, config.data)
     except (ValueError, TypeError) as error:
         raise UserError(one_line(error, 1000)) from error

@@ -80,11 +80,9 @@ def make_diffusion(
     diffusion = Diffusion(
         predict=network.spread_over_mesh(functions.predict, sharding),
         network=functions.predict,
-        train_predict=network.spread_over_mesh(functions.train_predict, sharding),
         term=partial(losses.posterior_kl, **logits_keywords(config.loss)),
     )
-    classes = network.network_classes(config, description)
-    dropping = network.make_dropping(config.train.drop_condition, classes, description)
+    dropping = functions.dropping
     draw_batch = partial(_draw_batch, config, diffusion.predict, dropping)
 
     def make_recipe(process: Process) -> Recipe:
@@ -107,7 +105,7 @@ def make_diffusion(
                 _explain_failure,
             ),
             diffusion=diffusion,
-            classes=classes,
+            classes=functions.classes,
             dropping=dropping,
             extra_mask=functions.extra_mask,
         )
@@ -285,7 +283,7 @@ def _make_denoiser(
     if settled.sampler.step.tells_time:
         conditioned = call_at_steps(conditioned, inputs.process.time[-1])
 
-    network: Any = partial(_call_with_inputs, conditioned, network_inputs)
+    network: Any = partial(conditioned, network_inputs=network_inputs)
     guidance = settled.guidance
     if guidance is not None:
         if inputs.guidance_params is not None:
@@ -306,13 +304,6 @@ def _explain_failure(failed_at: int, settled: Settled) -> str:
         f"the network gave no distribution at t = {failed_at}: its weights are not finite, or it "
         "gives probability 0 to every x_0 that can lead to x_t; use another checkpoint"
     )
-
-
-def _call_with_inputs(
-    network: Callable[..., Array], inputs: Mapping[str, Array], x: Array, time: Array
-) -> Array:
-    """Calls a network of (x, time, inputs) with these inputs."""
-    return network(x, time, inputs)
 
 
 def call_at_steps(network: Callable[..., Array], T: Array) -> Callable[..., Array]:

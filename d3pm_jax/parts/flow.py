@@ -30,6 +30,8 @@ from d3pm_jax.sampling.noise import fold_in_each
 from d3pm_jax.training.flow import FlowLoss
 from d3pm_jax.types import Params
 
+NO_NUMBERS = "the flow gave no numbers: its weights are not finite; use another checkpoint"
+
 
 def make_flow(config: Config, description: Description, mesh: jax.sharding.Mesh) -> Recipe:
     """Makes the recipe of a config that trains a flow.
@@ -87,7 +89,7 @@ def make_flow(config: Config, description: Description, mesh: jax.sharding.Mesh)
         init=partial(variables.init_variables, build),
         loss=FlowLoss(train_log_weights, num_digits),
         bound=_make_bound(compute_log_weights, num_digits),
-        draw=Drawing("flow", partial(_settle, shape), draw_batch, _explain_failure),
+        draw=Drawing("flow", partial(_settle, shape), draw_batch, lambda failed_at, settled: NO_NUMBERS),
     )
 
 
@@ -167,11 +169,6 @@ def _check_shape(shape: tuple[int, ...], shape_of_flow: tuple[int, ...]) -> None
         raise UserError(
             f"examples of shape {list(shape)}: the flow of this run takes only {list(shape_of_flow)}"
         )
-
-
-def _explain_failure(failed_at: int, settled: Settled) -> str:
-    """Says why v is no number, and what to do."""
-    return "the flow gave no numbers: its weights are not finite; use another checkpoint"
 
 
 def _check_call(

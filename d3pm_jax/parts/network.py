@@ -39,6 +39,8 @@ class Network(NamedTuple):
     train_predict: TrainPredict  # with a key, -> (logits, buffers), which are None where there are none
     # The same -> ((loc, log_scale), buffers), of which `heads.logistic` makes the logits; None of other heads
     train_parameters: TrainPredict | None = None
+    classes: int | None = None  # how many labels it takes; None: it takes none
+    dropping: Dropping | None = None  # of labels and conditions in training; it knows the null inputs
     extra_mask: int | None = None  # a mask that the data never has and the network never predicts
 
 
@@ -102,16 +104,23 @@ def split_network(
             inputs["condition"] = condition
         return inputs
 
-    def call_network(
-        params: Params,
-        xt: Array,
-        t: Array,
-        key: Key[Array, ""],
-        label: Array | None,
-        weight: Array | None,
-        condition: Array | None,
-    ) -> tuple[Any, Any]:
-        return module.call(params, key, xt, t, **choose_inputs(key, label, weight, condition))
+    def make_train_function(read: Callable[..., Any]) -> TrainPredict:
+        """Returns what training calls, of which `read` makes logits, or what a head makes them of."""
+
+        def train(
+            params: Params,
+            xt: Array,
+            t: Array,
+            key: Key[Array, ""],
+            label: Array | None = None,
+            weight: Array | None = None,
+            condition: Array | None = None,
+        ) -> tuple[Any, Any]:
+            inputs = choose_inputs(key, label, weight, condition)
+            output, buffers = module.call(params, key, xt, t, **inputs)
+            return read(output, xt, spec.K), buffers
+
+        return train
 
     # It is called once on shapes without numbers, so that an output or logits of another shape are refused
     # before a run begins, and not by whatever meets them first. Two examples show what one would hide: a
@@ -126,6 +135,7 @@ def split_network(
         condition = jnp.zeros((2, *description.condition), description.condition_type)
     key = jax.random.key(0)
     _check_call(config, module, choose_inputs(key, label, None, condition))
+    call_network = make_train_function(lambda output, xt, K: output)
     output, new_buffers = jax.eval_shape(call_network, shapes, x, t, key, label, None, condition)
     # A head of the user's own may take any output: what it makes of it is checked below.
     is_own = type(head).logits not in (Head.logits, LogisticHead.logits)
@@ -161,26 +171,6 @@ def split_network(
         output = call(xt, t, **choose_inputs(key, label, weight, condition))
         return read_logits(output, xt, spec.K)  # [B, *S, K]
 
-    def make_train_function(read: Callable[..., Any]) -> TrainPredict:
-        """Returns what training calls, of which `read` makes logits, or what a head makes them of."""
-
-        def train(
-            params: Params,
-            xt: Array,
-            t: Array,
-            key: Key[Array, ""],
-            label: Array | None = None,
-            weight: Array | None = None,
-            condition: Array | None = None,
-        ) -> tuple[Any, Any]:
-            output, buffers = call_network(params, xt, t, key, label, weight, condition)
-            return read(output, xt, spec.K), buffers
-
-        return train
-
-    def init(key: Array) -> Params:
-        return variables.init_variables(build, key)
-
     _, buffers = variables.split_variables(shapes)
     if buffers is not None:
         _check_buffers(buffers, new_buffers)
@@ -189,7 +179,15 @@ def split_network(
     # A head of the user's own may make its logits in any way.
     if isinstance(head, LogisticHead) and not is_own and extra_mask is None:
         train_parameters = make_train_function(head.parameters)
-    return Network(predict, init, make_train_function(read_logits), train_parameters, extra_mask)
+    return Network(
+        predict=predict,
+        init=partial(variables.init_variables, build),
+        classes=classes,
+        dropping=dropping,
+        train_predict=make_train_function(read_logits),
+        train_parameters=train_parameters,
+        extra_mask=extra_mask,
+    )
 
 
 def _forbids(head: Head, output: Any, xt: Array, K: int, mask: int) -> bool:

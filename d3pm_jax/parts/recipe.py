@@ -19,7 +19,7 @@ from d3pm_jax.parts.draw import Draw, Inputs, Settled
 from d3pm_jax.parts.network import Init
 from d3pm_jax.processes import Process
 from d3pm_jax.sampling import Chain, Steered
-from d3pm_jax.training.diffusion import Predict, TrainPredict
+from d3pm_jax.training.diffusion import Predict
 from d3pm_jax.training.dropping import Dropping
 from d3pm_jax.training.loss import BatchLoss
 
@@ -74,8 +74,6 @@ class Diffusion(NamedTuple):
     """the network, spread over the devices"""
     network: Predict
     """the same for batches of any size, which are not spread over the devices"""
-    train_predict: TrainPredict
-    """what training calls, see `network.Network`"""
     term: Term
     """the function of logits whose value is the term of the bound at a step, in nats"""
 
@@ -83,7 +81,6 @@ class Diffusion(NamedTuple):
 class Classifier(NamedTuple):
     """Holds what only a classifier has, without dropout, for batches of any size."""
 
-    classes: int
     log_probs: Callable[..., Array]
     """(params, one-hots of x_t [B, *S, K], steps of the original process [B]; 0 of clean examples)
     -> log p(label | x_t, t) of every label, [B, classes]"""
