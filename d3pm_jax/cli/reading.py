@@ -248,16 +248,19 @@ def read_overridden_config(path: Path | None, words: list[str], usage: str) -> C
         raise UserError(
             f"no config: pass a Python file that defines get_config() first, as in {program} CONFIG"
         )
-    return apply_overrides(config_io.read_config_file(path), words, usage)
+    return apply_overrides(config_io.load_config(path), words, usage)
 
 
 def apply_overrides(base: Config, words: list[str], usage: str) -> Config:
     """Returns the config with the fields that words override; for --help prints all fields, and exits.
 
+    The config is checked once, with these fields.
+
     Raises:
-        UserError: an override names no field of the config, or gives it a value that cannot be used.
+        UserError: an override names no field of the config, or a value cannot be used.
     """
     if "--help" in words:
+        config_io.check_config(base)
         tyro.cli(
             Config,
             default=base,
@@ -267,6 +270,18 @@ def apply_overrides(base: Config, words: list[str], usage: str) -> Config:
             config=(tyro.conf.AvoidSubcommands,),
             registry=SLOTS,
         )
+    try:
+        config = _override_fields(base, words)
+    except Exception:
+        # What is in the file may be to blame, and is named before the words after it.
+        config_io.check_config(base)
+        raise
+    config_io.check_config(config)
+    return config
+
+
+def _override_fields(base: Config, words: list[str]) -> Config:
+    """Returns the config with the fields that words override, before it is checked."""
     options = _list_options(Config, base)
     # A flag has no place among the names of fields, so that it is told from that of some data.
     options.setdefault(DATA_FOLDER, Option(DATA_FOLDER, NonEmptyStr, "a folder"))
@@ -280,9 +295,7 @@ def apply_overrides(base: Config, words: list[str], usage: str) -> Config:
     if "sampler" in values:
         values["sampler"] = values["sampler"].sampler
     with as_user_error():
-        config = _replace_fields(base, values)
-    config_io.check_config(config)
-    return config
+        return _replace_fields(base, values)
 
 
 def _refuse_word(word: str, options: Mapping[str, Option]) -> NoReturn:
