@@ -10,8 +10,7 @@ import numpy as np
 from jaxtyping import Int, Int32
 
 from d3pm_jax.checks import Count, Natural, Seed, Size, declared, integers_from
-from d3pm_jax.data.conditions import convert_conditions
-from d3pm_jax.data.description import Description
+from d3pm_jax.data.description import Description, convert_conditions
 from d3pm_jax.data.source import DatasetError, FunctionSource, Source, check_example, check_source
 
 Example = dict[str, Any]

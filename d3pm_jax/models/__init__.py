@@ -10,10 +10,15 @@ require(__name__, "flax")
 
 from d3pm_jax.models.argmax_flows import ArgmaxAR, ArgmaxCoupling, ArgmaxFlow
 from d3pm_jax.models.classifier import Classifier
-from d3pm_jax.models.image_features import UNetFeatures
+from d3pm_jax.models.features import (
+    Features,
+    LSTMFeatures,
+    SequenceFeatures,
+    TransformerFeatures,
+    UNetFeatures,
+)
 from d3pm_jax.models.noisy_classifier import NoisyClassifier
 from d3pm_jax.models.score_net import ScoreNet
-from d3pm_jax.models.sequence_features import Features, LSTMFeatures, SequenceFeatures, TransformerFeatures
 from d3pm_jax.models.transformer import Transformer
 from d3pm_jax.models.unet import UNet
 

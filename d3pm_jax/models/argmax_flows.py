@@ -21,14 +21,14 @@ from jaxtyping import Array, Float, Int, Key
 
 from d3pm_jax import flows
 from d3pm_jax.checks import FINITE, NOISE, Categories, Count, Size, declared
-from d3pm_jax.models.layers import CATEGORIES, apply_to_rows, split_by_layer
-from d3pm_jax.models.sequence_features import (
+from d3pm_jax.models.features import (
     Features,
     LSTMFeatures,
     LSTMLayer,
     SequenceFeatures,
     exact_gelu,
 )
+from d3pm_jax.models.layers import CATEGORIES, apply_to_rows, split_by_layer
 
 # (places, n_in, causal, rngs=rngs) -> a network of features, such as partial(LSTMFeatures, width=512). Places
 # are L of a sequence, and (H, W) of an image.

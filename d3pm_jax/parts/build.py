@@ -16,7 +16,7 @@ from d3pm_jax.config.optimizer import build_optimizer
 from d3pm_jax.config.process import build_process
 from d3pm_jax.config.trained import CLASSIFIER
 from d3pm_jax.data import Description
-from d3pm_jax.data.conditions import convert_conditions
+from d3pm_jax.data.description import convert_conditions
 from d3pm_jax.errors import UserError, as_user_error, one_line
 from d3pm_jax.machine import cluster
 from d3pm_jax.machine.devices import mesh_of, replicated_sharding, state_sharding

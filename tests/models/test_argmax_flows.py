@@ -11,8 +11,7 @@ from flax import nnx
 
 from d3pm_jax import flows
 from d3pm_jax.models.argmax_flows import ArgmaxAR, ArgmaxCoupling
-from d3pm_jax.models.image_features import UNetFeatures
-from d3pm_jax.models.sequence_features import LSTMFeatures, TransformerFeatures
+from d3pm_jax.models.features import LSTMFeatures, TransformerFeatures, UNetFeatures
 from tests.models.small import randomised
 
 LSTM = partial(LSTMFeatures, width=8, num_layers=1, input_dropout=0.5)
