@@ -29,8 +29,7 @@ from d3pm_jax.losses import posterior_kl, prior_kl
 from d3pm_jax.numerics.logspace import at_least_float32
 from d3pm_jax.posteriors import q_sample
 from d3pm_jax.processes.base import Process
-from d3pm_jax.sampling.network import CURE_OF_LOGITS, Network
-from d3pm_jax.sampling.noise import Noise, per_example
+from d3pm_jax.sampling import CURE_OF_LOGITS, Network, Noise, per_example
 
 # What a step costs, such as `posterior_kl`.
 Term = Annotated[

@@ -10,8 +10,7 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 from d3pm_jax import show
 from d3pm_jax.cli import arguments
-from d3pm_jax.config.checks import Allowed, Count, Seed
-from d3pm_jax.config.samplers import Choice
+from d3pm_jax.config import Allowed, Choice, Count, Seed
 from d3pm_jax.errors import UserError
 from d3pm_jax.kinds import Samples
 from d3pm_jax.kinds.files import write_measured

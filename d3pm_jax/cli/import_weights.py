@@ -8,9 +8,7 @@ from typing import Annotated, Literal
 
 from d3pm_jax.cli import arguments, reading
 from d3pm_jax.cli.export_weights import SUFFIX
-from d3pm_jax.config import Config, io as config_io
-from d3pm_jax.config.checks import Count
-from d3pm_jax.config.data import describe_data
+from d3pm_jax.config import Config, Count, describe_data, io as config_io
 from d3pm_jax.contrib import checkpoints, foreign
 from d3pm_jax.contrib.layout import Foreign, ImportOptions
 from d3pm_jax.errors import UserError, one_line

@@ -16,10 +16,18 @@ from typing import Annotated, Any, NamedTuple, NoReturn, TypeVar, get_args
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from d3pm_jax.config import Config, io as config_io
-from d3pm_jax.config.checks import NonEmptyStr, describe_hint, hints_of, matches_hint
-from d3pm_jax.config.data import move_data
-from d3pm_jax.config.samplers import Choice, choose_sampler, describe_sampler
+from d3pm_jax.config import (
+    Choice,
+    Config,
+    NonEmptyStr,
+    choose_sampler,
+    describe_hint,
+    describe_sampler,
+    hints_of,
+    io as config_io,
+    matches_hint,
+    move_data,
+)
 from d3pm_jax.errors import UsageError, UserError, as_user_error, one_line
 from d3pm_jax.sampling import Sampler
 

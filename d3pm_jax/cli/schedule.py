@@ -8,9 +8,7 @@ import numpy as np
 
 from d3pm_jax import losses, show
 from d3pm_jax.cli import arguments, reading
-from d3pm_jax.config import Config, from_data
-from d3pm_jax.config.data import describe_data
-from d3pm_jax.config.process import build_process, find_extra_mask
+from d3pm_jax.config import Config, build_process, describe_data, find_extra_mask, from_data
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.evaluation.process_effect import find_half_life, spread_categories
 from d3pm_jax.likelihood import bits_per_dim

@@ -10,9 +10,7 @@ from typing import Annotated
 
 from d3pm_jax.cli import arguments, reading
 from d3pm_jax.compiled import cards, cost, on_cards
-from d3pm_jax.config import Config, io as config_io
-from d3pm_jax.config.data import describe_data
-from d3pm_jax.config.samplers import describe_sampler
+from d3pm_jax.config import Config, describe_data, describe_sampler, io as config_io
 from d3pm_jax.errors import UserError
 from d3pm_jax.loop import loop, metrics, sinks
 from d3pm_jax.machine.devices import make_mesh

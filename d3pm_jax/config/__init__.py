@@ -3,6 +3,8 @@
 A config is a Python file with `get_config() -> Config`. Every field can be overridden on the command line
 (`--process.steps 100`); which family a part belongs to is chosen by the file. Nothing is computed before
 `build`.
+
+What other rooms use besides, to describe and open data, build parts and read numbers, is named here too.
 """
 
 from d3pm_jax.extras import require
@@ -18,18 +20,51 @@ from d3pm_jax.config.argmax_flow import (
     TransformerFeatures,
     UNetFeatures,
 )
+from d3pm_jax.config.checks import (
+    Allowed as Allowed,
+    Count as Count,
+    Natural as Natural,
+    NonEmptyStr as NonEmptyStr,
+    Seed as Seed,
+    Size as Size,
+    check_fields as check_fields,
+    check_number as check_number,
+    describe_hint as describe_hint,
+    free_fields as free_fields,
+    hints_of as hints_of,
+    matches_hint as matches_hint,
+)
 from d3pm_jax.config.conditions import Mazes, StyledDigits, UpsampledDigits
-from d3pm_jax.config.data import Arrays, Data, Digits, Enwik8, Idx, Shakespeare, Text, Text8, TfdsImages
-from d3pm_jax.config.head import Head, LogisticHead
+from d3pm_jax.config.data import (
+    Arrays,
+    Data,
+    Digits,
+    Enwik8,
+    Idx,
+    Shakespeare,
+    Text,
+    Text8,
+    TfdsImages,
+    describe_data as describe_data,
+    describe_with_digest as describe_with_digest,
+    move_data as move_data,
+    open_examples as open_examples,
+    open_training_examples as open_training_examples,
+    say_where_it_lies as say_where_it_lies,
+)
+from d3pm_jax.config.from_data import filled_field as filled_field
+from d3pm_jax.config.head import Head, LogisticHead, make_logits as make_logits
 from d3pm_jax.config.model import Model, NoisyClassifier, ScoreNet, Spec, Transformer, UNet
 from d3pm_jax.config.objective import (
     ContinuousAbsorbing,
     ContinuousUniform,
     HybridLoss,
+    HybridOfParameters as HybridOfParameters,
     LabelLoss,
     Objective,
     StochasticBound,
     Terms,
+    logits_keywords as logits_keywords,
 )
 from d3pm_jax.config.optimizer import (
     Adafactor,
@@ -44,6 +79,7 @@ from d3pm_jax.config.optimizer import (
     Rate,
     RatedOptimizer,
     WSDRate,
+    build_optimizer as build_optimizer,
 )
 from d3pm_jax.config.plane import Plane
 from d3pm_jax.config.process import (
@@ -60,8 +96,15 @@ from d3pm_jax.config.process import (
     Process,
     RandomWalk,
     Uniform,
+    build_process as build_process,
+    find_extra_mask as find_extra_mask,
 )
 from d3pm_jax.config.run import Config, Mesh, Train
+from d3pm_jax.config.samplers import (
+    Choice as Choice,
+    choose_sampler as choose_sampler,
+    describe_sampler as describe_sampler,
+)
 from d3pm_jax.config.schedule import (
     Cosine,
     CosineSquared,
@@ -73,6 +116,12 @@ from d3pm_jax.config.schedule import (
     Schedule,
 )
 from d3pm_jax.config.timesteps import Importance, Independent, LowDiscrepancy, RealTimes, Timesteps
+from d3pm_jax.config.trained import (
+    CLASSIFIER as CLASSIFIER,
+    DIFFUSION as DIFFUSION,
+    FLOW as FLOW,
+    Trained as Trained,
+)
 
 __all__ = [
     "Absorbing",

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from d3pm_jax.errors import one_line
-from d3pm_jax.sampling import Sampler, Shaping
-from d3pm_jax.sampling.named import SAMPLERS
+from d3pm_jax.sampling import SAMPLERS, Sampler, Shaping
 
 Number = int | float
 

@@ -10,8 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from d3pm_jax import compat, config as configs
-from d3pm_jax.config import Head, LogisticHead, Model, Spec, io as config_io
-from d3pm_jax.config.checks import check_fields
+from d3pm_jax.config import Head, LogisticHead, Model, Spec, check_fields, io as config_io
 from d3pm_jax.contrib.layout import MOST_STEPS, Foreign
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, one_line

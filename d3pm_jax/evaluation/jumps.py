@@ -12,8 +12,7 @@ from d3pm_jax import likelihood, losses
 from d3pm_jax.checks import declared
 from d3pm_jax.posteriors import q_sample
 from d3pm_jax.processes import Process, respace
-from d3pm_jax.sampling.network import Network
-from d3pm_jax.sampling.noise import per_example
+from d3pm_jax.sampling import Network, per_example
 
 
 @declared()

@@ -11,12 +11,7 @@ import jax
 import numpy as np
 
 from d3pm_jax import data
-from d3pm_jax.config import Config, Data
-from d3pm_jax.config.data import (
-    describe_data,
-    describe_with_digest,
-    say_where_it_lies,
-)
+from d3pm_jax.config import Config, Data, describe_data, describe_with_digest, say_where_it_lies
 from d3pm_jax.errors import UserError, as_user_error
 from d3pm_jax.evaluation.bound import count_elements, evaluate_bound
 from d3pm_jax.files import write_npy

@@ -15,9 +15,7 @@ import jax
 import numpy as np
 from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
 
-from d3pm_jax.config import Config, io as config_io
-from d3pm_jax.config.checks import Count, check_number
-from d3pm_jax.config.data import describe_data
+from d3pm_jax.config import Config, Count, check_number, describe_data, io as config_io
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.files import parse_json, replacing
 from d3pm_jax.machine.devices import batch_sharding, check_batch, mesh_of, use_all_cores

@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from d3pm_jax.config import Absorbing, io as config_io
-from d3pm_jax.config.checks import Count, Seed, check_number
+from d3pm_jax.config import Absorbing, Count, Seed, check_number, io as config_io
 from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation.bound import (
     count_elements,

@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from d3pm_jax.config.checks import check_fields
-from d3pm_jax.config.samplers import describe_sampler
+from d3pm_jax.config import check_fields, describe_sampler
 from d3pm_jax.errors import UserError
 from d3pm_jax.files import hash_arrays
 from d3pm_jax.kinds import SHIPPED, Measured, QualityTable, Reference

@@ -13,8 +13,7 @@ import numpy as np
 
 from d3pm_jax import sampling
 from d3pm_jax.checks import check_value, describe, values_in_range
-from d3pm_jax.config.checks import Count, Natural, Size, check_number, describe_hint, matches_hint
-from d3pm_jax.config.samplers import choose_sampler
+from d3pm_jax.config import Count, Natural, Size, check_number, choose_sampler, describe_hint, matches_hint
 from d3pm_jax.errors import UserError, as_user_error, one_line
 from d3pm_jax.files import write_npy
 from d3pm_jax.kinds import Chains, Samples, States
@@ -28,10 +27,15 @@ from d3pm_jax.parts.recipe import Drawing, require
 from d3pm_jax.placing import fetch
 from d3pm_jax.posteriors import q_posterior, q_sample
 from d3pm_jax.processes import Process
-from d3pm_jax.sampling import Known, Sampler, Steered, chain as sampling_chain
-from d3pm_jax.sampling.noise import SAMPLING
-from d3pm_jax.sampling.run import PRIOR_STEP
-from d3pm_jax.sampling.steering import choose_best
+from d3pm_jax.sampling import (
+    PRIOR_STEP,
+    SAMPLING,
+    Known,
+    Sampler,
+    Steered,
+    chain as sampling_chain,
+    choose_best,
+)
 from d3pm_jax.storage.names import SAMPLES as SAMPLES_FILE
 
 

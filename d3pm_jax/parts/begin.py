@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from d3pm_jax.checks.arrays import describe
-from d3pm_jax.config import Config, io as config_io
-from d3pm_jax.config.data import describe_data
+from d3pm_jax.config import Config, describe_data, io as config_io
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, as_user_error
 from d3pm_jax.machine import cluster

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from d3pm_jax.checks.arrays import describe, shorten_value
-from d3pm_jax.config import Config, io as config_io
-from d3pm_jax.config.checks import check_number
+from d3pm_jax.config import Config, check_number, io as config_io
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, as_user_error
 from d3pm_jax.files import describe_content
@@ -18,9 +17,7 @@ from d3pm_jax.parts.build import Parts
 from d3pm_jax.parts.guidance import Guidance, format_number, read_gamma
 from d3pm_jax.parts.recipe import Classifier, require
 from d3pm_jax.placing import fetch
-from d3pm_jax.sampling import Sampler, guidance
-from d3pm_jax.sampling.guidance import Conditioned
-from d3pm_jax.sampling.network import Network
+from d3pm_jax.sampling import Conditioned, Network, Sampler, guidance
 from d3pm_jax.training.dropping import Dropping
 from d3pm_jax.types import Params
 

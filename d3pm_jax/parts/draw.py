@@ -8,8 +8,7 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from d3pm_jax.parts.guidance import Guidance
-from d3pm_jax.sampling import Known, PartWay, Row, Sampler
-from d3pm_jax.sampling.plans import rows_of_edit
+from d3pm_jax.sampling import Known, PartWay, Row, Sampler, rows_of_edit
 from d3pm_jax.types import Params
 
 Score = Callable[[Any], Any]  # clean examples [M, *S] -> [M]

@@ -11,8 +11,7 @@ from flax import nnx
 from jaxtyping import Array, Key
 
 from d3pm_jax import flows, sampling
-from d3pm_jax.config import Config, Spec
-from d3pm_jax.config.from_data import filled_field
+from d3pm_jax.config import Config, Spec, filled_field
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, wrong_return
 from d3pm_jax.evaluation.bound import format_with_error, summarize_bound

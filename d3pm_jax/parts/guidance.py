@@ -10,13 +10,10 @@ import numpy as np
 from jaxtyping import Array
 
 from d3pm_jax.checks.arrays import describe, shorten_value
-from d3pm_jax.config import Config
-from d3pm_jax.config.checks import Natural, check_number
+from d3pm_jax.config import Config, Natural, check_number
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, as_user_error
-from d3pm_jax.sampling import Sampler, guidance
-from d3pm_jax.sampling.guidance import Conditioned, Place
-from d3pm_jax.sampling.network import Network
+from d3pm_jax.sampling import Conditioned, Network, Place, Sampler, guidance
 from d3pm_jax.training.dropping import Dropping
 from d3pm_jax.types import Params
 

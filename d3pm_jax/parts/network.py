@@ -12,8 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Key
 
 from d3pm_jax.checks import bare
-from d3pm_jax.config import Config, Head, LogisticHead, Spec
-from d3pm_jax.config.head import make_logits
+from d3pm_jax.config import Config, Head, LogisticHead, Spec, make_logits
 from d3pm_jax.data import Description
 from d3pm_jax.errors import locate_statement, wrong_return
 from d3pm_jax.machine import cluster

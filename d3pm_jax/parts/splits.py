@@ -2,8 +2,7 @@
 
 from typing import NamedTuple
 
-from d3pm_jax.config import Config
-from d3pm_jax.config.data import open_examples, open_training_examples
+from d3pm_jax.config import Config, open_examples, open_training_examples
 from d3pm_jax.data import Part, Source
 from d3pm_jax.errors import UserError
 

@@ -16,9 +16,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
 
-from d3pm_jax.config import Config, Head, Model, Spec, io as config_io
-from d3pm_jax.config.head import make_logits
-from d3pm_jax.config.trained import DIFFUSION, Trained
+from d3pm_jax.config import DIFFUSION, Config, Head, Model, Spec, Trained, io as config_io, make_logits
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, as_user_error, one_line
 from d3pm_jax.files import parse_json

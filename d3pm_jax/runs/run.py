@@ -12,9 +12,7 @@ from jax.core import Tracer
 
 from d3pm_jax import likelihood
 from d3pm_jax.checks.arrays import describe
-from d3pm_jax.config import Config, io as config_io
-from d3pm_jax.config.checks import Count, check_number
-from d3pm_jax.config.data import move_data
+from d3pm_jax.config import Config, Count, check_number, io as config_io, move_data
 from d3pm_jax.data import ArraySource, read_batch
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.kinds import Reference

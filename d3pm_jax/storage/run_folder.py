@@ -14,8 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from d3pm_jax.config import Config, from_data, io as config_io
-from d3pm_jax.config.checks import check_fields, free_fields
+from d3pm_jax.config import Config, check_fields, free_fields, from_data, io as config_io
 from d3pm_jax.data import Description
 from d3pm_jax.data.digests import hash_content, split_digest
 from d3pm_jax.errors import UserError, one_line
