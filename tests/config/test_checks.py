@@ -218,7 +218,8 @@ def test_the_table_has_every_part_of_ours():
     parts |= {type(part.beta) for part in EXAMPLES["process"] if hasattr(part, "beta")}
     parts |= {type(part.features) for part in EXAMPLES["model"] if hasattr(part, "features")}
     parts |= {type(part.rate) for part in EXAMPLES["optimizer"] if hasattr(part, "rate")}
-    known = {part for part in vars(configs).values() if isinstance(part, type)}
+    named = [getattr(configs, name) for name in configs.__all__]
+    known = {part for part in named if isinstance(part, type)}
     bases = {configs.Config, configs.Spec, configs.Terms, *(x for x in known if x.__subclasses__())}
     assert known - bases - parts == set()
     for place, parts in EXAMPLES.items():
