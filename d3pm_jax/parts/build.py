@@ -11,10 +11,7 @@ import numpy as np
 from flax.errors import FlaxError
 
 from d3pm_jax import kinds
-from d3pm_jax.config import Config
-from d3pm_jax.config.optimizer import build_optimizer
-from d3pm_jax.config.process import build_process
-from d3pm_jax.config.trained import CLASSIFIER
+from d3pm_jax.config import CLASSIFIER, Config, build_optimizer, build_process
 from d3pm_jax.data import Description
 from d3pm_jax.data.description import convert_conditions
 from d3pm_jax.errors import UserError, as_user_error, one_line

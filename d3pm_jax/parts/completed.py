@@ -4,11 +4,15 @@ import dataclasses
 
 import numpy as np
 
-from d3pm_jax.config import Config, from_data
-from d3pm_jax.config.checks import check_fields
-from d3pm_jax.config.data import open_examples
-from d3pm_jax.config.process import build_process, find_extra_mask
-from d3pm_jax.config.trained import FLOW
+from d3pm_jax.config import (
+    FLOW,
+    Config,
+    build_process,
+    check_fields,
+    find_extra_mask,
+    from_data,
+    open_examples,
+)
 from d3pm_jax.data import Description, count_categories
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.kinds import Kind, make_kind

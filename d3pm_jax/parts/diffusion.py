@@ -11,9 +11,7 @@ import numpy as np
 from jaxtyping import Array
 
 from d3pm_jax import losses, sampling
-from d3pm_jax.config import Config
-from d3pm_jax.config.objective import HybridLoss, HybridOfParameters, logits_keywords
-from d3pm_jax.config.process import build_process
+from d3pm_jax.config import Config, HybridLoss, HybridOfParameters, build_process, logits_keywords
 from d3pm_jax.errors import UserError, as_user_error
 from d3pm_jax.evaluation.bound import (
     Compiled,
@@ -29,8 +27,7 @@ from d3pm_jax.parts.draw import Draw, Inputs, Particles, Settled
 from d3pm_jax.parts.recipe import Bound, Diffusion, Drawing, Figures, Recipe
 from d3pm_jax.placing import place
 from d3pm_jax.processes import Process, respace
-from d3pm_jax.sampling import even_grid, laws
-from d3pm_jax.sampling.plans import rows_of_edit
+from d3pm_jax.sampling import even_grid, laws, rows_of_edit
 from d3pm_jax.schedules.continuous import Schedule
 from d3pm_jax.training.diffusion import DiffusionLoss, Predict
 from d3pm_jax.training.dropping import Dropping
