@@ -8,8 +8,7 @@ import jax
 import numpy as np
 
 from d3pm_jax.cli import arguments
-from d3pm_jax.config.checks import Count, Epsilon, Natural, Seed
-from d3pm_jax.config.samplers import Choice, describe_sampler
+from d3pm_jax.config import Choice, Count, Epsilon, Natural, Seed, describe_sampler
 from d3pm_jax.data.source import open_npy
 from d3pm_jax.errors import UsageError, UserError, as_user_error
 from d3pm_jax.files import describe_content, write_npy
@@ -34,9 +33,7 @@ from d3pm_jax.parts.by_classifier import ClassifierGuidance
 from d3pm_jax.parts.draw import Draw, Settled
 from d3pm_jax.parts.guidance import ClassifierFreeGuidance, Guidance
 from d3pm_jax.runs.run import Run, open_run
-from d3pm_jax.sampling import Known, PartWay, Sampler
-from d3pm_jax.sampling.guidance import Place
-from d3pm_jax.sampling.plans import find_level
+from d3pm_jax.sampling import Known, PartWay, Place, Sampler, find_level
 from d3pm_jax.storage import run_folder
 from d3pm_jax.storage.names import MADE_FROM
 

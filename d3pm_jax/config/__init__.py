@@ -23,6 +23,7 @@ from d3pm_jax.config.argmax_flow import (
 from d3pm_jax.config.checks import (
     Allowed as Allowed,
     Count as Count,
+    Epsilon as Epsilon,
     Natural as Natural,
     NonEmptyStr as NonEmptyStr,
     Seed as Seed,
