@@ -95,7 +95,7 @@ def execute(command: ImportCommand, words: list[str]) -> int:
     elif words:
         raise UserError(f"unexpected argument {one_line(words[0], 80)}: see d3pm import --help")
     if command.workdir is None:
-        raise UserError("no workdir: pass --workdir DIR, where the run is written")
+        raise UserError("no workdir: pass --workdir DIR, where it is written")
     if is_ours and config is not None:
         _import_ours(file, command.workdir, config, config_path)
     else:
