@@ -34,7 +34,7 @@ def count_ratios(jaxprs: Iterable[ClosedJaxpr]) -> dict[str, float]:
     operands: Counter[str] = Counter()
     for jaxpr in jaxprs:
         for call in _find_calls(jaxpr.jaxpr):
-            name = _name_of(call)
+            name = str(call.params["name"])
             moved[name] += _count_call(call)
             operands[name] += sum(_num_bytes(var.aval) for var in [*call.invars, *call.outvars])
     return {name: moved[name] / max(operands[name], 1) for name in operands}
@@ -75,13 +75,6 @@ def _find_calls(jaxpr: Jaxpr) -> Iterator[Any]:
             continue
         for inner in inner_programs(equation.params):
             yield from _find_calls(inner)
-
-
-def _name_of(call: Any) -> str:
-    name = call.params.get("name")
-    if name is None:
-        name = call.params["name_and_src_info"].name
-    return str(name)
 
 
 def _count_call(call: Any) -> int:

@@ -245,23 +245,16 @@ def parse_computations(text: str) -> tuple[dict[str, Computation], str]:
 
 
 def _parse_instruction(line: str) -> Instruction:
-    left, _, right = line.strip().partition(" = ")
-    is_root = left.startswith("ROOT ")
-    name = left.removeprefix("ROOT ").removeprefix("%")
-    if right.startswith("("):
-        end = _end_of_brackets(right)
-    else:
-        end = right.index(" ")
+    # The name of the operation is the first word that a bracket follows: no type has one behind a space.
+    match = re.match(r"\s*(ROOT )?%?(\S+) = (.*?) ([a-z][\w\-]*)(\(.*)", line)
+    assert match is not None, line
+    root, name, result, opcode, arguments = match.groups()
     arrays = []
-    for element_type, dims, layout in re.findall(r"([a-z]\w*)\[([\d,<=]*)\](?:\{([\d,]*))?", right[:end]):
+    for element_type, dims, layout in re.findall(r"([a-z]\w*)\[([\d,<=]*)\](?:\{([\d,]*))?", result):
         arrays.append(Array(element_type, _parse_numbers(dims), _parse_numbers(layout)))
-
-    call = right[end:].lstrip()
-    opcode, _, _ = call.partition("(")
-    arguments = call[len(opcode) :]
     end = _end_of_brackets(arguments)
     operands = tuple(re.findall(r"%([\w.\-]+)", arguments[:end]))
-    return Instruction(name, tuple(arrays), opcode, operands, arguments[end:], is_root)
+    return Instruction(name, tuple(arrays), opcode, operands, arguments[end:], bool(root))
 
 
 def _find(pattern: str, text: str) -> str:

@@ -1,7 +1,7 @@
 """Describes data sets of which each example has a condition that is not a class."""
 
 import dataclasses
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from d3pm_jax.data.mazes import CHANNELS, Cells, MazeSource
 @dataclasses.dataclass(frozen=True)
 class ConditionedDigits(Data):
     """Base of the digits with a condition of each; a class defines `condition_shape` and `condition_of`."""
+
+    condition_shape: ClassVar[tuple[int, ...]]
+    """the shape of the condition of a digit"""
 
     dir: Annotated[NonEmptyStr | None, Free] = None
     """the folder of the data sets; None: that of TFDS"""
@@ -36,11 +39,6 @@ class ConditionedDigits(Data):
             return source
         return ConditionedSource(source, self.condition_of)
 
-    @property
-    def condition_shape(self) -> tuple[int, ...]:
-        """Returns the shape of the condition of a digit."""
-        raise undefined_method(self, "condition_shape")
-
     def condition_of(self, x: np.ndarray) -> np.ndarray:
         """Returns the condition of a digit of grey levels [8, 8, 1], float32."""
         raise undefined_method(self, "condition_of")
@@ -57,9 +55,7 @@ class StyledDigits(ConditionedDigits):
     They have mean 0 and variance 1 over the training split; see `data.digit_conditions.measure_style`.
     """
 
-    @property
-    def condition_shape(self) -> tuple[int, ...]:
-        return (3,)
+    condition_shape: ClassVar[tuple[int, ...]] = (3,)
 
     def condition_of(self, x: np.ndarray) -> np.ndarray:
         return scaled_style(x)
@@ -72,9 +68,7 @@ class UpsampledDigits(ConditionedDigits):
     A digit is an image of twice as many rows and columns, so that this is super-resolution.
     """
 
-    @property
-    def condition_shape(self) -> tuple[int, ...]:
-        return (SMALL_SIDE, SMALL_SIDE, 1)
+    condition_shape: ClassVar[tuple[int, ...]] = (SMALL_SIDE, SMALL_SIDE, 1)
 
     def condition_of(self, x: np.ndarray) -> np.ndarray:
         return block_means(x)

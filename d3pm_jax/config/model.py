@@ -104,10 +104,7 @@ class Convolutional(Model):
                 f"examples have shape {spec.shape}: this network is for images [H, W, C]; take Transformer "
                 f"for sequences, or a network of your own"
             )
-        options = _options(self, spec)
-        del options["classes"]
-        options |= {"K": spec.K, "channels": spec.shape[-1], "num_classes": spec.classes}
-        return options | {"remat": spec.remat}
+        return _options(self, spec) | {"K": spec.K, "channels": spec.shape[-1], "remat": spec.remat}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,11 +190,6 @@ class Transformer(Model):
         _check_logits("Transformer", spec)
         options = _options(self, spec)
         options["remat"] = self.remat or spec.remat
-        # A network without classes ignores the labels of the data.
-        if options.pop("classes") is None:
-            options["num_classes"] = None
-        else:
-            options["num_classes"] = spec.classes
         return models.Transformer(spec.K, **options, rngs=rngs)
 
 
@@ -228,21 +220,24 @@ class NoisyClassifier(Model):
             )
         if spec.remat:
             raise ValueError("train.remat = True does nothing in NoisyClassifier: leave it out")
-        options = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        if self.max_time is None:
-            options["max_time"] = spec.T
-        return models.NoisyClassifier(spec.shape, spec.K, spec.classes, **options, rngs=rngs)
+        return models.NoisyClassifier(spec.shape, spec.K, spec.classes, **_fields(self, spec), rngs=rngs)
 
 
-def _options(model: "Convolutional | Transformer", spec: Spec) -> dict[str, Any]:
+def _fields(model: Convolutional | Transformer | NoisyClassifier, spec: Spec) -> dict[str, Any]:
+    """Returns the fields of a network by name, with the largest t that it is made for."""
+    fields = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
+    return fields | {"max_time": model.max_time or spec.T}
+
+
+def _options(model: Convolutional | Transformer, spec: Spec) -> dict[str, Any]:
     """Returns the arguments of the network that are fields of the spec, by the names of the arguments."""
-    options = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
+    options = _fields(model, spec)
+    # Where a network has no classes, there are none in its spec: it ignores the labels of the data.
+    del options["classes"]
     compute = options.pop("compute")
     # None stands for the type of the parameters, which is float32.
-    options["dtype"] = None if compute == "float32" else jnp.bfloat16
-    if model.max_time is None:
-        options["max_time"] = spec.T
-    return options
+    dtype = None if compute == "float32" else jnp.bfloat16
+    return options | {"num_classes": spec.classes, "dtype": dtype}
 
 
 def _check_logits(name: str, spec: Spec) -> None:
