@@ -182,7 +182,7 @@ def test_a_network_without_conditions_is_refused_with_a_cure_for_such_data(model
     name = type(model).__name__
     message = rf"the data has a condition \[3\], but the network of {name} has no keyword condition: {cure}$"
     with pytest.raises(ValueError, match=message):
-        split_network(config, description, config.process.build())
+        split_network(config, description, config.process.build(), None)
 
 
 @pytest.mark.slow
