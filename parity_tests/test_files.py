@@ -16,6 +16,7 @@ from d3pm_jax.config import io as config_io
 from d3pm_jax.data import Description
 from d3pm_jax.loop import presampled
 from d3pm_jax.parts.build import build
+from d3pm_jax.parts.completed import complete
 from d3pm_jax.runs import exported
 from d3pm_jax.weights import twin as twin_weights
 from parity_tests.networks import CASES
@@ -120,9 +121,8 @@ def test_both_read_the_same_noise(tmp_path: Path) -> None:
         train=config.Train(steps=7, batch_size=6, seed=3),
     )
     for timesteps in (config.LowDiscrepancy(), config.Independent()):
-        parts = build(
-            dataclasses.replace(spec, timesteps=timesteps), Description((4, 4, 2), 5, kind="image"), 6
-        )
+        of_times = dataclasses.replace(spec, timesteps=timesteps)
+        parts = build(complete(of_times, Description((4, 4, 2), 5, kind="image")), 6)
         path = tmp_path / "n.array_record"
         presampled.write_noise(parts, 7, path)
         draw = presampled.open_noise(parts, path)

@@ -19,8 +19,7 @@ def even_grid(T: int, steps: int) -> list[int]:
     Raises:
         ValueError: steps is outside 1..T.
     """
-    if not 1 <= steps <= T:
-        raise ValueError(f"steps = {steps}: it must be in 1..{T}, the steps of the process")
+    _check_steps(steps, T)
     return [-(-i * T // steps) for i in range(1, steps + 1)]
 
 
@@ -45,8 +44,7 @@ def best_grid(costs: np.ndarray, steps: int) -> list[int]:
     if costs.ndim != 2 or costs.shape[0] != costs.shape[1] or len(costs) < 2:
         raise ValueError(f"costs have shape {costs.shape}: expected [T + 1, T + 1] with T >= 1")
     T = len(costs) - 1
-    if not 1 <= steps <= T:
-        raise ValueError(f"steps = {steps}: it must be in 1..{T}, the steps of the process")
+    _check_steps(steps, T)
     if np.any(np.isnan(costs) | (costs == -np.inf)):
         raise ValueError("costs hold NaN or -inf: no grid is the best; compute them from finite weights")
     allowed = np.where(np.triu(np.ones(costs.shape, bool), 1), costs, np.inf)
@@ -68,3 +66,9 @@ def best_grid(costs: np.ndarray, steps: int) -> list[int]:
     for previous in best_previous[:0:-1]:
         grid.append(int(previous[grid[-1]]))
     return grid[::-1]
+
+
+def _check_steps(steps: int, T: int) -> None:
+    """Raises ValueError for a number of steps that a process of T steps has not."""
+    if not 1 <= steps <= T:
+        raise ValueError(f"steps = {steps}: it must be in 1..{T}, the steps of the process")

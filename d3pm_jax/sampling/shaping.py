@@ -9,7 +9,7 @@ import dataclasses
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from d3pm_jax import numerics
+from d3pm_jax import heads, numerics
 from d3pm_jax.checks import Count, Epsilon, Positive, declared
 from d3pm_jax.numerics.logspace import at_least_float32
 from d3pm_jax.sampling.fields import Slot
@@ -135,16 +135,14 @@ class Shaping(Slot):
         Raises:
             ValueError: as `check`.
         """
-        K = logits.shape[-1]
-        self.check(K)
+        self.check(logits.shape[-1])
         if self.temperature != 1:
             # Less the largest, so that none becomes infinite.
             logits = at_least_float32(logits)
             top = jnp.max(logits, axis=-1, keepdims=True)
             logits = (logits - jnp.where(top == -jnp.inf, 0.0, top)) / self.temperature
         for k in self.forbid:
-            is_forbidden = jnp.arange(K).reshape((1,) * (logits.ndim - 1) + (K,)) == k
-            logits = jnp.where(is_forbidden, -jnp.inf, logits)
+            logits = heads.forbid(logits, k)
         if self.top_k is not None:
             logits = top_k(logits, self.top_k)
         return top_p_below(top_p(logits, self.top_p), self.top_p_below)

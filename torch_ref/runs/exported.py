@@ -85,6 +85,8 @@ def denoiser(file: str | Path) -> Callable[..., Tensor]:
     extended = drops_inputs(config)
     if head["class"] not in ("Head", "LogisticHead"):
         raise ValueError(f"{head['class']} is a head of your own: call it on what `network` gives")
+    if "extra_mask" not in process:
+        raise ValueError(f"{file} has no 'extra_mask' in its metadata: write it with d3pm export")
 
     def apply_head(output: Tensor, xt: Tensor) -> Tensor:
         if head["class"] == "Head":
