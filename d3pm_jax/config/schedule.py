@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import numpy as np
 
@@ -193,17 +193,17 @@ class MutualInformation(Schedule):
         """
         left = 1 - (np.arange(steps + 1) / check_num_steps(steps)) ** self.power
         # At t = 0 and t = T it is exactly 1 and 0; the steps between must differ from both.
-        if np.any(left[1:-1] > 1 - NEAREST):
-            self._refuse_power(steps, "large", "smaller")
-        if np.any(left[1:-1] < NEAREST):
-            self._refuse_power(steps, "small", "larger")
+        between = left[1:-1]
+        for is_near, size, cure in (
+            (between > 1 - NEAREST, "large", "smaller"),
+            (between < NEAREST, "small", "larger"),
+        ):
+            if is_near.any():
+                raise ValueError(
+                    f"MutualInformation.power = {self.power:g} is too {size} for {steps} steps: some steps "
+                    f"remove less than {NEAREST:g} of the information; choose a {cure} power, or fewer steps"
+                )
         return left
-
-    def _refuse_power(self, steps: int, size: str, cure: str) -> NoReturn:
-        raise ValueError(
-            f"MutualInformation.power = {self.power:g} is too {size} for {steps} steps: some steps "
-            f"remove less than {NEAREST:g} of the information; choose a {cure} power, or fewer steps"
-        )
 
     def _histogram(self, K: int) -> np.ndarray:
         """Returns how often the data has each of the K categories of the process, float64 [K]."""
