@@ -34,8 +34,7 @@ from d3pm_jax.config import (
 )
 from d3pm_jax.config.io import read_config_file
 from d3pm_jax.data import plane
-from d3pm_jax.evaluation.bound import evaluate_bound
-from d3pm_jax.evaluation.flow_bound import elbo_and_importance_bound
+from d3pm_jax.evaluation.bound import elbo_and_importance_bound, evaluate_bound
 from d3pm_jax.kinds.plane import draw_masses, spread_points
 from d3pm_jax.show.images import save_figure
 

@@ -1,4 +1,7 @@
-"""Computes the bound of a network on many examples, or their exact likelihood.
+"""Computes on many examples what a run says of them, and summarizes it.
+
+That is the bound of a network or the exact likelihood, of a flow the log weights of which its bounds are
+made, and of a classifier how well it tells the labels of noised examples.
 
 A batch is evaluated by one compiled program, a `Compiled`, and `evaluate_bound` goes through the examples.
 Noise follows from a seed and the number of an example in its data set, so that a result does not depend on
@@ -6,20 +9,22 @@ the batch size or on the number of devices.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Key
 
-from d3pm_jax import likelihood, losses
+from d3pm_jax import flows, likelihood, losses
 from d3pm_jax.checks import values_in_range
 from d3pm_jax.errors import UserError
 from d3pm_jax.placing import fetch, place
+from d3pm_jax.posteriors import q_sample
 from d3pm_jax.processes import Process
-from d3pm_jax.sampling.noise import EVALUATION, per_example
+from d3pm_jax.sampling.noise import EVALUATION, fold_in_each, per_example
 
 __all__ = [
     "all_terms",
@@ -38,6 +43,12 @@ Compiled = Callable[..., Any]
 
 # (index [B], *S) -> numbers in [0, 1) [B, *S]; elements are filled in from the lowest number to the highest.
 Order = Callable[[jax.Array, tuple[int, ...]], jax.Array]
+
+# (params, x [B, *S], u [B, *S], normal [B, *S, D]) -> log p(v) - log q(v | x) of one v for each example, [B]
+LogWeights = Callable[..., Array]
+
+# (params, x_t [B, *S], time [B]) -> log p(label | x_t, t) of every label, [B, classes]
+Classify = Callable[..., Array]
 
 
 def all_terms(
@@ -130,7 +141,7 @@ def evaluate_bound(
     """Computes the bound of many examples in batches.
 
     Args:
-        compiled: of `all_terms`, `few_terms`, `exact_nats`, or of `evaluation.flow_bound`.
+        compiled: of `all_terms`, `few_terms`, `exact_nats`, `compile_log_weights` or `compile_label_terms`.
         params: of the network.
         process: the forward process; None for a flow.
         x0: int32 [N, *S].
@@ -233,3 +244,113 @@ def summarize_parts(bound: likelihood.Bound, D: int | np.ndarray) -> dict[str, A
     steps = np.asarray(likelihood.bits_per_dim(step_nats / mean_D, 1))  # [T]
     prior = np.asarray(likelihood.bits_per_dim(prior_nats / mean_D, 1))
     return {"reconstruction": float(steps[0]), "prior": float(prior), "steps": steps.tolist()}
+
+
+def compile_log_weights(log_weights: LogWeights, num_digits: int, draws: int, seed: int) -> Compiled:
+    """Makes the jitted function of a batch that computes log p(v) - log q(v | x) of some v, [draws, B].
+
+    Args:
+        log_weights: of the flow.
+        num_digits: D, numbers of v for each category.
+        draws: how many v for each example; one after the other, so that no more than one is in memory.
+        seed: of the noise, which depends on the number of an example alone.
+    """
+
+    @jax.jit
+    @values_in_range()
+    def compute(params: Any, process: None, x0: Any, index: Any, extra_inputs: dict[str, Any]) -> Array:
+        if "weight" in extra_inputs:
+            raise UserError("the examples have weights, but a flow takes whole examples: leave weight out")
+        key = jax.random.fold_in(jax.random.key(seed), EVALUATION)
+        keys = fold_in_each(key, index)
+
+        def compute_draw(draw: Array) -> Float[Array, " B"]:
+            draw_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, draw)
+            u, normal = draw_each(draw_keys, x0.shape[1:], num_digits)
+            return log_weights(params, x0, u, normal)
+
+        return jax.lax.map(compute_draw, jnp.arange(draws, dtype=jnp.int32))  # [draws, B]
+
+    return compute
+
+
+def draw_each(
+    keys: Key[Array, " B"], shape: tuple[int, ...], num_digits: int
+) -> tuple[Float[Array, " B *S"], Float[Array, "B *S D"]]:
+    """Draws the noise of one v for each key.
+
+    Args:
+        keys: one for each example.
+        shape: *S of an example.
+        num_digits: D, numbers of v for each category.
+
+    Returns:
+        u, uniform in [0, 1), which draws codes, and standard normal noise, which draws v.
+    """
+    pairs = jax.vmap(jax.random.split)(keys)  # [B, 2]
+    u = jax.vmap(lambda key: jax.random.uniform(key, shape))(pairs[:, 0])
+    normal = jax.vmap(lambda key: jax.random.normal(key, (*shape, num_digits)))(pairs[:, 1])
+    return u, normal
+
+
+def elbo_and_importance_bound(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns minus the ELBO and minus the IWBO of each example, in nats [N], of log weights [draws, N]."""
+    elbo = log_weights.mean(axis=0, dtype=np.float64)
+    importance_bound = np.asarray(flows.importance_bound(jnp.asarray(log_weights)))
+    return -elbo, -importance_bound
+
+
+class LabelTerms(NamedTuple):
+    """Holds what a classifier says of the label of each example, at each of some steps."""
+
+    nats: Float[Array, "n B"]  # -log p(label | x_t, t)
+    is_right: Float[Array, "n B"]  # 1 where the label is the most probable, else 0
+
+
+def compile_label_terms(classify: Classify, steps: Sequence[int], seed: int) -> Compiled:
+    """Makes the jitted function of a batch that computes its `LabelTerms`, each at one x_t ~ q(x_t | x_0).
+
+    Args:
+        classify: the classifier.
+        steps: t in 0..T; no more than one has its x_t in memory.
+        seed: of the noise; the terms of example i do not depend on the others.
+    """
+
+    @jax.jit
+    @values_in_range()
+    def compute(params: Any, process: Process, x0: Any, index: Any, extra_inputs: dict[str, Any]) -> Any:
+        key = jax.random.fold_in(jax.random.key(seed), EVALUATION)
+        noise = per_example(key, index, x0.shape[1:])
+        label = extra_inputs["label"]
+
+        def compute_step(t: Array) -> LabelTerms:
+            ts = jnp.broadcast_to(t, x0.shape[:1])  # [B]
+            xt = q_sample(process, x0, ts, noise(t))  # [B, *S]
+            log_p = classify(params, xt, process.time[ts])  # [B, classes]
+            nats = -jnp.take_along_axis(log_p, label[:, None], axis=1)[:, 0]
+            is_right = (jnp.argmax(log_p, axis=1) == label).astype(nats.dtype)
+            return LabelTerms(nats, is_right)
+
+        return jax.lax.map(compute_step, jnp.asarray(steps, jnp.int32))  # leaves [n, B]
+
+    return compute
+
+
+def summarize_labels(terms: LabelTerms) -> dict[str, Any]:
+    """Returns the means over steps and examples with standard errors, and the mean at each step."""
+    figures: dict[str, Any] = {}
+    by_name = {"cross_entropy": terms.nats, "accuracy": terms.is_right}
+    for name, values in by_name.items():
+        values = np.asarray(values, np.float64)  # [n, N]
+        mean_of_example = values.mean(axis=0)  # [N]
+        figures[name] = float(mean_of_example.mean())
+        figures[f"{name}_standard_error"] = _standard_error_of_mean(mean_of_example)
+        figures[f"{name}_by_step"] = values.mean(axis=1).tolist()
+    return figures
+
+
+def _standard_error_of_mean(values: np.ndarray) -> float | None:
+    """Returns the standard error of the mean of values [N]; None where there is but one."""
+    if len(values) < 2:
+        return None
+    return float(values.std(ddof=1) / math.sqrt(len(values)))

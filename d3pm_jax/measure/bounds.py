@@ -60,7 +60,7 @@ def compute_bound(
         The entries of `evaluation.bound.summarize_bound`, with the step, N, the seed and the times of the
         terms; without `calls` those of `evaluation.bound.summarize_parts`; of a flow with `calls` the ELBO as
         well; and the bound in units of the kind of data. Of a classifier those of
-        `evaluation.label_terms.summarize_labels`. And the protocol.
+        `evaluation.bound.summarize_labels`. And the protocol.
 
     Raises:
         UserError: the process has fewer steps than calls.

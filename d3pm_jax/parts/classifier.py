@@ -13,8 +13,7 @@ from jaxtyping import Array, Float, Key
 from d3pm_jax.checks import bare
 from d3pm_jax.config import Config, Spec
 from d3pm_jax.errors import UserError, locate_statement, wrong_return
-from d3pm_jax.evaluation.bound import Compiled
-from d3pm_jax.evaluation.label_terms import compile_label_terms, summarize_labels
+from d3pm_jax.evaluation.bound import Compiled, compile_label_terms, summarize_labels
 from d3pm_jax.machine.devices import batch_sharding, replicated_sharding
 from d3pm_jax.models import variables
 from d3pm_jax.parts.completed import Completed

@@ -14,11 +14,12 @@ from d3pm_jax import flows, sampling
 from d3pm_jax.config import Config, Spec, filled_field
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, wrong_return
-from d3pm_jax.evaluation.bound import format_with_error, summarize_bound
-from d3pm_jax.evaluation.flow_bound import (
+from d3pm_jax.evaluation.bound import (
     compile_log_weights,
     draw_each,
     elbo_and_importance_bound,
+    format_with_error,
+    summarize_bound,
 )
 from d3pm_jax.machine.devices import batch_sharding
 from d3pm_jax.models import variables

@@ -666,7 +666,7 @@ FLOWS = (
     ),
     Break(  # every draw of v is the same, so that IWBO(n) is the ELBO
         "draws_of_a_bound_share_their_noise",
-        "d3pm_jax/evaluation/flow_bound.py",
+        "d3pm_jax/evaluation/bound.py",
         "draw_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, draw)",
         "draw_keys = keys",
         ("tests/runs/test_flows.py",),

@@ -13,7 +13,7 @@ from d3pm_jax import config, models, report, runs
 from d3pm_jax.config import Adam, Argmax, ArgmaxAR, ArgmaxCoupling, Arrays, Config, Spec, Train
 from d3pm_jax.data import plane
 from d3pm_jax.errors import UserError
-from d3pm_jax.evaluation.flow_bound import draw_each
+from d3pm_jax.evaluation.bound import draw_each
 from d3pm_jax.loop import metrics
 from d3pm_jax.measure import samples
 from d3pm_jax.sampling.noise import EVALUATION, fold_in_each
