@@ -23,7 +23,7 @@ def load_network(content: bytes) -> Any:
         content: of a file of `torch.save` with the state dict of torch-fidelity's network.
 
     Raises:
-        MissingExtra: torch-fidelity is not installed.
+        UserError: torch-fidelity is not installed.
         ValueError: the content is something else.
     """
     require("an Inception distance", "torch", "torch_fidelity", extra="eval")
