@@ -354,6 +354,11 @@ def write_run(
     Raises:
         OSError: it cannot be written.
     """
+    _write_contents(workdir, config, _make_contents(config, description, examples or {}))
+
+
+def _write_contents(workdir: Path, config: Config, contents: Mapping[str, bytes]) -> None:
+    """Writes the files of a run, and says where classes of the user's own are in none of them."""
     classes_without_file = config_io.own_classes_without_file(config)
     if classes_without_file:
         command = f"d3pm eval {shlex.quote(str(workdir))} --config own.py"
@@ -365,7 +370,7 @@ def write_run(
             file=sys.stderr,
             flush=True,
         )
-    manifest.replace_files(workdir, _make_contents(config, description, examples or {}))
+    manifest.replace_files(workdir, contents)
 
 
 def _make_contents(
@@ -374,6 +379,7 @@ def _make_contents(
     """Makes the content of each file that `write_run` writes, in this order."""
     contents: dict[str, bytes] = {}
     config_file = config_io.own_file(config)
+    text = config_io.dump_config(config)
     if config_file is not None:
         contents[CONFIG_COPY] = config_file.read_bytes()
     files = {"directory": str(Path.cwd()), "hashes": _hash_files(config)}
@@ -387,7 +393,7 @@ def _make_contents(
 
     # Files are written in this order, and a folder without a config is no run. So the config comes last: a
     # process that is killed in between leaves nothing that could be resumed with a part of its files.
-    contents[CONFIG] = config_io.dump_config(config).encode()
+    contents[CONFIG] = text.encode()
     return contents
 
 
@@ -555,14 +561,15 @@ def claim_folder(
     Raises:
         UserError: it holds a run, one that is further than this goes, or cannot be written to.
     """
+    contents = _make_contents(config, description, examples)
     if not resume:
         clear_unfinished_start(workdir)
-        _check_replaces_nothing(workdir, _make_contents(config, description, examples))
+        _check_replaces_nothing(workdir, contents)
     saved_steps = checkpoint.list_steps(workdir / CHECKPOINTS)
     if saved_steps and saved_steps[-1] > config.train.steps:
         raise UserError(f"the run is at step {saved_steps[-1]} already: set train.steps to that or more")
     try:
         (workdir / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
-        write_run(workdir, config, description, examples)
+        _write_contents(workdir, config, contents)
     except OSError as error:
         raise lock.cannot_write_error(workdir, error) from error
