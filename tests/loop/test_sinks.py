@@ -11,7 +11,6 @@ from d3pm_jax.config import io as config_io
 from d3pm_jax.errors import UserError
 from d3pm_jax.extras import MissingExtra
 from d3pm_jax.loop import metrics, sinks as logs
-from d3pm_jax.loop.sinks import Board
 from tests import tiny
 
 CONFIG = tiny.get_config()
@@ -118,34 +117,35 @@ def test_a_resumed_run_is_the_same_run_there_and_a_moved_folder_too(tmp_path, se
     assert first["config"]["process.beta.class"] == "Linear"
     json.dumps(first["config"])
     (folder / logs.WANDB_ID).write_text("../x\n")
-    with pytest.raises(UserError, match=r"wandb_id.txt holds no id .*: delete it"):
-        logs.WandbRun(folder, "digits", {})
+    refused = pytest.raises(UserError, match=r"wandb_id.txt holds no id .*: delete it")
+    with refused, logs.open_wandb(folder, "digits", {}):
+        pass
 
 
 def test_what_the_package_raises_is_one_line(tmp_path, service):
     service.fails.add("init")
     line = "Weights & Biases says 'No API key configured': correct that, or leave out --wandb"
-    with pytest.raises(UserError, match=line):
-        logs.WandbRun(tmp_path, "digits", {})
+    with pytest.raises(UserError, match=line), logs.open_wandb(tmp_path, "digits", {}):
+        pass
     service.fails = {"log"}
-    with pytest.raises(UserError, match="the service is gone"):
-        logs.WandbRun(tmp_path, "digits", {}).log(1, {})
+    gone = pytest.raises(UserError, match="the service is gone")
+    with gone, logs.open_wandb(tmp_path, "digits", {}) as log:
+        log(1, {})
 
 
 def test_without_the_package_the_cure_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("d3pm_jax.extras.find_spec", lambda name: None)
     cure = r"--wandb needs wandb: pip install 'd3pm-jax\[wandb\]'"
-    with pytest.raises(MissingExtra, match=cure):
-        logs.WandbRun(tmp_path, "digits", {})
+    with pytest.raises(MissingExtra, match=cure), logs.open_wandb(tmp_path, "digits", {}):
+        pass
     assert not list(tmp_path.iterdir())
 
 
 def test_curves_are_read_by_what_tensorboard_reads(tmp_path):
     from tensorboardX.proto import event_pb2
 
-    board = Board(tmp_path / "board", 5)
-    board.log(6, {"loss": 0.5})
-    board.close()
+    with logs.open_board(tmp_path / "board", 5) as log:
+        log(6, {"loss": 0.5})
     (file,) = (tmp_path / "board").iterdir()
     content = file.read_bytes()
     events = []

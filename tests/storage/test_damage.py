@@ -7,7 +7,6 @@ import collections
 import dataclasses
 import json
 import shutil
-from contextlib import closing
 
 import jax
 import numpy as np
@@ -53,9 +52,9 @@ def saved(tmp_path_factory, parts):
     for step in (1, 2):
         state = dataclasses.replace(parts.state, step=jax.numpy.asarray(step, jax.numpy.int32))
         checkpoint.save_checkpoint(workdir / CHECKPOINTS, step, state, keep=2)
-    with closing(logs.Lines(workdir, 0)) as lines:
+    with logs.append_lines(workdir, 0) as log:
         for step in (1, 2):
-            lines.log(step, {"loss": 0.5 / step, "kl": 1e-3})
+            log(step, {"loss": 0.5 / step, "kl": 1e-3})
     texts = {
         "config": config_io.dump_config(parts.config),
         "data": (workdir / "description.json").read_text(),
