@@ -64,7 +64,10 @@ def execute(command: TrainCommand, words: list[str]) -> int:
     if command.on is not None:
         if not command.dry_run:
             raise UserError(f"--on {command.on} compiles for cards that are not at hand: pass --dry-run too")
-        print_cost_on_cards(command.on, config)
+        card, devices = cards.describe_devices(command.on)
+        print(_format_config(config), flush=True)
+        parts = loop.build_described_run(config, make_mesh(config.mesh.fsdp, devices))
+        print(on_cards.describe_card_cost(on_cards.measure_on_card(parts, card)))
         return 0
     if command.dry_run:
         if command.address.coordinator is not None:
@@ -102,14 +105,6 @@ def execute(command: TrainCommand, words: list[str]) -> int:
     return 0
 
 
-def print_cost_on_cards(words: str, config: Config) -> None:
-    """Compiles the step of a config for described cards, such as "h100:8", and prints what it costs there."""
-    card, devices = cards.describe_devices(words)
-    print(_format_config(config), flush=True)
-    parts = loop.build_described_run(config, make_mesh(config.mesh.fsdp, devices))
-    print(on_cards.describe_card_cost(on_cards.measure_on_card(parts, card)))
-
-
 def read_train_config(
     command: TrainCommand, path: Path | None, words: list[str]
 ) -> tuple[Config, run_folder.SavedRun | None]:
@@ -122,26 +117,26 @@ def read_train_config(
         raise UserError(
             f"--config {command.own_file} is for resuming a run without CONFIG: leave out one of the two"
         )
-    if command.resume and command.start is not None:
+    if not command.resume:
+        if path is None and command.own_file is not None:
+            raise UserError(
+                "no config: pass it first and without --config, as in "
+                f"d3pm train {shlex.quote(str(command.own_file))}"
+            )
+        _check_is_no_run(command, path)
+        return reading.read_overridden_config(path, words, USAGE), None
+
+    if command.start is not None:
         raise UserError("--from begins a new run, but --resume continues one: leave out one of the two")
-    if command.resume and command.workdir is None:
+    if command.workdir is None:
         raise UserError("--resume continues the run in a folder: pass it, as --workdir DIR --resume")
-    if path is None and command.own_file is not None and not command.resume:
-        raise UserError(
-            "no config: pass it first and without --config, as in "
-            f"d3pm train {shlex.quote(str(command.own_file))}"
-        )
-    if path is not None or not command.resume or command.workdir is None:
+    if path is not None:
         _check_is_no_run(command, path)
         config = reading.read_overridden_config(path, words, USAGE)
-        if not command.resume or command.workdir is None:
-            return config, None
         return config, run_folder.read_run_to_resume(command.workdir, config)
 
     saved = run_folder.read_run(command.workdir, command.own_file)
-    config = saved.config
-    if words:
-        config = reading.apply_overrides(config, words, USAGE)
+    config = reading.apply_overrides(saved.config, words, USAGE) if words else saved.config
     # The folder of a run may be from somebody else, so its data directory is checked unless the user passes
     # one.
     flags = [word.partition("=")[0] for word in words]

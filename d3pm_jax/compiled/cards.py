@@ -126,7 +126,7 @@ def describe_devices(words: str) -> tuple[Card, list[Any]]:
     # XLA would say on the terminal how long it compiles, and that there is no driver.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if card.cores is None:
-        return card, _describe_tpus(number)
+        return card, _describe_tpus(card, number)
     find_toolkit(card)
     try:
         topology = topologies.get_topology_desc(
@@ -226,9 +226,8 @@ def _write_target(card: Card) -> str:
     )
 
 
-def _describe_tpus(number: int) -> list[Any]:
+def _describe_tpus(card: Card, number: int) -> list[Any]:
     """Describes TPUs of a v5e: those of a host, or one of them."""
-    card = CARDS["v5e"]
     if find_spec("libtpu") is None:
         raise UserError(
             f"compiling for a described {card.name} needs libtpu: pip install 'd3pm-jax[train]' 'jax[tpu]', "

@@ -41,8 +41,9 @@ def measure_step(parts: build.Parts) -> tuple[Cost, Any]:
 def trace_step(parts: build.Parts) -> Any:
     """Traces the step of a run: lowered, it is the very program that a training compiles."""
     batch, noise = abstract_inputs(parts)
-    update = make_update(**build.step_arguments(parts))
-    return update.trace(parts.state, parts.recipe.process, batch, noise, parts.key)
+    return make_update(**build.step_arguments(parts)).trace(
+        parts.state, parts.recipe.process, batch, noise, parts.key
+    )
 
 
 def read_cost(parts: build.Parts, compiled: Any, seconds: float) -> Cost:

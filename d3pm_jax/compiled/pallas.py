@@ -79,12 +79,11 @@ def _find_calls(jaxpr: Jaxpr) -> Iterator[Any]:
 
 def _count_call(call: Any) -> int:
     """Counts the bytes that one call of a kernel moves."""
-    grid = call.params["grid_mapping"].grid
     kernel = call.params["jaxpr"]
     # The arguments of the kernel are references to operands, then to results; scratch memory comes last.
     arrays = [var.aval for var in [*call.invars, *call.outvars]]
     references = dict(zip(kernel.invars, arrays, strict=False))
-    return _count_kernel(kernel, references, math.prod(grid))
+    return _count_kernel(kernel, references, math.prod(call.params["grid_mapping"].grid))
 
 
 def _count_kernel(kernel: Any, references: Mapping[Any, Any], trips: int) -> int:
@@ -102,10 +101,8 @@ def _count_kernel(kernel: Any, references: Mapping[Any, Any], trips: int) -> int
             array = references.get(equation.invars[0])
             if array is None:
                 continue
-            block = equation.outvars[0].aval
-            if name == "addupdate":
-                block = equation.invars[1].aval
-            total += _count_accesses(block, array, trips)
+            block = equation.invars[1] if name == "addupdate" else equation.outvars[0]
+            total += _count_accesses(block.aval, array, trips)
             # A swap returns what was there: a load too, where that is used.
             continue
         branches = [

@@ -249,12 +249,13 @@ def _parse_instruction(line: str) -> Instruction:
     match = re.match(r"\s*(ROOT )?%?(\S+) = (.*?) ([a-z][\w\-]*)(\(.*)", line)
     assert match is not None, line
     root, name, result, opcode, arguments = match.groups()
-    arrays = []
-    for element_type, dims, layout in re.findall(r"([a-z]\w*)\[([\d,<=]*)\](?:\{([\d,]*))?", result):
-        arrays.append(Array(element_type, _parse_numbers(dims), _parse_numbers(layout)))
+    arrays = tuple(
+        Array(element_type, _parse_numbers(dims), _parse_numbers(layout))
+        for element_type, dims, layout in re.findall(r"([a-z]\w*)\[([\d,<=]*)\](?:\{([\d,]*))?", result)
+    )
     end = _end_of_brackets(arguments)
     operands = tuple(re.findall(r"%([\w.\-]+)", arguments[:end]))
-    return Instruction(name, tuple(arrays), opcode, operands, arguments[end:], bool(root))
+    return Instruction(name, arrays, opcode, operands, arguments[end:], bool(root))
 
 
 def _find(pattern: str, text: str) -> str:
@@ -333,9 +334,7 @@ def _count_kernel(
         # The operation of JAX is called jit(f)/.../NAME/pallas_call.
         kernel_name = origin.removesuffix("/pallas_call").rpartition("/")[2]
         moved = round(moved * pallas.get(kernel_name, 1))
-    collective = ""
-    if work == "collectives":
-        collective = instruction.opcode.removesuffix("-start")
+    collective = instruction.opcode.removesuffix("-start") if work == "collectives" else ""
     results = _find_root(inner).arrays
     return Kernel(instruction.name, work, runs, moved, _count_flops(inner), origin, results, collective)
 
@@ -406,9 +405,7 @@ def _count_needed(computation: Computation, in_sectors: bool) -> dict[str, float
             if operand is None:
                 continue
             if instruction.opcode in TAKING and position == 0:
-                read_for_each = 1.0
-                if in_sectors:
-                    read_for_each = _round_up_to_sectors(instruction, operand)
+                read_for_each = _round_up_to_sectors(instruction, operand) if in_sectors else 1.0
                 needed[name] += n * read_for_each
             elif instruction.opcode == "broadcast":
                 needed[name] += min(n, operand.size)

@@ -93,9 +93,7 @@ def run_training(
     read_noise = None  # each step draws its own noise
     if config.train.noise is not None:
         read_noise = presampled.open_noise(parts, Path(config.train.noise))
-    params = None
-    if start is not None:
-        params = begin.match_weights(parts, start)
+    params = None if start is None else begin.match_weights(parts, start)
 
     def claim_and_count_steps() -> int:
         # A run that begins from weights has written its step 0 by now.
@@ -127,11 +125,8 @@ def run_training(
             outputs = Outputs(parts, workdir, log, saver, valid_examples, choose_inputs(parts, test))
             batches = _make_batches(parts, sources.train)
             sharding = batch_sharding(parts.mesh)
-            arguments = build.step_arguments(parts)
-            update = make_loss_step(**arguments, sharding=sharding)
-            trace = None
-            if profile and cluster.is_first():
-                trace = workdir / PROFILE
+            update = make_loss_step(**build.step_arguments(parts), sharding=sharding)
+            trace = workdir / PROFILE if profile and cluster.is_first() else None
             steps = range(first_step + 1, config.train.steps + 1)
             if not steps:
                 outputs.terminal.print_line(
@@ -142,9 +137,7 @@ def run_training(
                 for step in trace_steps(steps, trace, outputs.speed.wait):
                     with outputs.speed.time_wait():
                         batch = place_part(next(batches), sharding)
-                        noise = None
-                        if read_noise is not None:
-                            noise = place(read_noise(step - 1), sharding)
+                        noise = None if read_noise is None else place(read_noise(step - 1), sharding)
                     state, row = update(state, parts.recipe.process, batch, parts.key, noise)
                     outputs.add(step, row)
 
@@ -299,17 +292,17 @@ class Outputs:
         workdir: Path,
         log: sinks.Logging,
         saver: checkpoint.Saver,
-        valid_examples: Mapping[str, np.ndarray] | None = None,
-        sample_inputs: Mapping[str, Any] | None = None,
+        valid_examples: Mapping[str, np.ndarray] | None,
+        sample_inputs: Mapping[str, Any],
     ):
-        first_step = int(parts.state.step)
+        first_step = parts.step
         self.terminal = Terminal("step", parts.config.train.steps, first_step)
         self.speed = make_speed(parts)
         self._parts = parts
         self._workdir = workdir
         self._log = log
         self._saver = saver
-        self._sample_inputs = sample_inputs or {}
+        self._sample_inputs = sample_inputs
         params, _ = split_variables(parts.state.params)
         leaves = name_leaves(params)
         self._window = Window(parts.recipe.bound.nats, leaves, parts.config.train.max_nonfinite)
@@ -387,14 +380,13 @@ class Outputs:
 
     def _write_samples(self, step: int, state: TrainState) -> None:
         """Draws samples of the averaged parameters and writes them as their kind does, or as an array."""
-        seed = self._parts.config.train.seed
-        key = jax.random.key(seed)
+        key = jax.random.key(self._parts.config.train.seed)
         parts = self._parts.with_state(state)
         draw = Draw(**self._sample_inputs)
         samples = draw_samples(parts, key, NUM_SAMPLES, draw, batch_size=NUM_SAMPLES).x0
         path = self._workdir / SAMPLES / f"step_{step:07d}"
         path.parent.mkdir(exist_ok=True)
-        caption = build.make_caption(self._workdir, self._parts, step)
+        caption = build.make_caption(self._workdir, parts, step)
         # A category that the data lacks is a mask.
         shown = Samples(samples, self._parts.description.categories, self._sample_inputs.get("condition"))
         file = write_block(path, show_beside(self._parts.kind, shown), caption)

@@ -153,19 +153,17 @@ class Window:
         """Makes the error of steps that were not finite, with what was wrong with the first and a cure."""
         step, row = self._nonfinite[0]
         name = next(name for name in CAUSES if name in row and not np.isfinite(row[name]))
-        if saved is None:
-            checkpoint = "there is no checkpoint yet"
-        else:
-            checkpoint = f"the checkpoint of step {saved} is kept"
+        kept = "there is no checkpoint yet" if saved is None else f"the checkpoint of step {saved} is kept"
         details = [f"{key} {float(row[key]):.4g}" for key in TERMS if key in row]
         leaf = int(row.get("first_nonfinite", -1))
         if leaf >= 0:
             details.append(f"{self._leaves[leaf]} has the first gradient that is not finite")
         if len(self._nonfinite) > 1:
             details.append(f"{len(self._nonfinite)} steps in a row")
-        value = float(row[name])
         cure = _cure(name, row, step)
-        return UserError(f"{name} is {value} at step {step}; {checkpoint}: {cure} ({', '.join(details)})")
+        return UserError(
+            f"{name} is {float(row[name])} at step {step}; {kept}: {cure} ({', '.join(details)})"
+        )
 
     def skipped_last(self) -> int:
         """Returns how many of the last steps in a row were not finite.

@@ -43,7 +43,6 @@ def describe_noise(parts: Parts) -> dict[str, Any]:
     """
     config = parts.config
     require(parts.recipe.diffusion, "a diffusion", config)
-    process = parts.recipe.process
     if parts.state.history is not None:
         name = type(config.timesteps).__name__
         raise UserError(
@@ -56,7 +55,7 @@ def describe_noise(parts: Parts) -> dict[str, Any]:
     return {
         "batch_size": config.train.batch_size,
         "image": list(parts.description.shape),
-        "T": process.T,
+        "T": parts.recipe.process.T,
         "seed": config.train.seed,
         "timesteps": config_io.to_json(config.timesteps),
     }

@@ -84,8 +84,10 @@ class Speed:
         seconds = means.get("seconds_per_step")
         if not seconds:
             return dict(means)
-        rates = {"examples_per_second": self._batch_size / seconds}
-        rates["waiting"] = sum(waits) / len(waits) / seconds
+        rates = {
+            "examples_per_second": self._batch_size / seconds,
+            "waiting": sum(waits) / len(waits) / seconds,
+        }
         if self._seconds_at_peak is not None:
             rates["mfu"] = self._seconds_at_peak / seconds
         return {**means, **rates}
@@ -94,10 +96,8 @@ class Speed:
 def make_speed(parts: build.Parts) -> Speed:
     """Makes the `Speed` of a run, and counts the operations of a step where the peak is known."""
     peak = parts.config.mesh.peak_flops or PEAKS.get(parts.mesh.devices.flat[0].device_kind)
-    seconds_at_peak = None
-    if peak:
-        # Counting operations traces the step. It is done here, before the clock starts.
-        seconds_at_peak = flops_of_step(parts) / peak
+    # Counting operations traces the step. It is done here, before the clock starts.
+    seconds_at_peak = flops_of_step(parts) / peak if peak else None
     return Speed(parts.config.train.batch_size, seconds_at_peak)
 
 

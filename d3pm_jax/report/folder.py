@@ -93,22 +93,20 @@ def read_folders(runs: Sequence[Run]) -> list[Reported]:
     Raises:
         UserError: a file in one of them is damaged.
     """
-    reported = []
-    for name, run in zip(name_runs(runs), runs, strict=True):
-        reported.append(
-            Reported(
-                name,
-                run,
-                metrics.read_metrics(run.workdir),
-                read_results(run, bounds.EVAL),
-                record.read_records(run.workdir, sample_quality.QUALITY),
-                (run_folder.read_examples(run.workdir, run.parts.description) or {}).get("x"),
-                read_results(run, bounds.EXACT),
-                read_made(run),
-                read_results(run, bounds.LABELS),
-            )
+    return [
+        Reported(
+            name,
+            run,
+            metrics.read_metrics(run.workdir),
+            read_results(run, bounds.EVAL),
+            record.read_records(run.workdir, sample_quality.QUALITY),
+            (run_folder.read_examples(run.workdir, run.parts.description) or {}).get("x"),
+            read_results(run, bounds.EXACT),
+            read_made(run),
+            read_results(run, bounds.LABELS),
         )
-    return reported
+        for name, run in zip(name_runs(runs), runs, strict=True)
+    ]
 
 
 def name_runs(runs: Sequence[Run]) -> list[str]:
@@ -169,7 +167,7 @@ def read_samples(run: Run, n: int) -> np.ndarray | None:
         return None
 
     # The protocol of the samples that this page would draw itself.
-    content = {
+    protocol = {
         "step": run.step,
         "num": n,
         "steps": run.parts.recipe.num_steps,
@@ -177,11 +175,10 @@ def read_samples(run: Run, n: int) -> np.ndarray | None:
         "seed": 0,
         "label": None,
     }
-    expected = Record(samples.SAMPLES, content)
     try:
         stored = record.read_record(protocol_path, samples.SAMPLES)
         num = stored.protocol["num"]
-        if record.list_incomparable(stored, expected) or num < n:
+        if record.list_incomparable(stored, Record(samples.SAMPLES, protocol)) or num < n:
             return None
         return _load_samples(path, (num, *run.parts.description.shape), run.parts.recipe.K)[:n]
     except (OSError, ValueError, TypeError, KeyError, EOFError) as error:

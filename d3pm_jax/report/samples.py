@@ -62,10 +62,8 @@ def draw_run(reported: Reported) -> ShownSamples | None:
     if kept is None and run.parts.description.condition is not None:
         return None
     inputs = choose_inputs(run.parts, kept or {})
-    stored_samples = None
-    if not inputs:
-        # Those of `d3pm sample` may be of other conditions than the run keeps.
-        stored_samples = read_samples(run, num_samples)
+    # Those of `d3pm sample` may be of other conditions than the run keeps.
+    stored_samples = None if inputs else read_samples(run, num_samples)
     num_drawn = num_samples if stored_samples is None else FILMED
     settled, _ = settle(run.parts, Draw(**inputs))
     times = times_to_show(settled, FRAMES)

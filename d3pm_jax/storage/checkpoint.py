@@ -147,7 +147,6 @@ def save_checkpoint(folder: Path, step: Natural, state: Any, keep: Natural) -> N
     Raises:
         OSError: it cannot be written; the checkpoints of before are kept.
     """
-    _check_arrays("state", state)
     with Saver(folder, keep) as saver:
         saver.save(step, state)
 

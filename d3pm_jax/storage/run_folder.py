@@ -330,9 +330,7 @@ def read_examples(workdir: Path, description: Description) -> dict[str, np.ndarr
 
 def _check_categories(x: np.ndarray, description: Description) -> None:
     """Raises ValueError unless examples are of the categories of the data, or padding, which is -1."""
-    least = 0
-    if description.padded:
-        least = -1
+    least = -1 if description.padded else 0
     if x.min() < least or x.max() >= description.categories:
         raise ValueError(f"it holds {x.min()}..{x.max()}, of {description.categories} categories")
 
