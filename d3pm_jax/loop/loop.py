@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ import numpy as np
 from d3pm_jax import data
 from d3pm_jax.config import Config, Data, describe_data, describe_with_digest, say_where_it_lies
 from d3pm_jax.errors import UserError, as_user_error
-from d3pm_jax.evaluation.bound import count_elements, evaluate_bound
 from d3pm_jax.files import write_npy
 from d3pm_jax.kinds import Samples
 from d3pm_jax.kinds.files import show_beside, write_block
@@ -23,6 +22,7 @@ from d3pm_jax.loop.speed import make_speed, trace_steps
 from d3pm_jax.machine import cluster
 from d3pm_jax.machine.devices import batch_sharding, check_batch, mesh_of, use_all_cores
 from d3pm_jax.machine.terminal import Terminal
+from d3pm_jax.measure import bounds
 from d3pm_jax.measure.samples import check_sampler, choose_inputs, draw_samples
 from d3pm_jax.models.variables import check_precision, check_sizes, name_leaves, split_variables
 from d3pm_jax.parts import begin, build, splits
@@ -41,7 +41,6 @@ from d3pm_jax.storage.run_folder import (
 )
 from d3pm_jax.training.state import TrainState
 from d3pm_jax.training.step import Metrics, make_loss_step
-from d3pm_jax.types import Params
 
 NUM_SAMPLES = 64  # in a picture of samples
 CALLS = 10  # of the network for each example, in an estimate of the bound
@@ -282,7 +281,7 @@ class Outputs:
         workdir: where to write.
         log: is called with a step and its metrics, see `sinks.open_logs`.
         saver: of checkpoints.
-        valid_examples: examples to estimate the bound of, see `make_estimate`.
+        valid_examples: examples to estimate the bound of, see `estimate_bound`; None for none.
         sample_inputs: of the samples that it draws, of `measure.samples.choose_inputs`.
     """
 
@@ -306,9 +305,7 @@ class Outputs:
         params, _ = split_variables(parts.state.params)
         leaves = name_leaves(params)
         self._window = Window(parts.recipe.bound.nats, leaves, parts.config.train.max_nonfinite)
-        self._estimate_valid = None
-        if valid_examples is not None:
-            self._estimate_valid = make_estimate(parts, valid_examples)
+        self._valid_examples = valid_examples
         self._saved_step = None  # the step of the last checkpoint, if there is one
         if checkpoint.list_steps(workdir / CHECKPOINTS):
             self._saved_step = first_step
@@ -333,19 +330,20 @@ class Outputs:
             UserError: too many steps in a row were not finite, or all of a training, or the network gives no
                 samples.
         """
-        config = self._parts.config.train
+        parts = self._parts.with_state(state)
+        config = parts.config.train
         is_last = step == config.steps
         ends = stopping or is_last
         draws = _is_due(step, config.sample_every)
         saves = _is_due(step, config.checkpoint_every)
-        evaluates = self._estimate_valid is not None and _is_due(step, config.eval_every)
+        evaluates = self._valid_examples is not None and _is_due(step, config.eval_every)
 
         # All other output is preceded by a line of metrics, as it interrupts the training and restarts the
         # clock. So the speed in each line is that of steps without an interruption.
         if ends or draws or saves or evaluates or _is_due(step, config.log_every):
-            self._write_metrics(step, state, evaluates)
+            self._write_metrics(step, parts, evaluates)
         if draws:
-            self._write_samples(step, state)
+            self._write_samples(step, parts)
         if is_last:
             # `_write_metrics` has waited for the last step, so that it is counted. A training without a
             # finite step fails here, with its samples written, but before its last checkpoint, which would
@@ -355,12 +353,12 @@ class Outputs:
             self._write_checkpoint(step, state, stopping=ends)
         self._saver.check()
 
-    def _write_metrics(self, step: int, state: TrainState, evaluates: bool) -> None:
+    def _write_metrics(self, step: int, parts: build.Parts, evaluates: bool) -> None:
         """Logs the means of the metrics since the last line, with the bound of held-out examples if due."""
         means = self.speed.add_rates(self._window.close(self._saved_step))
-        # `evaluates` is true only where there is an estimate; the first condition tells the type checker.
-        if self._estimate_valid is not None and evaluates:
-            figures = self._estimate_valid(state.ema)
+        # `evaluates` is true only where there are examples; the first condition tells the type checker.
+        if self._valid_examples is not None and evaluates:
+            figures = estimate_bound(parts, self._valid_examples)
             if any(map(math.isinf, figures.values())):
                 self.terminal.print_line(
                     "the bound of the held-out examples is infinite: check that process.beta ends at 1"
@@ -378,18 +376,17 @@ class Outputs:
         others = "".join(f"; {name} {value:.4g}" for name, value in means.items())
         self.terminal.print_line(f"no metrics at step {step}: all steps since the last were skipped{others}")
 
-    def _write_samples(self, step: int, state: TrainState) -> None:
+    def _write_samples(self, step: int, parts: build.Parts) -> None:
         """Draws samples of the averaged parameters and writes them as their kind does, or as an array."""
-        key = jax.random.key(self._parts.config.train.seed)
-        parts = self._parts.with_state(state)
+        key = jax.random.key(parts.config.train.seed)
         draw = Draw(**self._sample_inputs)
         samples = draw_samples(parts, key, NUM_SAMPLES, draw, batch_size=NUM_SAMPLES).x0
         path = self._workdir / SAMPLES / f"step_{step:07d}"
         path.parent.mkdir(exist_ok=True)
-        caption = build.make_caption(self._workdir, parts, step)
+        caption = build.make_caption(self._workdir, parts)
         # A category that the data lacks is a mask.
-        shown = Samples(samples, self._parts.description.categories, self._sample_inputs.get("condition"))
-        file = write_block(path, show_beside(self._parts.kind, shown), caption)
+        shown = Samples(samples, parts.description.categories, self._sample_inputs.get("condition"))
+        file = write_block(path, show_beside(parts.kind, shown), caption)
         if file is None:
             file = path.with_suffix(".npy")
             write_npy(file, samples)
@@ -416,12 +413,8 @@ class Outputs:
             self._saver.wait()
 
 
-def make_estimate(
-    parts: build.Parts, examples: Mapping[str, np.ndarray]
-) -> Callable[[Params], dict[str, float]]:
-    """Makes a function of params that estimates the bound of examples, as {"bits_per_dim": ..}.
-
-    Of a classifier it estimates the cross entropy and the accuracy.
+def estimate_bound(parts: build.Parts, examples: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Estimates the bound of examples, as {"bits_per_dim": ..}; of a classifier cross entropy and accuracy.
 
     The bound of each example is estimated from a few of its terms, drawn with the same noise in every call,
     so that two estimates of a run differ by their parameters alone.
@@ -430,21 +423,12 @@ def make_estimate(
         parts: of the run.
         examples: "x" int32 [N, *S], and "label", "weight" and "condition" if there are any.
     """
-    recipe = parts.recipe
-    calls = min(CALLS, recipe.bound.calls)
-    compiled = recipe.bound.compile(calls, parts.config.train.seed)
-    x0 = examples["x"]
-    extra_inputs = parts.extra_inputs(examples)
-    D = count_elements(x0, examples.get("weight"))
-    sharding = batch_sharding(parts.mesh)
-    batch_size = parts.config.train.batch_size
-
-    def estimate(params: Params) -> dict[str, float]:
-        bound = evaluate_bound(compiled, params, recipe.process, x0, batch_size, sharding, extra_inputs)
-        figures = recipe.bound.summarize(bound, D, calls)
-        return {name: figures[name] for name in recipe.bound.main_figures}
-
-    return estimate
+    bound = parts.recipe.bound
+    train = parts.config.train
+    figures = bounds.evaluate_examples(
+        parts, examples, train.batch_size, train.seed, calls=min(CALLS, bound.calls)
+    )
+    return {name: figures[name] for name in bound.main_figures}
 
 
 def _is_due(step: int, every: int) -> bool:

@@ -69,27 +69,44 @@ def compute_bound(
     check_number("seed", seed, Seed)
     if calls is not None:
         check_number("calls", calls, Count)
-    recipe = parts.recipe
-    x0 = examples["x"]
-
-    # A program is compiled once for all bounds of the same parts, as for the estimates of a report.
-    compiled = parts.once(("bound", seed, calls), lambda: recipe.bound.compile(calls, seed))
-    sharding = batch_sharding(parts.mesh)
-    extra_inputs = parts.extra_inputs(examples)
-    bound = evaluate_bound(
-        compiled, parts.params, recipe.process, x0, batch_size, sharding, extra_inputs, progress
-    )
-    D = count_elements(x0, examples.get("weight"))
-    times = recipe.bound.times(calls)
-    conditions = {"step": parts.step, "examples": len(x0), "seed": seed, "times": times}
-    result = recipe.bound.summarize(bound, D, calls) | conditions
+    figures = evaluate_examples(parts, examples, batch_size, seed, progress, calls)
+    bound = parts.recipe.bound
+    conditions = {"step": parts.step, "examples": len(examples["x"]), "seed": seed}
+    result = figures | conditions | {"times": bound.times(calls)}
     if calls is not None:
         result["calls"] = calls
-    protocol = describe_protocol(parts, examples, seed, split, recipe.bound.describe_terms(calls))
+    protocol = describe_protocol(parts, examples, seed, split, bound.describe_terms(calls))
     if "nats" not in result:
         # The figures of a classifier are no bound, and have no other units.
         return Record(LABELS, result | {"protocol": protocol})
     return Record(EVAL, result | parts.kind.extra_figures(result, examples) | {"protocol": protocol})
+
+
+def evaluate_examples(
+    parts: Parts,
+    examples: Mapping[str, np.ndarray],
+    batch_size: int,
+    seed: int,
+    progress: Callable[[int], Any] = lambda done: None,
+    calls: int | None = None,
+) -> dict[str, Any]:
+    """Computes the figures of `compute_bound` by the same arguments, without what they depend on."""
+    bound = parts.recipe.bound
+    x0 = examples["x"]
+
+    # A program is compiled once for all bounds of the same parts, as for the estimates of a report.
+    compiled = parts.once(("bound", seed, calls), lambda: bound.compile(calls, seed))
+    values = evaluate_bound(
+        compiled,
+        parts.params,
+        parts.recipe.process,
+        x0,
+        batch_size,
+        batch_sharding(parts.mesh),
+        parts.extra_inputs(examples),
+        progress,
+    )
+    return bound.summarize(values, count_elements(x0, examples.get("weight")), calls)
 
 
 def seconds_per_call(parts: Parts, examples: Mapping[str, np.ndarray], batch_size: int = 128) -> float:

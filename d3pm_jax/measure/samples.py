@@ -94,7 +94,7 @@ def draw_samples(
         )
     drawing = require(parts.recipe.draw, "samples", parts.config)
     settled, arguments = settle(parts, draw, n, batch_size)
-    draw_batch = compile_batch(parts, settled)
+    draw_batch = compile_batch(parts, drawing, settled)
     # Commands with the same seed share no noise, see `sampling.noise`.
     key = jax.random.fold_in(key, SAMPLING)
     num_chains = n if chains is None else min(chains, n)
@@ -227,9 +227,8 @@ def _inputs_of_batch(
     )
 
 
-def compile_batch(parts: Parts, settled: Settled) -> Callable[[Inputs], Any]:
+def compile_batch(parts: Parts, drawing: Drawing, settled: Settled) -> Callable[[Inputs], Any]:
     """Returns the jitted function that draws a batch; it is made once for each `Settled`."""
-    drawing = require(parts.recipe.draw, "samples", parts.config)
 
     # The function must not refer to the parts, in which it is stored: Python frees such a cycle late, so that
     # the arrays of a run would stay in memory after its last use.

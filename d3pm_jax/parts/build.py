@@ -284,9 +284,9 @@ def restore_state(workdir: Path, parts: Parts, step: int | None = None) -> Parts
     return dataclasses.replace(parts, state=state)
 
 
-def make_caption(workdir: Path, parts: Parts, step: int) -> str:
+def make_caption(workdir: Path, parts: Parts) -> str:
     """Writes the caption of a picture: the run, what it trains and the step of its weights."""
-    return f"{workdir.resolve().name}: {parts.recipe.name}; weights of step {step:,}"
+    return f"{workdir.resolve().name}: {parts.recipe.name}; weights of step {parts.step:,}"
 
 
 def describe_conditions(parts: Parts) -> dict[str, Any]:

@@ -72,7 +72,7 @@ class Run:
     @property
     def caption(self) -> str:
         """Returns a caption for pictures of this run: its name, process and step."""
-        return make_caption(self.workdir, self.parts, self.step)
+        return make_caption(self.workdir, self.parts)
 
     def predict(self, xt: Any, t: Any, label: Any = None, condition: Any = None) -> jax.Array:
         """Returns logits of x_0 [B, *S, K] for x_t int32 [B, *S] at t int32 [B], a step of process.time."""

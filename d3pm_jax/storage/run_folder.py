@@ -559,14 +559,15 @@ def claim_folder(
     Raises:
         UserError: it holds a run, one that is further than this goes, or cannot be written to.
     """
-    contents = _make_contents(config, description, examples)
     if not resume:
         clear_unfinished_start(workdir)
-        _check_replaces_nothing(workdir, contents)
     saved_steps = checkpoint.list_steps(workdir / CHECKPOINTS)
     if saved_steps and saved_steps[-1] > config.train.steps:
         raise UserError(f"the run is at step {saved_steps[-1]} already: set train.steps to that or more")
     try:
+        contents = _make_contents(config, description, examples)
+        if not resume:
+            _check_replaces_nothing(workdir, contents)
         (workdir / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
         _write_contents(workdir, config, contents)
     except OSError as error:
