@@ -202,9 +202,13 @@ class Dense(Process):
     """an .npy file, float64 [T, K, K]: row i of matrix t says where step t goes from i"""
     prior: FilePath | None = None
     """an .npy file, float64 [K]: where the reverse chain starts; None: the mean row of Qbar[T]"""
+    mask_id: Natural | None = dataclasses.field(default=None, kw_only=True)
+    """the category that stands for a mask in the matrices, if there is one"""
 
     def build(self) -> processes.Process:
         Q = _load_numbers(self.file, "T", "K", "K")
+        if self.mask_id is not None and self.mask_id >= Q.shape[-1]:
+            raise UserError(f"process.mask_id = {self.mask_id}: it must be in 0..{Q.shape[-1] - 1}")
         if self.prior is None:
             prior = None
             files = self.file

@@ -124,6 +124,7 @@ def test_fields_keep_their_order():
         (config.Dense("Q.npy", "four.npy"), "Q.npy, four.npy: prior must be 3 probabilities"),
         (config.Dense("short.npy"), "short.npy holds float32: .* 1e-9, compute and save it in float64"),
         (config.Dense("columns.npy"), "columns.npy: Q at t = 1 is not row-stochastic"),
+        (config.Dense("Q.npy", mask_id=3), r"process.mask_id = 3: it must be in 0..2"),
         (config.RandomWalk("x.npy", 4, T, SPREAD), r"x.npy: k = 4 is outside 1..3"),
         (config.FromRate("x.npy", 0, T, SPREAD), r"x.npy: k = 0: it must be at least 1"),
         (config.FromRate("x.npy", 2, T, SPREAD, unit=True), r"x.npy: embeddings\[0\] has norm 0, so it"),
