@@ -86,7 +86,7 @@ def test_a_mask_is_extra_where_the_data_has_fewer_categories(process, mask):
 def test_matrices_name_their_mask(tmp_path):
     file = tmp_path / "Q.npy"
     to_mask = np.repeat(np.eye(18)[17:], 18, axis=0)
-    np.save(file, np.stack([np.eye(18) / 2 + to_mask / 2] * 10))
+    np.save(file, np.stack([np.eye(18) / 4 + to_mask * 3 / 4] * 10))
     process = configs.Dense(str(file), mask_id=17)
     assert find_extra_mask(process, process.build(), 17) == 17
     assert find_extra_mask(configs.Dense(str(file)), process.build(), 17) is None
