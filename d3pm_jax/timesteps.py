@@ -2,8 +2,6 @@
 
 from typing import NamedTuple
 
-import jax
-import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -16,7 +14,7 @@ from d3pm_jax.checks import (
     at_least,
     check_range,
     declared,
-    describe,
+    is_known,
     promote_types,
     steps,
 )
@@ -112,26 +110,10 @@ class LossHistory(NamedTuple):
         return np.size(self.counts)
 
 
-ENTRIES_OF_HISTORY = {"mean_square": jnp.floating, "counts": jnp.integer}
-
-
-def _check_history(history: LossHistory) -> None:
-    """Raises TypeError or ValueError unless a history holds two arrays [T] that there may be."""
+def _check_known_entries(history: LossHistory) -> None:
+    """Raises ValueError for an entry below 0, or NaN, where it can be read: a program has no marks for it."""
     for name, array in history._asdict().items():
-        kind = ENTRIES_OF_HISTORY[name]
-        if not isinstance(array, jax.Array | np.ndarray) or not jnp.issubdtype(array.dtype, kind):
-            raise TypeError(
-                f"{name} of history is {describe(array)}, expected an array [T] of another type: begin with "
-                f"empty_history(T)"
-            )
-    shape = history.mean_square.shape
-    if history.counts.shape != shape or len(shape) != 1 or not history.T:
-        raise ValueError(
-            f"history has mean_square of shape {shape} and counts of shape {history.counts.shape}, expected "
-            f"[T] for both"
-        )
-    for name, array in history._asdict().items():
-        if not isinstance(array, jax.core.Tracer) and getattr(array, "is_fully_addressable", True):
+        if is_known(array):
             check_range(f"{name} of history", array, at_least(0), {})
 
 
@@ -161,7 +143,7 @@ def probabilities(
     Raises:
         TypeError, ValueError: the history is none: its arrays differ in length, or hold NaN.
     """
-    _check_history(history)
+    _check_known_entries(history)
     weight = jnp.sqrt(history.mean_square + inner) + outer
     if weight.size > 1:
         # As in the reference, which writes the weight of step 2 over that of the decoder term, step 1.
@@ -186,8 +168,7 @@ def importance(u: Float[Array, " B"], p: Float[Array, " T"]) -> tuple[Int[Array,
     Raises:
         ValueError: all p are 0, or their sum is not 1 up to rounding.
     """
-    is_known = not isinstance(p, jax.core.Tracer) and p.is_fully_addressable
-    if is_known:
+    if is_known(p):
         total = np.asarray(p, np.float64).sum()
         if total == 0:
             raise ValueError(f"p holds {p.size} probabilities that are all 0: one of them must be above 0")
@@ -222,7 +203,7 @@ def update(
     Raises:
         TypeError, ValueError: the history is none: its arrays differ in length, or hold NaN.
     """
-    _check_history(history)
+    _check_known_entries(history)
     # float16 has no squares above 65504.
     kl = kl.astype(promote_types(kl.dtype, history.mean_square.dtype))
     # A table [B, T] of which example counts for which step. Its sums are added up in one order, where a

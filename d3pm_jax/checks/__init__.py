@@ -65,6 +65,7 @@ from d3pm_jax.checks.hints import (
     one_of,
 )
 from d3pm_jax.checks.ranges import (
+    BELOW_1,
     CATEGORIES,
     CATEGORY,
     FINITE,
@@ -81,8 +82,6 @@ from d3pm_jax.checks.ranges import (
     TIME,
     AllowedRange,
     at_least,
-    check_num_categories,
-    check_num_steps,
     check_range,
     is_known,
     steps,

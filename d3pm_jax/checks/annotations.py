@@ -153,13 +153,11 @@ def _read_conversion(annotation: Any) -> Convert | None:
     """Returns what makes an argument of this type, or raises TypeError; None where anything goes."""
     origin = get_origin(annotation)
     options = get_args(annotation)
-    if origin is Literal:
-        return partial(_check_choice, options=options)
     if is_callback(annotation):
         return _check_callable
     if origin in (Sequence, tuple) and options[0] is int:
         return _to_integers
-    if origin is tuple:
+    if origin in (Literal, tuple):
         return partial(check_value, hint=annotation)
     if origin is Iterable:
         return partial(_check_iterable, expected="a sequence of arrays")
@@ -219,12 +217,6 @@ def _check_numbers(name: str, x: Any) -> Any:
 def _check_iterable(name: str, x: Any, expected: str) -> Any:
     if isinstance(x, str | dict | type) or not hasattr(x, "__iter__"):
         raise TypeError(f"{name} is {describe(x)}, expected {expected}")
-    return x
-
-
-def _check_choice(name: str, x: Any, options: tuple[str, ...]) -> Any:
-    if not isinstance(x, str) or x not in options:
-        raise ValueError(f"{name} = {describe(x)}: it must be {' or '.join(map(repr, options))}")
     return x
 
 

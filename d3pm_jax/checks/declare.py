@@ -63,13 +63,13 @@ def declared(**ranges: AllowedRange) -> Callable[[Callable[P, R]], Callable[P, R
         process = next((name for name in parameters if name in OWNERS), None)
         _check_order_of_prefixes(f.__name__, expected)
         results = read_shape(signature.return_annotation)
-        defaults = {name: x.default for name, x in parameters.items() if x.default is not x.empty}
-        functions = {name: x for name, x in defaults.items() if is_callback(parameters[name].annotation)}
-        callbacks = {}
-        for name, parameter in parameters.items():
-            callback = read_callback(parameter.annotation, ranges.get(name))
-            if callback is not None:
-                callbacks[name] = callback
+        default_callbacks = {
+            name: x.default
+            for name, x in parameters.items()
+            if x.default is not x.empty and is_callback(x.annotation)
+        }
+        callbacks = {name: read_callback(x.annotation, ranges.get(name)) for name, x in parameters.items()}
+        callbacks = {name: x for name, x in callbacks.items() if x is not None}
         allowed = {name: x for name, x in ranges.items() if name not in callbacks and name not in tuples}
         for name in ranges.keys() & tuples.keys():
             # Of a named tuple it is the first array.
@@ -80,7 +80,7 @@ def declared(**ranges: AllowedRange) -> Callable[[Callable[P, R]], Callable[P, R
         allowed = {name: x for name, x in allowed.items() if name not in late}
         known_ends = frozenset({"K", "T"} | {x.high for x in ranges.values() if isinstance(x.high, str)})
         declaration = Declaration(
-            expected, allowed, late, callbacks, process, known_ends, results, functions, tuples
+            expected, allowed, late, callbacks, process, known_ends, results, default_callbacks, tuples
         )
         return _check_calls(f, declaration)
 

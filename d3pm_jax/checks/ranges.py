@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.core
@@ -16,6 +16,7 @@ from d3pm_jax.checks.shapes import Shape, Sizes
 
 # Where an argument, whose values only the program knows, is out of range, and the names of its axes.
 Outside = tuple[Array, tuple[str, ...]]
+AnyNumbers = TypeVar("AnyNumbers")
 
 
 class AllowedRange(NamedTuple):
@@ -64,29 +65,18 @@ PART_OF_STEPS = AllowedRange(1, "T", "there are T = {T} steps")
 NOISE = AllowedRange(0, 1, "noise is uniform in [0, 1), as jax.random.uniform gives it", open_high=True)
 TIME = AllowedRange(0, 1, "time runs from 0 (clean data) to 1")
 SHARE = AllowedRange(0, 1, "choose a number in between")
+BELOW_1 = AllowedRange(0, 1, "choose a number in between", open_high=True)
 PROBABILITY = AllowedRange(0, 1, "these are probabilities, and none is 0", open_low=True)
 FINITE = AllowedRange(-math.inf, math.inf, "", open_low=True, open_high=True)
 SCORES = AllowedRange(-math.inf, math.inf, "", open_high=True)
 POSITIVE = AllowedRange(0, math.inf, "choose a number above 0", open_low=True, open_high=True)
 
 
-def check_num_categories(K: int) -> int:
-    """Returns K. Raises ValueError unless it is at least 2."""
-    check_range("K", K, NUM_CATEGORIES, {})
-    return K
-
-
-def check_num_steps(T: int) -> int:
-    """Returns T. Raises ValueError unless it is at least 1."""
-    check_range("T", T, NUM_STEPS, {})
-    return T
-
-
-def check_range(name: str, x: Any, allowed: AllowedRange, sizes: Sizes) -> None:
-    """Raises ValueError unless every value of x, an array or numbers, is in the range."""
+def check_range(name: str, x: AnyNumbers, allowed: AllowedRange, sizes: Sizes) -> AnyNumbers:
+    """Returns x, an array or a number. Raises ValueError unless every value of it is in the range."""
     last = allowed.last(sizes)
     if isinstance(x, int | float) and allowed.contains(x, last):
-        return
+        return x
     if isinstance(x, jax.Array) and not is_on_cpu(x) and x.size > 0:
         # The array stays on its device: one small program reduces it to two numbers, which are fetched. It
         # runs now, even where a program that closes over the array is being traced.
@@ -99,7 +89,7 @@ def check_range(name: str, x: Any, allowed: AllowedRange, sizes: Sizes) -> None:
     # The least and the greatest value decide for all. Where there is a NaN both are NaN, and no range
     # contains it, as it is neither above nor below anything.
     if values.size == 0 or (allowed.contains(values.min(), last) and allowed.contains(values.max(), last)):
-        return
+        return x
 
     values = np.asarray(x)
     first_wrong = values[~np.asarray(allowed.contains(values, last))].ravel()[0]
@@ -224,9 +214,8 @@ def _describe_cure(allowed: AllowedRange, sizes: Sizes) -> str:
 
 
 def _describe_ends(allowed: AllowedRange, last: int | float, is_integer: bool) -> str:
-    if is_integer:
-        first = allowed.low + 1 if allowed.open_low else allowed.low
-        return f"{first}..{last}"
+    if is_integer and not allowed.open_low and not allowed.open_high:
+        return f"{allowed.low}..{last}"
     left = "(" if allowed.open_low else "["
     right = ")" if allowed.open_high else "]"
     return f"{left}{allowed.low:g}, {last:g}{right}"

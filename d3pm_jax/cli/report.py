@@ -43,9 +43,10 @@ def execute(command: ReportCommand, words: list[str]) -> int:
     """Writes the page; returns the exit status."""
     if command.out is not None and command.out.suffix.lower() in OTHER_FORMATS:
         raise UserError(f"--out {command.out}: an HTML page is written, so name it FILE.html")
-    runs = []
-    for workdir in command.workdirs:
-        runs.append(open_run(workdir, command.own_file, command.step, data_dir=command.data_dir))
+    runs = [
+        open_run(workdir, command.own_file, command.step, data_dir=command.data_dir)
+        for workdir in command.workdirs
+    ]
     replaced = report.read_title(command.out or command.workdirs[0] / REPORT)
     path = report.write(runs, command.out)
     ending = ""

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 
 from d3pm_jax import processes
-from d3pm_jax.checks import check_num_categories
+from d3pm_jax.checks import NUM_CATEGORIES, check_range
 from d3pm_jax.config.checks import (
     NOT_EMPTY,
     Categories,
@@ -96,7 +96,7 @@ class Uniform(_OfCategories):
     """Resamples uniformly."""
 
     def build(self) -> processes.Process:
-        K = check_num_categories(filled_field(self, "K"))
+        K = check_range("K", filled_field(self, "K"), NUM_CATEGORIES, {})
         return processes.uniform(self.beta.resampling(self.steps, np.full(K, 1.0 / K)), K)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import numpy as np
 
 from d3pm_jax import schedules
-from d3pm_jax.checks import check_num_steps
+from d3pm_jax.checks import NUM_STEPS, check_range
 from d3pm_jax.config.checks import Allowed, NotNegative, Positive, UnitInterval, undefined_method
 from d3pm_jax.config.from_data import FromData, Shares, filled_field
 from d3pm_jax.errors import wrong_return
@@ -80,7 +80,7 @@ class Linear(Schedule):
     def build(self, steps: int) -> np.ndarray:
         if not self.rescale:
             return schedules.linear(steps, self.start, self.stop)
-        factor = 1000.0 / check_num_steps(steps)
+        factor = 1000.0 / check_range("T", steps, NUM_STEPS, {})
         return schedules.linear(steps, self.start * factor, self.stop * factor)
 
 
@@ -191,7 +191,8 @@ class MutualInformation(Schedule):
         Raises:
             ValueError: a step removes less of it than can be told from nothing.
         """
-        left = 1 - (np.arange(steps + 1) / check_num_steps(steps)) ** self.power
+        T = check_range("T", steps, NUM_STEPS, {})
+        left = 1 - (np.arange(T + 1) / T) ** self.power
         # At t = 0 and t = T it is exactly 1 and 0; the steps between must differ from both.
         between = left[1:-1]
         for is_near, size, cure in (

@@ -144,7 +144,7 @@ def read_batch(
     Raises:
         DatasetError: nothing to read, or an example is not what it has to be.
     """
-    check_source("source", source)
+    numbered = _add_numbers(source)
     size = len(source)
     if limit is not None:
         size = min(limit, size)
@@ -152,7 +152,6 @@ def read_batch(
         raise DatasetError("nothing to read: the split has no examples, name one that has")
     if size < 1:
         raise DatasetError(f"nothing to read: the split has {len(source)} examples and the limit is {limit}")
-    numbered = _add_numbers(source)
     return _collate([numbered[i] for i in range(size)], num_categories, description)
 
 
@@ -163,7 +162,6 @@ def count_categories(source: Source, num_categories: Size) -> Int[np.ndarray, " 
     Raises:
         DatasetError: a value is not a category.
     """
-    check_source("source", source)
     numbered = _add_numbers(source)
     counts = np.zeros(num_categories, np.int64)
     for i in range(len(source)):
@@ -176,7 +174,12 @@ def count_categories(source: Source, num_categories: Size) -> Int[np.ndarray, " 
 
 
 def _add_numbers(source: Source) -> Source:
-    """Adds to each example of a source its number, which messages name."""
+    """Adds to each example of a source its number, which messages name.
+
+    Raises:
+        TypeError: the source gives no examples.
+    """
+    check_source("source", source)
 
     def read(number: int) -> Example:
         with _READING:

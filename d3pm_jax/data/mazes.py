@@ -90,19 +90,14 @@ def draw_maze(cells: int, rng: np.random.Generator) -> Bool[np.ndarray, "side si
 
     while way:
         row, column = way[-1]
-        unseen_steps = []
-        for down, right in STEPS:
-            next_row = row + 2 * down
-            next_column = column + 2 * right
-            if 0 <= next_row < side and 0 <= next_column < side and not is_open[next_row, next_column]:
-                unseen_steps.append((down, right))
-        if not unseen_steps:
+        unseen_cells = [cell for cell in _find_neighbours(way[-1], is_open.shape, 2) if not is_open[cell]]
+        if not unseen_cells:
             way.pop()
             continue
-        down, right = unseen_steps[int(next(draws) * len(unseen_steps))]
-        is_open[row + down, column + right] = True
-        is_open[row + 2 * down, column + 2 * right] = True
-        way.append((row + 2 * down, column + 2 * right))
+        next_row, next_column = unseen_cells[int(next(draws) * len(unseen_cells))]
+        is_open[(row + next_row) // 2, (column + next_column) // 2] = True
+        is_open[next_row, next_column] = True
+        way.append((next_row, next_column))
     return is_open
 
 
@@ -114,20 +109,15 @@ def draw_ends(cells: int, rng: np.random.Generator) -> tuple[Pixel, Pixel]:
 
 def find_distances(is_open: Bool[np.ndarray, "H W"], start: Pixel) -> Int[np.ndarray, "H W"]:
     """Returns how many steps through open pixels lead from an open start to each; -1 where none do."""
-    H, W = is_open.shape
     # Lists are read and written faster than single numbers of an array.
     is_open_rows = is_open.tolist()
-    distances = [[-1] * W for _ in range(H)]
+    distances = np.full(is_open.shape, -1).tolist()
     distances[start[0]][start[1]] = 0
     queue = collections.deque([start])
     while queue:
         row, column = queue.popleft()
-        for down, right in STEPS:
-            next_row = row + down
-            next_column = column + right
-            if not (0 <= next_row < H and 0 <= next_column < W and is_open_rows[next_row][next_column]):
-                continue
-            if distances[next_row][next_column] < 0:
+        for next_row, next_column in _find_neighbours((row, column), is_open.shape, 1):
+            if is_open_rows[next_row][next_column] and distances[next_row][next_column] < 0:
                 distances[next_row][next_column] = distances[row][column] + 1
                 queue.append((next_row, next_column))
     return np.array(distances)
@@ -144,16 +134,19 @@ def find_shortest(is_open: Bool[np.ndarray, "H W"], start: Pixel, end: Pixel) ->
         raise ValueError(f"no path leads from {start} to {end}: open a wall between them")
     path = [start]
     while path[-1] != end:
-        row, column = path[-1]
-        nearer = distances[row, column] - 1
-        for down, right in STEPS:
-            next_row = row + down
-            next_column = column + right
-            is_inside = 0 <= next_row < is_open.shape[0] and 0 <= next_column < is_open.shape[1]
-            if is_inside and distances[next_row, next_column] == nearer:
-                path.append((next_row, next_column))
-                break
+        neighbours = _find_neighbours(path[-1], is_open.shape, 1)
+        nearer = distances[path[-1]] - 1
+        path.append(next(pixel for pixel in neighbours if distances[pixel] == nearer))
     return path
+
+
+# A picture has few pixels, and a search asks for the neighbours of each again and again.
+@functools.cache
+def _find_neighbours(pixel: Pixel, shape: tuple[int, ...], distance: int) -> tuple[Pixel, ...]:
+    """Returns pixels so far above, below, left and right of one, in this order, inside of the picture."""
+    row, column = pixel
+    pixels = [(row + distance * down, column + distance * right) for down, right in STEPS]
+    return tuple(place for place in pixels if 0 <= place[0] < shape[0] and 0 <= place[1] < shape[1])
 
 
 def draw_path(path: list[Pixel], shape: tuple[int, ...]) -> Int[np.ndarray, "H W 1"]:

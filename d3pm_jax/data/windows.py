@@ -70,35 +70,29 @@ class Padded:
                 f"{ends.max()}: make them by cumsum of the lengths of documents"
             )
         self._tokens = tokens
-        self._ends = ends
+        self._bounds = np.insert(ends.astype(np.int64), 0, 0)  # [documents + 1]
         self._length = length
         # A document of n tokens has ceil(n / length) pieces. These are the cumulative sums: the number of
-        # pieces of this document and of all before it.
-        self._pieces_up_to = np.cumsum(-(-np.diff(ends, prepend=0) // length))  # [documents]
+        # pieces before each document, and at the end that of all.
+        self._pieces_before = np.insert(np.cumsum(-(-np.diff(self._bounds) // length)), 0, 0)
 
     def __len__(self) -> int:
-        if not len(self._pieces_up_to):
-            return 0
-        return int(self._pieces_up_to[-1])
+        return int(self._pieces_before[-1])
 
     def ends_document(self, index: int) -> bool:
         """Says whether an example is the last piece of its document."""
         pieces_up_to_here = range(len(self))[index] + 1
-        document = np.searchsorted(self._pieces_up_to, pieces_up_to_here)
-        return bool(self._pieces_up_to[document] == pieces_up_to_here)
+        document = np.searchsorted(self._pieces_before, pieces_up_to_here)
+        return bool(self._pieces_before[document] == pieces_up_to_here)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         piece = range(len(self))[index]
-        document = int(np.searchsorted(self._pieces_up_to, piece, side="right"))
-        document_start = int(self._ends[document - 1]) if document else 0
-        document_end = int(self._ends[document])
-
-        # `_pieces_up_to` counts up to the end of the document, so the place of the piece is counted from
-        # there.
-        pieces_in_document = -(-(document_end - document_start) // self._length)
-        pieces_from_here = int(self._pieces_up_to[document]) - piece
-        start = document_start + (pieces_in_document - pieces_from_here) * self._length
-        tokens = np.asarray(self._tokens[start : min(start + self._length, document_end)])
+        # Of empty documents, which have no pieces, and the one behind them the last is meant.
+        document = int(np.searchsorted(self._pieces_before, piece, side="right")) - 1
+        pieces_before_in_document = piece - int(self._pieces_before[document])
+        start = int(self._bounds[document]) + pieces_before_in_document * self._length
+        stop = min(start + self._length, int(self._bounds[document + 1]))
+        tokens = np.asarray(self._tokens[start:stop])
 
         x = np.zeros(self._length, tokens.dtype)
         x[: len(tokens)] = tokens

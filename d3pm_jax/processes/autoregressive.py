@@ -63,7 +63,8 @@ class Autoregressive(Process):
         # A row that is no distribution, all -inf or with a NaN, stays what it is: its largest entry shows
         # which.
         largest = jax.lax.stop_gradient(jnp.max(log_p, axis=-1, keepdims=True))  # [*S, 1]
-        moved = jnp.where(largest > -jnp.inf, self._prior(log_p.ndim - 1), largest)
+        log_pi = jnp.reshape(jax.lax.stop_gradient(self.log_pi), (1,) * (log_p.ndim - 1) + (self.K,))
+        moved = jnp.where(largest > -jnp.inf, log_pi, largest)
         return jnp.where(masked, moved, log_p)
 
     def log_prior(self) -> Float[Array, " K"]:
@@ -137,10 +138,6 @@ class Autoregressive(Process):
     def _certain_of(self, x: Array) -> Array:
         """log onehot(x) [*S, K]."""
         return jnp.where(is_category(x, self.K), 0.0, -jnp.inf).astype(self.log_pi.dtype)
-
-    def _prior(self, ndim: int) -> Array:
-        """Returns the log of the prior, [K] behind so many axes of size 1."""
-        return jnp.reshape(jax.lax.stop_gradient(self.log_pi), (1,) * ndim + (self.K,))
 
     def _refuse_matrix(self, name: str, instead: str) -> NoReturn:
         """Raises ValueError for a matrix that depends on the position, and says what to call instead."""

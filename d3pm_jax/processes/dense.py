@@ -217,10 +217,10 @@ def _make_tables(Q: Matrices) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nd
             q = _check_stochastic(Q[t - 1], t, len(Qbar))
         Qbar = Qbar @ q
 
-        # The cumulative sums are those of the float64 entries, not of rounded ones: each category gets its
-        # probability to one grid step.
-        Q_transposed[t] = _round_matrix(q.T)
-        Qbar_table[t] = _round_matrix(Qbar)
+        # The tables round what is written into them. The cumulative sums are those of the float64 entries,
+        # not of rounded ones: each category gets its probability to one grid step.
+        Q_transposed[t] = _without_small(q.T)
+        Qbar_table[t] = _without_small(Qbar)
         cdf[t] = _round_up(_cumulative(_without_small(Qbar)))
     return Q_transposed, Qbar_table, cdf, Qbar
 
@@ -239,11 +239,6 @@ def _round_up(x: np.ndarray) -> np.ndarray:
     dtype = jax.dtypes.canonicalize_dtype(float)
     near = x.astype(dtype)
     return np.where(near < x, np.nextafter(near, np.asarray(np.inf, dtype)), near)
-
-
-def _round_matrix(matrix: np.ndarray) -> np.ndarray:
-    """Rounds the matrix to JAX's default float type; entries too small for `numerics.log_matmul` become 0."""
-    return _without_small(matrix).astype(jax.dtypes.canonicalize_dtype(float))
 
 
 def _without_small(matrix: np.ndarray) -> np.ndarray:

@@ -24,10 +24,14 @@ if TYPE_CHECKING:
 else:
     Inner = Any  # a pytree is rebuilt with placeholders: see `types`
 NEG_INF = -jnp.inf
-TABLES = ("inner", "log_keep", "log_mask", "log_keep_bar", "log_mask_bar", "keep", "keep_bar", "time")
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=TABLES, meta_fields=("K", "T"), drop_fields=("gamma",))
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("inner", "log_keep", "log_mask", "log_keep_bar", "log_mask_bar", "keep", "keep_bar", "time"),
+    meta_fields=("K", "T"),
+    drop_fields=("gamma",),
+)
 @dataclasses.dataclass(frozen=True)
 class Masked(Process):
     """Q[t] = (1 - gamma_t) Q_inner[t], and gamma_t to a mask that keeps itself. Make one with `masked`.

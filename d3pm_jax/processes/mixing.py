@@ -30,18 +30,6 @@ from d3pm_jax.types import Leaf
 
 # All of pi lies on one category, or it is the same for all, or neither.
 PiKind = Literal["point", "uniform", "general"]
-TABLES = (
-    "log_alpha",
-    "log_beta",
-    "log_alpha_bar",
-    "log_beta_bar",
-    "beta",
-    "beta_bar",
-    "log_pi",
-    "pi",
-    "cdf",
-    "time",
-)
 
 
 class MixingSpec(NamedTuple):
@@ -53,7 +41,18 @@ class MixingSpec(NamedTuple):
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=TABLES,
+    data_fields=(
+        "log_alpha",
+        "log_beta",
+        "log_alpha_bar",
+        "log_beta_bar",
+        "beta",
+        "beta_bar",
+        "log_pi",
+        "pi",
+        "cdf",
+        "time",
+    ),
     meta_fields=("K", "T", "pi_kind"),
     drop_fields=("spec",),
 )

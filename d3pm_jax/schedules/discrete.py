@@ -17,7 +17,7 @@ Schedules that follow the data are in `schedules.information`.
 
 import numpy as np
 
-from d3pm_jax.checks import NUM_STEPS, declared
+from d3pm_jax.checks import BELOW_1, NUM_STEPS, POSITIVE, PROBABILITY, at_least, declared
 
 Betas = np.ndarray  # float64 [T]
 
@@ -41,7 +41,7 @@ def linear(T: int, start: float = 1e-4, stop: float = 0.02) -> Betas:
     return check_betas(np.linspace(start, stop, T))
 
 
-@declared(T=NUM_STEPS)
+@declared(T=NUM_STEPS, offset=at_least(0), largest=PROBABILITY)
 def cosine(T: int, offset: float = 0.008, largest: float = 0.999) -> Betas:
     """beta_t = min(1 - f(t / T) / f((t - 1) / T), largest), f(u) = cos((u + offset) / (1 + offset) pi / 2).
 
@@ -55,10 +55,6 @@ def cosine(T: int, offset: float = 0.008, largest: float = 0.999) -> Betas:
     Returns:
         float64 [T].
     """
-    if not offset >= 0:
-        raise ValueError(f"offset = {offset:g}: it must be at least 0, or beta_1 is not positive")
-    if not 0 < largest <= 1:
-        raise ValueError(f"largest = {largest:g}: a limit of beta must be in (0, 1]")
     # With n = T - t + 1 steps left, f((t - 1) / T) = sin(n h) and f(t / T) = sin((n - 1) h). beta is 1 less
     # their ratio, and the difference of sines, written as a product, keeps the digits of a small beta.
     h = np.pi / 2 / (1 + offset) / T
@@ -68,7 +64,7 @@ def cosine(T: int, offset: float = 0.008, largest: float = 0.999) -> Betas:
     return check_betas(np.minimum(beta, largest))
 
 
-@declared(T=NUM_STEPS)
+@declared(T=NUM_STEPS, offset=at_least(0), smallest=BELOW_1)
 def cosine_squared(T: int, offset: float = 0.008, smallest: float = 0.001) -> Betas:
     """alpha_t = sqrt(max(f(t / T)^2 / f((t - 1) / T)^2, smallest)), with f as in `cosine`.
 
@@ -84,12 +80,10 @@ def cosine_squared(T: int, offset: float = 0.008, smallest: float = 0.001) -> Be
     Returns:
         float64 [T].
     """
-    if not 0 <= smallest < 1:
-        raise ValueError(f"smallest = {smallest:g}: it must be in [0, 1)")
     return cosine(T, offset, 1 - smallest**0.5)
 
 
-@declared(T=NUM_STEPS)
+@declared(T=NUM_STEPS, scale=at_least(1))
 def reciprocal(T: int, scale: float = 1.0) -> Betas:
     """beta_t = 1 / (scale T - t + 1): alpha_bar_t = 1 - t / (scale T) (Sohl-Dickstein et al. 2015).
 
@@ -103,13 +97,11 @@ def reciprocal(T: int, scale: float = 1.0) -> Betas:
     Returns:
         float64 [T]; with scale = 1 the last entry is exactly 1.
     """
-    if not 1 <= scale < np.inf:
-        raise ValueError(f"scale = {scale:g}: it must be at least 1, or beta passes 1 before t = T")
     steps_beyond_T = T * (scale - 1)  # after which alpha_bar would reach 0
     return check_betas(1.0 / (np.arange(T, 0, -1, dtype=np.float64) + steps_beyond_T))
 
 
-@declared(T=NUM_STEPS)
+@declared(T=NUM_STEPS, eps=BELOW_1)
 def log_linear(T: int, eps: float = 1e-3) -> Betas:
     """-log alpha_bar_t = -log(1 - (1 - eps) t / T): alpha_bar falls linearly from 1 to eps (SEDD; MDLM).
 
@@ -120,12 +112,10 @@ def log_linear(T: int, eps: float = 1e-3) -> Betas:
     Returns:
         float64 [T], the same as reciprocal(T, 1 / (1 - eps)).
     """
-    if not 0 <= eps < 1:
-        raise ValueError(f"eps = {eps:g}: alpha_bar at t = T must be in [0, 1)")
     return reciprocal(T, 1 / (1 - eps))
 
 
-@declared(T=NUM_STEPS)
+@declared(T=NUM_STEPS, power=POSITIVE)
 def polynomial(T: int, power: float = 2.0) -> Betas:
     """alpha_bar_t = 1 - (t / T)^power: slow at first where power > 1 (MD4, without its squeeze of alpha_bar).
 
@@ -136,8 +126,6 @@ def polynomial(T: int, power: float = 2.0) -> Betas:
     Returns:
         float64 [T], the last entry exactly 1.
     """
-    if not 0 < power < np.inf:
-        raise ValueError(f"power = {power:g}: it must be above 0 and finite")
     # beta_t = (alpha_bar_{t-1} - alpha_bar_t) / alpha_bar_{t-1}. Both differences, (t / T)^power - ((t - 1) /
     # T)^power and 1 - ((t - 1) / T)^power, are written as 1 - exp(log) with expm1 and log1p, which keep the
     # digits of small ones. At t = 1 the log is that of 0.

@@ -74,11 +74,14 @@ def test_schedules_of_the_text_code(T):
     ("call", "message"),
     [
         (lambda: schedules.cosine(5, offset=-0.1), "offset = -0.1: it must be at least 0"),
-        (lambda: schedules.cosine(5, largest=1.5), r"largest = 1.5: a limit of beta must be in \(0, 1\]"),
-        (lambda: schedules.cosine_squared(5, smallest=1.0), r"smallest = 1: it must be in \[0, 1\)"),
+        (lambda: schedules.cosine(5, largest=1.5), r"largest = 1.5, outside \(0, 1\]: .*, and none is 0"),
+        (
+            lambda: schedules.cosine_squared(5, smallest=1.0),
+            r"smallest = 1.0, outside \[0, 1\): choose a number in between",
+        ),
         (lambda: schedules.reciprocal(5, scale=0.5), "scale = 0.5: it must be at least 1"),
-        (lambda: schedules.log_linear(5, eps=1.0), r"eps = 1: .* must be in \[0, 1\)"),
-        (lambda: schedules.polynomial(5, power=0.0), "power = 0: it must be above 0"),
+        (lambda: schedules.log_linear(5, eps=1.0), r"eps = 1.0, outside \[0, 1\): choose"),
+        (lambda: schedules.polynomial(5, power=0.0), "power = 0.0: it must be above 0"),
         (lambda: schedules.from_alpha_bar(np.array([0.9, 0.1])), r"start at 1, .* starting \[0.9 0.1\]"),
         (lambda: schedules.from_alpha_bar(np.array([1.0, 0.5, 0.5])), "from 0.5 to 0.5 at t = 2: .* fall"),
         (lambda: schedules.from_alpha_bar(np.array([1.0, 0.0, 0.0])), "from 0 to 0 at t = 2"),
