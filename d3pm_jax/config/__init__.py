@@ -29,6 +29,7 @@ from d3pm_jax.config.checks import (
     Seed as Seed,
     Size as Size,
     check_fields as check_fields,
+    check_instance as check_instance,
     check_number as check_number,
     describe_hint as describe_hint,
     free_fields as free_fields,

@@ -108,6 +108,12 @@ def check_number(name: str, value: Any, hint: Any) -> None:
         check_value(name, value, hint)
 
 
+def check_instance(name: str, value: Any, cls: Any, cure: str) -> None:
+    """Raises UserError unless a value is of a class, or of one of a union."""
+    if not isinstance(value, cls):
+        raise UserError(f"{name} is {shorten_value(value)}: {cure}")
+
+
 def list_paths(part: Any) -> dict[str, str]:
     """Returns the values of the fields of a part that are marked with `IsPath`, by name."""
     paths: dict[str, str] = {}

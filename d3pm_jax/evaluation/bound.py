@@ -47,9 +47,6 @@ Order = Callable[[jax.Array, tuple[int, ...]], jax.Array]
 # (params, x [B, *S], u [B, *S], normal [B, *S, D]) -> log p(v) - log q(v | x) of one v for each example, [B]
 LogWeights = Callable[..., Array]
 
-# (params, x_t [B, *S], time [B]) -> log p(label | x_t, t) of every label, [B, classes]
-Classify = Callable[..., Array]
-
 
 def all_terms(
     predict: Callable[..., Any], seed: int, term: likelihood.Term = losses.posterior_kl
@@ -207,17 +204,14 @@ def summarize_bound(total: np.ndarray, D: int | np.ndarray) -> dict[str, float |
     dims = np.broadcast_to(np.asarray(D, np.float64), N)  # [N]
     ratio = nats.sum() / dims.sum()  # nats per dimension
 
-    ratio_error = np.nan
+    bits_error = None
     nats_error = None
-    has_error = N > 1 and bool(np.isfinite(nats).all())
-    if has_error:
+    if N > 1 and np.isfinite(nats).all():
         ratio_error = _standard_error(nats - ratio * dims) / dims.mean()
+        bits_error = float(likelihood.bits_per_dim(ratio_error, 1))
         nats_error = float(_standard_error(nats - nats.mean()))
-    bits, bits_error = likelihood.bits_per_dim(np.array([ratio, ratio_error]), 1).tolist()
-    if not has_error:
-        bits_error = None
     return {
-        "bits_per_dim": bits,
+        "bits_per_dim": float(likelihood.bits_per_dim(ratio, 1)),
         "standard_error": bits_error,
         "nats": float(nats.mean()),
         "nats_standard_error": nats_error,
@@ -307,11 +301,12 @@ class LabelTerms(NamedTuple):
     is_right: Float[Array, "n B"]  # 1 where the label is the most probable, else 0
 
 
-def compile_label_terms(classify: Classify, steps: Sequence[int], seed: int) -> Compiled:
+def compile_label_terms(classify: Callable[..., Array], steps: Sequence[int], seed: int) -> Compiled:
     """Makes the jitted function of a batch that computes its `LabelTerms`, each at one x_t ~ q(x_t | x_0).
 
     Args:
-        classify: the classifier.
+        classify: the classifier, (params, x_t [B, *S], time [B]) -> log p(label | x_t, t) of every label,
+            [B, classes].
         steps: t in 0..T; no more than one has its x_t in memory.
         seed: of the noise; the terms of example i do not depend on the others.
     """
@@ -337,20 +332,19 @@ def compile_label_terms(classify: Classify, steps: Sequence[int], seed: int) -> 
 
 
 def summarize_labels(terms: LabelTerms) -> dict[str, Any]:
-    """Returns the means over steps and examples with standard errors, and the mean at each step."""
+    """Returns the means over steps and examples with standard errors, and the mean at each step.
+
+    The error of one example alone is None.
+    """
     figures: dict[str, Any] = {}
     by_name = {"cross_entropy": terms.nats, "accuracy": terms.is_right}
     for name, values in by_name.items():
         values = np.asarray(values, np.float64)  # [n, N]
         mean_of_example = values.mean(axis=0)  # [N]
         figures[name] = float(mean_of_example.mean())
-        figures[f"{name}_standard_error"] = _standard_error_of_mean(mean_of_example)
+        error = None
+        if len(mean_of_example) > 1:
+            error = float(mean_of_example.std(ddof=1) / math.sqrt(len(mean_of_example)))
+        figures[f"{name}_standard_error"] = error
         figures[f"{name}_by_step"] = values.mean(axis=1).tolist()
     return figures
-
-
-def _standard_error_of_mean(values: np.ndarray) -> float | None:
-    """Returns the standard error of the mean of values [N]; None where there is but one."""
-    if len(values) < 2:
-        return None
-    return float(values.std(ddof=1) / math.sqrt(len(values)))

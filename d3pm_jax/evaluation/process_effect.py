@@ -72,11 +72,8 @@ def find_half_life(process: Process, x0: Array) -> int | None:
     def lost(t: int) -> float:
         return compute_effect(process, x0, t).lost
 
-    def distance_to_half(t: int) -> float:
-        return abs(lost(t) - 0.5)
-
     # What is lost grows with t, so the first t with a half or more is found by halving.
     t = bisect.bisect_left(range(process.T + 1), 0.5, key=lost)
     if t > process.T:
         return None
-    return min((t - 1, t), key=distance_to_half)
+    return min((t - 1, t), key=lambda t: abs(lost(t) - 0.5))

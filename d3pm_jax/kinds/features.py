@@ -15,10 +15,9 @@ import numpy as np
 import platformdirs
 
 from d3pm_jax.data import Description
-from d3pm_jax.errors import UserError, one_line
+from d3pm_jax.errors import UserError, as_user_error, one_line
 from d3pm_jax.evaluation import digit_features, frechet, inception
 from d3pm_jax.models.classifier import FEATURES
-from d3pm_jax.types import Params
 from d3pm_jax.weights import twin
 
 DATA = "data"  # the entry in the metadata of a classifier that is the hash of its training split
@@ -55,10 +54,8 @@ def check_measurable(description: Description, num: int, weights: Path | None) -
     if weights is not None and not weights.is_file():
         raise UserError(f"no file {weights}: pass {inception.WEIGHTS} of torch-fidelity, which you download")
     num_features = FEATURES if weights is None else inception.FEATURES
-    try:
+    with as_user_error(f"--samples {num}: "):
         frechet.check_enough(num, num_features, "samples")
-    except ValueError as error:
-        raise UserError(f"--samples {num}: {error}") from error
 
 
 def choose_features(
@@ -82,10 +79,8 @@ def choose_features(
     """
     if weights is not None:
         content = weights.read_bytes()
-        try:
+        with as_user_error(f"{weights}: "):
             network = inception.load_network(content)
-        except ValueError as error:
-            raise UserError(f"{weights}: {error}") from error
 
         def compute_pooled(x: np.ndarray) -> tuple[np.ndarray, None]:
             return inception.compute_features(network, x, description.categories, batch_size), None
@@ -95,21 +90,7 @@ def choose_features(
 
     if labels is None:
         raise UserError("the examples have no labels to train a classifier with: pass --inception FILE")
-    classifier = obtain_classifier(train, labels, description)
-    compute = partial(
-        digit_features.classify_images,
-        classifier.params,
-        classes=description.classes or 0,
-        levels=description.categories,
-    )
-    return ImageFeatures(f"{digit_features.RECIPE}, sha256 {classifier.digest}", compute)
-
-
-class TrainedClassifier(NamedTuple):
-    """Holds a classifier and the hash of its weights and of what it was trained on."""
-
-    params: Params
-    digest: str
+    return obtain_classifier(train, labels, description)
 
 
 def cache_folder() -> Path:
@@ -117,8 +98,10 @@ def cache_folder() -> Path:
     return Path(platformdirs.user_cache_dir("d3pm_jax", False))
 
 
-def obtain_classifier(x: np.ndarray, labels: np.ndarray, description: Description) -> TrainedClassifier:
+def obtain_classifier(x: np.ndarray, labels: np.ndarray, description: Description) -> ImageFeatures:
     """Loads the classifier of a training split from the user's cache; where there is none, trains it first.
+
+    Its features are named by the hash of its weights and of what it was trained on.
 
     Args:
         x: images int32 [N, H, W, 1].
@@ -153,4 +136,5 @@ def obtain_classifier(x: np.ndarray, labels: np.ndarray, description: Descriptio
         raise UserError(
             f"{path} is not a classifier of this data ({why}): delete it, and it is trained again"
         ) from error
-    return TrainedClassifier(params, metadata_of_file[twin.HASH])
+    compute = partial(digit_features.classify_images, params, classes=classes, levels=levels)
+    return ImageFeatures(f"{digit_features.RECIPE}, sha256 {metadata_of_file[twin.HASH]}", compute)

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from d3pm_jax import show
-from d3pm_jax.errors import UserError, one_line
+from d3pm_jax.errors import UserError, as_user_error, one_line
 from d3pm_jax.evaluation import baselines, frechet
 from d3pm_jax.evaluation.neighbours import K as NEIGHBOURS, find_nearest, precision_recall
 from d3pm_jax.kinds import features
@@ -219,7 +219,5 @@ def put_beside_conditions(tiles: np.ndarray, conditions: np.ndarray | None) -> n
 
 def _compute_statistics(image_features: np.ndarray, source: str) -> frechet.Statistics:
     """Computes the mean and covariance of features [N, d]; an error names the source of the images."""
-    try:
+    with as_user_error(f"{source} cannot be compared: "):
         return frechet.compute_statistics(image_features)
-    except ValueError as error:
-        raise UserError(f"{source} cannot be compared: {error}") from error

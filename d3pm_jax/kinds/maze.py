@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from d3pm_jax.data.mazes import CHANNELS, ENDS, OPEN, find_distances, split_maze
-from d3pm_jax.errors import UserError
+from d3pm_jax.errors import UserError, as_user_error
 from d3pm_jax.kinds.base import Kind, Measured, QualityTable, Reference, Samples, Split, States
 from d3pm_jax.kinds.blocks import Block, Strip, Tiles
 from d3pm_jax.show.images import MASK_COLOUR
@@ -136,10 +136,8 @@ def measure_paths(x: np.ndarray, mazes: np.ndarray) -> dict[str, Any]:
     """
     extra_pixels = []  # of each valid path
     for path, maze in zip(x[..., 0] == PATH, mazes, strict=True):
-        try:
+        with as_user_error():
             is_open, (first, second) = split_maze(maze)
-        except ValueError as error:
-            raise UserError(str(error)) from error
         steps = find_distances(is_open, first)[second]
         if steps < 0:
             raise UserError(f"no path leads from {first} to {second} in a maze: open a wall between them")

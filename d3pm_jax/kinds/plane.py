@@ -92,9 +92,8 @@ class PlaneKind(Kind):
         return show_beside(self, samples)
 
     def show_samples(self, samples: Samples) -> Picture:
-        return Picture(
-            draw_points(samples.x, self.description.categories), f"{len(samples.x)} points of the plane"
-        )
+        shares = spread_points(samples.x, self.description.categories)
+        return Picture(draw_masses(shares), f"{len(samples.x)} points of the plane")
 
     def show_target(self) -> Picture:
         return Picture(draw_masses(plane.cell_masses(self.density)), "the exact density")
@@ -157,11 +156,6 @@ def draw_masses(masses: np.ndarray) -> np.ndarray:
     colours = EMPTY_COLOUR + shade * (FULL_COLOUR - EMPTY_COLOUR)
     upright = colours.swapaxes(-2, -3)[..., ::-1, :, :].round().astype(np.uint8)
     return upright.repeat(SCALE, axis=-3).repeat(SCALE, axis=-2)
-
-
-def draw_points(x: np.ndarray, levels: int) -> np.ndarray:
-    """Draws the density of points [.., N, 12] or [.., N, 2] as `draw_masses` does, see `spread_points`."""
-    return draw_masses(spread_points(x, levels))
 
 
 def draw_states(states: np.ndarray, levels: int) -> np.ndarray:

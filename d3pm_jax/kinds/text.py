@@ -79,8 +79,7 @@ class TextKind(Kind):
         """Returns the texts as they are, each below its number."""
         lines = []
         for i, x in enumerate(samples):
-            lines.append(f"sample {i}")
-            lines.append(self.description.text(x))
+            lines += [f"sample {i}", self.description.text(x)]
         return lines
 
     def parse_given(

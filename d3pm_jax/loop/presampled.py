@@ -15,8 +15,8 @@ import jax
 import numpy as np
 from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
 
-from d3pm_jax.config import Config, Count, check_number, describe_data, io as config_io
-from d3pm_jax.errors import UserError, one_line
+from d3pm_jax.config import Config, Count, check_instance, check_number, describe_data, io as config_io
+from d3pm_jax.errors import UserError
 from d3pm_jax.files import parse_json, replacing
 from d3pm_jax.machine.devices import batch_sharding, check_batch, mesh_of, use_all_cores
 from d3pm_jax.parts.build import Parts, build
@@ -76,8 +76,7 @@ def presample(config: Config, path: Path | str, steps: int | None = None) -> int
         UserError: the noise cannot be drawn in advance, or not be written.
     """
     config_io.check_config(config)
-    if not isinstance(path, str | Path):
-        raise UserError(f"path is {one_line(repr(path), 80)}: pass the file to write")
+    check_instance("path", path, str | Path, "pass the file to write")
     if steps is not None:
         check_number("steps", steps, Count)
     return presample_checked(config, Path(path), steps)

@@ -5,7 +5,6 @@ Of a network that fills in masks and sees no time, it computes the exact likelih
 
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,6 @@ from d3pm_jax.evaluation.bound import (
 from d3pm_jax.files import hash_arrays
 from d3pm_jax.machine.devices import batch_sharding
 from d3pm_jax.measure import record
-from d3pm_jax.measure.record import Record
 from d3pm_jax.parts.build import Parts, describe_conditions
 from d3pm_jax.parts.recipe import require
 from d3pm_jax.storage import names
@@ -40,7 +38,7 @@ def compute_bound(
     progress: Callable[[int], Any] = lambda done: None,
     calls: int | None = None,
     split: str | None = None,
-) -> Record:
+) -> record.Record:
     """Computes the bound on examples; of a classifier how well it tells their labels.
 
     Args:
@@ -78,8 +76,8 @@ def compute_bound(
     protocol = describe_protocol(parts, examples, seed, split, bound.describe_terms(calls))
     if "nats" not in result:
         # The figures of a classifier are no bound, and have no other units.
-        return Record(LABELS, result | {"protocol": protocol})
-    return Record(EVAL, result | parts.kind.extra_figures(result, examples) | {"protocol": protocol})
+        return record.Record(LABELS, result | {"protocol": protocol})
+    return record.Record(EVAL, result | parts.kind.extra_figures(result, examples) | {"protocol": protocol})
 
 
 def evaluate_examples(
@@ -161,7 +159,7 @@ def describe_protocol(
     return protocol
 
 
-def _check_bound(bound: Record) -> None:
+def _check_bound(bound: record.Record) -> None:
     """Raises where the step, a time, a term or a figure of a bound is missing or is not what it should be."""
     record.check_protocol(bound)
     times = bound["times"]
@@ -177,16 +175,16 @@ def _check_bound(bound: Record) -> None:
     record.check_numbers([*times, *terms, *parts, *bound.get("baselines", {}).values()])
 
 
-EVAL = record.Format(names.EVAL, record.OF_EXAMPLES, record.REPLACED, record.DAMAGED, _check_bound)
+EVAL = record.Format(names.EVAL, _check_bound)
 
 
-def _check_labels(labels: Record) -> None:
+def _check_labels(labels: record.Record) -> None:
     """Raises where a step or how many examples are missing, or a figure of a classifier is no number."""
     record.check_protocol(labels)
     record.check_figures(labels, ("cross_entropy", "accuracy"))
 
 
-LABELS = record.Format(names.ACCURACY, record.OF_EXAMPLES, record.REPLACED, record.DAMAGED, _check_labels)
+LABELS = record.Format(names.ACCURACY, _check_labels)
 
 
 def find_extra_mask(parts: Parts) -> int | None:
@@ -213,7 +211,7 @@ def compute_likelihood(
     seed: int = 0,
     progress: Callable[[int], Any] = lambda done: None,
     split: str | None = None,
-) -> Record:
+) -> record.Record:
     """Computes -log p of examples whose elements are filled in one after the other: `likelihood.chain_rule`.
 
     Args:
@@ -240,32 +238,27 @@ def compute_likelihood(
     predict = require(parts.recipe.diffusion, "a diffusion", parts.config).predict
     x0 = examples["x"]
     num_elements = count_elements(x0, examples.get("weight"))  # int, or int [N] with weights
-    extra_inputs = parts.extra_inputs(examples)
-    sharding = batch_sharding(parts.mesh)
     orders = dict(zip(ORDERS, (left_to_right, random_order(seed)), strict=True))
     result: dict[str, Any] = {"step": parts.step, "examples": len(x0), "seed": seed}
-
-    def report_progress(done_before: int, done: int) -> None:
-        progress((done_before + done) // len(orders))
-
     for i, (name, order) in enumerate(orders.items()):
         compiled = exact_nats(predict, mask, order)
+        done_before = i * len(x0)
         nats = evaluate_bound(
             compiled,
             parts.params,
             parts.recipe.process,
             x0,
             batch_size,
-            sharding,
-            extra_inputs,
-            partial(report_progress, i * len(x0)),
+            batch_sharding(parts.mesh),
+            parts.extra_inputs(examples),
+            lambda done, done_before=done_before: progress((done_before + done) // len(orders)),
         )  # [N]
         result[name] = summarize_bound(nats, num_elements)
     result["protocol"] = describe_protocol(parts, examples, seed, split, "all")
-    return Record(EXACT, result)
+    return record.Record(EXACT, result)
 
 
-def _check_exact(likelihood: Record) -> None:
+def _check_exact(likelihood: record.Record) -> None:
     """Raises where an order, a step or how many examples are missing, or a figure is no number."""
     record.check_protocol(likelihood)
     for order in ORDERS:
@@ -274,8 +267,6 @@ def _check_exact(likelihood: Record) -> None:
 
 EXACT = record.Format(
     names.EXACT,
-    record.OF_EXAMPLES,
-    record.REPLACED,
-    "{path} is damaged ({why}): delete it, `d3pm eval --chain-rule` writes it again",
     _check_exact,
+    damaged="{path} is damaged ({why}): delete it, `d3pm eval --chain-rule` writes it again",
 )

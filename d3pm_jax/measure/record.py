@@ -13,11 +13,6 @@ from d3pm_jax.files import read_json, write_text
 
 LARGE = 1e100  # no figure is as large
 
-# Of the formats of figures of examples, see `Format`.
-OF_EXAMPLES = ("N", "examples", "inputs")
-REPLACED = ("step", "examples")
-DAMAGED = "{path} is damaged ({why}): delete it, `d3pm eval` writes it again"
-
 # Default values of options, which the names of files leave out. All other options have the default None.
 DEFAULTS = {"grid": "even", "seed": 0}
 
@@ -41,13 +36,19 @@ FIGURES = {
 
 
 class Format(NamedTuple):
-    """Defines how results of one sort are stored in files, and which of them can be compared."""
+    """Defines how results of one sort are stored in files, and which of them can be compared.
+
+    The defaults are those of figures of examples.
+    """
 
     name: str  # what the names of the files begin with
-    compared: tuple[str, ...]  # entries of the protocol that comparable figures have in common
-    replaced: tuple[str, ...]  # keys that a message names of a file whose place a new one takes
-    damaged: str  # the message about a damaged file, with {path} and {why}
     check: Callable[["Record"], None]  # raises ValueError, TypeError, LookupError or AttributeError
+    compared: tuple[str, ...] = ("N", "examples", "inputs")
+    """entries of the protocol that comparable figures have in common"""
+    replaced: tuple[str, ...] = ("step", "examples")
+    """keys that a message names of a file whose place a new one takes"""
+    damaged: str = "{path} is damaged ({why}): delete it, `d3pm eval` writes it again"
+    """the message about a damaged file"""
 
 
 class Record(dict[str, Any]):

@@ -19,7 +19,6 @@ from d3pm_jax.files import hash_arrays
 from d3pm_jax.kinds import SHIPPED, Measured, QualityTable, Reference
 from d3pm_jax.kinds.image import QUALITY as OF_IMAGES
 from d3pm_jax.measure import record, samples
-from d3pm_jax.measure.record import Record
 from d3pm_jax.parts.build import Parts, describe_conditions
 from d3pm_jax.parts.draw import Draw
 from d3pm_jax.parts.reading import open_whole
@@ -52,7 +51,7 @@ class Protocol:
 class SampleQuality(NamedTuple):
     """Holds the figures of samples with their protocol, and the samples themselves."""
 
-    record: Record  # "figures" of "samples", and for comparison of other examples, by their name
+    record: record.Record  # "figures" of "samples", and for comparison of other examples, by their name
     samples: np.ndarray  # int32 [N, *S]
     measured: Measured
 
@@ -163,7 +162,7 @@ def measure_quality(
     return SampleQuality(make_record(rows, protocol, parts.kind.name), x, measured)
 
 
-def make_record(rows: Mapping[str, Mapping[str, Any]], protocol: Protocol, kind: str) -> Record:
+def make_record(rows: Mapping[str, Mapping[str, Any]], protocol: Protocol, kind: str) -> record.Record:
     """Makes the record of figures of samples.
 
     Args:
@@ -171,10 +170,10 @@ def make_record(rows: Mapping[str, Mapping[str, Any]], protocol: Protocol, kind:
         protocol: that they were measured by.
         kind: the name of the kind of the data.
     """
-    return Record(QUALITY, {"kind": kind, "protocol": dataclasses.asdict(protocol), "figures": rows})
+    return record.Record(QUALITY, {"kind": kind, "protocol": dataclasses.asdict(protocol), "figures": rows})
 
 
-def write_quality(quality: Record, workdir: Path) -> Path:
+def write_quality(quality: record.Record, workdir: Path) -> Path:
     """Writes figures to the file of their protocol in the folder of a run, and returns its path.
 
     The name of the file has the sizes of the protocol, and a hash of all of it.
@@ -190,7 +189,7 @@ def write_quality(quality: Record, workdir: Path) -> Path:
     return path
 
 
-def read_quality(workdirs: Sequence[Path]) -> list[Record]:
+def read_quality(workdirs: Sequence[Path]) -> list[record.Record]:
     """Reads all figures of sample quality of runs.
 
     Raises:
@@ -199,7 +198,7 @@ def read_quality(workdirs: Sequence[Path]) -> list[Record]:
     return [quality for workdir in workdirs for quality in record.read_records(workdir, QUALITY)]
 
 
-def _check_quality(quality: Record) -> None:
+def _check_quality(quality: record.Record) -> None:
     """Raises where the protocol lacks an entry, or a row lacks a figure that the table of its kind shows."""
     check_fields("protocol", Protocol(**quality["protocol"]))
     shipped = _shipped_table(quality)
@@ -223,7 +222,7 @@ QUALITY = record.Format(
 )
 
 
-def find_table(quality: Record, user_table: QualityTable | None = None) -> QualityTable:
+def find_table(quality: record.Record, user_table: QualityTable | None = None) -> QualityTable:
     """Returns the table that shows figures: that of the shipped kind of their data, or a user's.
 
     Args:
@@ -239,7 +238,7 @@ def find_table(quality: Record, user_table: QualityTable | None = None) -> Quali
     return QualityTable(columns, (), ("n", "n"), "")
 
 
-def _shipped_table(quality: Record) -> QualityTable | None:
+def _shipped_table(quality: record.Record) -> QualityTable | None:
     """Returns the table of the shipped kind that figures are of; None for a user's kind."""
     tables = {cls.name: cls.quality for cls in SHIPPED}
     return tables.get(quality["kind"])
@@ -250,7 +249,7 @@ def _number_names(row: Mapping[str, Any]) -> list[str]:
     return [name for name, value in row.items() if name != "n" and not isinstance(value, str | list | dict)]
 
 
-def format_quality(results: Sequence[Record], user_table: QualityTable | None = None) -> list[str]:
+def format_quality(results: Sequence[record.Record], user_table: QualityTable | None = None) -> list[str]:
     """Writes figures side by side as lines of text, one for each file, and marks those that do not compare.
 
     What the samples compete with, such as the test split, is listed once for each reference.
@@ -264,7 +263,7 @@ def format_quality(results: Sequence[Record], user_table: QualityTable | None = 
         columns = find_table(results[0], user_table).columns
     titles = "  ".join(f"{title:>7}" for title in columns.values())
     lines = [f"{'':<44} {'N':>6} {'steps':>5} {titles}"]
-    references: list[Record] = []  # the first result of each reference
+    references: list[record.Record] = []  # the first result of each reference
     for result in results:
         line = _format_line(f"{result.path.parent.name}/{result.path.stem}", result, "samples", columns)
         calls = result["figures"]["samples"].get(CALLS)
@@ -283,7 +282,7 @@ def format_quality(results: Sequence[Record], user_table: QualityTable | None = 
     return lines
 
 
-def _format_line(title: str, result: Record, name: str, columns: Mapping[str, str]) -> str:
+def _format_line(title: str, result: record.Record, name: str, columns: Mapping[str, str]) -> str:
     """Formats the row of a result with its name, to stand below the titles of the columns."""
     row = result["figures"][name]
     n = row["n"]

@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from d3pm_jax import sampling
 from d3pm_jax.checks import check_value, describe, values_in_range
 from d3pm_jax.config import Count, Natural, Size, check_number, choose_sampler, describe_hint, matches_hint
 from d3pm_jax.errors import UserError, as_user_error, one_line
@@ -35,6 +34,7 @@ from d3pm_jax.sampling import (
     Steered,
     chain as sampling_chain,
     choose_best,
+    per_example,
 )
 from d3pm_jax.storage.names import SAMPLES as SAMPLES_FILE
 
@@ -83,7 +83,9 @@ def draw_samples(
         UserError: an argument cannot be used, the sampler or the guidance is not for this run, or the network
             gave no distribution.
     """
-    check_key(key)
+    is_key = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    if not is_key or key.shape != ():
+        raise UserError(f"key is {describe(key)}, expected one key: pass jax.random.key(0)")
     check_number("n", n, Count)
     check_number("batch_size", batch_size, Count)
     if chains is not None:
@@ -146,7 +148,9 @@ def settle(parts: Parts, draw: Draw, n: int = 1, batch_size: int = 128) -> tuple
     strength = None
     if draw.start is not None:
         x0, strength = _read_pair("start", draw.start, "(x0, strength), integers and a number in (0, 1]")
-        strength = read_strength(strength)
+        if not (is_number(strength) and 0 < strength <= 1):
+            raise UserError(f"strength = {describe(strength)}: it must be a number above 0, and at most 1")
+        strength = float(strength)
         everywhere = Known(x0, np.ones((), bool))
         start = convert_known("start", everywhere, shape, parts.recipe.categories).x0
     known = None
@@ -357,20 +361,6 @@ def check_sampler(parts: Parts, sampler: Sampler | None) -> None:
         drawing.settle(Draw(), Settled((1, *parts.description.shape), choose_sampler_of(parts, sampler)))
 
 
-def read_strength(strength: Any) -> float:
-    """Returns the strength of an edit as a number. Raises UserError where it is none in (0, 1]."""
-    if not (is_number(strength) and 0 < strength <= 1):
-        raise UserError(f"strength = {describe(strength)}: it must be a number above 0, and at most 1")
-    return float(strength)
-
-
-def check_key(key: Any) -> None:
-    """Raises UserError unless this is a typed key of JAX."""
-    is_key = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    if not is_key or key.shape != ():
-        raise UserError(f"key is {describe(key)}, expected one key: pass jax.random.key(0)")
-
-
 def convert_known(name: str, known: Known, shape: tuple[int, ...], categories: int) -> Known:
     """Returns x_0 int32 and which of it is known, bool, [*S] or of each sample [N, *S] both.
 
@@ -478,7 +468,7 @@ def draw_forward(key: jax.Array, process: Process, x0: np.ndarray, times: Sequen
     @jax.jit
     @values_in_range()
     def draw(process: Process, x0: jax.Array) -> jax.Array:
-        noise = sampling.per_example(key, jnp.arange(len(x0)), x0.shape[1:])
+        noise = per_example(key, jnp.arange(len(x0)), x0.shape[1:])
 
         # `run_chain` may be passed a step of the user's, so it has the values of every step checked. Here
         # they are in range.

@@ -13,7 +13,6 @@ from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.evaluation.jumps import jump_costs
 from d3pm_jax.files import hash_arrays
 from d3pm_jax.measure import record
-from d3pm_jax.measure.record import Record
 from d3pm_jax.parts import reading
 from d3pm_jax.parts.build import Parts
 from d3pm_jax.parts.recipe import require
@@ -111,7 +110,7 @@ def write_costs(parts: Parts, workdir: Path, jumps: Jumps) -> None:
     # Column t has a cost for each earlier time; the others are infinite, as no step goes up in time.
     columns = [jumps.costs[:t, t].tolist() for t in range(1, len(jumps.costs))]
     content = {"weights": _hash_weights(parts), "seed": SEED, "times": jumps.times, "costs": columns}
-    record.write_record(Record(JUMPS, content), workdir, f"_step{parts.step}")
+    record.write_record(record.Record(JUMPS, content), workdir, f"_step{parts.step}")
 
 
 def read_costs(parts: Parts, workdir: Path) -> Jumps | None:
@@ -135,7 +134,7 @@ def read_costs(parts: Parts, workdir: Path) -> Jumps | None:
     return Jumps(times, costs)
 
 
-def _check_costs(stored: Record) -> None:
+def _check_costs(stored: record.Record) -> None:
     """Raises where there are no weights, not a cost for each two times, or a cost is no number."""
     if not isinstance(stored["weights"], str):
         raise ValueError("it does not say of which weights")

@@ -150,30 +150,27 @@ def build(
         UserError: a value of the config cannot be used, or there are too few devices for it.
     """
     config = completed.config
-    description = completed.description
     if mesh is None:
         mesh = mesh_of(config.mesh.fsdp)
     try:
         recipe = make_recipe(completed, steps, mesh)
 
         def init() -> TrainState:
-            params_key, _ = _keys(config)
-            return _first_state(config, recipe, recipe.init(params_key))
+            return _first_state(config, recipe, recipe.init(_keys(config)[0]))
 
         shapes = jax.eval_shape(init)
     except (ValueError, TypeError, OverflowError, MemoryError, FlaxError) as error:
         raise UserError(one_line(error, 1000)) from error
 
     def make_noise_key() -> jax.Array:
-        _, noise_key = _keys(config)
-        return noise_key
+        return _keys(config)[1]
 
     if is_described(mesh):
         key = jax.eval_shape(make_noise_key).update(sharding=replicated_sharding(mesh))
     else:
         key = jax.jit(make_noise_key, out_shardings=replicated_sharding(mesh))()
     state = jax.tree.map(lambda leaf: leaf.update(sharding=state_sharding(mesh, leaf.shape)), shapes)
-    return Parts(config, description, completed.kind, mesh, recipe, init, state, key)
+    return Parts(config, completed.description, completed.kind, mesh, recipe, init, state, key)
 
 
 def make_recipe(completed: Completed, steps: int | Sequence[int] | None, mesh: jax.sharding.Mesh) -> Recipe:
@@ -259,11 +256,9 @@ def restore_state(workdir: Path, parts: Parts, step: int | None = None) -> Parts
     folder = workdir / CHECKPOINTS
 
     def find_step() -> int:
-        if step is None:
-            return checkpoint.find_newest_step(folder)
         saved_steps = checkpoint.list_steps(folder)
-        if not saved_steps:
-            # This raises the error of a folder without checkpoints.
+        if step is None or not saved_steps:
+            # It raises the error of a folder without checkpoints, too.
             return checkpoint.find_newest_step(folder)
         if step not in saved_steps:
             raise UserError(

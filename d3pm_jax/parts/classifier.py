@@ -105,20 +105,15 @@ def _make_figures(classify: Callable[..., Array], times: np.ndarray) -> Bound:
             raise UserError(f"calls = {calls}: it must be in 1..{num_times}, the steps 0..T")
         return compile_label_terms(classify, choose_steps(calls), seed)
 
-    def describe_terms(calls: int | None) -> str:
-        if calls is None:
-            return "all"
-        return f"{calls} steps, evenly spread"
-
     return Bound(
         calls=num_times,
         compile=compile_terms,
         times=lambda calls: [int(times[step]) for step in choose_steps(calls)],
         summarize=lambda terms, D, calls: summarize_labels(terms),
-        describe_terms=describe_terms,
         describe=lambda figures, amount: f"{len(figures['times'])} steps: {amount}",
         main_figures=("cross_entropy", "accuracy"),
         nats=lambda means: None,
+        some_terms="{calls} steps, evenly spread",
     )
 
 
@@ -138,8 +133,7 @@ def _check_call(config: Config, module: variables.SplitModule, shapes: Params, s
     # Two examples show what one would hide: logits without an axis of examples.
     one_hots = jnp.zeros((2, *spec.shape, spec.K))
     time = jnp.zeros(2, jnp.int32)
-    call = partial(call_in_training, module)
-    logits, _ = jax.eval_shape(call, shapes, jax.random.key(0), one_hots, time)
+    logits, _ = jax.eval_shape(partial(call_in_training, module), shapes, jax.random.key(0), one_hots, time)
     is_float = jnp.issubdtype(getattr(logits, "dtype", np.int32), jnp.floating)
     if not is_float or logits.shape != (2, spec.classes):
         cure = f"logits of the label, of a float type, [2, {spec.classes}]"

@@ -27,7 +27,6 @@ from d3pm_jax.parts.draw import Draw, Inputs, Particles, Settled
 from d3pm_jax.parts.recipe import Bound, Diffusion, Drawing, Figures, Recipe
 from d3pm_jax.placing import place
 from d3pm_jax.processes import Process, respace
-from d3pm_jax.sampling import even_grid, laws, rows_of_edit
 from d3pm_jax.schedules.continuous import Schedule
 from d3pm_jax.training.diffusion import DiffusionLoss, Predict
 from d3pm_jax.training.dropping import Dropping
@@ -131,11 +130,6 @@ def _make_bound(diffusion: Diffusion, times: np.ndarray) -> Bound:
             return summarize_bound(np.asarray(bound.total()), D) | summarize_parts(bound, D)
         return summarize_bound(bound, D)
 
-    def describe_terms(calls: int | None) -> str:
-        if calls is None:
-            return "all"
-        return f"{calls} for each example, stratified"
-
     def describe(figures: Figures, amount: str) -> str:
         bound = f"{len(figures['times'])} steps: {amount}"
         if "steps" not in figures:
@@ -152,11 +146,11 @@ def _make_bound(diffusion: Diffusion, times: np.ndarray) -> Bound:
         compile=compile_terms,
         times=lambda calls: times[1:].tolist(),
         summarize=summarize,
-        describe_terms=describe_terms,
         describe=describe,
         main_figures=("bits_per_dim",),
         # kl is the mean over t of what the bound is the sum of.
         nats=lambda means: means["kl"] * T,
+        some_terms="{calls} for each example, stratified",
     )
 
 
@@ -186,7 +180,7 @@ def _settle(
             process_of_plan = respace(process_of_plan, np.asarray(process.time)[1:].tolist())
     with as_user_error():
         plan = sampling.make_plan(sampler, process_of_plan, settled.shape[1:])
-    mask = laws.mask_of(process)
+    mask = sampling.laws.mask_of(process)
     if sampler.needs_extra_mask and mask is not None and extra_mask is None:
         raise UserError(
             f"the sampler takes every mask for an unknown place, and this network may predict the mask, "
@@ -195,7 +189,7 @@ def _settle(
         )
     if settled.strength is not None:
         with as_user_error():
-            rows_of_edit(sampler, plan, settled.strength, process.T)
+            sampling.rows_of_edit(sampler, plan, settled.strength, process.T)
     if getattr(config.model, "see_time", True):
         make_schedule = partial(_make_continuous_schedule, config)
         sampler = dataclasses.replace(sampler, step=sampler.step.with_schedule(make_schedule))
@@ -322,7 +316,7 @@ def with_steps(process: Process, steps: int | Sequence[int] | None) -> Process:
     if steps is None:
         return process
     if isinstance(steps, int):
-        steps = even_grid(process.T, steps)
+        steps = sampling.even_grid(process.T, steps)
     return respace(process, steps)
 
 
@@ -331,7 +325,7 @@ def describe_steps(process: Process) -> dict[str, Any]:
     state_times = np.asarray(process.time)
     full_T = int(state_times[-1])
     times = state_times[1:].tolist()
-    if times == even_grid(full_T, len(times)):
+    if times == sampling.even_grid(full_T, len(times)):
         grid = f"even, of {full_T}"
     else:
         grid = f"{times} of {full_T}"

@@ -30,8 +30,6 @@ from d3pm_jax.sampling.noise import fold_in_each
 from d3pm_jax.training.flow import FlowLoss
 from d3pm_jax.types import Params
 
-NO_NUMBERS = "the flow gave no numbers: its weights are not finite; use another checkpoint"
-
 
 def make_flow(config: Config, description: Description, mesh: jax.sharding.Mesh) -> Recipe:
     """Makes the recipe of a config that trains a flow.
@@ -89,7 +87,14 @@ def make_flow(config: Config, description: Description, mesh: jax.sharding.Mesh)
         init=partial(variables.init_variables, build),
         loss=FlowLoss(train_log_weights, num_digits),
         bound=_make_bound(compute_log_weights, num_digits),
-        draw=Drawing("flow", partial(_settle, shape), draw_batch, lambda failed_at, settled: NO_NUMBERS),
+        draw=Drawing(
+            "flow",
+            partial(_settle, shape),
+            draw_batch,
+            lambda failed_at, settled: (
+                "the flow gave no numbers: its weights are not finite; use another checkpoint"
+            ),
+        ),
     )
 
 
@@ -108,11 +113,6 @@ def _make_bound(compute_log_weights: Callable[..., Array], num_digits: int) -> B
         }
         return summarize_bound(importance_bound, D) | beside
 
-    def describe_terms(calls: int | None) -> str:
-        if calls is None:
-            return "ELBO, 1 draw for each example"
-        return f"IWBO({calls})"
-
     def describe(figures: Figures, amount: str) -> str:
         if "calls" not in figures:
             return f"ELBO: {amount}"
@@ -124,10 +124,11 @@ def _make_bound(compute_log_weights: Callable[..., Array], num_digits: int) -> B
         compile=lambda calls, seed: compile_log_weights(compute_log_weights, num_digits, calls or 1, seed),
         times=lambda calls: [],
         summarize=summarize,
-        describe_terms=describe_terms,
         describe=describe,
         main_figures=("bits_per_dim",),
         nats=lambda means: means["loss"],
+        some_terms="IWBO({calls})",
+        all_terms="ELBO, 1 draw for each example",
     )
 
 

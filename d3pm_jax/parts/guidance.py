@@ -111,11 +111,6 @@ class ClassifierFreeGuidance(Guidance):
         if self.late is not None:
             check_number("late", self.late, Natural)
 
-    @property
-    def is_one_law(self) -> bool:
-        """Tells whether it is the network with the condition, or without it, at every step."""
-        return self.gamma == 1 or (self.gamma == 0 and self.late is None)
-
     def settle(
         self, extra_mask: int | None, dropping: Dropping | None, sampler: Sampler
     ) -> "ClassifierFreeGuidance":
@@ -126,20 +121,17 @@ class ClassifierFreeGuidance(Guidance):
                 "--train.drop-condition 0.1"
             )
         on = self.on or ("x_s" if extra_mask is None else "x_0")
-        if not self.is_one_law:
-            self._check_sampler(on, sampler)
-        return dataclasses.replace(self, on=on)
-
-    def _check_sampler(self, on: Place, sampler: Sampler) -> None:
-        """Raises UserError for a sampler that draws from no law that is guided."""
-        if on == "x_s":
+        # Where it is the network with the condition, or without it, at every step, no law has to be guided.
+        is_one_law = self.gamma == 1 or (self.gamma == 0 and self.late is None)
+        if not is_one_law and on == "x_s":
             with as_user_error():
                 sampler.law_step(guidance.ClassifierFree)
-        if self.late is not None and sampler.step.tells_time:
+        if not is_one_law and self.late is not None and sampler.step.tells_time:
             raise UserError(
                 f"late = {self.late} is a step, and first_hitting calls the network between steps: leave it "
                 f"out, or take `random_order`"
             )
+        return dataclasses.replace(self, on=on)
 
     def guide(
         self,

@@ -64,16 +64,7 @@ def split_network(
     head = config.head
     classes = network_classes(config, description)
     dropping = make_dropping(config.train.drop_condition, classes, description)
-    num_labels, condition_shape = sizes_of_inputs(classes, description, dropping)
-    spec = Spec(
-        description.shape,
-        process.K,
-        head.outputs,
-        num_labels,
-        process.T,
-        config.train.remat,
-        condition_shape,
-    )
+    spec = make_spec(description, head, process.K, process.T, classes, dropping, config.train.remat)
 
     def build(key: Array) -> Any:
         module = config.model.build(spec, nnx.Rngs(key))
@@ -364,13 +355,32 @@ def make_dropping(rate: float, classes: int | None, description: Description) ->
     return Dropping(rate, classes, description.condition, description.condition_type)
 
 
-def sizes_of_inputs(
-    classes: int | None, description: Description, dropping: Dropping | None
-) -> tuple[int | None, tuple[int, ...] | None]:
-    """Returns how many labels a network takes and the shape of its condition, None where it takes none."""
+def make_spec(
+    description: Description,
+    head: Head,
+    K: int,
+    T: int,
+    classes: int | None,
+    dropping: Dropping | None,
+    remat: bool = False,
+) -> Spec:
+    """Makes the sizes that a network of a diffusion is built for.
+
+    Args:
+        description: of the data.
+        head: of the network.
+        K, T: of the process.
+        classes: of the labels that the network takes, as `network_classes` says.
+        dropping: of labels and conditions, which has one more label, and one more feature of conditions.
+        remat: compute its layers again for the gradient.
+    """
     if dropping is None:
-        return classes, description.condition
-    return dropping.num_labels, dropping.extended_condition
+        num_labels = classes
+        condition_shape = description.condition
+    else:
+        num_labels = dropping.num_labels
+        condition_shape = dropping.extended_condition
+    return Spec(description.shape, K, head.outputs, num_labels, T, remat, condition_shape)
 
 
 def call_in_training(

@@ -73,14 +73,3 @@ def read_last(parts: Parts, workdir: Path, split: str, n: int) -> dict[str, np.n
     source = open_split(parts, workdir, split)
     last = data.Part(source, max(0, len(source) - n), len(source))
     return data.read_batch(last, parts.recipe.categories, None, parts.description)
-
-
-def read_split(
-    parts: Parts, workdir: Path, split: str, limit: int | None = None
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Reads examples of the data [N, *S], and their labels if there are any.
-
-    Raises:
-        UserError: the data cannot be read, or has weights, which `read_batch` gives.
-    """
-    return open_whole(parts, workdir, split).read_unweighted(limit)

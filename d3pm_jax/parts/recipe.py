@@ -42,14 +42,22 @@ class Bound(NamedTuple):
     summarize: Callable[[Any, int | np.ndarray, int | None], Figures]
     """(what `evaluation.bound.evaluate_bound` returns, elements of an example or the sum of the weights of
     each, [N], calls) -> figures by name"""
-    describe_terms: Callable[[int | None], str]
-    """calls -> what it is made of in words, for its protocol"""
     describe: Callable[[Figures, str], str]
     """(figures, the bound in words: "2.1 bits/dim, 90 nats") -> a line that says what it consists of"""
     main_figures: tuple[str, ...]
     """the figures that stand for all, as in lines of metrics"""
     nats: Callable[[dict[str, float | int]], float | None]
     """means of metrics -> nats per element of the bound; None of what has no bound"""
+    some_terms: str
+    """what it is made of with so many {calls}, in words for its protocol"""
+    all_terms: str = "all"
+    """the same of the whole bound"""
+
+    def describe_terms(self, calls: int | None) -> str:
+        """Returns what it is made of in words, for its protocol."""
+        if calls is None:
+            return self.all_terms
+        return self.some_terms.format(calls=calls)
 
 
 class Drawing(NamedTuple):

@@ -16,12 +16,22 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
 
-from d3pm_jax.config import DIFFUSION, Config, Head, Model, Spec, Trained, io as config_io, make_logits
+from d3pm_jax.config import (
+    DIFFUSION,
+    Config,
+    Head,
+    Model,
+    Spec,
+    Trained,
+    check_instance,
+    io as config_io,
+    make_logits,
+)
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, as_user_error, one_line
 from d3pm_jax.files import parse_json
 from d3pm_jax.models.variables import SplitModule, split_module
-from d3pm_jax.parts.network import make_dropping, sizes_of_inputs
+from d3pm_jax.parts.network import make_dropping, make_spec
 from d3pm_jax.runs.run import Run
 from d3pm_jax.storage import run_folder
 from d3pm_jax.training.dropping import Dropping
@@ -40,10 +50,8 @@ def export(run: Run, path: Path | str, raw: bool = False) -> None:
         UserError: two arrays of the network would have one name.
         OSError: it cannot be written.
     """
-    if not isinstance(run, Run):
-        raise UserError(f"run is {one_line(repr(run), 80)}: pass a run, as runs.open(folder) gives it")
-    if not isinstance(path, str | Path):
-        raise UserError(f"path is {one_line(repr(path), 80)}: pass the file to write")
+    check_instance("run", run, Run, "pass a run, as runs.open(folder) gives it")
+    check_instance("path", path, str | Path, "pass the file to write")
     # A file of noise is one of this machine, and would make the config useless on another.
     train = dataclasses.replace(run.config.train, noise=None)
     config = config_io.to_json(dataclasses.replace(run.config, train=train))
@@ -54,8 +62,15 @@ def export(run: Run, path: Path | str, raw: bool = False) -> None:
         weights = "ema"
         params = run.params
     recipe = run.parts.recipe
-    T = recipe.num_steps  # 0 of a flow
-    metadata = make_metadata(config, run.parts.description, recipe.K, T, run.step, weights, recipe.extra_mask)
+    metadata = make_metadata(
+        config,
+        run.parts.description,
+        recipe.K,
+        recipe.num_steps,  # T, and 0 of a flow
+        run.step,
+        weights,
+        recipe.extra_mask,
+    )
     with as_user_error():
         twin.save(Path(path), params, metadata)
 
@@ -95,10 +110,8 @@ def read_config(file: Path) -> Config:
         UserError: the file is damaged, or holds none that can be read.
     """
     cure = f"pass one, as in d3pm import {shlex.quote(str(file))} CONFIG --workdir DIR"
-    try:
+    with as_user_error():
         text = twin.read_metadata(file).get("config")
-    except ValueError as error:
-        raise UserError(str(error)) from error
     if text is None:
         raise UserError(f"{file} holds no config: {cure}")
     try:
@@ -155,16 +168,10 @@ def denoiser(file: str | Path) -> Callable[..., Array]:
         raise ValueError(f"{file} holds a {trains.name}, which has no logits of x_0: take network(file)")
 
     def logits(xt: Any, t: Any, label: Any = None, weight: Any = None, condition: Any = None) -> Array:
-        extra_inputs = {}
-        if label is not None:
-            extra_inputs["label"] = jnp.asarray(label)
-        if weight is not None:
-            extra_inputs["weight"] = jnp.asarray(weight)
-        if condition is not None:
-            condition = jnp.asarray(condition)
-            if dropping is not None:
-                condition = dropping.extend_condition(condition)
-            extra_inputs["condition"] = condition
+        inputs = {"label": label, "weight": weight, "condition": condition}
+        extra_inputs = {name: jnp.asarray(x) for name, x in inputs.items() if x is not None}
+        if condition is not None and dropping is not None:
+            extra_inputs["condition"] = dropping.extend_condition(extra_inputs["condition"])
         output = module(jnp.asarray(xt), jnp.asarray(t), **extra_inputs)  # pyright: ignore[reportCallIssue]
         return make_logits(head, output, jnp.asarray(xt), K, extra_mask)
 
@@ -217,15 +224,7 @@ def _load_network(file: Path) -> _Loaded:
         classes = getattr(model, "classes", description.classes)
         rate = config.get("train", {}).get("drop_condition", 0.0)  # a file of `d3pm import` has none
         dropping = make_dropping(rate, classes, description)
-        num_labels, condition_shape = sizes_of_inputs(classes, description, dropping)
-        spec = Spec(
-            description.shape,
-            process["K"],
-            head.outputs,
-            num_labels,
-            process["T"],
-            condition=condition_shape,
-        )
+        spec = make_spec(description, head, process["K"], process["T"], classes, dropping)
         module, _ = split_model(model, spec)
     except KeyError as error:
         raise ValueError(f"{file} has no {error} in its metadata: write it with d3pm export") from error

@@ -12,28 +12,23 @@ from jax.core import Tracer
 
 from d3pm_jax import likelihood
 from d3pm_jax.checks.arrays import describe
-from d3pm_jax.config import Config, Count, check_number, io as config_io, move_data
+from d3pm_jax.config import Config, Count, check_instance, check_number, io as config_io, move_data
 from d3pm_jax.data import ArraySource, read_batch
-from d3pm_jax.errors import UserError, one_line
+from d3pm_jax.errors import UserError
 from d3pm_jax.kinds import Reference
 from d3pm_jax.loop import loop
 from d3pm_jax.loop.sinks import Log
 from d3pm_jax.machine.devices import mesh_of, use_all_cores
 from d3pm_jax.measure import bounds, sample_quality, step_costs
 from d3pm_jax.measure.record import Record
-from d3pm_jax.measure.sample_quality import SampleQuality
 from d3pm_jax.measure.samples import Drawn, choose_inputs, draw_samples
-from d3pm_jax.measure.step_costs import Jumps
-from d3pm_jax.parts import build, reading
-from d3pm_jax.parts.begin import weights_of
-from d3pm_jax.parts.build import describe_conditions, make_caption
+from d3pm_jax.parts import begin, build, reading
 from d3pm_jax.parts.completed import complete
 from d3pm_jax.parts.draw import Draw
 from d3pm_jax.parts.recipe import Diffusion, require
 from d3pm_jax.processes import Process
 from d3pm_jax.sampling import Sampler
-from d3pm_jax.storage import checkpoint, run_folder
-from d3pm_jax.storage.names import CHECKPOINTS
+from d3pm_jax.storage import checkpoint, names, run_folder
 from d3pm_jax.types import Params
 
 
@@ -72,7 +67,7 @@ class Run:
     @property
     def caption(self) -> str:
         """Returns a caption for pictures of this run: its name, process and step."""
-        return make_caption(self.workdir, self.parts)
+        return build.make_caption(self.workdir, self.parts)
 
     def predict(self, xt: Any, t: Any, label: Any = None, condition: Any = None) -> jax.Array:
         """Returns logits of x_0 [B, *S, K] for x_t int32 [B, *S] at t int32 [B], a step of process.time."""
@@ -157,9 +152,14 @@ class Run:
         """Computes the bound on the test split, or on its first examples: see `evaluate_on`."""
         if limit is not None:
             check_number("limit", limit, Count)
-        examples = self.read_batch("test", limit)
-        split = bounds.name_test_split(self.parts)
-        return bounds.compute_bound(self.parts, examples, batch_size, seed, calls=calls, split=split)
+        return bounds.compute_bound(
+            self.parts,
+            self.read_batch("test", limit),
+            batch_size,
+            seed,
+            calls=calls,
+            split=bounds.name_test_split(self.parts),
+        )
 
     def read_batch(self, split: str, limit: int | None = None) -> dict[str, np.ndarray]:
         """Reads examples of the data: "x" [N, *S], and "label" [N], "weight" and "condition" if any.
@@ -185,7 +185,7 @@ class Run:
         Raises:
             UserError: the data cannot be read, or has weights, which `read_batch` gives.
         """
-        return reading.read_split(self.parts, self.workdir, split, limit)
+        return reading.open_whole(self.parts, self.workdir, split).read_unweighted(limit)
 
     def read_last(self, split: str, n: int) -> dict[str, np.ndarray]:
         """Reads the last n examples of a split, or all if there are fewer; see `read_batch`."""
@@ -194,7 +194,7 @@ class Run:
 
     def about(self) -> dict[str, Any]:
         """Describes what a figure of this run depends on, besides data and noise."""
-        return describe_conditions(self.parts)
+        return build.describe_conditions(self.parts)
 
     def compute_likelihood(
         self,
@@ -216,7 +216,7 @@ class Run:
         """
         return bounds.compute_likelihood(self.parts, examples, batch_size, seed, progress)
 
-    def measure_jumps(self, progress: Callable[[int], Any] = lambda done: None) -> Jumps:
+    def measure_jumps(self, progress: Callable[[int], Any] = lambda done: None) -> step_costs.Jumps:
         """Computes what a step between any two times costs, on examples that are not those of the test.
 
         Raises:
@@ -236,14 +236,14 @@ class Run:
         batch_size: int = 128,
         progress: Callable[[int], Any] = lambda done: None,
         sampler: Sampler | str | None = None,
-    ) -> SampleQuality:
+    ) -> sample_quality.SampleQuality:
         """Draws samples, by a sampler as in `sample`, and compares them with the training split."""
         draw = Draw(sampler=sampler, **self.read_sample_inputs(num))
         return sample_quality.measure_quality(self.parts, reference, num, draw, seed, batch_size, progress)
 
     def list_steps(self) -> list[int]:
         """Returns the steps of the complete checkpoints in the folder, in order."""
-        return checkpoint.list_steps(self.workdir / CHECKPOINTS)
+        return checkpoint.list_steps(self.workdir / names.CHECKPOINTS)
 
     @property
     def term(self) -> likelihood.Term:
@@ -286,22 +286,18 @@ class Run:
                 raise UserError(
                     f"the weight has shape {list(np.shape(weight))}: pass {list(x0.shape)}, as x0"
                 )
-            examples["weight"] = _check_weight(np.asarray(weight))
+            weight = np.asarray(weight)
+            # The comparisons are written so that NaN fails them.
+            if not (np.all((weight >= 0) & (weight < np.inf)) and weight.any()):
+                raise UserError(
+                    f"the weight holds {weight.min():g}..{weight.max():g}: pass finite numbers of at least "
+                    f"0, one of them above 0"
+                )
+            examples["weight"] = weight
         condition = self.parts.convert_condition(condition, len(x0))
         if condition is not None:
             examples["condition"] = condition
         return bounds.compute_bound(self.parts, examples, batch_size, seed, progress, calls)
-
-
-def _check_weight(weight: np.ndarray) -> np.ndarray:
-    """Returns the weights of a bound. Raises UserError where it would be no mean by them."""
-    # The comparisons are written so that NaN fails them.
-    if not (np.all((weight >= 0) & (weight < np.inf)) and weight.any()):
-        raise UserError(
-            f"the weight holds {weight.min():g}..{weight.max():g}: pass finite numbers of at least 0, one of "
-            f"them above 0"
-        )
-    return weight
 
 
 def _read_integers(name: str, values: Any, largest: int) -> jax.Array:
@@ -355,15 +351,11 @@ def train(
     for log in logs:
         if not (hasattr(log, "log") and hasattr(log, "close")):
             raise UserError(f"logs holds {describe(log)}: a log has methods log and close")
-    if not isinstance(workdir, str | Path):
-        raise UserError(f"workdir is {one_line(repr(workdir), 80)}: pass the folder to write to")
+    check_instance("workdir", workdir, str | Path, "pass the folder to write to")
     weights = None
     if start is not None:
-        if not isinstance(start, Run):
-            raise UserError(
-                f"start is {one_line(repr(start), 80)}: pass a run, as runs.open(folder) gives it"
-            )
-        weights = weights_of(start.parts)
+        check_instance("start", start, Run, "pass a run, as runs.open(folder) gives it")
+        weights = begin.weights_of(start.parts)
     workdir = Path(workdir)
     saved = run_folder.read_run_to_resume(workdir, config) if resume else None
     return Run(workdir, loop.run_training(config, workdir, saved, weights, wandb, logs))
@@ -392,13 +384,11 @@ def open_run(
     Raises:
         UserError: there is no such run or checkpoint, it needs a config, or no data of it is in `data_dir`.
     """
-    if not isinstance(workdir, str | Path):
-        raise UserError(f"workdir is {one_line(repr(workdir), 80)}: pass the folder of a run")
+    check_instance("workdir", workdir, str | Path, "pass the folder of a run")
     workdir = Path(workdir)
     if isinstance(config, str):
         config = Path(config)
-    if not isinstance(config, Config | Path | None):
-        raise UserError(f"config is {one_line(repr(config), 80)}: pass a Config, or the file that defines it")
+    check_instance("config", config, Config | Path | None, "pass a Config, or the file that defines it")
 
     # The config in the folder is what the run was trained with. One that is passed takes its place, with
     # parts that a file of JSON cannot hold, and has to agree with it.
