@@ -167,8 +167,9 @@ def _check_options(command: EvalCommand, run: Run) -> None:
         # The table of all figures is printed last, and a damaged file would end the command there.
         sample_quality.read_quality([run.workdir])
     elif command.inception is not None:
-        cure = "say how many, as --samples 5000"
-        raise UserError(f"--inception {command.inception} measures samples of images: {cure}")
+        raise UserError(
+            f"--inception {command.inception} measures samples of images: say how many, as --samples 5000"
+        )
     if command.chain_rule is not None and bounds.find_mask(run.parts) is None:
         raise UserError(
             f"--chain-rule {command.chain_rule} is for a network that fills in masks and sees no time: "
@@ -261,8 +262,7 @@ def _print_duration(command: EvalCommand, runs: Sequence[Run], examples: Example
     calls = sum(command.calls or run.parts.recipe.bound.calls for run in runs)  # for each example
     if N * calls < SHORT:
         return
-    seconds_per_call = bounds.seconds_per_call(runs[0].parts, examples, command.batch_size)
-    seconds = seconds_per_call * N * calls
+    seconds = bounds.seconds_per_call(runs[0].parts, examples, command.batch_size) * N * calls
     minutes = max(1, round(seconds / 60))
     duration = f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
     advice = "--limit N takes the first N"

@@ -139,8 +139,7 @@ def read_train_config(
     config = reading.apply_overrides(saved.config, words, USAGE) if words else saved.config
     # The folder of a run may be from somebody else, so its data directory is checked unless the user passes
     # one.
-    flags = [word.partition("=")[0] for word in words]
-    if reading.DATA_FOLDER not in flags:
+    if reading.DATA_FOLDER not in (word.partition("=")[0] for word in words):
         config.data.check_kept()
     return config, saved
 

@@ -19,7 +19,7 @@ import dataclasses
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 # What moves nothing: names for arrays that are there, and numbers that are part of the program.
@@ -175,26 +175,25 @@ class Program:
 
     def flops(self) -> Counter[str]:
         """Counts the operations by type, see `Kernel.flops`."""
-        total: Counter[str] = Counter()
-        for kernel in self.kernels:
-            for kind, number in kernel.flops.items():
-                total[kind] += kernel.runs * number
-        return total
+        return self._sum(lambda kernel: kernel.flops)
 
     def bytes_by_work(self) -> dict[str, int]:
         """Returns the bytes by class of work, the most first."""
-        total: Counter[str] = Counter()
-        for kernel in self.kernels:
-            total[kernel.work] += kernel.runs * kernel.bytes
-        return dict(total.most_common())
+        return dict(self._sum(lambda kernel: {kernel.work: kernel.bytes}).most_common())
 
     def collectives(self) -> dict[str, int]:
         """Counts the collectives by kind."""
+        total = self._sum(lambda kernel: {kernel.collective: 1})
+        del total[""]  # of kernels that are none
+        return dict(total)
+
+    def _sum(self, count: Callable[[Kernel], Mapping[str, int]]) -> Counter[str]:
+        """Sums what is counted of one run of each kernel, as often as it runs."""
         total: Counter[str] = Counter()
         for kernel in self.kernels:
-            if kernel.collective:
-                total[kernel.collective] += kernel.runs
-        return dict(total)
+            for name, number in count(kernel).items():
+                total[name] += kernel.runs * number
+        return total
 
     def seconds(self, bandwidth: float, peaks: Mapping[str, float]) -> float:
         """Returns the time below which no device runs the kernels one after the other.

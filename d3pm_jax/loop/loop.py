@@ -306,9 +306,8 @@ class Outputs:
         leaves = name_leaves(params)
         self._window = Window(parts.recipe.bound.nats, leaves, parts.config.train.max_nonfinite)
         self._valid_examples = valid_examples
-        self._saved_step = None  # the step of the last checkpoint, if there is one
-        if checkpoint.list_steps(workdir / CHECKPOINTS):
-            self._saved_step = first_step
+        # The step of the last checkpoint, if there is one.
+        self._saved_step = first_step if checkpoint.list_steps(workdir / CHECKPOINTS) else None
 
     def add(self, step: int, row: Metrics) -> None:
         """Takes the metrics of a step.

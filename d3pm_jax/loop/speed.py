@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -114,23 +114,18 @@ def trace_steps(steps: range, folder: Path | None, wait: Callable[[], None]) -> 
     traced_steps = range(0)
     if folder is not None:
         traced_steps = steps[untraced : untraced + TRACED_STEPS]
-    running = False
-    try:
+    # A training that is stopped between the first and the last of these steps leaves its trace too.
+    with ExitStack() as trace:
         for step in steps:
             if step in traced_steps[:1]:
                 options = jax.profiler.ProfileOptions()
                 # Traces of Python calls would fill most of the file, and slow down the training.
                 options.python_tracer_level = 0
                 jax.profiler.start_trace(str(folder), profiler_options=options)
-                running = True
+                trace.callback(jax.profiler.stop_trace)
             with jax.profiler.StepTraceAnnotation("train", step_num=step):
                 yield step
             if step in traced_steps[-1:]:
                 # The loop runs ahead of the device, but the trace has to hold all of its last step.
                 wait()
-                jax.profiler.stop_trace()
-                running = False
-    finally:
-        # A training that is stopped between the first and the last of these steps leaves its trace too.
-        if running:
-            jax.profiler.stop_trace()
+                trace.close()

@@ -93,8 +93,6 @@ def page(runs: Sequence[Run]) -> str:
         drawn = samples.draw_run(reported)
         shown_samples.append(samples.show_samples(reported, drawn))
         shown_chains.append(samples.show_chains(reported, drawn))
-    nearest = [samples.show_nearest(reported) for reported in reported_runs]
-    made = [samples.show_made(reported) for reported in reported_runs]
     sections = {
         "Bounds": figures.tabulate_bounds(reported_runs),
         "Accuracy": figures.tabulate_accuracies(reported_runs),
@@ -103,8 +101,8 @@ def page(runs: Sequence[Run]) -> str:
         "Training": curves.plot_metrics(reported_runs),
         "Terms of the bound": curves.plot_terms(reported_runs),
         "Samples": join_by_run(shown_samples),
-        "Made from examples": join_by_run(made),
-        "Nearest examples": join_by_run(nearest),
+        "Made from examples": join_by_run([samples.show_made(reported) for reported in reported_runs]),
+        "Nearest examples": join_by_run([samples.show_nearest(reported) for reported in reported_runs]),
         "Processes": join_by_run(shown_chains),
         "Config": tabulate_configs(reported_runs),
     }

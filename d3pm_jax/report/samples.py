@@ -70,9 +70,7 @@ def draw_run(reported: Reported) -> ShownSamples | None:
     drawn = run.sample(key, num_drawn, Draw(record=times, **inputs), batch_size=num_drawn, chains=FILMED)
     x0 = drawn.x0 if stored_samples is None else stored_samples
     samples = Samples(x0, run.parts.recipe.categories, inputs.get("condition"))
-    examples = None
-    if reported.examples is not None:
-        examples = samples._replace(x=reported.examples)
+    examples = None if reported.examples is None else samples._replace(x=reported.examples)
     strip = times_to_show(settled, STATES)
     chains = chains_to_show(run.parts, key, samples, drawn.states, times, strip, examples)
     return ShownSamples(chains, stored_samples is not None)
@@ -237,8 +235,10 @@ def show_nearest(reported: Reported) -> Html:
             with Image.open(io.BytesIO(path.read_bytes()), formats=["PNG"]) as picture:
                 pixels = np.asarray(picture.convert("RGB"))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            cure = "delete it, `d3pm eval --samples` draws it again"
-            raise UserError(f"{path} is not a picture ({one_line(error)}): {cure}") from error
+            raise UserError(
+                f"{path} is not a picture ({one_line(error)}): delete it, `d3pm eval --samples` draws it "
+                "again"
+            ) from error
         words = f"Right of each sample of step {result.protocol['step']:,} the training example nearest to "
         words += "it, of all of the training split, in "
         words = join_html(words, format_cell(result.protocol["features"]), f" ({path.name}).")

@@ -144,11 +144,10 @@ def adopt_numbers(run: SavedRun, config: Config) -> Config:
 
 def check_links(workdir: Path) -> None:
     """Raises UserError where a run would be read from, or written to, a place outside its folder."""
-    folders = (names.SAMPLES, names.TENSORBOARD, names.WANDB, CHECKPOINTS)
     files = (*FILES, names.MANIFEST, names.LOCK, names.METRICS, names.LAYOUTS, names.WANDB_ID)
+    folders = (names.SAMPLES, names.TENSORBOARD, names.WANDB, CHECKPOINTS)
     paths = [workdir / name for name in (*files, *folders)]
-    paths += checkpoint.list_folders(workdir / CHECKPOINTS)
-    for path in paths:
+    for path in [*paths, *checkpoint.list_folders(workdir / CHECKPOINTS)]:
         if path.is_symlink():
             raise UserError(f"{path} is a link to {os.readlink(path)}: replace the link by what it points to")
 
@@ -440,14 +439,13 @@ def check_resume(old: Config, new: Config, old_files: Files | None = None) -> No
     for name, (old_value, new_value) in config_io.differences(old, new).items():
         if not _is_among(name, may_change(new)):
             changes[name] = f"{name} was {old_value}, is {new_value}"
-    paths = config_io.list_files(new)
     for name, content_hash in _hash_files(new).items():
         if old_hashes.get(name) == content_hash:
             changes.pop(name, None)
         elif name in old_hashes and name not in changes:
             raise UserError(
-                f"{paths[name]}, the file of {name}, has changed since the run began: use the one it had, or "
-                f"start in a new workdir"
+                f"{config_io.list_files(new)[name]}, the file of {name}, has changed since the run began: "
+                "use the one it had, or start in a new workdir"
             )
     if changes:
         cure = (
