@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 
 from d3pm_jax.checks import Size, declared, describe
-from d3pm_jax.data.source import DatasetError
+from d3pm_jax.data.source import DatasetError, FunctionSource
 
 
-class Windows:
+class Windows(FunctionSource):
     """Source of the consecutive windows of `length` tokens; an incomplete last window is left out.
 
     Args:
@@ -21,12 +21,10 @@ class Windows:
         _check_integers("tokens", tokens)
         self._tokens = tokens
         self._length = length
+        super().__init__(len(tokens) // length, self._read_window)
 
-    def __len__(self) -> int:
-        return len(self._tokens) // self._length
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        stop = (range(len(self))[index] + 1) * self._length
+    def _read_window(self, number: int) -> dict[str, Any]:
+        stop = (number + 1) * self._length
         return {"x": np.asarray(self._tokens[stop - self._length : stop])}
 
 
@@ -37,8 +35,8 @@ class Overlapping(Windows):
     does: tokens after it, such as windows that are held back from training, are not read.
     """
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        stop = (range(len(self))[index] + 1) * self._length
+    def _read_window(self, number: int) -> dict[str, Any]:
+        stop = (number + 1) * self._length
         start = max(0, stop - 2 * self._length + 1)
         return {"x": np.asarray(self._tokens[start:stop])}
 
@@ -49,7 +47,7 @@ def random_window(example: dict[str, Any], length: int, rng: np.random.Generator
     return example | {"x": example["x"][start : start + length]}
 
 
-class Padded:
+class Padded(FunctionSource):
     """Source of documents, cut into pieces of `length` where they are longer; empty ones are left out.
 
     "weight" is 1 where x is a token. The tokens are followed by padding, where x and "weight" are 0.
@@ -75,9 +73,7 @@ class Padded:
         # A document of n tokens has ceil(n / length) pieces. These are the cumulative sums: the number of
         # pieces before each document, and at the end that of all.
         self._pieces_before = np.insert(np.cumsum(-(-np.diff(self._bounds) // length)), 0, 0)
-
-    def __len__(self) -> int:
-        return int(self._pieces_before[-1])
+        super().__init__(int(self._pieces_before[-1]), self._read_piece)
 
     def ends_document(self, index: int) -> bool:
         """Says whether an example is the last piece of its document."""
@@ -85,8 +81,7 @@ class Padded:
         document = np.searchsorted(self._pieces_before, pieces_up_to_here)
         return bool(self._pieces_before[document] == pieces_up_to_here)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        piece = range(len(self))[index]
+    def _read_piece(self, piece: int) -> dict[str, Any]:
         # Of empty documents, which have no pieces, and the one behind them the last is meant.
         document = int(np.searchsorted(self._pieces_before, piece, side="right")) - 1
         pieces_before_in_document = piece - int(self._pieces_before[document])
