@@ -193,8 +193,7 @@ def read_made(run: Run) -> list[Made]:
     """
     made = []
     for protocol_path in sorted(run.workdir.glob(f"{SAMPLES}*_given*.json")):
-        suffix = protocol_path.stem.removeprefix(SAMPLES)
-        made_from_path = run.workdir / f"{MADE_FROM}{suffix}.npy"
+        made_from_path = run.workdir / f"{protocol_path.stem.replace(SAMPLES, MADE_FROM, 1)}.npy"
         if not made_from_path.is_file():
             continue
         stored = record.read_record(protocol_path, samples.SAMPLES)
