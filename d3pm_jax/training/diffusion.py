@@ -7,7 +7,6 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Key
 
@@ -123,8 +122,11 @@ class DiffusionLoss:
         if isinstance(process.time, jax.ShapeDtypeStruct):
             # On devices that are only described it has no numbers, and always all steps.
             return self.timesteps.start(process.T)
-        # The last time is T of the process with all steps, also where the process has some of them alone.
-        return self.timesteps.start(int(np.asarray(process.time)[-1]))
+        # The last time is T of the process with all steps, also where the process has some of them alone. A
+        # process of the user's own makes its times when it is asked, and the caller may be traced.
+        with jax.ensure_compile_time_eval():
+            last_time = int(process.time[-1])
+        return self.timesteps.start(last_time)
 
     def draw_noise(
         self,

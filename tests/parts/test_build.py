@@ -16,6 +16,7 @@ from d3pm_jax.parts.build import build, initialize_state, step_arguments
 from d3pm_jax.parts.completed import complete
 from d3pm_jax.training.step import make_loss_step
 from tests import tiny
+from tests.processes.own import cyclic_shift
 from tests.tiny import DIGITS
 
 NETWORKS = [
@@ -92,3 +93,17 @@ def test_a_score_net_gives_logits_only():
     config = dataclasses.replace(tiny.get_config(), model=configs.ScoreNet(), head=configs.LogisticHead())
     with pytest.raises(UserError, match=r"the head needs 2 outputs, ScoreNet gives K = 17 logits: use Head"):
         build(complete(config, DIGITS))
+
+
+@dataclasses.dataclass(frozen=True)
+class Ring(configs.Process):
+    """Builds a process of a user's own, which makes its times when it is asked for them."""
+
+    def build(self):
+        return cyclic_shift(np.linspace(0.5, 0.7, 6), 17)
+
+
+def test_a_process_of_ones_own_needs_no_times():
+    config = dataclasses.replace(tiny.get_config(), process=Ring(), timesteps=configs.Importance())
+    parts = build(complete(config, DIGITS), mesh=tiny.one_device_mesh())
+    assert parts.state.history.counts.shape == (6,)
