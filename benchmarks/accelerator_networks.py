@@ -22,8 +22,8 @@ from measuring import Check, Row, Rows, in_time, judged, temporaries, within
 from networks import Net
 
 import d3pm_jax as d3pm
-from d3pm_jax.compiled import flops
-from d3pm_jax.loop import speed
+from d3pm_jax.program.compiled import flops
+from d3pm_jax.program.loop import speed
 from d3pm_jax.weights import twin
 
 DISTINCT = 2  # examples of a batch

@@ -37,12 +37,12 @@ from jax.sharding import NamedSharding, PartitionSpec
 from measuring import line
 
 import d3pm_jax as d3pm
-from d3pm_jax.compiled import cards, on_cards, pallas, programs
 from d3pm_jax.config import LogisticHead, Transformer
 from d3pm_jax.errors import UserError, one_line
-from d3pm_jax.loop import loop
 from d3pm_jax.losses import fused_logistic
-from d3pm_jax.machine.devices import make_mesh
+from d3pm_jax.program.compiled import cards, on_cards, pallas, programs
+from d3pm_jax.program.loop import loop
+from d3pm_jax.program.machine.devices import make_mesh
 
 ROOT = Path(__file__).resolve().parents[1]
 K = 256

@@ -13,7 +13,7 @@ import numpy as np
 
 from d3pm_jax import runs
 from d3pm_jax.evaluation.bound import all_terms, evaluate_bound
-from d3pm_jax.machine.devices import batch_sharding
+from d3pm_jax.program.machine.devices import batch_sharding
 from d3pm_jax.runs.run import Run
 
 BATCH_SIZE = 99

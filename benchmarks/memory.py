@@ -15,12 +15,12 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from d3pm_jax.compiled import cost
 from d3pm_jax.config import Absorbing, Config, Digits, Reciprocal, Train, Transformer
 from d3pm_jax.data import Description
-from d3pm_jax.machine.devices import use_all_cores
-from d3pm_jax.parts import build
-from d3pm_jax.parts.completed import complete
+from d3pm_jax.program.compiled import cost
+from d3pm_jax.program.machine.devices import use_all_cores
+from d3pm_jax.program.parts import build
+from d3pm_jax.program.parts.completed import complete
 from d3pm_jax.training.diffusion import draw_noise
 
 

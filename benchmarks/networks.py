@@ -307,7 +307,7 @@ def jax_training(net: Net, bfloat16: bool) -> tuple[Any, Any, Callable[..., Any]
 
 def jax_side(what: str, net: Net, bfloat16: bool, _: bool) -> tuple[Step, str, bool]:
     from d3pm_jax.cpu.malloc import keep_freed_memory
-    from d3pm_jax.machine.devices import (
+    from d3pm_jax.program.machine.devices import (
         batch_sharding,
         make_mesh,
         replicated_sharding,

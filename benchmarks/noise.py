@@ -15,10 +15,10 @@ import jax
 
 from d3pm_jax import data
 from d3pm_jax.config import io as config_io
-from d3pm_jax.loop import presampled
-from d3pm_jax.machine.devices import batch_sharding, use_all_cores
-from d3pm_jax.parts import build
-from d3pm_jax.parts.completed import complete
+from d3pm_jax.program.loop import presampled
+from d3pm_jax.program.machine.devices import batch_sharding, use_all_cores
+from d3pm_jax.program.parts import build
+from d3pm_jax.program.parts.completed import complete
 from d3pm_jax.training.step import make_step
 
 STEPS = 5

@@ -6,8 +6,8 @@ name, the process (`uniform`) or the table of betas (`linear`, `cosine`, `polyno
 is reached through its sub-package (`timesteps.uniform`, `schedules.continuous.linear`).
 
 Every public sub-package is an attribute, imported when it is first used: kernels need neither Flax nor a
-trainer. What runs are made of (`machine`, `storage`, `parts`, `measure`, `compiled`, `loop`), and what serves
-all rooms (`extras`, `files`, `lazy`, `placing`), is none of them.
+trainer. What runs are made of (`program`), and what serves all rooms (`extras`, `files`, `lazy`, `placing`),
+is none of them.
 """
 
 from d3pm_jax.heads import forbid, logistic, residual

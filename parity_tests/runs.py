@@ -19,7 +19,7 @@ import d3pm_jax
 import torch_ref
 from d3pm_jax import posteriors
 from d3pm_jax.data import Description
-from d3pm_jax.parts import network
+from d3pm_jax.program.parts import network
 from d3pm_jax.training.state import init_state
 from d3pm_jax.training.step import Predict, make_step
 from d3pm_jax.weights import twin as twin_weights

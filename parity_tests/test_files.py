@@ -14,9 +14,9 @@ from flax import nnx
 from d3pm_jax import config, models
 from d3pm_jax.config import io as config_io
 from d3pm_jax.data import Description
-from d3pm_jax.loop import presampled
-from d3pm_jax.parts.build import build
-from d3pm_jax.parts.completed import complete
+from d3pm_jax.program.loop import presampled
+from d3pm_jax.program.parts.build import build
+from d3pm_jax.program.parts.completed import complete
 from d3pm_jax.runs import exported
 from d3pm_jax.weights import twin as twin_weights
 from parity_tests.networks import CASES

@@ -27,8 +27,8 @@ import torch_ref
 from d3pm_jax.cli import arguments
 from d3pm_jax.cli.reading import OPTIONS
 from d3pm_jax.config.checks import Count, check_fields
-from d3pm_jax.machine.setup import set_up
-from d3pm_jax.parts.draw import Draw
+from d3pm_jax.program.machine.setup import set_up
+from d3pm_jax.program.parts.draw import Draw
 from d3pm_jax.runs.run import Run
 from d3pm_jax.sampling import per_example
 from d3pm_jax.sampling.noise import EVALUATION, SAMPLING

@@ -68,7 +68,7 @@ def process(request):
 @pytest.fixture(scope="module")
 def small_network():
     """Replaces the network of runs by a table, which compiles in no time."""
-    from d3pm_jax.parts import network
+    from d3pm_jax.program.parts import network
     from tests import tiny
 
     with pytest.MonkeyPatch.context() as patch:

@@ -24,11 +24,11 @@ import jax
 import numpy as np
 
 from d3pm_jax import show
-from d3pm_jax.loop import metrics
-from d3pm_jax.parts import build
-from d3pm_jax.parts.completed import complete
-from d3pm_jax.storage import checkpoint
-from d3pm_jax.storage.run_folder import describe_saved, read_run
+from d3pm_jax.program.loop import metrics
+from d3pm_jax.program.parts import build
+from d3pm_jax.program.parts.completed import complete
+from d3pm_jax.program.storage import checkpoint
+from d3pm_jax.program.storage.run_folder import describe_saved, read_run
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = ROOT / "configs" / "digits_uniform.py"

@@ -24,18 +24,9 @@ CONTRACTS = {each["name"]: each for each in OPTIONS["contracts_options"]}
 FLOORS = "Floors look down: a room imports only rooms below it here"
 FLAGS = "Flags are read by commands alone"
 LAYERS = [layer.replace(" ", "").split("|") for layer in CONTRACTS[FLOORS]["layers"]]
-ROOMS = [
-    "machine",
-    "kinds",
-    "storage",
-    "parts",
-    "measure",
-    "compiled",
-    "loop",
-    "runs",
-    "report",
-    "contrib",
-]  # of the program
+INNER_FLOORS = "Floors of the program look down"
+INNER = CONTRACTS[INNER_FLOORS]["layers"]
+ROOMS = ["kinds", "program", "runs", "report", "contrib"]  # beside those of kernels, networks and data
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +67,11 @@ def test_no_room_imports_the_one_above_it(below, graph):
         assert FLOORS in broken(graph, (room, f"d3pm_jax.{above}"))
 
 
+@pytest.mark.parametrize("below", range(1, len(INNER)), ids=lambda n: INNER[n])
+def test_no_room_of_the_program_imports_the_one_above_it(below, graph):
+    assert INNER_FLOORS in broken(graph, (f"program.{INNER[below]}", f"d3pm_jax.program.{INNER[below - 1]}"))
+
+
 def test_rooms_on_one_floor_do_not_know_each_other(graph):
     assert LAYERS[-1] == ["cpu", "errors", "files", "lazy", "types"]
     for other in LAYERS[-1]:
@@ -92,17 +88,17 @@ def test_only_commands_read_flags(room, graph):
 
 
 def test_circles_in_a_room_and_what_kernels_and_figures_must_not_import(graph):
-    first, second = sorted(graph.find_children("d3pm_jax.storage"))[:2]
+    first, second = sorted(graph.find_children("d3pm_jax.program.storage"))[:2]
     circle = [(first.removeprefix("d3pm_jax."), second), (second.removeprefix("d3pm_jax."), first)]
     assert broken(graph, *circle) == {"No circles, in no folder"}
     assert broken(graph, ("cpu.conv", "flax")) == {"Kernels need nothing of a trainer"}
-    assert broken(graph, ("machine.setup", "torch")) == {"The library needs no twin"}
+    assert broken(graph, ("program.machine.setup", "torch")) == {"The library needs no twin"}
     assert "Figures are of arrays" in broken(graph, ("evaluation.bound", "d3pm_jax.data"))
 
 
 def test_every_room_has_its_floor_and_the_machine_none_of_its_own():
     """`d3pm --help` imports `machine`, and no extra is there then."""
     assert {"cli", "cpu", *ROOMS} <= {room for layer in LAYERS for room in layer}
-    said = ast.parse((ROOT / "machine" / "__init__.py").read_text()).body
+    said = ast.parse((ROOT / "program" / "machine" / "__init__.py").read_text()).body
     imports = [statement for statement in said if isinstance(statement, ast.Import | ast.ImportFrom)]
     assert imports == []

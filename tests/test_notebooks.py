@@ -11,7 +11,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from d3pm_jax.storage import checkpoint
+from d3pm_jax.program.storage import checkpoint
 from notebooks import execute
 
 LARGEST = 1_000_000  # bytes
@@ -44,7 +44,7 @@ SMALLER = {
 # with that of train_mnist all is done that is done with the other.
 WITH_A_TABLE = ("evaluate", "train_bin_mnist")
 TABLE = """
-from d3pm_jax.parts import network
+from d3pm_jax.program.parts import network
 from tests import tiny
 split_network = network.split_network
 def split_table(*args):
@@ -60,7 +60,7 @@ partial_eval.DynamicJaxprTracer._origin_msg = lambda self: ""
 LONG_TRAINING = """
 import dataclasses
 from d3pm_jax import runs
-from d3pm_jax.parts import network
+from d3pm_jax.program.parts import network
 from tests import tiny
 network.split_network = tiny.split
 config = tiny.get_config()

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from d3pm_jax.machine import devices
+from d3pm_jax.program.machine import devices
 
 
 def test_arrays_come_back_as_they_were():

@@ -9,9 +9,9 @@ from jax.sharding import Mesh
 
 from d3pm_jax.config import Adam, Config, Digits, Linear, Train, UNet, Uniform, io as config_io
 from d3pm_jax.data import Description
-from d3pm_jax.parts import build, network
-from d3pm_jax.parts.completed import complete
-from d3pm_jax.storage import checkpoint, names, run_folder
+from d3pm_jax.program.parts import build, network
+from d3pm_jax.program.parts.completed import complete
+from d3pm_jax.program.storage import checkpoint, names, run_folder
 from d3pm_jax.training.diffusion import without_buffers
 
 DIGITS = Description((8, 8, 1), 17, 10, "image")

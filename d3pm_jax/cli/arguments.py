@@ -10,10 +10,10 @@ from tyro.conf import Positional, arg
 
 from d3pm_jax.config.checks import Count, Natural
 from d3pm_jax.errors import UserError
-from d3pm_jax.machine.cluster import Address
-from d3pm_jax.machine.setup import set_up
+from d3pm_jax.program.machine.cluster import Address
+from d3pm_jax.program.machine.setup import set_up
+from d3pm_jax.program.storage.run_folder import SavedRun, read_run
 from d3pm_jax.runs.run import Run, open_saved
-from d3pm_jax.storage.run_folder import SavedRun, read_run
 
 
 def name_option(**names: str) -> Any:

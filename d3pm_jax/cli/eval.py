@@ -14,15 +14,15 @@ from d3pm_jax.config import Allowed, Choice, Count, Seed
 from d3pm_jax.errors import UserError
 from d3pm_jax.kinds import Samples
 from d3pm_jax.kinds.files import write_measured
-from d3pm_jax.machine import cluster
-from d3pm_jax.machine.terminal import Terminal
-from d3pm_jax.measure import bounds, record, sample_quality, samples, step_costs
-from d3pm_jax.measure.record import Record
-from d3pm_jax.parts.draw import Draw
-from d3pm_jax.parts.reading import open_whole
+from d3pm_jax.program.machine import cluster
+from d3pm_jax.program.machine.terminal import Terminal
+from d3pm_jax.program.measure import bounds, record, sample_quality, samples, step_costs
+from d3pm_jax.program.measure.record import Record
+from d3pm_jax.program.parts.draw import Draw
+from d3pm_jax.program.parts.reading import open_whole
+from d3pm_jax.program.storage import names
 from d3pm_jax.runs.run import Run
 from d3pm_jax.sampling import Sampler
-from d3pm_jax.storage import names
 
 Examples = Mapping[str, np.ndarray]  # "x", and if there are any "label", "weight" and "condition"
 ROWS = 11  # of a table by time, at most

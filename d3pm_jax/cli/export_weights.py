@@ -8,7 +8,7 @@ import jax
 
 from d3pm_jax.cli.arguments import Checkpoint, list_own_options_first, name_option, open_named
 from d3pm_jax.errors import UsageError, UserError
-from d3pm_jax.machine.setup import set_up
+from d3pm_jax.program.machine.setup import set_up
 from d3pm_jax.runs import exported
 
 SUFFIX = ".safetensors"

@@ -12,12 +12,12 @@ from d3pm_jax.config import Config, Count, describe_data, io as config_io
 from d3pm_jax.contrib import checkpoints, foreign
 from d3pm_jax.contrib.layout import Foreign, ImportOptions
 from d3pm_jax.errors import UserError, one_line
-from d3pm_jax.machine.devices import use_all_cores
-from d3pm_jax.parts import begin
-from d3pm_jax.parts.completed import complete
+from d3pm_jax.program.machine.devices import use_all_cores
+from d3pm_jax.program.parts import begin
+from d3pm_jax.program.parts.completed import complete
+from d3pm_jax.program.storage import run_folder
+from d3pm_jax.program.storage.names import WEIGHTS
 from d3pm_jax.runs import exported
-from d3pm_jax.storage import run_folder
-from d3pm_jax.storage.names import WEIGHTS
 
 USAGE = "d3pm import FILE [CONFIG] --workdir DIR"
 

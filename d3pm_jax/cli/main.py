@@ -16,7 +16,7 @@ from d3pm_jax import __version__
 from d3pm_jax.cli.tracebacks import is_of_user, shorten_traceback
 from d3pm_jax.errors import UsageError, UserError, one_line
 from d3pm_jax.extras import require
-from d3pm_jax.machine import signals
+from d3pm_jax.program.machine import signals
 
 GRACE = 3.0  # seconds that the first process waits, before it ends, for others that fail as it does
 # What to do about an error of the operating system.

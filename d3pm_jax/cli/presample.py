@@ -8,7 +8,7 @@ from typing import Annotated
 from d3pm_jax.cli import arguments, reading
 from d3pm_jax.config.checks import Count
 from d3pm_jax.errors import UserError
-from d3pm_jax.loop import presampled
+from d3pm_jax.program.loop import presampled
 
 SUFFIX = ".array_record"
 USAGE = "d3pm presample CONFIG"

@@ -10,8 +10,8 @@ from d3pm_jax import report
 from d3pm_jax.cli.arguments import DataFolder, name_option
 from d3pm_jax.config.checks import Natural
 from d3pm_jax.errors import UserError
+from d3pm_jax.program.storage.names import REPORT
 from d3pm_jax.runs.run import open_run
-from d3pm_jax.storage.names import REPORT
 
 # Endings of files of other kinds; a name without an ending may have a dot too, as run.2024.
 OTHER_FORMATS = (".md", ".png", ".pdf", ".txt", ".json")

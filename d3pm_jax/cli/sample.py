@@ -15,10 +15,10 @@ from d3pm_jax.files import describe_content, write_npy
 from d3pm_jax.kinds import Samples
 from d3pm_jax.kinds.base import STATES
 from d3pm_jax.kinds.files import count_states, write_chains
-from d3pm_jax.machine.terminal import Terminal
-from d3pm_jax.measure import record, step_costs
-from d3pm_jax.measure.bounds import find_extra_mask, find_mask
-from d3pm_jax.measure.samples import (
+from d3pm_jax.program.machine.terminal import Terminal
+from d3pm_jax.program.measure import record, step_costs
+from d3pm_jax.program.measure.bounds import find_extra_mask, find_mask
+from d3pm_jax.program.measure.samples import (
     Drawn,
     chains_to_show,
     choose_sampler_of,
@@ -28,14 +28,14 @@ from d3pm_jax.measure.samples import (
     times_to_show,
     write_samples,
 )
-from d3pm_jax.parts.build import Parts
-from d3pm_jax.parts.by_classifier import ClassifierGuidance
-from d3pm_jax.parts.draw import Draw, Settled
-from d3pm_jax.parts.guidance import ClassifierFreeGuidance, Guidance
+from d3pm_jax.program.parts.build import Parts
+from d3pm_jax.program.parts.by_classifier import ClassifierGuidance
+from d3pm_jax.program.parts.draw import Draw, Settled
+from d3pm_jax.program.parts.guidance import ClassifierFreeGuidance, Guidance
+from d3pm_jax.program.storage import run_folder
+from d3pm_jax.program.storage.names import MADE_FROM
 from d3pm_jax.runs.run import Run, open_run
 from d3pm_jax.sampling import Known, PartWay, Place, Sampler, find_level
-from d3pm_jax.storage import run_folder
-from d3pm_jax.storage.names import MADE_FROM
 
 GIF_CHAINS = 25  # samples in the GIF
 MADE_FROM_SHOWN = 64  # samples beside which that is written which they were made from, at most

@@ -12,9 +12,9 @@ from d3pm_jax.config import Config, build_process, describe_data, find_extra_mas
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.evaluation.process_effect import find_half_life, spread_categories
 from d3pm_jax.likelihood import bits_per_dim
-from d3pm_jax.parts.completed import fill_in
-from d3pm_jax.parts.diffusion import name_process
 from d3pm_jax.processes import Process, check_elementwise
+from d3pm_jax.program.parts.completed import fill_in
+from d3pm_jax.program.parts.diffusion import name_process
 
 USAGE = "d3pm schedule CONFIG [CONFIG2 ...]"
 

@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Annotated
 
 from d3pm_jax.cli import arguments, reading
-from d3pm_jax.compiled import cards, cost, on_cards
 from d3pm_jax.config import Config, describe_data, describe_sampler, io as config_io
 from d3pm_jax.errors import UserError
-from d3pm_jax.loop import loop, metrics, sinks
-from d3pm_jax.machine.devices import make_mesh
-from d3pm_jax.machine.setup import set_up
-from d3pm_jax.parts.begin import weights_of
+from d3pm_jax.program.compiled import cards, cost, on_cards
+from d3pm_jax.program.loop import loop, metrics, sinks
+from d3pm_jax.program.machine.devices import make_mesh
+from d3pm_jax.program.machine.setup import set_up
+from d3pm_jax.program.parts.begin import weights_of
+from d3pm_jax.program.storage import names, run_folder
 from d3pm_jax.runs.run import open_run
 from d3pm_jax.sampling import Sampler
-from d3pm_jax.storage import names, run_folder
 
 USAGE = "d3pm train CONFIG --workdir DIR"
 

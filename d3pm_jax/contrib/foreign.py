@@ -16,10 +16,10 @@ from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.models.backbone import padded_size
 from d3pm_jax.models.variables import SplitModule
-from d3pm_jax.parts import begin, build
-from d3pm_jax.parts.completed import Completed
+from d3pm_jax.program.parts import begin, build
+from d3pm_jax.program.parts.completed import Completed
+from d3pm_jax.program.storage.names import WEIGHTS
 from d3pm_jax.runs import exported
-from d3pm_jax.storage.names import WEIGHTS
 from d3pm_jax.types import Params
 from d3pm_jax.weights import twin
 

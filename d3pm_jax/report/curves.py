@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from d3pm_jax.measure.record import LARGE, list_incomparable
+from d3pm_jax.program.measure.record import LARGE, list_incomparable
 from d3pm_jax.report.folder import Reported
 from d3pm_jax.show.markup import Html, join_html, note_missing, tag
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from d3pm_jax.kinds import QualityTable
-from d3pm_jax.measure.bounds import ORDERS, PARTS, find_mask
-from d3pm_jax.measure.record import Record, format_figure, list_incomparable
-from d3pm_jax.measure.sample_quality import find_table
+from d3pm_jax.program.measure.bounds import ORDERS, PARTS, find_mask
+from d3pm_jax.program.measure.record import Record, format_figure, list_incomparable
+from d3pm_jax.program.measure.sample_quality import find_table
 from d3pm_jax.report.folder import Reported
 from d3pm_jax.show.markup import Html, build_table, join_html, note_missing, tag
 

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from d3pm_jax.config import io as config_io
-from d3pm_jax.loop import metrics
-from d3pm_jax.measure import bounds, record, sample_quality, samples
-from d3pm_jax.measure.record import Record
+from d3pm_jax.program.loop import metrics
+from d3pm_jax.program.measure import bounds, record, sample_quality, samples
+from d3pm_jax.program.measure.record import Record
+from d3pm_jax.program.storage import run_folder
+from d3pm_jax.program.storage.names import MADE_FROM, SAMPLES
 from d3pm_jax.runs.run import Run
-from d3pm_jax.storage import run_folder
-from d3pm_jax.storage.names import MADE_FROM, SAMPLES
 
 
 class Made(NamedTuple):

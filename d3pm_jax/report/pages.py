@@ -14,11 +14,11 @@ from d3pm_jax.config import Config, io as config_io
 from d3pm_jax.errors import UserError
 from d3pm_jax.files import write_text
 from d3pm_jax.models.variables import split_variables
+from d3pm_jax.program.storage.names import REPORT
 from d3pm_jax.report import curves, figures, folder, samples
 from d3pm_jax.report.folder import Reported
 from d3pm_jax.runs.run import Run, open_run
 from d3pm_jax.show.markup import Html, build_cards, build_document, build_table, join_html, tag
-from d3pm_jax.storage.names import REPORT
 
 NAMED = 4  # runs whose names are in the title, at most
 

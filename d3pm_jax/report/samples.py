@@ -11,19 +11,19 @@ from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.kinds import Chains, Kind, Samples
 from d3pm_jax.kinds.base import SHOWN_CHAINS, STATES
 from d3pm_jax.kinds.blocks import Block, Film, TextFilm
-from d3pm_jax.measure.samples import (
+from d3pm_jax.program.measure.samples import (
     chains_to_show,
     choose_inputs,
     settle,
     times_to_show,
 )
-from d3pm_jax.parts.draw import Draw
+from d3pm_jax.program.parts.draw import Draw
+from d3pm_jax.program.storage.run_folder import read_examples
 from d3pm_jax.report.blocks import render_block
 from d3pm_jax.report.figures import format_cell
 from d3pm_jax.report.folder import Reported, read_samples
 from d3pm_jax.show import text_film
 from d3pm_jax.show.markup import Html, build_figure, encode_png, join_html, note_missing, tag
-from d3pm_jax.storage.run_folder import read_examples
 
 # Samples of a network that takes classes, at most.
 CLASSES = 80

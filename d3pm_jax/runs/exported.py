@@ -31,9 +31,9 @@ from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, as_user_error, one_line
 from d3pm_jax.files import parse_json
 from d3pm_jax.models.variables import SplitModule, split_module
-from d3pm_jax.parts.network import make_dropping, make_spec
+from d3pm_jax.program.parts.network import make_dropping, make_spec
+from d3pm_jax.program.storage import run_folder
 from d3pm_jax.runs.run import Run
-from d3pm_jax.storage import run_folder
 from d3pm_jax.training.dropping import Dropping
 from d3pm_jax.weights import twin
 

@@ -16,19 +16,19 @@ from d3pm_jax.config import Config, Count, check_instance, check_number, io as c
 from d3pm_jax.data import ArraySource, read_batch
 from d3pm_jax.errors import UserError
 from d3pm_jax.kinds import Reference
-from d3pm_jax.loop import loop
-from d3pm_jax.loop.sinks import Log
-from d3pm_jax.machine.devices import mesh_of, use_all_cores
-from d3pm_jax.measure import bounds, sample_quality, step_costs
-from d3pm_jax.measure.record import Record
-from d3pm_jax.measure.samples import Drawn, choose_inputs, draw_samples
-from d3pm_jax.parts import begin, build, reading
-from d3pm_jax.parts.completed import complete
-from d3pm_jax.parts.draw import Draw
-from d3pm_jax.parts.recipe import Diffusion, require
 from d3pm_jax.processes import Process
+from d3pm_jax.program.loop import loop
+from d3pm_jax.program.loop.sinks import Log
+from d3pm_jax.program.machine.devices import mesh_of, use_all_cores
+from d3pm_jax.program.measure import bounds, sample_quality, step_costs
+from d3pm_jax.program.measure.record import Record
+from d3pm_jax.program.measure.samples import Drawn, choose_inputs, draw_samples
+from d3pm_jax.program.parts import begin, build, reading
+from d3pm_jax.program.parts.completed import complete
+from d3pm_jax.program.parts.draw import Draw
+from d3pm_jax.program.parts.recipe import Diffusion, require
+from d3pm_jax.program.storage import checkpoint, names, run_folder
 from d3pm_jax.sampling import Sampler
-from d3pm_jax.storage import checkpoint, names, run_folder
 from d3pm_jax.types import Params
 
 

@@ -38,7 +38,7 @@ from d3pm_jax.models import (
     UNet,
     UNetFeatures,
 )
-from d3pm_jax.storage import checkpoint
+from d3pm_jax.program.storage import checkpoint
 from d3pm_jax.weights import twin
 from tests.checks.table import raised_here
 

@@ -13,9 +13,9 @@ from d3pm_jax import config as configs, losses, sampling
 from d3pm_jax.checks import bare, declare, like, values_in_range
 from d3pm_jax.checks.depth import depth, depth_within
 from d3pm_jax.evaluation import bound, jumps
-from d3pm_jax.measure import samples
 from d3pm_jax.numerics import double_float
 from d3pm_jax.processes import tables
+from d3pm_jax.program.measure import samples
 from d3pm_jax.sampling.transitions import OwnReverse
 from d3pm_jax.training.state import init_state
 from d3pm_jax.training.step import make_step

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from d3pm_jax.cli.main import main
-from d3pm_jax.loop import metrics
-from d3pm_jax.parts import build
-from d3pm_jax.parts.completed import complete
-from d3pm_jax.storage.run_folder import read_run
+from d3pm_jax.program.loop import metrics
+from d3pm_jax.program.parts import build
+from d3pm_jax.program.parts.completed import complete
+from d3pm_jax.program.storage.run_folder import read_run
 from tests import tiny
 
 CONFIG = str(Path(tiny.__file__))

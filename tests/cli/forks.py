@@ -4,10 +4,10 @@ import functools
 import os
 
 from d3pm_jax.cli.main import main
-from d3pm_jax.loop import metrics
-from d3pm_jax.measure import bounds, samples
-from d3pm_jax.parts import build, network
-from d3pm_jax.storage import checkpoint
+from d3pm_jax.program.loop import metrics
+from d3pm_jax.program.measure import bounds, samples
+from d3pm_jax.program.parts import build, network
+from d3pm_jax.program.storage import checkpoint
 from tests import tiny
 
 # Where a signal comes: (owner, name of a function, which call of it).

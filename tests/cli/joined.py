@@ -3,9 +3,9 @@
 from contextlib import nullcontext
 
 from d3pm_jax.cli.main import main
-from d3pm_jax.loop import sinks as logs
-from d3pm_jax.machine import cluster, devices
-from d3pm_jax.parts import network
+from d3pm_jax.program.loop import sinks as logs
+from d3pm_jax.program.machine import cluster, devices
+from d3pm_jax.program.parts import network
 from tests import tiny
 from tests.forked import Fork
 

@@ -6,7 +6,7 @@ import pytest
 
 from d3pm_jax import runs
 from d3pm_jax.config import Config
-from d3pm_jax.storage import manifest, names
+from d3pm_jax.program.storage import manifest, names
 from tests.cli.commands import error, status, train_args
 
 pytestmark = pytest.mark.usefixtures("small_network")

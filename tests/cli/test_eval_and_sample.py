@@ -16,8 +16,8 @@ from PIL import Image
 from d3pm_jax import runs, show
 from d3pm_jax.cli import eval as evaluate, sample
 from d3pm_jax.config import io as config_io
-from d3pm_jax.measure import step_costs
-from d3pm_jax.storage import checkpoint
+from d3pm_jax.program.measure import step_costs
+from d3pm_jax.program.storage import checkpoint
 from tests import tiny
 from tests.cli.commands import error, printed_after, restored, status
 

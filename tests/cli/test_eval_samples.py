@@ -16,7 +16,7 @@ from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation import digit_features
 from d3pm_jax.kinds import features, image
-from d3pm_jax.measure import sample_quality as protocol
+from d3pm_jax.program.measure import sample_quality as protocol
 from d3pm_jax.runs.run import open_run
 from d3pm_jax.sampling import named
 from tests import tiny

@@ -15,11 +15,11 @@ import safetensors.numpy
 from d3pm_jax import config as configs, runs
 from d3pm_jax.config import UNet, io as config_io
 from d3pm_jax.errors import UserError
-from d3pm_jax.loop import metrics
-from d3pm_jax.parts import build, network
-from d3pm_jax.parts.completed import complete
-from d3pm_jax.storage import checkpoint
-from d3pm_jax.storage.run_folder import CONFIG as SAVED_CONFIG, read_run
+from d3pm_jax.program.loop import metrics
+from d3pm_jax.program.parts import build, network
+from d3pm_jax.program.parts.completed import complete
+from d3pm_jax.program.storage import checkpoint
+from d3pm_jax.program.storage.run_folder import CONFIG as SAVED_CONFIG, read_run
 from d3pm_jax.weights import twin
 from tests import tiny
 from tests.cli.commands import CONFIG, error, status

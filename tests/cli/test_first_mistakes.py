@@ -16,9 +16,9 @@ from d3pm_jax.contrib.layout import ImportOptions
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
 from d3pm_jax.models import variables
-from d3pm_jax.parts import build
-from d3pm_jax.parts.completed import complete
-from d3pm_jax.storage import run_folder
+from d3pm_jax.program.parts import build
+from d3pm_jax.program.parts.completed import complete
+from d3pm_jax.program.storage import run_folder
 from tests import tiny
 from tests.cli.commands import status
 

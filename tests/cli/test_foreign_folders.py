@@ -13,10 +13,10 @@ import pytest
 
 from d3pm_jax import config as configs
 from d3pm_jax.data import open_split
-from d3pm_jax.parts import build
-from d3pm_jax.parts.completed import complete
-from d3pm_jax.storage import checkpoint, manifest
-from d3pm_jax.storage.run_folder import write_run
+from d3pm_jax.program.parts import build
+from d3pm_jax.program.parts.completed import complete
+from d3pm_jax.program.storage import checkpoint, manifest
+from d3pm_jax.program.storage.run_folder import write_run
 from tests import tiny
 from tests.cli.commands import error, status
 

@@ -10,10 +10,10 @@ import jax
 import numpy as np
 import pytest
 
-from d3pm_jax.parts import build
-from d3pm_jax.parts.completed import complete
-from d3pm_jax.storage import checkpoint
-from d3pm_jax.storage.run_folder import read_run
+from d3pm_jax.program.parts import build
+from d3pm_jax.program.parts.completed import complete
+from d3pm_jax.program.storage import checkpoint
+from d3pm_jax.program.storage.run_folder import read_run
 from d3pm_jax.weights import twin
 from tests import tiny
 from tests.cli.commands import CONFIG, error, status, train_args

@@ -12,7 +12,7 @@ from d3pm_jax.config import Absorbing, Adam, Linear, Reciprocal, Transformer, Un
 from d3pm_jax.config.samplers import choose_sampler
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UsageError
-from d3pm_jax.parts.guidance import ClassifierFreeGuidance
+from d3pm_jax.program.parts.guidance import ClassifierFreeGuidance
 from tests import tiny
 from tests.cli.commands import error, status
 

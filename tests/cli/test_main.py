@@ -13,7 +13,7 @@ from d3pm_jax.cli import sample
 from d3pm_jax.cli.reading import read_command
 from d3pm_jax.config.checks import Interval
 from d3pm_jax.errors import UsageError
-from d3pm_jax.storage import run_format
+from d3pm_jax.program.storage import run_format
 from tests.cli.commands import CONFIG, error, status
 
 pytestmark = pytest.mark.usefixtures("small_network")

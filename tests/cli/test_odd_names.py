@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from d3pm_jax.storage import checkpoint
-from d3pm_jax.storage.run_folder import read_run
+from d3pm_jax.program.storage import checkpoint
+from d3pm_jax.program.storage.run_folder import read_run
 from tests.cli.commands import CONFIG, error, status
 
 pytestmark = pytest.mark.usefixtures("small_network")

@@ -17,7 +17,7 @@ import pytest
 from d3pm_jax import runs
 from d3pm_jax.cli.main import main
 from d3pm_jax.data import tokenizers as symbols
-from d3pm_jax.storage import checkpoint
+from d3pm_jax.program.storage import checkpoint
 from tests.forked import Fork
 
 tokenizers = pytest.importorskip("tokenizers")

@@ -9,8 +9,8 @@ import time
 import numpy as np
 import pytest
 
-from d3pm_jax.loop import metrics
-from d3pm_jax.storage import checkpoint
+from d3pm_jax.program.loop import metrics
+from d3pm_jax.program.storage import checkpoint
 from tests.cli import joined
 from tests.cli.commands import CONFIG, status
 

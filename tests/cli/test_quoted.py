@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from d3pm_jax.errors import UserError
-from d3pm_jax.loop import presampled
+from d3pm_jax.program.loop import presampled
+from d3pm_jax.program.storage import run_folder
 from d3pm_jax.runs import exported
-from d3pm_jax.storage import run_folder
 from tests import tiny
 from tests.config.test_own_data import Shards
 

@@ -10,8 +10,8 @@ import pytest
 from d3pm_jax import config as configs, runs
 from d3pm_jax.cli import reading as overrides
 from d3pm_jax.errors import UserError
-from d3pm_jax.loop.metrics import read_metrics
-from d3pm_jax.storage import run_folder
+from d3pm_jax.program.loop.metrics import read_metrics
+from d3pm_jax.program.storage import run_folder
 from tests import tiny
 from tests.cli.commands import error, status, train_args
 

@@ -14,9 +14,9 @@ from d3pm_jax import sampling
 from d3pm_jax.config import Absorbing, Linear, Reciprocal, Uniform
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
-from d3pm_jax.parts import build, network
-from d3pm_jax.parts.completed import complete
-from d3pm_jax.parts.diffusion import call_at_steps
+from d3pm_jax.program.parts import build, network
+from d3pm_jax.program.parts.completed import complete
+from d3pm_jax.program.parts.diffusion import call_at_steps
 from d3pm_jax.runs import Draw, run
 from d3pm_jax.runs.run import open_run
 from d3pm_jax.sampling import named

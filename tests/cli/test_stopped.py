@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from d3pm_jax.cli.main import main
-from d3pm_jax.loop import metrics
-from d3pm_jax.parts import build, network
-from d3pm_jax.parts.completed import complete
-from d3pm_jax.storage import checkpoint
-from d3pm_jax.storage.run_folder import read_run
+from d3pm_jax.program.loop import metrics
+from d3pm_jax.program.parts import build, network
+from d3pm_jax.program.parts.completed import complete
+from d3pm_jax.program.storage import checkpoint
+from d3pm_jax.program.storage.run_folder import read_run
 from tests import tiny
 from tests.cli import forks
 from tests.cli.commands import train_args

@@ -12,10 +12,10 @@ import termios
 import pytest
 
 from d3pm_jax.cli.main import main
-from d3pm_jax.loop import metrics
-from d3pm_jax.machine import terminal
-from d3pm_jax.parts import network
-from d3pm_jax.storage import checkpoint
+from d3pm_jax.program.loop import metrics
+from d3pm_jax.program.machine import terminal
+from d3pm_jax.program.parts import network
+from d3pm_jax.program.storage import checkpoint
 from tests import tiny
 from tests.cli.commands import train_args
 from tests.forked import Fork

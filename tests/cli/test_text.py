@@ -13,8 +13,8 @@ from d3pm_jax.cli.eval import EvalCommand, measure_samples
 from d3pm_jax.config import Transformer
 from d3pm_jax.evaluation import texts
 from d3pm_jax.kinds import text as text_kind
-from d3pm_jax.measure import sample_quality as protocol
-from d3pm_jax.parts import network, reading
+from d3pm_jax.program.measure import sample_quality as protocol
+from d3pm_jax.program.parts import network, reading
 from tests.cli.commands import error, status
 from tests.report.reading import Page
 from tests.runs.test_text import config_of, table

@@ -375,7 +375,7 @@ def test_the_whole_traceback_is_shown_where_it_is_asked_for(tmp_path, capsys):
     assert status("train", path, "--workdir", tmp_path / "run", "--traceback") == 1
     printed = capsys.readouterr().err
     assert "Traceback (most recent call last)" in printed
-    assert "d3pm_jax/parts/network.py" in printed
+    assert "d3pm_jax/program/parts/network.py" in printed
     assert re.search(
         r"\nd3pm train: error: .*own.py, line 22, `return self.last\(jnp.ones\(3\)\)`: ", printed
     )

@@ -14,11 +14,11 @@ from d3pm_jax import runs
 from d3pm_jax.cli import train
 from d3pm_jax.config import Argmax, ArgmaxCoupling
 from d3pm_jax.errors import UserError
-from d3pm_jax.loop import loop, metrics, sinks as logs
-from d3pm_jax.measure.samples import Drawn
-from d3pm_jax.parts import begin, network
-from d3pm_jax.storage import checkpoint, lock
-from d3pm_jax.storage.run_folder import read_run
+from d3pm_jax.program.loop import loop, metrics, sinks as logs
+from d3pm_jax.program.measure.samples import Drawn
+from d3pm_jax.program.parts import begin, network
+from d3pm_jax.program.storage import checkpoint, lock
+from d3pm_jax.program.storage.run_folder import read_run
 from tests import tiny
 from tests.cli import forks
 from tests.cli.commands import (

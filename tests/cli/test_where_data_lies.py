@@ -12,8 +12,8 @@ from d3pm_jax.cli import arguments, eval, export_weights, main, reading, report,
 from d3pm_jax.config import io as config_io
 from d3pm_jax.config.data import move_data
 from d3pm_jax.errors import UserError
-from d3pm_jax.loop import loop
-from d3pm_jax.storage import run_folder
+from d3pm_jax.program.loop import loop
+from d3pm_jax.program.storage import run_folder
 from tests import tiny
 from tests.cli.commands import error, status
 

@@ -15,8 +15,8 @@ from d3pm_jax import config as configs
 from d3pm_jax.config import io as config_io
 from d3pm_jax.config.checks import check_fields
 from d3pm_jax.errors import UserError
-from d3pm_jax.parts import build, network
-from d3pm_jax.parts.completed import complete
+from d3pm_jax.program.parts import build, network
+from d3pm_jax.program.parts.completed import complete
 from tests import tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore:x_T still depends")

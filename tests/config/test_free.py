@@ -17,7 +17,7 @@ from d3pm_jax.config.checks import (
     matches_hint,
 )
 from d3pm_jax.errors import UserError
-from d3pm_jax.storage.run_folder import check_resume, may_change
+from d3pm_jax.program.storage.run_folder import check_resume, may_change
 from tests import tiny
 
 SHIPPED = [x for x in map(configs.__dict__.get, configs.__all__) if dataclasses.is_dataclass(x)]

@@ -13,8 +13,8 @@ from flax import nnx
 from d3pm_jax import config as configs
 from d3pm_jax.config import Adafactor, Adam, AdamW, CosineRate, Lion, Muon
 from d3pm_jax.data import Description
-from d3pm_jax.parts import build, network as network_parts
-from d3pm_jax.parts.completed import complete
+from d3pm_jax.program.parts import build, network as network_parts
+from d3pm_jax.program.parts.completed import complete
 from d3pm_jax.training.step import make_loss_step
 from tests import tiny
 

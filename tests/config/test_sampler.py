@@ -11,11 +11,11 @@ from d3pm_jax import sampling
 from d3pm_jax.cli import reading
 from d3pm_jax.config import Absorbing, Head, Linear, Reciprocal, Uniform, io as config_io, samplers
 from d3pm_jax.errors import UserError
-from d3pm_jax.loop import loop
-from d3pm_jax.parts import network
+from d3pm_jax.program.loop import loop
+from d3pm_jax.program.parts import network
+from d3pm_jax.program.storage.run_folder import check_resume
 from d3pm_jax.sampling import named
 from d3pm_jax.sampling.transitions import OwnReverse
-from d3pm_jax.storage.run_folder import check_resume
 from tests import tiny
 
 ABSORBING = dataclasses.replace(

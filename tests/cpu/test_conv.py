@@ -9,7 +9,7 @@ import pytest
 
 from d3pm_jax.cpu import conv as module
 from d3pm_jax.cpu.conv import conv
-from d3pm_jax.machine.devices import batch_sharding, make_mesh, replicated_sharding
+from d3pm_jax.program.machine.devices import batch_sharding, make_mesh, replicated_sharding
 
 ONE = ((1, 1), (1, 1))
 # examples, rows and columns, channels in and out, sides of the kernel, pads

@@ -33,7 +33,7 @@ def test_malloc_is_told_only_where_there_is_no_accelerator(platforms, plugins, n
 COUNT_FAULTS = """
 import ctypes, resource, threading
 from d3pm_jax.cpu.malloc import keep_freed_memory
-from d3pm_jax.machine.signals import end_on_signals
+from d3pm_jax.program.machine.signals import end_on_signals
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p
 libc.malloc.argtypes = [ctypes.c_size_t]

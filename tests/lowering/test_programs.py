@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 import d3pm_jax as d3pm
-from d3pm_jax.compiled import cost
 from d3pm_jax.config import Argmax, ArgmaxCoupling, ScoreNet, UNet
 from d3pm_jax.cpu import tiles
 from d3pm_jax.models.variables import name_leaves
-from d3pm_jax.parts import build
-from d3pm_jax.parts.completed import complete
+from d3pm_jax.program.compiled import cost
+from d3pm_jax.program.parts import build
+from d3pm_jax.program.parts.completed import complete
 from d3pm_jax.training.step import make_update
 from tests.checks import table
 from tests.config.shipped import CONFIGS, opened

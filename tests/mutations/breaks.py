@@ -28,7 +28,7 @@ OWN_PROCESS = "tests/processes/test_own_process.py"
 PARITY = "parity_tests/test_parity.py"
 PASSES = "tests/sampling/test_passes.py"
 PARTS = "tests/training/test_parts.py"
-PRESAMPLED = "tests/loop/test_presampled.py"
+PRESAMPLED = "tests/program/loop/test_presampled.py"
 SAMPLERS_FILE = "tests/sampling/test_samplers.py"
 STEP = "tests/training/test_step.py"
 TRAIN = "tests/cli/test_train.py"
@@ -395,7 +395,7 @@ EDITING = (
     # A sample would have another example in another batch.
     Break(
         "known_elements_by_the_place_in_a_batch",
-        "d3pm_jax/measure/samples.py",
+        "d3pm_jax/program/measure/samples.py",
         "return array[index % len(array)]",
         "return array[(index - index[0]) % len(array)]",
         ("tests/runs/test_editing.py",),
@@ -433,7 +433,7 @@ MODELS = (
     ),
     Break(  # where there are fewer conditions than samples in a batch
         "conditions_begin_again_in_each_batch",
-        "d3pm_jax/measure/samples.py",
+        "d3pm_jax/program/measure/samples.py",
         "condition = condition[of_chains % len(condition)]",
         "condition = condition[(of_chains - first) % len(condition)]",
         ("tests/runs/test_conditions.py",),
@@ -510,24 +510,24 @@ RUNS = (
     ),
     Break(  # the first axis counts layers, of which a scan takes one after the other
         "layers_are_cut_apart",
-        "d3pm_jax/machine/devices.py",
+        "d3pm_jax/program/machine/devices.py",
         "key=lambda axis: (shape[axis], axis)",
         "key=lambda axis: (shape[axis], -axis)",
-        ("tests/machine/test_devices.py",),
+        ("tests/program/machine/test_devices.py",),
     ),
     Break(  # what was damaged is taken for the last checkpoint again
         "damaged_checkpoints_stay",
-        "d3pm_jax/storage/checkpoint.py",
+        "d3pm_jax/program/storage/checkpoint.py",
         "        if later > step:\n",
         "        if later > step + 10**9:\n",
         (TRAIN,),
     ),
     Break(  # one here and one there would stop a long run
         "skipped_steps_count_though_not_in_a_row",
-        "d3pm_jax/loop/metrics.py",
+        "d3pm_jax/program/loop/metrics.py",
         "            self._nonfinite = []\n",
         "",
-        ("tests/loop/test_metrics.py",),
+        ("tests/program/loop/test_metrics.py",),
     ),
     Break(
         "noise_of_evaluation_by_place_in_the_batch",
@@ -538,42 +538,42 @@ RUNS = (
     ),
     Break(  # a damaged file: Orbax restores many a flipped byte without a word
         "manifest_not_checked",
-        "d3pm_jax/storage/checkpoint.py",
+        "d3pm_jax/program/storage/checkpoint.py",
         "            _verify(path)\n",
         "            pass\n",
         (TRAIN,),
     ),
     Break(  # the line of the step that a run is resumed from
         "metrics_lose_a_line_on_resume",
-        "d3pm_jax/loop/sinks.py",
+        "d3pm_jax/program/loop/sinks.py",
         'if row["step"] <= after_step',
         'if row["step"] < after_step',
         (TRAIN,),
     ),
     Break(
         "data_from_its_start_on_resume",
-        "d3pm_jax/loop/loop.py",
+        "d3pm_jax/program/loop/loop.py",
         "        parts.step,\n        random_map,\n",
         "        0,\n        random_map,\n",
         (PRESAMPLED, TRAIN),
     ),
     Break(
         "resume_with_another_config",
-        "d3pm_jax/storage/run_folder.py",
+        "d3pm_jax/program/storage/run_folder.py",
         "    check_resume(run.config, config, run.files)\n",
         "",
         (TRAIN,),
     ),
     Break(  # a project that was copied would read the data of the one it was copied from
         "paths_start_from_the_folder_of_before",
-        "d3pm_jax/storage/run_folder.py",
+        "d3pm_jax/program/storage/run_folder.py",
         "(Path.cwd(), files.directory)",
         "(files.directory, Path.cwd())",
         ("tests/cli/test_where_data_lies.py",),
     ),
     Break(  # the figure that is published
         "evaluates_the_last_weights",
-        "d3pm_jax/parts/build.py",
+        "d3pm_jax/program/parts/build.py",
         "return self.state.ema",
         "return self.state.params",
         (EVAL_AND_SAMPLE, "tests/cli/test_export_and_import.py"),

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 from d3pm_jax import kinds
 from d3pm_jax.config import io as config_io
 from d3pm_jax.data import Description
-from d3pm_jax.measure import bounds, record as measured, sample_quality as protocol, samples
-from d3pm_jax.parts import build
+from d3pm_jax.program.measure import bounds, record as measured, sample_quality as protocol, samples
+from d3pm_jax.program.parts import build
 from d3pm_jax.report import folder
 from d3pm_jax.runs.run import Run
 

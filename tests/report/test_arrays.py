@@ -15,12 +15,12 @@ from d3pm_jax.config import Absorbing, Arrays, Config, Reciprocal, Train, Transf
 from d3pm_jax.config.head import make_logits
 from d3pm_jax.data import Description
 from d3pm_jax.kinds import blocks as kind_blocks
-from d3pm_jax.measure import bounds
-from d3pm_jax.measure.record import write_record
-from d3pm_jax.parts import network
+from d3pm_jax.program.measure import bounds
+from d3pm_jax.program.measure.record import write_record
+from d3pm_jax.program.parts import network
+from d3pm_jax.program.storage import run_folder
 from d3pm_jax.report import blocks, curves, figures, folder
 from d3pm_jax.runs.run import open_run
-from d3pm_jax.storage import run_folder
 from d3pm_jax.training.diffusion import without_buffers
 from tests import tiny
 from tests.report.reading import Page

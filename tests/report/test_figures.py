@@ -4,8 +4,8 @@ import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
 
-from d3pm_jax.measure.bounds import LABELS
-from d3pm_jax.measure.record import Record
+from d3pm_jax.program.measure.bounds import LABELS
+from d3pm_jax.program.measure.record import Record
 from d3pm_jax.report import curves, figures
 from tests.report.reading import Page
 from tests.report.records import PROTOCOL, RUN, Known, bound, of_quality, quality, record

@@ -9,8 +9,8 @@ import pytest
 from d3pm_jax.config import Plane
 from d3pm_jax.errors import UserError
 from d3pm_jax.kinds import Chains, Samples, States, make_kind
-from d3pm_jax.measure.bounds import EVAL
-from d3pm_jax.measure.samples import Drawn
+from d3pm_jax.program.measure.bounds import EVAL
+from d3pm_jax.program.measure.samples import Drawn
 from d3pm_jax.report import curves, figures, folder, pages, samples
 from d3pm_jax.show.markup import Html
 from tests import tiny

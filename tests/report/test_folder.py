@@ -8,9 +8,9 @@ import pytest
 
 import d3pm_jax
 from d3pm_jax.errors import UserError
-from d3pm_jax.measure.bounds import EVAL
+from d3pm_jax.program.measure.bounds import EVAL
+from d3pm_jax.program.storage import checkpoint, names
 from d3pm_jax.report import folder
-from d3pm_jax.storage import checkpoint, names
 from tests.report.records import RUN, Known, bound, record, write_result
 
 

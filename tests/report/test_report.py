@@ -18,13 +18,13 @@ from d3pm_jax import kinds, show
 from d3pm_jax.config import Adam, Arrays
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
-from d3pm_jax.measure import sample_quality as protocol
-from d3pm_jax.measure.bounds import EVAL
+from d3pm_jax.program.measure import sample_quality as protocol
+from d3pm_jax.program.measure.bounds import EVAL
+from d3pm_jax.program.storage import run_folder
 from d3pm_jax.report import blocks, curves, figures, folder, samples
 from d3pm_jax.runs import Draw
 from d3pm_jax.runs.run import open_run
 from d3pm_jax.show.images import join_tiles
-from d3pm_jax.storage import run_folder
 from tests import tiny
 from tests.cli.commands import error, status
 from tests.report.reading import Page, pixels

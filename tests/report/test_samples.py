@@ -8,8 +8,8 @@ import numpy as np
 import d3pm_jax
 from d3pm_jax import kinds
 from d3pm_jax.data import Description
-from d3pm_jax.measure.samples import Drawn
-from d3pm_jax.parts import diffusion
+from d3pm_jax.program.measure.samples import Drawn
+from d3pm_jax.program.parts import diffusion
 from d3pm_jax.report import samples
 from d3pm_jax.sampling import Sampler, make_plan, named
 from tests import tiny

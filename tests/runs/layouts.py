@@ -8,11 +8,11 @@ import optax
 
 from d3pm_jax import config as configs
 from d3pm_jax.data import Description
-from d3pm_jax.machine import cluster, devices
-from d3pm_jax.measure import samples
-from d3pm_jax.parts import build
-from d3pm_jax.parts.completed import complete
 from d3pm_jax.placing import fetch, place_part
+from d3pm_jax.program.machine import cluster, devices
+from d3pm_jax.program.measure import samples
+from d3pm_jax.program.parts import build
+from d3pm_jax.program.parts.completed import complete
 from d3pm_jax.training.step import make_loss_step
 
 K = 12

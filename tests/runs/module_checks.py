@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from d3pm_jax.models.variables import name_leaves, split_variables
-from d3pm_jax.parts import build
-from d3pm_jax.parts.completed import complete
 from d3pm_jax.placing import fetch
-from d3pm_jax.storage import checkpoint
+from d3pm_jax.program.parts import build
+from d3pm_jax.program.parts.completed import complete
+from d3pm_jax.program.storage import checkpoint
 from d3pm_jax.training.step import make_loss_step
 from d3pm_jax.weights import twin
 from tests.runs import modules

@@ -8,10 +8,10 @@ import json
 import jax
 
 from d3pm_jax import config as configs
-from d3pm_jax.compiled import cost
 from d3pm_jax.data import Description
-from d3pm_jax.parts import build
-from d3pm_jax.parts.completed import complete
+from d3pm_jax.program.compiled import cost
+from d3pm_jax.program.parts import build
+from d3pm_jax.program.parts.completed import complete
 
 
 def measured(fsdp):

@@ -12,8 +12,8 @@ import pytest
 from d3pm_jax import config as configs, runs, sampling
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
-from d3pm_jax.parts import build, network
-from d3pm_jax.parts.completed import complete
+from d3pm_jax.program.parts import build, network
+from d3pm_jax.program.parts.completed import complete
 from d3pm_jax.runs import ClassifierGuidance, run as run_module
 from d3pm_jax.sampling import guidance
 from d3pm_jax.sampling.noise import SAMPLING

@@ -22,11 +22,11 @@ from d3pm_jax.config import (
     Train,
 )
 from d3pm_jax.errors import UserError
-from d3pm_jax.loop import metrics
-from d3pm_jax.parts import build
-from d3pm_jax.parts.completed import complete
-from d3pm_jax.parts.recipe import require
 from d3pm_jax.posteriors import q_sample
+from d3pm_jax.program.loop import metrics
+from d3pm_jax.program.parts import build
+from d3pm_jax.program.parts.completed import complete
+from d3pm_jax.program.parts.recipe import require
 from d3pm_jax.sampling.noise import EVALUATION, per_example
 from d3pm_jax.training import classifier
 from tests import tiny

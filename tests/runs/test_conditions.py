@@ -10,9 +10,9 @@ import pytest
 from d3pm_jax import config as configs, runs
 from d3pm_jax.data import DatasetError, Description, read_batch
 from d3pm_jax.errors import UserError
-from d3pm_jax.loop import metrics
-from d3pm_jax.measure import bounds
-from d3pm_jax.parts.network import split_network
+from d3pm_jax.program.loop import metrics
+from d3pm_jax.program.measure import bounds
+from d3pm_jax.program.parts.network import split_network
 from tests import tiny
 from tests.cli.commands import error, status
 from tests.runs import conditioned, own_parts

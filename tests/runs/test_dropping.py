@@ -12,9 +12,9 @@ import pytest
 from d3pm_jax import config as configs, runs
 from d3pm_jax.config import io as config_io
 from d3pm_jax.errors import UserError
-from d3pm_jax.parts.build import build, initialize_state, step_arguments
-from d3pm_jax.parts.completed import complete
-from d3pm_jax.storage.run_folder import check_resume
+from d3pm_jax.program.parts.build import build, initialize_state, step_arguments
+from d3pm_jax.program.parts.completed import complete
+from d3pm_jax.program.storage.run_folder import check_resume
 from d3pm_jax.training.step import make_loss_step
 from tests import tiny
 from tests.runs.conditioned import CATEGORIES, Patterns, Table, patterns

@@ -14,8 +14,8 @@ from d3pm_jax.config import Adam, Argmax, ArgmaxAR, ArgmaxCoupling, Arrays, Conf
 from d3pm_jax.data import plane
 from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation.bound import draw_each
-from d3pm_jax.loop import metrics
-from d3pm_jax.measure import samples
+from d3pm_jax.program.loop import metrics
+from d3pm_jax.program.measure import samples
 from d3pm_jax.sampling.noise import EVALUATION, fold_in_each
 from d3pm_jax.training import flow
 from tests import tiny

@@ -10,10 +10,10 @@ import pytest
 
 from d3pm_jax import config as configs, runs, sampling
 from d3pm_jax.errors import UserError
-from d3pm_jax.parts import network
-from d3pm_jax.parts.build import build, initialize_state
-from d3pm_jax.parts.completed import complete
-from d3pm_jax.parts.guidance import read_guidance
+from d3pm_jax.program.parts import network
+from d3pm_jax.program.parts.build import build, initialize_state
+from d3pm_jax.program.parts.completed import complete
+from d3pm_jax.program.parts.guidance import read_guidance
 from d3pm_jax.runs import ClassifierFreeGuidance, run as run_module
 from d3pm_jax.sampling import guidance, named
 from d3pm_jax.sampling.noise import SAMPLING

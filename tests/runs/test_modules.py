@@ -12,9 +12,9 @@ from flax import nnx
 from d3pm_jax import config as configs, runs
 from d3pm_jax.errors import UserError
 from d3pm_jax.models.variables import name_leaves, split_module, split_variables
-from d3pm_jax.parts import build
-from d3pm_jax.parts.completed import complete
-from d3pm_jax.storage import checkpoint
+from d3pm_jax.program.parts import build
+from d3pm_jax.program.parts.completed import complete
+from d3pm_jax.program.storage import checkpoint
 from d3pm_jax.training import step as training_step
 from d3pm_jax.training.diffusion import draw_noise
 from d3pm_jax.training.step import make_loss_step

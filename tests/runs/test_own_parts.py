@@ -19,9 +19,9 @@ from d3pm_jax import config as configs, runs
 from d3pm_jax.config import io as config_io
 from d3pm_jax.data import ArraySource, Description
 from d3pm_jax.errors import UserError
-from d3pm_jax.loop import metrics
-from d3pm_jax.storage import run_folder
-from d3pm_jax.storage.run_folder import read_run
+from d3pm_jax.program.loop import metrics
+from d3pm_jax.program.storage import run_folder
+from d3pm_jax.program.storage.run_folder import read_run
 from tests.cli.commands import error, status
 from tests.runs import own_parts
 

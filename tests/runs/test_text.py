@@ -24,9 +24,9 @@ from d3pm_jax.config.head import make_logits
 from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation import baselines, texts
 from d3pm_jax.kinds import text as text_kind
-from d3pm_jax.parts import network, reading
+from d3pm_jax.program.parts import network, reading
+from d3pm_jax.program.storage import run_folder
 from d3pm_jax.report import folder as records, samples as pictures
-from d3pm_jax.storage import run_folder
 from d3pm_jax.training.diffusion import without_buffers
 from tests.cli.commands import error, status
 

@@ -11,8 +11,8 @@ import pytest
 from d3pm_jax import config as configs, runs
 from d3pm_jax.config.data import describe_with_digest
 from d3pm_jax.errors import UserError
-from d3pm_jax.loop import loop
-from d3pm_jax.storage import run_folder
+from d3pm_jax.program.loop import loop
+from d3pm_jax.program.storage import run_folder
 from tests import tiny
 
 X = np.arange(20 * 64).reshape(20, 8, 8, 1) % 17

@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 
 import d3pm_jax as d3pm
 from d3pm_jax import config as configs
-from d3pm_jax.machine.devices import batch_sharding, replicated_sharding
+from d3pm_jax.program.machine.devices import batch_sharding, replicated_sharding
 from d3pm_jax.training.diffusion import draw_noise
 from d3pm_jax.training.dropping import Dropping
 from d3pm_jax.training.loss import split_keys

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 import d3pm_jax as d3pm
 from d3pm_jax import config as configs
-from d3pm_jax.machine.devices import batch_sharding, replicated_sharding
+from d3pm_jax.program.machine.devices import batch_sharding, replicated_sharding
 from d3pm_jax.training.diffusion import DiffusionLoss, without_buffers
 from d3pm_jax.training.state import init_state
 from d3pm_jax.training.step import make_step

@@ -13,7 +13,7 @@ import pytest
 import d3pm_jax as d3pm
 from d3pm_jax import config as configs
 from d3pm_jax.errors import UserError
-from d3pm_jax.storage import checkpoint
+from d3pm_jax.program.storage import checkpoint
 from d3pm_jax.training.diffusion import DiffusionLoss, draw_noise, without_buffers
 from d3pm_jax.training.state import init_state
 from d3pm_jax.training.step import make_step, make_update

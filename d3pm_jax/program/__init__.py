@@ -1,0 +1,1 @@
+"""Holds the rooms that runs are made of, which no page imports."""

@@ -1,0 +1,272 @@
+"""Computes the bound of a run on examples, as a `Record` with the protocol by which it was measured.
+
+Of a network that fills in masks and sees no time, it computes the exact likelihood as well.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from d3pm_jax.config import Absorbing, Count, Seed, check_number, io as config_io
+from d3pm_jax.errors import UserError
+from d3pm_jax.evaluation.bound import (
+    count_elements,
+    evaluate_bound,
+    exact_nats,
+    left_to_right,
+    random_order,
+    summarize_bound,
+)
+from d3pm_jax.files import hash_arrays
+from d3pm_jax.program.machine.devices import batch_sharding
+from d3pm_jax.program.measure import record
+from d3pm_jax.program.parts.build import Parts, describe_conditions
+from d3pm_jax.program.parts.recipe import require
+from d3pm_jax.program.storage import names
+
+PARTS = ("reconstruction", "prior")  # of a bound whose terms were all computed, in bits per dimension
+ORDERS = ("left to right", "in random orders")  # of the elements, in an exact likelihood
+
+
+def compute_bound(
+    parts: Parts,
+    examples: Mapping[str, np.ndarray],
+    batch_size: int = 128,
+    seed: int = 0,
+    progress: Callable[[int], Any] = lambda done: None,
+    calls: int | None = None,
+    split: str | None = None,
+) -> record.Record:
+    """Computes the bound on examples; of a classifier how well it tells their labels.
+
+    Args:
+        parts: of the run, at a checkpoint.
+        examples: "x" int32 [N, *S], "label" int32 [N] for a network that takes them, "weight" [N, *S] if
+            each element counts as often as that says, and "condition" [N, *C] if there are any.
+        batch_size: how many at a time.
+        seed: of the noise.
+        progress: is called with the number of examples that are done.
+        calls: estimate the sum over t from so many calls of the network per example, without bias; by
+            default every t is computed. Of a flow: so many draws of v per example, of which the bound is
+            IWBO(calls); by default one, for the ELBO. Of a classifier: the label is told at so many of the
+            steps 0..T, evenly spread.
+        split: of the data that the examples are of; None where they are others.
+
+    Returns:
+        The entries of `evaluation.bound.summarize_bound`, with the step, N, the seed and the times of the
+        terms; without `calls` those of `evaluation.bound.summarize_parts`; of a flow with `calls` the ELBO as
+        well; and the bound in units of the kind of data. Of a classifier those of
+        `evaluation.bound.summarize_labels`. And the protocol.
+
+    Raises:
+        UserError: the process has fewer steps than calls.
+    """
+    check_number("batch_size", batch_size, Count)
+    check_number("seed", seed, Seed)
+    if calls is not None:
+        check_number("calls", calls, Count)
+    figures = evaluate_examples(parts, examples, batch_size, seed, progress, calls)
+    bound = parts.recipe.bound
+    conditions = {"step": parts.step, "examples": len(examples["x"]), "seed": seed}
+    result = figures | conditions | {"times": bound.times(calls)}
+    if calls is not None:
+        result["calls"] = calls
+    protocol = describe_protocol(parts, examples, seed, split, bound.describe_terms(calls))
+    if "nats" not in result:
+        # The figures of a classifier are no bound, and have no other units.
+        return record.Record(LABELS, result | {"protocol": protocol})
+    return record.Record(EVAL, result | parts.kind.extra_figures(result, examples) | {"protocol": protocol})
+
+
+def evaluate_examples(
+    parts: Parts,
+    examples: Mapping[str, np.ndarray],
+    batch_size: int,
+    seed: int,
+    progress: Callable[[int], Any] = lambda done: None,
+    calls: int | None = None,
+) -> dict[str, Any]:
+    """Computes the figures of `compute_bound` by the same arguments, without what they depend on."""
+    bound = parts.recipe.bound
+    x0 = examples["x"]
+
+    # A program is compiled once for all bounds of the same parts, as for the estimates of a report.
+    compiled = parts.once(("bound", seed, calls), lambda: bound.compile(calls, seed))
+    values = evaluate_bound(
+        compiled,
+        parts.params,
+        parts.recipe.process,
+        x0,
+        batch_size,
+        batch_sharding(parts.mesh),
+        parts.extra_inputs(examples),
+        progress,
+    )
+    return bound.summarize(values, count_elements(x0, examples.get("weight")), calls)
+
+
+def seconds_per_call(parts: Parts, examples: Mapping[str, np.ndarray], batch_size: int = 128) -> float:
+    """Measures the seconds that a call of the network takes for one example, once all is compiled.
+
+    They are those of a bound by one call for each example. Besides the network they hold the noise, the cost
+    of the logits, and the figures that the kind of the data adds, such as bits per character.
+    """
+    batch = {name: x[:batch_size] for name, x in examples.items()}
+    n = len(batch["x"])
+    compute_bound(parts, batch, n, calls=1)  # compiles
+    start = time.monotonic()
+    compute_bound(parts, batch, n, calls=1)
+    return (time.monotonic() - start) / n
+
+
+def name_test_split(parts: Parts) -> str:
+    """Returns the name of the test split of the data of a run."""
+    return getattr(parts.config.data, "test_split", "test")
+
+
+def describe_protocol(
+    parts: Parts, examples: Mapping[str, np.ndarray], seed: int, split: str | None, terms: str
+) -> dict[str, Any]:
+    """Describes all that figures of examples depend on.
+
+    Of the config of the data it leaves out where the data lies: on another machine it is the same data. The
+    hash of the examples says so for certain, and that of the labels and conditions that the network takes.
+
+    Args:
+        parts: of the run.
+        examples: that the figures are of.
+        seed: of the noise.
+        split: of the data that the examples are of; None where they are others.
+        terms: which terms of a bound were computed, in words.
+    """
+    config = parts.config
+    data = config_io.to_json(config.data)
+    hashed = [examples[name] for name in ("x", "weight") if name in examples]
+    protocol = {
+        "N": len(examples["x"]),
+        "split": split,
+        "data": {name: value for name, value in data.items() if name not in config.data.places},
+        "examples": f"sha256 {hash_arrays(*hashed)}",
+        "terms": terms,
+        "seed": seed,
+        **describe_conditions(parts),
+    }
+    inputs = [x for name, x in parts.extra_inputs(examples).items() if name != "weight"]
+    if inputs:
+        protocol["inputs"] = f"sha256 {hash_arrays(*inputs)}"
+    return protocol
+
+
+def _check_bound(bound: record.Record) -> None:
+    """Raises where the step, a time, a term or a figure of a bound is missing or is not what it should be."""
+    record.check_protocol(bound)
+    times = bound["times"]
+    terms = bound.get("steps", [])
+    # A bound that is estimated from some calls has times, and no terms. That of a flow, of 0 steps, has
+    # neither.
+    has_times = isinstance(times, list) and (len(times) > 0 or bound.protocol["steps"] == 0)
+    if not has_times or len(terms) not in (0, len(times)):
+        raise ValueError("its times are not those of its terms")
+
+    record.check_figures(bound, ("bits_per_dim",))
+    parts = [bound.get(name) for name in PARTS]
+    record.check_numbers([*times, *terms, *parts, *bound.get("baselines", {}).values()])
+
+
+EVAL = record.Format(names.EVAL, _check_bound)
+
+
+def _check_labels(labels: record.Record) -> None:
+    """Raises where a step or how many examples are missing, or a figure of a classifier is no number."""
+    record.check_protocol(labels)
+    record.check_figures(labels, ("cross_entropy", "accuracy"))
+
+
+LABELS = record.Format(names.ACCURACY, _check_labels)
+
+
+def find_extra_mask(parts: Parts) -> int | None:
+    """Returns the mask category of an absorbing run whose network never predicts it; None for other runs."""
+    if not isinstance(parts.config.process, Absorbing):
+        return None
+    return parts.recipe.extra_mask
+
+
+def find_mask(parts: Parts) -> int | None:
+    """Returns the mask category of a run whose network can fill in any set of elements; else None.
+
+    Such a network sees no time, so that it answers for any number of masks, and never predicts the mask.
+    """
+    if getattr(parts.config.model, "see_time", True):
+        return None
+    return find_extra_mask(parts)
+
+
+def compute_likelihood(
+    parts: Parts,
+    examples: Mapping[str, np.ndarray],
+    batch_size: int = 128,
+    seed: int = 0,
+    progress: Callable[[int], Any] = lambda done: None,
+    split: str | None = None,
+) -> record.Record:
+    """Computes -log p of examples whose elements are filled in one after the other: `likelihood.chain_rule`.
+
+    Args:
+        parts: of a run with a network that `find_mask` returns a mask of.
+        examples: "x" [N, *S], "label", "weight" and "condition" if any, as `Run.read_batch` gives them.
+        batch_size: how many at a time.
+        seed: of the random orders.
+        progress: is called with the number of examples that are done, where one is done in all orders.
+        split: of the data that the examples are of; None where they are others.
+
+    Returns:
+        The entries of `evaluation.bound.summarize_bound` for each of "left to right" and "in random orders";
+        and step, N, seed and protocol.
+
+    Raises:
+        UserError: the network sees time, or has no extra mask.
+    """
+    mask = find_mask(parts)
+    if mask is None:
+        raise UserError(
+            "the network sees time, or has no extra mask, so it has a bound and no chain rule: take "
+            "Absorbing with one more category than the data has, and Transformer(see_time=False)"
+        )
+    predict = require(parts.recipe.diffusion, "a diffusion", parts.config).predict
+    x0 = examples["x"]
+    num_elements = count_elements(x0, examples.get("weight"))  # int, or int [N] with weights
+    orders = dict(zip(ORDERS, (left_to_right, random_order(seed)), strict=True))
+    result: dict[str, Any] = {"step": parts.step, "examples": len(x0), "seed": seed}
+    for i, (name, order) in enumerate(orders.items()):
+        compiled = exact_nats(predict, mask, order)
+        done_before = i * len(x0)
+        nats = evaluate_bound(
+            compiled,
+            parts.params,
+            parts.recipe.process,
+            x0,
+            batch_size,
+            batch_sharding(parts.mesh),
+            parts.extra_inputs(examples),
+            lambda done, done_before=done_before: progress((done_before + done) // len(orders)),
+        )  # [N]
+        result[name] = summarize_bound(nats, num_elements)
+    result["protocol"] = describe_protocol(parts, examples, seed, split, "all")
+    return record.Record(EXACT, result)
+
+
+def _check_exact(likelihood: record.Record) -> None:
+    """Raises where an order, a step or how many examples are missing, or a figure is no number."""
+    record.check_protocol(likelihood)
+    for order in ORDERS:
+        record.check_figures(likelihood[order], ("bits_per_dim",))
+
+
+EXACT = record.Format(
+    names.EXACT,
+    _check_exact,
+    damaged="{path} is damaged ({why}): delete it, `d3pm eval --chain-rule` writes it again",
+)

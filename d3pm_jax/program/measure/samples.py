@@ -1,0 +1,647 @@
+"""Draws samples of a run in batches by one compiled program, and writes them with their options."""
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from d3pm_jax.checks import check_value, describe, values_in_range
+from d3pm_jax.config import Count, Natural, Size, check_number, choose_sampler, describe_hint, matches_hint
+from d3pm_jax.errors import UserError, as_user_error, one_line
+from d3pm_jax.files import write_npy
+from d3pm_jax.kinds import Chains, Samples, States
+from d3pm_jax.kinds.base import SHOWN_CHAINS
+from d3pm_jax.numerics import inverse_cdf
+from d3pm_jax.placing import fetch
+from d3pm_jax.posteriors import q_posterior, q_sample
+from d3pm_jax.processes import Process
+from d3pm_jax.program.measure.record import Format, Record, write_record
+from d3pm_jax.program.parts.build import Parts
+from d3pm_jax.program.parts.draw import Draw, Inputs, Particles, Select, Settled
+from d3pm_jax.program.parts.guidance import Guidance, is_number, read_guidance
+from d3pm_jax.program.parts.recipe import Drawing, require
+from d3pm_jax.program.storage.names import SAMPLES as SAMPLES_FILE
+from d3pm_jax.sampling import (
+    PRIOR_STEP,
+    SAMPLING,
+    Known,
+    Sampler,
+    Steered,
+    chain as sampling_chain,
+    choose_best,
+    per_example,
+)
+
+
+class Drawn(NamedTuple):
+    """Holds samples, states of the chains that led to them, and what they cost."""
+
+    x0: np.ndarray  # int32 [n, *S]
+    states: np.ndarray  # int32 [R, n, *S], or of the first samples alone
+    calls: np.ndarray  # int32 [n], calls of the network that each sample would need alone, of all its chains
+    program_calls: int  # calls that were made, each of a batch
+    candidates: np.ndarray | None = None  # int32 [n, P, *S], the candidates or particles of each sample
+    scores: np.ndarray | None = None  # [n, P]
+    effective_size: np.ndarray | None = None  # [rows, n] of particles, before each selection, in 1..P
+
+
+Progress = Callable[[int], Any]  # is called with the number of samples that are done
+
+
+def draw_samples(
+    parts: Parts,
+    key: jax.Array,
+    n: int,
+    draw: Draw = Draw(),
+    *,
+    batch_size: int = 128,
+    progress: Progress = lambda done: None,
+    chains: int | None = None,
+) -> Drawn:
+    """Draws n samples of a run, in batches by one program, which is compiled once for each `Settled`.
+
+    Sample i depends on the key, its number, its label, its condition and its known elements alone, not on n
+    or the batch size.
+
+    Args:
+        parts: of the run.
+        key: a typed key.
+        n: how many.
+        draw: what is asked for.
+        batch_size: how many chains at a time, and at least those of one sample.
+        progress: is called with the number of samples that are done, first with 0 when all is compiled.
+        chains: return recorded states of so many samples alone, the first ones: of all they take R times the
+            memory of the samples.
+
+    Raises:
+        UserError: an argument cannot be used, the sampler or the guidance is not for this run, or the network
+            gave no distribution.
+    """
+    is_key = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    if not is_key or key.shape != ():
+        raise UserError(f"key is {describe(key)}, expected one key: pass jax.random.key(0)")
+    check_number("n", n, Count)
+    check_number("batch_size", batch_size, Count)
+    if chains is not None:
+        check_number("chains", chains, Natural)
+    if not callable(progress):
+        raise UserError(
+            f"progress is {describe(progress)}, expected a function of the number of samples that are done"
+        )
+    drawing = require(parts.recipe.draw, "samples", parts.config)
+    settled, arguments = settle(parts, draw, n, batch_size)
+    draw_batch = compile_batch(parts, drawing, settled)
+    # Commands with the same seed share no noise, see `sampling.noise`.
+    key = jax.random.fold_in(key, SAMPLING)
+    num_chains = n if chains is None else min(chains, n)
+    batches = []
+    for first in range(0, n, settled.shape[0]):
+        inputs = _inputs_of_batch(parts, settled, arguments, key, first)
+        # A score of the user's may not be able to compute what it is given.
+        with as_user_error() if settled.select is not None else contextlib.nullcontext():
+            batch = draw_batch(inputs)
+        # The call returns when the program is compiled and started: progress begins there.
+        progress(first)
+        batches.append(_read_batch(drawing, fetch(batch), settled, first, max(0, num_chains - first)))
+    progress(n)
+    return _join(batches, n)
+
+
+class Arguments(NamedTuple):
+    """Holds what samples are told and made from, all of which are arguments of a program."""
+
+    label: int | np.ndarray | None
+    condition: np.ndarray | None  # [M, *C]
+    known: Known | None  # [*S] or [M, *S]
+    start: Any  # x_0 of edits, [*S] or [M, *S], or None
+
+
+def settle(parts: Parts, draw: Draw, n: int = 1, batch_size: int = 128) -> tuple[Settled, Arguments]:
+    """Returns what the program of a batch is compiled for, and its arguments for all samples.
+
+    Args:
+        parts: of the run.
+        draw: what is asked for.
+        n: how many samples.
+        batch_size: how many chains at a time, and at least those of one sample.
+
+    Raises:
+        UserError: a field cannot be used, or the sampler or the guidance is not for this run.
+    """
+    if not isinstance(draw, Draw):
+        raise UserError(f"draw is {describe(draw)}: pass a runs.Draw, as runs.Draw(label=3)")
+    if draw.shape is not None and not matches_hint(draw.shape, tuple[Size, ...]):
+        raise UserError(f"shape = {draw.shape!r}: it must be {describe_hint(tuple[Size, ...])}")
+    shape = draw.shape or parts.description.shape
+    with as_user_error():
+        record = check_value("record", draw.record, tuple[Natural, ...])
+    draw = dataclasses.replace(draw, record=record)
+    drawing = require(parts.recipe.draw, "samples", parts.config)
+    _check_select(draw)
+    start = None
+    strength = None
+    if draw.start is not None:
+        x0, strength = _read_pair("start", draw.start, "(x0, strength), integers and a number in (0, 1]")
+        if not (is_number(strength) and 0 < strength <= 1):
+            raise UserError(f"strength = {describe(strength)}: it must be a number above 0, and at most 1")
+        strength = float(strength)
+        everywhere = Known(x0, np.ones((), bool))
+        start = convert_known("start", everywhere, shape, parts.recipe.categories).x0
+    known = None
+    if draw.known is not None:
+        pair = _read_pair("known", draw.known, "(x0, mask), integers and booleans of the shape of a sample")
+        known = convert_known("known", Known(*pair), shape, parts.recipe.categories)
+    sampler = choose_sampler_of(parts, draw.sampler)
+    guidance = read_guidance(draw.guidance)
+    if guidance is not None:
+        guidance.check_run(parts.description, parts.config, draw.shape)
+    num = _samples_per_batch(n, draw.select, batch_size, parts.mesh.size)
+    asked = Settled((num, *shape), sampler, (), strength, guidance, record, draw.select)
+    settled = drawing.settle(draw, asked)
+    rows = len(settled.rows)
+    if any(number > rows for number in record):
+        raise UserError(
+            f"record = {list(record)}: its entries must be in 0..{rows}, each a number of rows left, or t"
+        )
+    return settled, Arguments(draw.label, parts.convert_condition(draw.condition), known, start)
+
+
+def _check_select(draw: Draw) -> None:
+    """Raises UserError for what cannot select samples, or not together with what else is asked for."""
+    if draw.select is None:
+        return
+    if not isinstance(draw.select, Select):
+        raise UserError(f"select is {describe(draw.select)}: pass runs.BestOf or runs.Particles")
+    check_number(f"{draw.select.what}s", draw.select.n, Count)
+    if len(draw.record) > 0:
+        raise UserError("record: samples that a score selects have no states on the way; leave it out")
+    if isinstance(draw.select, Particles) and draw.start is not None:
+        raise UserError("start: particles begin from noise; leave it out, or take runs.BestOf(score, n)")
+
+
+def _read_pair(name: str, value: Any, cure: str) -> tuple[Any, Any]:
+    """Returns a pair. Raises UserError for what is none."""
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        raise UserError(f"{name} is {describe(value)}: pass a pair {cure}")
+    return tuple(value)
+
+
+def _inputs_of_batch(
+    parts: Parts, settled: Settled, arguments: Arguments, key: jax.Array, first: int
+) -> Inputs:
+    """Returns the arguments of the program for the batch whose first sample has this number.
+
+    Raises:
+        UserError: a label is none of the run.
+    """
+    guidance = settled.guidance
+    classes = parts.recipe.classes
+    guidance_params = None
+    if guidance is not None:
+        classes = guidance.classes or classes
+        guidance_params = guidance.params
+    shape = settled.shape[1:]
+    index = np.arange(first, first + settled.shape[0])
+    of_chains = np.repeat(index, settled.per_sample)
+    condition = arguments.condition
+    known = arguments.known
+    start = arguments.start
+    if condition is not None:
+        condition = condition[of_chains % len(condition)]
+    if known is not None:
+        known = Known(*(rows_of_batch(np.asarray(array), index, shape) for array in known))
+    if start is not None:
+        start = rows_of_batch(start, index, shape)
+    return Inputs(
+        params=parts.params,
+        process=parts.recipe.process,
+        guidance_params=guidance_params,
+        key=key,
+        first=np.int32(first),
+        label=make_labels(classes, of_chains, arguments.label),
+        condition=condition,
+        known=known,
+        start=start,
+    )
+
+
+def compile_batch(parts: Parts, drawing: Drawing, settled: Settled) -> Callable[[Inputs], Any]:
+    """Returns the jitted function that draws a batch; it is made once for each `Settled`."""
+
+    # The function must not refer to the parts, in which it is stored: Python frees such a cycle late, so that
+    # the arrays of a run would stay in memory after its last use.
+    def make() -> Callable[[Inputs], Any]:
+        @jax.jit
+        @values_in_range()
+        def draw_batch(inputs: Inputs) -> Any:
+            return drawing.draw_batch(settled, inputs)
+
+        return draw_batch
+
+    return parts.once(("sample", settled), make)
+
+
+def _samples_per_batch(n: int, select: Select | None, batch_size: int, devices: int) -> int:
+    """Returns how many samples are drawn at a time, whose chains divide evenly among the devices."""
+    per_sample = 1 if select is None else select.n
+    wanted = min(n, max(1, batch_size // per_sample))
+    multiple = devices // math.gcd(devices, per_sample)
+    return max(1, wanted // multiple) * multiple
+
+
+def _read_batch(drawing: Drawing, batch: Any, settled: Settled, first: int, num_chains: int) -> Drawn:
+    """Returns what was drawn of a batch.
+
+    Args:
+        drawing: of the recipe of the run.
+        batch: a `Chain`, or what `sampling.steer` returns of particles, on the host.
+        settled: what it was drawn by.
+        first: the number of the first sample.
+        num_chains: how many samples have their states returned.
+
+    Raises:
+        UserError: it failed, or a score cannot be used.
+    """
+    select = settled.select
+    calls = batch.calls
+    program_calls = int(batch.program_calls)
+    if isinstance(select, Particles):
+        if batch.failed_at != 0:
+            _explain_particles(drawing, settled, batch, first)
+        none = np.zeros((0, 0, *settled.shape[1:]), np.int32)
+        sizes = batch.effective_size
+        return Drawn(batch.x0, none, calls, program_calls, batch.particles, batch.scores, sizes)
+    if batch.failed_at != 0:
+        raise UserError(drawing.explain_failure(int(batch.failed_at), settled))
+    if select is None:
+        # A view would keep the states of all samples of the batch in memory, so this is a copy.
+        return Drawn(batch.x0, batch.states[:, :num_chains].copy(), calls, program_calls)
+    candidates = batch.x0.reshape(settled.shape[0], select.n, *settled.shape[1:])
+    with as_user_error():
+        best, scores = (np.asarray(x) for x in choose_best(select.score, jnp.asarray(candidates)))
+    _refuse_never(scores, first, select.what)
+    calls = calls.reshape(-1, select.n).sum(axis=1, dtype=np.int32)
+    return Drawn(best, batch.states[:, :0], calls, program_calls, candidates, scores)
+
+
+def _join(batches: list[Drawn], n: int) -> Drawn:
+    """Joins n samples of batches."""
+
+    def join(arrays: tuple[Any, ...], axis: int = 0) -> Any:
+        if arrays[0] is None:
+            return None
+        first_n = (slice(None),) * axis + (slice(n),)
+        return np.concatenate(arrays, axis=axis)[first_n]
+
+    x0, states, calls, program_calls, candidates, scores, sizes = zip(*batches, strict=True)
+    total = sum(program_calls)
+    return Drawn(
+        join(x0), join(states, 1), join(calls), total, join(candidates), join(scores), join(sizes, 1)
+    )
+
+
+def _explain_particles(drawing: Drawing, settled: Settled, batch: Steered, first: int) -> None:
+    """Raises UserError for particles that failed, and says what was NaN or could not be."""
+    log_weights = np.asarray(batch.log_weights)  # [R, N, P]
+    _refuse_never(log_weights[-1], first, Particles.what)
+    rows, samples, _ = np.nonzero(np.isnan(log_weights) | (log_weights == np.inf))
+    if len(rows) and len(log_weights) - rows[0] == batch.failed_at:
+        raise UserError(
+            f"score(x) is NaN or infinite for sample {first + samples[0]}, with {batch.failed_at} rows left: "
+            f"it must be finite, or -inf"
+        )
+    raise UserError(drawing.explain_failure(int(batch.failed_at), settled))
+
+
+def _refuse_never(scores: np.ndarray, first: int, what: str) -> None:
+    """Raises UserError where all scores of a sample are -inf, [N, P]."""
+    never = np.flatnonzero((scores == -np.inf).all(axis=1))
+    if len(never):
+        raise UserError(
+            f"all {scores.shape[1]} {what}s of sample {first + never[0]} have score(x) = -inf: take more, "
+            f"or a score that falls off more gently than to -inf"
+        )
+
+
+def choose_sampler_of(parts: Parts, sampler: Sampler | str | None) -> Sampler | None:
+    """Returns the sampler that samples of a run are drawn by: this one, or that of its config.
+
+    None stands for the way of a run whose config names none.
+
+    Args:
+        parts: of the run.
+        sampler: in place of that of the config, or the name of one.
+
+    Raises:
+        UserError: there is none of this name, or it is something else.
+    """
+    if sampler is None and parts.config.sampler != Sampler():
+        return parts.config.sampler
+    if isinstance(sampler, str):
+        with as_user_error():
+            return choose_sampler(sampler).sampler
+    if not isinstance(sampler, Sampler | None):
+        raise UserError(
+            f"sampler is {describe(sampler)}: pass a sampling.Sampler, as sampling.named.maskgit(rows=8), or "
+            f"a name of sampling.named.SAMPLERS"
+        )
+    return sampler
+
+
+def check_sampler(parts: Parts, sampler: Sampler | None) -> None:
+    """Raises UserError for a sampler that is not for a run which draws samples; None: that of its config."""
+    drawing = parts.recipe.draw
+    if drawing is not None:
+        drawing.settle(Draw(), Settled((1, *parts.description.shape), choose_sampler_of(parts, sampler)))
+
+
+def convert_known(name: str, known: Known, shape: tuple[int, ...], categories: int) -> Known:
+    """Returns x_0 int32 and which of it is known, bool, [*S] or of each sample [N, *S] both.
+
+    Args:
+        name: of the field of a `Draw`, for messages.
+        known: x_0 and the mask, which broadcast to these.
+        shape: *S.
+        categories: that the data may have.
+
+    Raises:
+        UserError: they do not fit a sample, or are no categories.
+    """
+    try:
+        x0 = np.asarray(known.x0)
+        mask = np.asarray(known.mask)
+    except ValueError as error:
+        raise UserError(
+            f"x0 of {name} is {describe(known.x0)}: pass integers, an example or [N, ..] of them"
+        ) from error
+    try:
+        wide_x0, wide_mask = (_broadcast_to_samples(array, shape) for array in (x0, mask))
+    except ValueError as error:
+        sizes = ", ".join(map(str, shape))
+        raise UserError(
+            f"the elements of {name} have shapes {list(x0.shape)} and {list(mask.shape)}: pass "
+            f"{list(shape)}, those of one sample, or [N, {sizes}], of which sample i has row i modulo N"
+        ) from error
+    if mask.dtype != np.bool_ or not np.issubdtype(x0.dtype, np.integer):
+        raise UserError(
+            f"the elements of {name} have types {x0.dtype} and {mask.dtype}: pass integers, and booleans"
+        )
+    is_known = wide_mask
+    if wide_x0.ndim == wide_mask.ndim > len(shape) and len(wide_x0) != len(wide_mask):
+        # Each row of the one meets others of the other.
+        is_known = np.any(wide_mask, axis=0)
+    each_x0, each_known = np.broadcast_arrays(wide_x0, is_known)
+    values = each_x0[each_known]
+    if np.any((values < 0) | (values >= categories)):
+        raise UserError(
+            f"the elements of {name} hold {values.min()}..{values.max()}: categories are 0..{categories - 1}"
+        )
+    return Known(wide_x0.astype(np.int32), wide_mask)
+
+
+def _broadcast_to_samples(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Broadcasts to [*S], or to [N, *S] what has an axis of samples. Raises ValueError where it cannot be."""
+    if array.ndim == len(shape) + 1:
+        if not len(array):
+            raise ValueError("no rows")
+        return np.broadcast_to(array, (len(array), *shape))
+    return np.broadcast_to(array, shape)
+
+
+def rows_of_batch(array: np.ndarray, index: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Returns what samples of these numbers have: [B, *S], or [*S] as it is where all have the same."""
+    if array.ndim == len(shape):
+        return array
+    return array[index % len(array)]
+
+
+def evenly_spaced(last: int, n: int) -> list[int]:
+    """Returns n evenly spaced whole numbers from 0 to last, or all of them where there are fewer than n.
+
+    There are none for last = 0: a flow has no steps, and no states on the way.
+
+    Args:
+        last: the largest number.
+        n: how many, at least 2.
+    """
+    if last == 0:
+        return []
+    return sorted({round(last * (i / (n - 1))) for i in range(n)})
+
+
+def times_to_show(settled: Settled, n: int) -> list[int]:
+    """Returns n evenly spaced t whose x_t a picture of a chain shows; none where its rows are no steps.
+
+    An edit begins on the way, at as many steps as it takes.
+
+    Args:
+        settled: by which the chain is drawn.
+        n: how many, at least 2.
+    """
+    if not settled.rows_are_steps:
+        return []
+    return evenly_spaced(len(settled.rows), n)
+
+
+def draw_forward(key: jax.Array, process: Process, x0: np.ndarray, times: Sequence[int]) -> np.ndarray:
+    """Draws forward chains x_1 ~ q(x_1 | x_0), x_2 ~ q(x_2 | x_1), ..., x_T, beginning with x_T.
+
+    x_T is drawn given x_0, then every x_{t-1} given x_t and x_0. By Bayes' rule this is the same law, in O(K)
+    per element for a process of any kind.
+
+    Args:
+        key: a typed key.
+        process: the forward process.
+        x0: examples int32 [N, *S]; -1 is padding, and stays.
+        times: the t in 0..T whose x_t to return.
+
+    Returns:
+        x_t [R, N, *S] at these times, int32.
+    """
+
+    @jax.jit
+    @values_in_range()
+    def draw(process: Process, x0: jax.Array) -> jax.Array:
+        noise = per_example(key, jnp.arange(len(x0)), x0.shape[1:])
+
+        # `run_chain` may be passed a step of the user's, so it has the values of every step checked. Here
+        # they are in range.
+        @values_in_range()
+        def step(xt: jax.Array, t: jax.Array) -> jax.Array:
+            return inverse_cdf.categorical(q_posterior(process, x0, xt, t), noise(t))
+
+        first_noise = noise(jnp.asarray(PRIOR_STEP, jnp.int32))
+        xT = q_sample(process, x0, jnp.asarray(process.T, jnp.int32), first_noise)
+        return sampling_chain.run_chain(step, process.T, xT, times).states
+
+    # Elements are drawn independently, so that padding may be drawn as category 0 and put back afterwards.
+    states = np.asarray(draw(process, jnp.asarray(np.maximum(x0, 0), jnp.int32)))  # [R, N, *S]
+    return np.where(x0 < 0, x0, states)
+
+
+def chains_to_show(
+    parts: Parts,
+    key: jax.Array,
+    samples: Samples,
+    reverse_states: np.ndarray,
+    times: Sequence[int],
+    strip: Sequence[int],
+    examples: Samples | None,
+) -> Chains:
+    """Collects samples and chains for the kind of the data to show.
+
+    Args:
+        parts: of the run.
+        key: of the forward process.
+        samples: of the run.
+        reverse_states: int32 [R, n, *S] of the first of them, as `draw_samples` recorded them.
+        times: the t of these states.
+        strip: the times to show side by side, among those.
+        examples: of the test split, from which the forward process begins; None where there are none.
+    """
+    # A respaced process numbers its steps anew, but the times of the full process are shown.
+    time = parts.recipe.times
+    shown_strip = time[list(strip)].tolist()
+    num_steps = parts.recipe.num_steps
+    forward = None
+    if examples is not None and strip:
+        num_forward = min(SHOWN_CHAINS, len(samples.x))
+        states = draw_forward(key, parts.recipe.process, examples.x[:num_forward], strip)
+        forward = States(states, shown_strip, num_steps, examples.levels, examples.conditions)
+    reverse = States(
+        reverse_states, time[list(times)].tolist(), num_steps, samples.levels, samples.conditions
+    )
+    return Chains(samples, reverse, shown_strip, forward, examples)
+
+
+def choose_inputs(parts: Parts, examples: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Returns the inputs "condition" and "label" of samples that are to have those of examples.
+
+    Nothing where the data has no conditions: sample i is then of class i modulo the number of classes. With
+    conditions a class of its own choice would contradict them.
+    """
+    if parts.description.condition is None:
+        return {}
+    inputs = parts.extra_inputs(examples)
+    return {name: inputs[name] for name in ("condition", "label") if name in inputs}
+
+
+def make_labels(classes: int | None, index: np.ndarray, label: int | np.ndarray | None) -> np.ndarray | None:
+    """Returns the labels of the samples of these indices, int32 [B]; None where there are no classes.
+
+    Raises:
+        UserError: a label is asked for, and there are no classes or not this one.
+    """
+    if label is not None and classes is None:
+        raise UserError(
+            f"label = {label}: the network of this run takes no labels; leave it out, or train a "
+            "network with model.classes"
+        )
+    if classes is None:
+        return None
+    if label is None:
+        return (index % classes).astype(np.int32)
+    labels = np.atleast_1d(label)  # [M]
+    if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1 or not labels.size:
+        raise UserError(f"label = {one_line(repr(label), 80)}: it must be a whole number, or [M] of them")
+    unknown = labels[(labels < 0) | (labels >= classes)]
+    if len(unknown) > 0:
+        raise UserError(f"label = {unknown[0]}: it must be in 0..{classes - 1}")
+    return labels[index % len(labels)].astype(np.int32)
+
+
+def write_samples(
+    parts: Parts, workdir: Path, samples: np.ndarray, options: Mapping[str, Any], suffix: str = ""
+) -> tuple[Path, str]:
+    """Writes samples of a run to its folder, and beside them a file that describes how they were drawn.
+
+    Args:
+        parts: of the run that they were drawn from.
+        workdir: of the run.
+        samples: int32 [N, *S].
+        options: what they were asked for by, such as "seed", "label" and "prompt"; None of one that was not
+            used. And what `describe_drawing` returns.
+        suffix: of the names of files, of `record.file_suffix`.
+
+    Returns:
+        The path of the array, and words about the samples that it replaces, see `record.write_record`.
+    """
+    path = workdir / f"{SAMPLES_FILE}{suffix}.npy"
+    write_npy(path, samples)
+    content = {name: value for name, value in options.items() if value is not None}
+    content |= {"step": parts.step, "num": len(samples), "steps": parts.recipe.num_steps}
+    _, replaced = write_record(Record(SAMPLES, content), workdir, suffix)
+    return path, replaced
+
+
+def describe_drawing(sampler: Sampler | None, guidance: Guidance | None, drawn: Drawn) -> dict[str, Any]:
+    """Returns what the file beside samples says of how they were drawn, and of their calls of the network.
+
+    Args:
+        sampler: that was asked for; None where steps are taken as the run does by itself. Then, without
+            guidance, there is nothing to say: each step is a call.
+        guidance: that was asked for.
+        drawn: the samples.
+    """
+    content: dict[str, Any] = {}
+    if sampler is not None:
+        content["sampler"] = _slots_to_json(sampler)
+    if guidance is not None:
+        content["guidance"] = guidance.describe()
+    if content:
+        # For each sample, and for all, each of a batch.
+        content |= {"calls": float(np.mean(drawn.calls)), "program_calls": drawn.program_calls}
+    return content
+
+
+def _slots_to_json(slot: Any) -> Any:
+    """Returns a slot of a sampler as nested dicts, each with the name of its class.
+
+    A function is its name, and infinity a word: JSON has no number for it.
+    """
+    if dataclasses.is_dataclass(slot):
+        fields = {field.name: _slots_to_json(getattr(slot, field.name)) for field in dataclasses.fields(slot)}
+        return {"class": type(slot).__name__, **fields}
+    if isinstance(slot, tuple):
+        return [_slots_to_json(item) for item in slot]
+    if isinstance(slot, float) and not np.isfinite(slot):
+        return str(slot)
+    if callable(slot):
+        return getattr(slot, "__qualname__", type(slot).__name__)
+    return slot
+
+
+def _check_samples(drawn: Record) -> None:
+    """Raises where the step of samples, or how many they are, is missing."""
+    if type(drawn["step"]) is not int or type(drawn["num"]) is not int:
+        raise ValueError("it names no step, or not how many samples")
+
+
+SAMPLES = Format(
+    name=SAMPLES_FILE,
+    compared=(
+        "step",
+        "steps",
+        "grid",
+        "seed",
+        "label",
+        "prompt",
+        "infill",
+        "length",
+        "condition",
+        "sampler",
+        "given",
+        "known",
+        "strength",
+    ),
+    replaced=("step", "num", "prompt", "infill", "condition", "given", "known"),
+    damaged="{path.parent}/{path.stem}.npy or {path.name} is damaged ({why}): delete both, `d3pm sample` "
+    "writes them again",
+    check=_check_samples,
+)

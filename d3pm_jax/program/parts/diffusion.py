@@ -1,0 +1,343 @@
+"""Makes the recipe of a diffusion: of a process and a network."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from d3pm_jax import losses, sampling
+from d3pm_jax.config import Config, HybridLoss, HybridOfParameters, build_process, logits_keywords
+from d3pm_jax.errors import UserError, as_user_error
+from d3pm_jax.evaluation.bound import (
+    Compiled,
+    all_terms,
+    few_terms,
+    summarize_bound,
+    summarize_parts,
+)
+from d3pm_jax.placing import place
+from d3pm_jax.processes import Process, respace
+from d3pm_jax.program.machine.devices import batch_sharding, replicated_sharding
+from d3pm_jax.program.parts import network
+from d3pm_jax.program.parts.completed import Completed
+from d3pm_jax.program.parts.draw import Draw, Inputs, Particles, Settled
+from d3pm_jax.program.parts.recipe import Bound, Diffusion, Drawing, Figures, Recipe
+from d3pm_jax.schedules.continuous import Schedule
+from d3pm_jax.training.diffusion import DiffusionLoss, Predict
+from d3pm_jax.training.dropping import Dropping
+
+
+def make_diffusion(
+    completed: Completed, full_process: Process, mesh: jax.sharding.Mesh
+) -> Callable[[Process], Recipe]:
+    """Builds the network of a config that trains a diffusion; returns its recipe as a function of a process.
+
+    Args:
+        completed: the config with its data.
+        full_process: its process with all of its steps; the recipe may be made with fewer.
+        mesh: of the devices.
+
+    Raises:
+        ValueError, UserError: a value of the config cannot be used.
+    """
+    config = completed.config
+    description = completed.description
+
+    # A process may refuse data of this shape, and does so when it is called: shapes without numbers are
+    # enough for that.
+    x0 = jax.ShapeDtypeStruct(description.shape, np.int32)
+    t = jax.ShapeDtypeStruct((), np.int32)
+    jax.eval_shape(full_process.log_q_probs, x0, t)
+
+    if config.loss.needs_extra_mask and completed.extra_mask is None:
+        raise ValueError(
+            f"loss = {type(config.loss).__name__} needs an extra mask, one more category than the data has, "
+            f"which has {description.categories}: set process.K = {description.categories + 1} and "
+            f"process.mask_id = {description.categories}"
+        )
+    functions = network.split_network(config, description, full_process, completed.extra_mask)
+    sharding = batch_sharding(mesh)
+
+    # A CPU sums over parts of the logits, and needs these again for the gradient. An objective of the user's
+    # own takes logits.
+    objective: Any = config.loss
+    network_of_loss = functions.train_predict
+    takes_parameters = isinstance(objective, HybridLoss) and type(objective).terms is HybridLoss.terms
+    if functions.train_parameters is not None and takes_parameters and not _is_of_cpus(mesh):
+        objective = HybridOfParameters(objective)
+        network_of_loss = functions.train_parameters
+    loss = DiffusionLoss(objective, config.timesteps, network.spread_over_mesh(network_of_loss, sharding))
+
+    diffusion = Diffusion(
+        predict=network.spread_over_mesh(functions.predict, sharding),
+        network=functions.predict,
+        term=partial(losses.posterior_kl, **logits_keywords(config.loss)),
+    )
+    dropping = functions.dropping
+    draw_batch = partial(_draw_batch, config, diffusion.predict, dropping)
+
+    def make_recipe(process: Process) -> Recipe:
+        times = np.asarray(process.time)
+        placed = place(process, replicated_sharding(mesh))
+        return Recipe(
+            name=name_process(config, process),
+            K=process.K,
+            times=times,
+            conditions={**describe_steps(process), **logits_keywords(config.loss)},
+            init=functions.init,
+            loss=loss,
+            bound=_make_bound(diffusion, times),
+            process=placed,
+            with_process=make_recipe,
+            draw=Drawing(
+                "ancestral",
+                partial(_settle, config, placed, dropping, functions.extra_mask),
+                draw_batch,
+                _explain_failure,
+            ),
+            diffusion=diffusion,
+            classes=functions.classes,
+            dropping=dropping,
+            extra_mask=functions.extra_mask,
+        )
+
+    return make_recipe
+
+
+def _is_of_cpus(mesh: jax.sharding.Mesh) -> bool:
+    return mesh.devices.flat[0].platform == "cpu"
+
+
+def _make_bound(diffusion: Diffusion, times: np.ndarray) -> Bound:
+    """Makes the bound: of all terms, each of which is a call, or estimated from so many of them."""
+    T = len(times) - 1
+
+    def compile_terms(calls: int | None, seed: int) -> Compiled:
+        if calls is None:
+            return all_terms(diffusion.predict, seed, diffusion.term)
+        if not 1 <= calls <= T:
+            raise UserError(f"calls = {calls}: it must be in 1..{T}, the steps of the process")
+        return few_terms(diffusion.predict, calls, seed, diffusion.term)
+
+    def summarize(bound: Any, D: int | np.ndarray, calls: int | None) -> Figures:
+        # With all terms it is a `likelihood.Bound`, and with an estimate the nats of each example, [N].
+        if calls is None:
+            return summarize_bound(np.asarray(bound.total()), D) | summarize_parts(bound, D)
+        return summarize_bound(bound, D)
+
+    def describe(figures: Figures, amount: str) -> str:
+        bound = f"{len(figures['times'])} steps: {amount}"
+        if "steps" not in figures:
+            return f"{bound}, estimated from {figures['calls']} of them for each example"
+        parts = {
+            "reconstruction -log p(x_0 | x_1)": figures["reconstruction"],
+            f"denoising, t = 2..{len(figures['times'])}": sum(figures["steps"][1:]),
+            "prior KL(q(x_T | x_0) || p(x_T))": figures["prior"],
+        }
+        return f"{bound}: " + ", ".join(f"{name} {value:.4g}" for name, value in parts.items())
+
+    return Bound(
+        calls=T,
+        compile=compile_terms,
+        times=lambda calls: times[1:].tolist(),
+        summarize=summarize,
+        describe=describe,
+        main_figures=("bits_per_dim",),
+        # kl is the mean over t of what the bound is the sum of.
+        nats=lambda means: means["kl"] * T,
+        some_terms="{calls} for each example, stratified",
+    )
+
+
+def _settle(
+    config: Config,
+    process: Process,
+    dropping: Dropping | None,
+    extra_mask: int | None,
+    draw: Draw,
+    settled: Settled,
+) -> Settled:
+    """Fills in the sampler with the schedule that it needs, its rows, and what the guidance leaves open.
+
+    Raises:
+        UserError: the sampler is not for this process or for edits, or for a network that may predict the
+            mask, or the guidance is not for this run or this sampler.
+    """
+    sampler = settled.sampler
+    if sampler is None:
+        sampler = sampling.Sampler()
+    process_of_plan = process
+    if sampler != sampling.Sampler():
+        # A process on the devices has lost the float64 numbers that it was made from, and some plans are
+        # made of them. The plain plan needs none, and to build 1,000 steps of 256 categories takes 1.5 s.
+        process_of_plan = build_process(config.process)
+        if process.T != process_of_plan.T:
+            process_of_plan = respace(process_of_plan, np.asarray(process.time)[1:].tolist())
+    with as_user_error():
+        plan = sampling.make_plan(sampler, process_of_plan, settled.shape[1:])
+    mask = sampling.laws.mask_of(process)
+    if sampler.needs_extra_mask and mask is not None and extra_mask is None:
+        raise UserError(
+            f"the sampler takes every mask for an unknown place, and this network may predict the mask, "
+            f"category {int(mask)}: train with an extra mask, one more category than the data has; for "
+            f"this run `ancestral`, `psi` and `ddim` work"
+        )
+    if settled.strength is not None:
+        with as_user_error():
+            sampling.rows_of_edit(sampler, plan, settled.strength, process.T)
+    if getattr(config.model, "see_time", True):
+        make_schedule = partial(_make_continuous_schedule, config)
+        sampler = dataclasses.replace(sampler, step=sampler.step.with_schedule(make_schedule))
+    guidance = settled.guidance
+    if guidance is not None:
+        guidance = guidance.settle(extra_mask, dropping, sampler)
+    return dataclasses.replace(settled, sampler=sampler, plan=plan, guidance=guidance)
+
+
+def _make_continuous_schedule(config: Config) -> Schedule:
+    """Makes the schedule of a run in continuous time.
+
+    Raises:
+        UserError: it has no such form.
+    """
+    schedule = getattr(config.process, "beta", None)
+    with as_user_error("first hitting tells a network that sees time when a place is revealed, but "):
+        if schedule is None:
+            raise ValueError("the process has no schedule: `random_order` works for this run")
+        try:
+            return schedule.continuous()
+        except ValueError as error:
+            raise ValueError(f"{error}; `random_order` works for this run") from error
+
+
+def _draw_batch(
+    config: Config, predict: Predict, dropping: Dropping | None, settled: Settled, inputs: Inputs
+) -> sampling.Chain | sampling.Steered:
+    """Draws a batch by `sampling.sample`, particles by `sampling.steer`."""
+    sampler = settled.sampler
+    assert sampler is not None  # as `_settle` fills one in
+    denoiser = _make_denoiser(config, predict, dropping, settled, inputs)
+    known = None
+    if inputs.known is not None:
+        known = sampling.Known(*(jnp.broadcast_to(x, settled.shape) for x in inputs.known))
+    select = settled.select
+    if isinstance(select, Particles):
+        return sampling.steer(
+            inputs.key,
+            select.score,
+            select.n,
+            denoiser,
+            settled.shape,
+            sampler,
+            first=inputs.first,
+            known=known,
+            plan=settled.plan,
+        )
+    # Candidates are beside each other.
+    P = settled.per_sample
+    start = None
+    if settled.strength is not None:
+        x0 = jnp.repeat(jnp.broadcast_to(inputs.start, settled.shape), P, axis=0)
+        start = sampling.PartWay(x0, settled.strength)
+    if known is not None:
+        known = sampling.Known(*(jnp.repeat(x, P, axis=0) for x in known))
+    return sampling.sample(
+        inputs.key,
+        denoiser,
+        (settled.shape[0] * P, *settled.shape[1:]),
+        sampler,
+        first=inputs.first * P,
+        known=known,
+        start=start,
+        plan=settled.plan,
+        record=settled.record,
+    )
+
+
+def _make_denoiser(
+    config: Config, predict: Predict, dropping: Dropping | None, settled: Settled, inputs: Inputs
+) -> sampling.Denoiser:
+    """Makes what a sampler asks: the network with its inputs, or what guides it."""
+    # A network that takes no labels is not given any by `predict`: they are of a classifier that guides it.
+    possible_inputs = {"label": inputs.label, "condition": inputs.condition}
+    network_inputs = {name: x for name, x in possible_inputs.items() if x is not None}
+
+    def conditioned(x: Array, time: Array, network_inputs: Mapping[str, Array]) -> Array:
+        return predict(inputs.params, x, time, **network_inputs)
+
+    assert settled.sampler is not None  # as `_draw_batch` has seen
+    if settled.sampler.step.tells_time:
+        conditioned = call_at_steps(conditioned, inputs.process.time[-1])
+
+    network: Any = partial(conditioned, network_inputs=network_inputs)
+    guidance = settled.guidance
+    if guidance is not None:
+        if inputs.guidance_params is not None:
+            guidance = guidance.with_params(inputs.guidance_params)
+        network = guidance.guide(conditioned, network_inputs, inputs.label, dropping)
+    return sampling.Denoiser(inputs.process, network, **logits_keywords(config.loss))
+
+
+def _explain_failure(failed_at: int, settled: Settled) -> str:
+    """Says why a step of the chain had nothing to draw from, and what to do."""
+    sampler = settled.sampler
+    if sampler is not None and sampler.step.goes_by_masks:
+        return (
+            f"the network gave no distribution with {failed_at} rows left, or places were still masked "
+            f"after the last row: use another checkpoint, or a step whose num_rows is larger"
+        )
+    return (
+        f"the network gave no distribution at t = {failed_at}: its weights are not finite, or it "
+        "gives probability 0 to every x_0 that can lead to x_t; use another checkpoint"
+    )
+
+
+def call_at_steps(network: Callable[..., Array], T: Array) -> Callable[..., Array]:
+    """Makes a network of (x, time in [0, 1], ..), which is told the first of 1..T not before the time."""
+
+    def call(x: Array, time: Array, *args: Any, **keywords: Any) -> Array:
+        step = jnp.ceil(time * T).astype(jnp.int32)
+        return network(x, jnp.clip(step, 1, T), *args, **keywords)
+
+    return call
+
+
+def with_steps(process: Process, steps: int | Sequence[int] | None) -> Process:
+    """Returns a process with all of its steps (None), a number of evenly spaced steps, or the listed steps.
+
+    Raises:
+        ValueError: it has no such steps.
+    """
+    if steps is None:
+        return process
+    if isinstance(steps, int):
+        steps = sampling.even_grid(process.T, steps)
+    return respace(process, steps)
+
+
+def describe_steps(process: Process) -> dict[str, Any]:
+    """Describes the steps of a process and their grid: "even, of 1000", or their times."""
+    state_times = np.asarray(process.time)
+    full_T = int(state_times[-1])
+    times = state_times[1:].tolist()
+    if times == sampling.even_grid(full_T, len(times)):
+        grid = f"even, of {full_T}"
+    else:
+        grid = f"{times} of {full_T}"
+    return {"steps": process.T, "grid": grid}
+
+
+def name_process(config: Config, process: Process) -> str:
+    """Names a process: "Uniform, K = 17, T = 100"."""
+    # `process.T` is the number of steps that are taken. The last time is T of the process with all steps.
+    full_T = int(process.time[-1])
+    if full_T == process.T:
+        steps = f"T = {full_T}"
+    else:
+        steps = f"{process.T} of T = {full_T} steps"
+    return f"{type(config.process).__name__}, K = {process.K}, {steps}"

@@ -1,0 +1,256 @@
+"""What a compiled program moves and computes, against programs whose bytes are counted by hand."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.experimental import pallas as pl
+
+from d3pm_jax.program.compiled import pallas, programs
+
+CONDITIONAL = """\
+HloModule jit_f, is_scheduled=true, entry_computation_layout={(pred[], f32[64,32]{1,0})->f32[64,32]{1,0}}
+
+%fused_product (param_0: f32[64,32], param_1: f32[32,32]) -> f32[64,32] {
+  %param_0 = f32[64,32]{1,0} parameter(0)
+  %param_1 = f32[32,32]{1,0} parameter(1)
+  ROOT %dot.1 = f32[64,32]{1,0} dot(%param_0, %param_1), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+}
+
+%region_1 (arguments.1: (f32[64,32], f32[32,32])) -> f32[64,32] {
+  %arguments.1 = (f32[64,32]{1,0}, f32[32,32]{1,0}) parameter(0)
+  %x.1 = f32[64,32]{1,0} get-tuple-element(%arguments.1), index=0
+  %w.1 = f32[32,32]{1,0} get-tuple-element(%arguments.1), index=1
+  %product.1 = f32[64,32]{1,0} fusion(%x.1, %w.1), kind=kCustom, calls=%fused_product, \
+metadata={op_name="a (b)"}
+  ROOT %copy.1 = f32[64,32]{0,1} copy(%product.1)
+}
+
+%region_0 (arguments.2: (f32[64,32])) -> f32[64,32] {
+  %arguments.2 = (f32[64,32]{1,0}) parameter(0)
+  %x.2 = f32[64,32]{1,0} get-tuple-element(%arguments.2), index=0
+  %copy.0 = f32[64,32]{1,0} copy(%x.2)
+  %copy.1 = f32[64,32]{1,0} copy(%copy.0)
+  ROOT %copy.2 = f32[64,32]{1,0} copy(%copy.1)
+}
+
+ENTRY %main.1 (p.1: pred[], x.3: f32[64,32], w.3: f32[32,32]) -> f32[64,32] {
+  %p.1 = pred[] parameter(0)
+  %x.3 = f32[64,32]{1,0} parameter(1), sharding={replicated}
+  %w.3 = f32[32,32]{1,0} parameter(2)
+  %both.1 = (f32[64,32]{1,0}, f32[32,32]{1,0}) tuple(%x.3, %w.3)
+  %single.1 = (f32[64,32]{1,0}) tuple(%x.3)
+  ROOT %cond.1 = f32[64,32]{1,0} conditional(%p.1, %both.1, %single.1), TAKEN
+}
+"""
+X = 4 * 64 * 32  # bytes
+W = 4 * 32 * 32
+
+
+@pytest.mark.parametrize(
+    "branches",
+    ["true_computation=%region_1, false_computation=%region_0", "branch_computations={%region_0, %region_1}"],
+)
+def test_a_conditional_runs_the_branch_that_moves_less(branches):
+    text = CONDITIONAL.replace("TAKEN", branches)
+    program = programs.count_program(text)
+    assert program.bytes == (X + W + X) + (X + X)
+    assert [kernel.work for kernel in program.kernels] == ["matrix products", "copies"]
+    assert program.kernels[0].origin == "a (b)"
+    assert program.flops() == {"tf32": 2 * 64 * 32 * 32}
+
+    # The product takes as long as its operations, and the copy as long as its bytes.
+    assert program.seconds(1e9, {"tf32": 1e6}) == pytest.approx(2 * 64 * 32 * 32 / 1e6 + 2 * X / 1e9)
+    exact = text.replace(
+        "rhs_contracting_dims={0}", "rhs_contracting_dims={0}, operand_precision={highest,highest}"
+    )
+    assert programs.count_program(exact).flops() == {"f32": 2 * 64 * 32 * 32}
+
+
+WHILE = """\
+HloModule jit_g, is_scheduled=true
+
+%sum (a.1: f32[], b.1: f32[]) -> f32[] {
+  %a.1 = f32[] parameter(0)
+  %b.1 = f32[] parameter(1)
+  ROOT %add.1 = f32[] add(%a.1, %b.1)
+}
+
+%fused_layer (param_0.1: f32[5,16,8], param_1.1: s32[], param_2.1: f32[16,8]) -> f32[16,8] {
+  %param_0.1 = f32[5,16,8]{2,1,0} parameter(0)
+  %param_1.1 = s32[] parameter(1)
+  %param_2.1 = f32[16,8]{1,0} parameter(2)
+  %zero.1 = s32[] constant(0)
+  %slice.1 = f32[1,16,8]{2,1,0} dynamic-slice(%param_0.1, %param_1.1, %zero.1, %zero.1), \
+dynamic_slice_sizes={1,16,8}
+  %bitcast.1 = f32[16,8]{1,0} bitcast(%slice.1)
+  ROOT %multiply.1 = f32[16,8]{1,0} multiply(%bitcast.1, %param_2.1)
+}
+
+%fused_write (param_0.2: f32[5,8], param_1.2: s32[], param_2.2: f32[16,8]) -> f32[5,8] {
+  %param_0.2 = f32[5,8]{1,0} parameter(0)
+  %param_1.2 = s32[] parameter(1)
+  %param_2.2 = f32[16,8]{1,0} parameter(2)
+  %zero.2 = f32[] constant(0)
+  %start.2 = s32[] constant(0)
+  %reduce.2 = f32[8]{0} reduce(%param_2.2, %zero.2), dimensions={0}, to_apply=%sum
+  %bitcast.2 = f32[1,8]{1,0} bitcast(%reduce.2)
+  ROOT %update.2 = f32[5,8]{1,0} dynamic-update-slice(%param_0.2, %bitcast.2, %param_1.2, %start.2)
+}
+
+%fused_next (param_0.3: s32[]) -> s32[] {
+  %param_0.3 = s32[] parameter(0)
+  %one.3 = s32[] constant(1)
+  ROOT %add.3 = s32[] add(%param_0.3, %one.3)
+}
+
+%body (state.1: (s32[], f32[16,8], f32[5,8], f32[5,16,8])) -> (s32[], f32[16,8], f32[5,8], f32[5,16,8]) {
+  %state.1 = (s32[], f32[16,8]{1,0}, f32[5,8]{1,0}, f32[5,16,8]{2,1,0}) parameter(0)
+  %i.1 = s32[] get-tuple-element(%state.1), index=0
+  %h.1 = f32[16,8]{1,0} get-tuple-element(%state.1), index=1
+  %sums.1 = f32[5,8]{1,0} get-tuple-element(%state.1), index=2
+  %layers.1 = f32[5,16,8]{2,1,0} get-tuple-element(%state.1), index=3
+  %layer.1 = f32[16,8]{1,0} fusion(%layers.1, %i.1, %h.1), kind=kLoop, calls=%fused_layer
+  %write.1 = f32[5,8]{1,0} fusion(%sums.1, %i.1, %layer.1), kind=kInput, calls=%fused_write
+  %next.1 = s32[] fusion(%i.1), kind=kLoop, calls=%fused_next
+  ROOT %tuple.1 = (s32[], f32[16,8]{1,0}, f32[5,8]{1,0}, f32[5,16,8]{2,1,0}) \
+tuple(%next.1, %layer.1, %write.1, %layers.1)
+}
+
+%condition (state.2: (s32[], f32[16,8], f32[5,8], f32[5,16,8])) -> pred[] {
+  %state.2 = (s32[], f32[16,8]{1,0}, f32[5,8]{1,0}, f32[5,16,8]{2,1,0}) parameter(0)
+  %i.2 = s32[] get-tuple-element(%state.2), index=0
+  %five.2 = s32[] constant(5)
+  ROOT %less.2 = pred[] compare(%i.2, %five.2), direction=LT
+}
+
+ENTRY %main.2 (h.3: f32[16,8], sums.3: f32[5,8], layers.3: f32[5,16,8]) -> \
+(s32[], f32[16,8], f32[5,8], f32[5,16,8]) {
+  %h.3 = f32[16,8]{1,0} parameter(0)
+  %sums.3 = f32[5,8]{1,0} parameter(1)
+  %layers.3 = f32[5,16,8]{2,1,0} parameter(2)
+  %zero.3 = s32[] constant(0)
+  %copy.3 = s32[] copy(%zero.3)
+  %tuple.3 = (s32[], f32[16,8]{1,0}, f32[5,8]{1,0}, f32[5,16,8]{2,1,0}) \
+tuple(%copy.3, %h.3, %sums.3, %layers.3)
+  ROOT %while.3 = (s32[], f32[16,8]{1,0}, f32[5,8]{1,0}, f32[5,16,8]{2,1,0}) \
+while(%tuple.3), condition=%condition, \
+body=%body, backend_config={"known_trip_count":{"n":"5"}}
+}
+"""
+
+
+def test_a_loop_runs_its_body_as_often_as_it_does():
+    """It slices a layer, multiplies it, and writes its sums into their place."""
+    h = 4 * 16 * 8
+    layer = h + 4 + h + h  # of all layers one is read
+    write = 4 + h + 4 * 8  # the sums of other layers stay where they are
+    program = programs.count_program(WHILE)
+    assert program.bytes == 8 + 5 * (layer + write + 8)
+    assert program.launches == 1 + 5 * 3
+    assert program.flops() == {"vector": 5 * (16 * 8 + 16 * 8)}
+    assert program.loops_of_unknown_length == 0
+    unknown = programs.count_program(WHILE.replace("known_trip_count", "unknown"))
+    assert unknown.bytes == 8 + layer + write + 8
+    assert unknown.loops_of_unknown_length == 1
+
+
+GATHER = """\
+HloModule jit_h, is_scheduled=true
+
+%fused_gather (param_0.1: f32[1000,64], param_1.1: s32[16], param_2.1: f32[16,64]) -> \
+(f32[16,64], f32[16], f32[16], f32[16], f32[16], /*index=5*/bf16[16]) {
+  %param_0.1 = f32[1000,64]{1,0} parameter(0)
+  %param_1.1 = s32[16]{0} parameter(1)
+  %param_2.1 = f32[16,64]{1,0} parameter(2)
+  %bitcast.1 = s32[16,1]{1,0} bitcast(%param_1.1)
+  %gather.1 = f32[16,64]{1,0} gather(%param_0.1, %bitcast.1), offset_dims={1}, collapsed_slice_dims={0}, \
+start_index_map={0}, index_vector_dim=1, slice_sizes={1,64}
+  %first.1 = f32[16,1]{1,0} slice(%param_2.1), slice={[0:16], [0:1]}
+  %column.1 = f32[16]{0} bitcast(%first.1)
+  %exp.1 = f32[16]{0} exponential(%column.1)
+  %log.1 = f32[16]{0} log(%column.1)
+  %tanh.1 = f32[16]{0} tanh(%column.1)
+  %convert.1 = bf16[16]{0} convert(%tanh.1)
+  ROOT %tuple.1 = (f32[16,64]{1,0}, f32[16]{0}, f32[16]{0}, f32[16]{0}, f32[16]{0}, /*index=5*/bf16[16]{0}) \
+tuple(%gather.1, %column.1, %exp.1, %log.1, %tanh.1, /*index=5*/%convert.1)
+}
+
+ENTRY %main.3 (table.1: f32[1000,64], i.1: s32[16], x.1: f32[16,64]) -> (bf16[64], bf16[16]) {
+  %table.1 = f32[1000,64]{1,0} parameter(0)
+  %i.1 = s32[16]{0} parameter(1)
+  %x.1 = f32[16,64]{1,0} parameter(2)
+  %fusion.1 = (f32[16,64]{1,0}, f32[16]{0}, f32[16]{0}, f32[16]{0}, f32[16]{0}, /*index=5*/bf16[16]{0}) \
+fusion(%table.1, %i.1, %x.1), kind=kLoop, calls=%fused_gather
+  %part.1 = bf16[16]{0} get-tuple-element(%fusion.1), index=5
+  %start.1 = (bf16[16]{0}, bf16[64]{0}) all-gather-start(%part.1), replica_groups={{0,1,2,3}}, dimensions={0}
+  %done.1 = bf16[64]{0} all-gather-done(%start.1)
+  ROOT %tuple.2 = (bf16[64]{0}, bf16[16]{0}) tuple(%done.1, %part.1)
+}
+"""
+
+
+def test_what_is_gathered_counts_and_every_result_of_many():
+    program = programs.count_program(GATHER)
+    rows = 4 * 16 * 64
+    column = 32 * 16  # a sector for each number that is taken
+    kernel, gathering = program.kernels
+    assert kernel.bytes == (rows + 4 * 16 + column) + (rows + 4 * 4 * 16 + 2 * 16)
+    assert kernel.flops == {"vector": 3 * 16}
+    assert gathering.bytes == 2 * 16 + 2 * 64
+    assert program.collectives() == {"all-gather": 1}
+    assert list(program.bytes_by_work()) == ["gathers", "collectives"]
+
+
+LIBRARY = """\
+HloModule jit_k, is_scheduled=true
+
+ENTRY %main.4 (x.1: bf16[8,16,16,4], k.1: bf16[3,3,4,6]) -> bf16[8,16,16,6] {
+  %x.1 = bf16[8,16,16,4]{3,2,1,0} parameter(0)
+  %k.1 = bf16[3,3,4,6]{3,2,1,0} parameter(1)
+  %conv.1 = (bf16[8,16,16,6]{3,2,1,0}, u8[0]{0}) custom-call(%x.1, %k.1), window={size=3x3 pad=1_1x1_1}, \
+dim_labels=b01f_01io->b01f, custom_call_target="__cudnn$convForward"
+  %y.1 = bf16[8,16,16,6]{3,2,1,0} get-tuple-element(%conv.1), index=0
+  ROOT %twice.1 = bf16[8,16,16,6]{3,2,1,0} custom-call(%y.1), custom_call_target="__gpu$xla.gpu.triton", \
+metadata={op_name="jit(f)/twice/pallas_call"}
+}
+"""
+
+
+def test_calls_of_libraries_and_of_pallas():
+    program = programs.count_program(LIBRARY, {"twice": 1.5})
+    convolution, twice = program.kernels
+    assert convolution.flops == {"bf16": 2 * 8 * 16 * 16 * 6 * 3 * 3 * 4}
+    assert convolution.bytes == 2 * (8 * 16 * 16 * (4 + 6) + 3 * 3 * 4 * 6)
+    assert [convolution.work, twice.work] == ["convolutions", "Pallas"]
+    assert twice.bytes == 1.5 * 2 * (2 * 8 * 16 * 16 * 6)
+
+
+def test_a_pallas_kernel_is_counted_from_its_jaxpr():
+    """It reads the logits twice, in a loop over chunks, and a table that stays in a cache."""
+    rows, K, chunk = 64, 12_000, 4096
+
+    def sum_rows(x_ref, table_ref, o_ref):
+        def add_chunk(i, total):
+            return total + x_ref[:, pl.ds(i * chunk, chunk)].sum(axis=1) * table_ref[0]
+
+        total = jax.lax.fori_loop(0, 3, add_chunk, jnp.zeros(4))
+        o_ref[...] = total + jnp.where(total[0] > 0, x_ref[...].sum(axis=1), 0)
+
+    def f(x, table):
+        call = pl.pallas_call(
+            sum_rows,
+            out_shape=jax.ShapeDtypeStruct((rows,), jnp.float32),
+            grid=(rows // 4,),
+            in_specs=[pl.BlockSpec((4, 16_384), lambda i: (i, 0)), pl.BlockSpec((8,), lambda i: (0,))],
+            out_specs=pl.BlockSpec((4,), lambda i: (i,)),
+            name="sum_rows",
+        )
+        return jax.lax.cond(x[0, 0] > 0, lambda: jax.jit(call)(x, table), lambda: x[:, 0])
+
+    arguments = jax.ShapeDtypeStruct((rows, K), jnp.float32), jax.ShapeDtypeStruct((8,), jnp.float32)
+    with pallas.watch_calls() as calls:
+        jaxpr = jax.make_jaxpr(f)(*arguments)
+    moved = 2 * 4 * rows * K + 4 * 8 + 4 * rows  # three chunks are a little more than a row
+    shown = 4 * (rows * K + 8 + rows)
+    assert pallas.count_ratios([jaxpr]) == {"sum_rows": pytest.approx(moved / shown, rel=1e-15)}
+    assert pallas.count_ratios(calls) == pallas.count_ratios([jaxpr])
