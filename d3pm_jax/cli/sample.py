@@ -17,7 +17,7 @@ from d3pm_jax.kinds.base import STATES
 from d3pm_jax.kinds.files import count_states, write_chains
 from d3pm_jax.program.machine.terminal import Terminal
 from d3pm_jax.program.measure import record, step_costs
-from d3pm_jax.program.measure.bounds import find_extra_mask, find_mask
+from d3pm_jax.program.measure.bounds import find_absorbing_mask, find_mask
 from d3pm_jax.program.measure.samples import (
     Drawn,
     chains_to_show,
@@ -385,7 +385,7 @@ def _describe_way(
 
 def _describe_fit(parts: Parts) -> str:
     """Says how well samples fit their known elements, of a run whose samples do not fit them exactly."""
-    if find_extra_mask(parts) is None:
+    if find_absorbing_mask(parts) is None:
         return CLAMPED
     # Among extra masks a network is trained with clean elements: it only expects more or fewer at this time.
     if hasattr(parts.config.model, "see_time"):

@@ -187,7 +187,7 @@ def _check_labels(labels: record.Record) -> None:
 LABELS = record.Format(names.ACCURACY, _check_labels)
 
 
-def find_extra_mask(parts: Parts) -> int | None:
+def find_absorbing_mask(parts: Parts) -> int | None:
     """Returns the mask category of an absorbing run whose network never predicts it; None for other runs."""
     if not isinstance(parts.config.process, Absorbing):
         return None
@@ -201,7 +201,7 @@ def find_mask(parts: Parts) -> int | None:
     """
     if getattr(parts.config.model, "see_time", True):
         return None
-    return find_extra_mask(parts)
+    return find_absorbing_mask(parts)
 
 
 def compute_likelihood(
