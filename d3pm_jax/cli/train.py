@@ -59,8 +59,8 @@ class TrainCommand(arguments.Processes):
 
 def execute(command: TrainCommand, words: list[str]) -> int:
     """Trains; returns the exit status."""
-    path = arguments.take_path(words)
-    config, saved = read_train_config(command, path, words)
+    config_path = arguments.take_path(words)
+    config, run_to_resume = read_train_config(command, config_path, words)
     if command.on is not None:
         if not command.dry_run:
             raise UserError(f"--on {command.on} compiles for cards that are not at hand: pass --dry-run too")
@@ -72,7 +72,7 @@ def execute(command: TrainCommand, words: list[str]) -> int:
     if command.dry_run:
         if command.address.coordinator is not None:
             raise UserError("--dry-run uses a single process: leave out --coordinator, or --dry-run")
-        _set_up(command, config, saved)
+        _set_up(command, config, run_to_resume)
         parts, _ = loop.build_run(config)
         print(cost.describe_cost(cost.measure_step(parts)[0], parts))
         return 0
@@ -80,13 +80,15 @@ def execute(command: TrainCommand, words: list[str]) -> int:
         raise UserError("no workdir: pass --workdir DIR, where the run is written")
     if command.wandb is not None:
         sinks.check_wandb_installed()
-    _set_up(command, config, saved)
-    start = None
+    _set_up(command, config, run_to_resume)
+    start_weights = None
     if command.start is not None:
-        run = open_run(command.start, command.own_file or path, batch_size=config.train.batch_size)
+        run = open_run(command.start, command.own_file or config_path, batch_size=config.train.batch_size)
         print(f"begins with the averaged weights of step {run.step} in {command.start}", flush=True)
-        start = weights_of(run.parts)
-    parts = loop.run_training(config, command.workdir, saved, start, command.wandb, profile=command.profile)
+        start_weights = weights_of(run.parts)
+    parts = loop.run_training(
+        config, command.workdir, run_to_resume, start_weights, command.wandb, profile=command.profile
+    )
     if parts.step < config.train.steps:
         go_on = ["d3pm", "train", "--workdir", str(command.workdir), "--resume"]
         if config_io.own_file(config):
@@ -162,18 +164,19 @@ def _check_is_no_run(command: TrainCommand, path: Path | None) -> None:
 
 def _set_up(command: TrainCommand, config: Config, saved: run_folder.SavedRun | None) -> None:
     """Sets up the machine, joins the other processes, and prints the config."""
-    batch_size = config.train.batch_size
+    # Activations are those of one part of a batch at a time.
+    part_size = config.train.batch_size // config.train.accumulate
 
     # This is a function, as describing the data may compute, which has to wait until the devices are set.
-    def features_of_batch() -> int:
+    def features_of_part() -> int:
         with loop.explain_missing_data(config, saved):
             description = describe_data(config.data)
-        return batch_size * math.prod(description.shape) * config.model.layer_width()
+        return part_size * math.prod(description.shape) * config.model.layer_width()
 
     set_up(
-        batch_size=batch_size // config.train.accumulate,
+        batch_size=part_size,
         fsdp=config.mesh.fsdp,
-        features=features_of_batch,
+        features=features_of_part,
         address=command.address,
         workdir=command.workdir,
         heartbeat=config.mesh.heartbeat,
