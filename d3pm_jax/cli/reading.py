@@ -290,13 +290,13 @@ def apply_overrides(base: Config, words: list[str], usage: str) -> Config:
 
 def _override_fields(base: Config, words: list[str]) -> Config:
     """Returns the config with the fields that words override, before it is checked."""
-    options = _list_options(Config, base)
-    # A flag has no place among the names of fields, so that it is told from that of some data.
-    options.setdefault(DATA_FOLDER, Option(DATA_FOLDER, NonEmptyStr, "a folder"))
+    options_by_flag = _list_options(Config, base)
+    # Where no field has this flag, it stands in values under the flag itself, which no field name equals.
+    options_by_flag.setdefault(DATA_FOLDER, Option(DATA_FOLDER, NonEmptyStr, "a folder"))
     with as_user_error():
-        values, others = _read_values(options, words)
+        values, others = _read_values(options_by_flag, words)
     if others:
-        _refuse_word(others[0], options)
+        _refuse_word(others[0], options_by_flag)
     folder = values.pop(DATA_FOLDER, None)
     if folder is not None:
         base = dataclasses.replace(base, data=move_data(base.data, folder))

@@ -102,7 +102,7 @@ class ImageKind(Kind):
         # Precision and recall depend on how many features there are on either side. So samples are compared
         # with as many training examples as there are samples, evenly spaced in the training split.
         spaced = np.linspace(0, len(images) - 1, min(len(images), num)).astype(int)
-        spaced_features = train_features[spaced]  # [num, d]
+        spaced_features = train_features[spaced]  # [min(N, num), d]
 
         def measure(x: np.ndarray) -> Measured:
             """Measures images [n, H, W, C], and finds the training example nearest to each."""
@@ -137,12 +137,12 @@ class ImageKind(Kind):
 
         # As many training examples are measured as if they were samples, which shows what there is to reach.
         drawn = np.random.default_rng(SEED).choice(len(images), num, replace=num > len(images))
-        rows = {
+        images_by_name = {
             "train": images[drawn],
             "test": test.read_unweighted(num)[0],
             "per-pixel": baselines.histogram_samples(images, num, SEED),
         }
-        figures = {name: measure(x).figures for name, x in rows.items()}
+        figures = {name: measure(x).figures for name, x in images_by_name.items()}
         compared = f"{len(images)} examples, sha256 {hashlib.sha256(images.tobytes()).hexdigest()}"
         return Reference(compared, feature_space.name, figures, measure)
 

@@ -265,13 +265,13 @@ def plot_terms(runs: Sequence[Reported]) -> Html:
             notes.append(note_missing(text, reported.evaluate()))
             continue
         times = reported.bound["times"]
-        steps = reported.bound["steps"]  # a term that is infinite is None
-        single.append(Curve(i, times, steps))
-        finite = np.array(steps, np.float64)  # [n], NaN where a term is infinite
+        terms = reported.bound["steps"]  # a term that is infinite is None
+        single.append(Curve(i, times, terms))
+        finite = np.array(terms, np.float64)  # [n], NaN where a term is infinite
         summed.append(Curve(i, times, np.cumsum(finite[::-1])[::-1].tolist()))
 
         # A curve cannot show infinite terms, so a sentence says at which t they are.
-        infinite = [str(t) for t, x in zip(times, steps, strict=True) if x is None]
+        infinite = [str(t) for t, x in zip(times, terms, strict=True) if x is None]
         if infinite:
             listed = ", ".join(infinite[:LISTED])
             if len(infinite) > LISTED:
@@ -292,23 +292,26 @@ def plot_terms(runs: Sequence[Reported]) -> Html:
 
 
 def _curves_by_steps(runs: Sequence[Reported]) -> list[Curve]:
-    """Returns the bound by the number of steps of an even grid, where several were measured alike."""
+    """Returns the bound by the number of steps of an even grid, where several were measured alike.
+
+    The steps are those of the process. A bound that is not finite is None, as it is null in its file.
+    """
     curves = []
     for i, reported in enumerate(runs):
         if reported.bound is None:
             continue
-        bits_by_steps: dict[int, float | None] = {}
+        bits_by_num_steps: dict[int, float | None] = {}
         for bound in reported.bounds:
             # The bounds of a curve differ in the number of steps alone, and perhaps in the seed.
             is_of_checkpoint = bound.protocol["step"] == reported.run.step
             is_even = str(bound.protocol.get("grid", "even")).startswith("even")
             if is_of_checkpoint and is_even and not list_incomparable(reported.bounds[0], bound):
-                steps = len(bound["times"])
+                num_steps = len(bound["times"])
                 # The first bound counts, as the most complete ones come first.
-                bits_by_steps.setdefault(steps, bound["bits_per_dim"])
-        if len(bits_by_steps) > 1:
-            numbers = sorted(bits_by_steps)
-            curves.append(Curve(i, numbers, [bits_by_steps[n] for n in numbers]))
+                bits_by_num_steps.setdefault(num_steps, bound["bits_per_dim"])
+        if len(bits_by_num_steps) > 1:
+            measured = sorted(bits_by_num_steps)
+            curves.append(Curve(i, measured, [bits_by_num_steps[num_steps] for num_steps in measured]))
     return curves
 
 

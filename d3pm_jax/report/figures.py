@@ -193,7 +193,7 @@ def tabulate_quality(runs: Sequence[Reported]) -> Html:
         kind = reported.run.parts.kind
         if reported.quality or kind.quality is None or not reported.draws_samples:
             continue
-        options = kind.quality_options()
+        options = kind.quality_options()  # as "--samples 2000", or None
         if options is not None:
             text = f"How good samples of {reported.name} are was not measured"
             notes.append(note_missing(text, reported.evaluate(f" {options}")))
@@ -205,7 +205,7 @@ def tabulate_quality(runs: Sequence[Reported]) -> Html:
             table = find_table(record, reported.run.parts.kind.quality)
             _, results = tables.setdefault(table.words, (table, []))
             results.append((reported.name, record))
-    return join_html(*[_quality_table(*table) for table in tables.values()], *notes)
+    return join_html(*[_quality_table(*entry) for entry in tables.values()], *notes)
 
 
 def _quality_table(table: QualityTable, results: Sequence[tuple[str, Record]]) -> Html:

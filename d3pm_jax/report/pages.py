@@ -90,9 +90,10 @@ def page(runs: Sequence[Run]) -> str:
             shown_samples.append(None)
             shown_chains.append(None)
             continue
-        drawn = samples.draw_run(reported)
-        shown_samples.append(samples.show_samples(reported, drawn))
-        shown_chains.append(samples.show_chains(reported, drawn))
+        # None where the network takes conditions that the run does not keep.
+        shown = samples.draw_run(reported)
+        shown_samples.append(samples.show_samples(reported, shown))
+        shown_chains.append(samples.show_chains(reported, shown))
     sections = {
         "Bounds": figures.tabulate_bounds(reported_runs),
         "Accuracy": figures.tabulate_accuracies(reported_runs),
@@ -134,7 +135,7 @@ def _tabulate_overview(runs: Sequence[Reported]) -> Html:
     for reported, quality in zip(runs, figures.select_best_quality(runs), strict=True):
         run = reported.run
         params, _ = split_variables(run.params)
-        numbers = sum(x.size for x in jax.tree.leaves(params))
+        num_params = sum(x.size for x in jax.tree.leaves(params))
         shape = " x ".join(map(str, run.parts.description.shape))
         step = f"{run.step:,} of {run.config.train.steps:,}"
         if reported.is_imported:
@@ -142,7 +143,7 @@ def _tabulate_overview(runs: Sequence[Reported]) -> Html:
         description = {
             "step": step,
             "process": run.parts.recipe.name,
-            "network": f"{type(run.config.model).__name__}, {numbers:,} parameters",
+            "network": f"{type(run.config.model).__name__}, {num_params:,} parameters",
             "data": f"{type(run.config.data).__name__}, {run.parts.description.kind} {shape}",
         }
         facts_of_runs.append(figures.list_main_figures(reported, quality) | description)
@@ -160,18 +161,18 @@ def _tabulate_overview(runs: Sequence[Reported]) -> Html:
 def tabulate_configs(runs: Sequence[Reported]) -> Html:
     """Builds a table of the fields that differ between runs, and a folded one of all others."""
     configs = [flatten_config(reported.run.config) for reported in runs]
-    differ, same = compare_configs(configs)
-    summary = f"all {len(same)} fields"
+    differing_names, same_names = compare_configs(configs)
+    summary = f"all {len(same_names)} fields"
     parts = []
     if len(runs) > 1:
-        summary = f"{len(same)} fields, the same of all"
-        if differ:
+        summary = f"{len(same_names)} fields, the same of all"
+        if differing_names:
             head = ["field", *(reported.name for reported in runs)]
-            parts.append(build_table(head, [_value_row(name, configs) for name in differ]))
+            parts.append(build_table(head, [_value_row(name, configs) for name in differing_names]))
         else:
             parts.append(tag("p", "The configs are the same."))
-    first_config = configs[:1]  # whose values are those of all
-    folded = build_table(["field", "value"], [_value_row(name, first_config) for name in same])
+    first_configs = configs[:1]  # whose values are those of all
+    folded = build_table(["field", "value"], [_value_row(name, first_configs) for name in same_names])
     return join_html(*parts, tag("details", tag("summary", summary), folded))
 
 

@@ -525,7 +525,7 @@ RUNS = (
     Break(  # one here and one there would stop a long run
         "skipped_steps_count_though_not_in_a_row",
         "d3pm_jax/program/loop/metrics.py",
-        "            self._nonfinite = []\n",
+        "            self._skipped_in_a_row = []\n",
         "",
         ("tests/program/loop/test_metrics.py",),
     ),

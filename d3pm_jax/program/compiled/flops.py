@@ -28,35 +28,35 @@ def count_flops(f: Callable[..., Any], params: Any, *args: Any) -> int:
     """
     jaxpr = jax.make_jaxpr(f)(params, *args).jaxpr
     num_params = len(jax.tree.leaves(params))
-    depends_on_params = [i < num_params for i in range(len(jaxpr.invars))]
-    flops, _ = _count_program(jaxpr, depends_on_params)
+    on_params = [i < num_params for i in range(len(jaxpr.invars))]
+    flops, _ = _count_program(jaxpr, on_params)
     return flops
 
 
-# Below, `depends` has a bool for each argument of a program or operation: whether it depends on params. Each
-# function returns the number of operations, and the same for each of the results.
+def _count_program(jaxpr: Jaxpr, on_params: Sequence[bool]) -> tuple[int, list[bool]]:
+    """Counts a program: all its operations, one after the other.
 
+    Here and in the functions below, `on_params` says of each argument whether it depends on params. They
+    return the number of operations, and the same of each result.
+    """
+    vars_on_params = {var for var, is_on_params in zip(jaxpr.invars, on_params, strict=True) if is_on_params}
 
-def _count_program(jaxpr: Jaxpr, depends: Sequence[bool]) -> tuple[int, list[bool]]:
-    """Counts a program: all its operations, one after the other."""
-    dependent = {var for var, is_dependent in zip(jaxpr.invars, depends, strict=True) if is_dependent}
-
-    def depend(variables: Sequence[Any]) -> list[bool]:
-        return [not isinstance(var, Literal) and var in dependent for var in variables]
+    def are_on_params(variables: Sequence[Any]) -> list[bool]:
+        return [not isinstance(var, Literal) and var in vars_on_params for var in variables]
 
     total = 0
     for equation in jaxpr.eqns:
-        flops, results_depend = _count_equation(equation, depend(equation.invars))
+        flops, results_on_params = _count_equation(equation, are_on_params(equation.invars))
         total += flops
-        results: Any = zip(equation.outvars, results_depend, strict=True)
-        for var, is_dependent in results:
+        results: Any = zip(equation.outvars, results_on_params, strict=True)
+        for var, is_on_params in results:
             # No gradient goes through integers.
-            if is_dependent and jnp.issubdtype(var.aval.dtype, jnp.inexact):
-                dependent.add(var)
-    return total, depend(jaxpr.outvars)
+            if is_on_params and jnp.issubdtype(var.aval.dtype, jnp.inexact):
+                vars_on_params.add(var)
+    return total, are_on_params(jaxpr.outvars)
 
 
-def _count_equation(equation: Any, depends: list[bool]) -> tuple[int, list[bool]]:
+def _count_equation(equation: Any, on_params: list[bool]) -> tuple[int, list[bool]]:
     """Counts one operation, and what is inside of it."""
     name = equation.primitive.name
     params = equation.params
@@ -66,7 +66,7 @@ def _count_equation(equation: Any, depends: list[bool]) -> tuple[int, list[bool]
         (contracted, _), _ = params["dimension_numbers"]
         shape = equation.invars[0].aval.shape
         flops = 2 * equation.outvars[0].aval.size * math.prod(shape[axis] for axis in contracted)
-        return flops * (1 + sum(depends)), [any(depends)]
+        return flops * (1 + sum(on_params)), [any(on_params)]
 
     if name == "conv_general_dilated":
         # 2 for each number of the output and each of the kernel for its channel; zeros put in between apart.
@@ -74,7 +74,7 @@ def _count_equation(equation: Any, depends: list[bool]) -> tuple[int, list[bool]
         kernel_per_channel = kernel.size // kernel.shape[params["dimension_numbers"].rhs_spec[0]]
         dilation = math.prod(params["lhs_dilation"])
         flops = 2 * equation.outvars[0].aval.size * kernel_per_channel // dilation
-        return flops * (1 + sum(depends)), [any(depends)]
+        return flops * (1 + sum(on_params)), [any(on_params)]
 
     if name == "scan":
         # Before JAX 0.12 the parameters say how many are constants and how many are carried. Ranks say it in
@@ -82,16 +82,16 @@ def _count_equation(equation: Any, depends: list[bool]) -> tuple[int, list[bool]
         body = params["jaxpr"]
         num_carried = _count_equal_ranks(equation.outvars, body.jaxpr.outvars)
         num_consts = _count_equal_ranks(equation.invars, body.jaxpr.invars) - num_carried
-        return _count_loop(body, depends, num_consts, num_carried, params["length"])
+        return _count_loop(body, on_params, num_consts, num_carried, params["length"])
 
     if name == "while":
         # The constants of the condition come first, and are no arguments of the body.
-        depends = depends[params["cond_nconsts"] :]
+        on_params = on_params[params["cond_nconsts"] :]
         num_consts = params["body_nconsts"]
-        return _count_loop(params["body_jaxpr"], depends, num_consts, len(depends) - num_consts, 1)
+        return _count_loop(params["body_jaxpr"], on_params, num_consts, len(on_params) - num_consts, 1)
 
     if name == "cond":
-        branches = [_count_program(branch.jaxpr, depends[1:]) for branch in params["branches"]]
+        branches = [_count_program(branch.jaxpr, on_params[1:]) for branch in params["branches"]]
         by_result = zip(*(results for _, results in branches), strict=True)
         return max(flops for flops, _ in branches), [any(results) for results in by_result]
 
@@ -99,9 +99,9 @@ def _count_equation(equation: Any, depends: list[bool]) -> tuple[int, list[bool]
     for inner in inner_programs(params)[:1]:
         # An inner program with other arguments is one of scalars, such as that of a scatter, and is not
         # counted.
-        if len(inner.invars) == len(depends) and len(inner.outvars) == num_results:
-            return _count_program(inner, depends)
-    return 0, [any(depends)] * num_results
+        if len(inner.invars) == len(on_params) and len(inner.outvars) == num_results:
+            return _count_program(inner, on_params)
+    return 0, [any(on_params)] * num_results
 
 
 def _count_equal_ranks(outside: Sequence[Any], inside: Sequence[Any]) -> int:
@@ -124,22 +124,22 @@ def inner_programs(params: Mapping[str, Any]) -> list[Jaxpr]:
 
 
 def _count_loop(
-    body: ClosedJaxpr, depends: list[bool], num_consts: int, num_carried: int, length: int
+    body: ClosedJaxpr, on_params: list[bool], num_consts: int, num_carried: int, length: int
 ) -> tuple[int, list[bool]]:
     """Counts a loop: what depends on params after one round does so in the next.
 
     Args:
         body: of one round.
-        depends: for constants, then what is carried from round to round, then what differs between rounds.
+        on_params: of constants, then what is carried from round to round, then what differs between rounds.
         num_consts: of the constants.
         num_carried: of what is carried.
         length: rounds.
     """
     while True:
-        flops, results_depend = _count_program(body.jaxpr, depends)
-        after_round = depends.copy()
+        flops, results_on_params = _count_program(body.jaxpr, on_params)
+        after_round = on_params.copy()
         for i in range(num_carried):
-            after_round[num_consts + i] |= results_depend[i]
-        if after_round == depends:
-            return length * flops, results_depend
-        depends = after_round
+            after_round[num_consts + i] |= results_on_params[i]
+        if after_round == on_params:
+            return length * flops, results_on_params
+        on_params = after_round

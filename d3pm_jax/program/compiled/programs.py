@@ -211,16 +211,16 @@ class Program:
         return total
 
 
-def count_program(text: str, pallas: Mapping[str, float] | None = None) -> Program:
+def count_program(text: str, pallas_ratios: Mapping[str, float] | None = None) -> Program:
     """Counts the kernels of a compiled program.
 
     Args:
         text: what `compiled.as_text()` returns.
-        pallas: by name of a Pallas kernel, how many bytes it moves for each byte of its operands and results,
-            see `pallas.count_ratios`; 1 where it is not there.
+        pallas_ratios: by name of a Pallas kernel, how many bytes it moves for each byte of its operands and
+            results, see `pallas.count_ratios`; 1 where it is not there.
     """
     computations, entry = parse_computations(text)
-    return _count_computation(computations, entry, 1, pallas or {})
+    return _count_computation(computations, entry, 1, pallas_ratios or {})
 
 
 def parse_computations(text: str) -> tuple[dict[str, Computation], str]:
@@ -283,7 +283,7 @@ def _end_of_brackets(text: str) -> int:
 
 
 def _count_computation(
-    computations: dict[str, Computation], name: str, runs: int, pallas: Mapping[str, float]
+    computations: dict[str, Computation], name: str, runs: int, pallas_ratios: Mapping[str, float]
 ) -> Program:
     """Counts a computation that runs so often, with those that it calls."""
     kernels: list[Kernel] = []
@@ -305,13 +305,15 @@ def _count_computation(
         elif opcode in ("call", "async-start"):
             called = _called(attributes, "to_apply", "calls")
         if called:
-            choices = [_count_computation(computations, inner, runs * trips, pallas) for inner in called]
+            choices = [
+                _count_computation(computations, inner, runs * trips, pallas_ratios) for inner in called
+            ]
             program = min(choices, key=lambda choice: choice.bytes)
             kernels += program.kernels
             loops += program.loops_of_unknown_length
         else:
             operands = [computations[name][operand] for operand in instruction.operands]
-            kernels.append(_count_kernel(computations, instruction, operands, runs, pallas))
+            kernels.append(_count_kernel(computations, instruction, operands, runs, pallas_ratios))
     return Program(tuple(kernels), loops)
 
 
@@ -320,7 +322,7 @@ def _count_kernel(
     instruction: Instruction,
     operands: Sequence[Instruction],
     runs: int,
-    pallas: Mapping[str, float],
+    pallas_ratios: Mapping[str, float],  # bytes moved for each byte of operands and results
 ) -> Kernel:
     """Counts an instruction that is a kernel of its own."""
     inner = _as_computation(instruction, operands)
@@ -332,7 +334,7 @@ def _count_kernel(
     if work == "Pallas":
         # The operation of JAX is called jit(f)/.../NAME/pallas_call.
         kernel_name = origin.removesuffix("/pallas_call").rpartition("/")[2]
-        moved = round(moved * pallas.get(kernel_name, 1))
+        moved = round(moved * pallas_ratios.get(kernel_name, 1))
     collective = instruction.opcode.removesuffix("-start") if work == "collectives" else ""
     results = _find_root(inner).arrays
     return Kernel(instruction.name, work, runs, moved, _count_flops(inner), origin, results, collective)

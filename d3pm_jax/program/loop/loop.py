@@ -394,7 +394,7 @@ class Outputs:
 
     def _write_checkpoint(self, step: int, state: TrainState, stopping: bool) -> None:
         """Starts to write a checkpoint, or says why there is none; before a stop it waits for the end."""
-        skipped = self._window.skipped_last()
+        skipped = self._window.count_skipped_in_a_row()
         if skipped:
             words = f"steps {step - skipped + 1} to {step} were not finite, and skipped"
             if not stopping:

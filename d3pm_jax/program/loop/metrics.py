@@ -89,25 +89,25 @@ class Window:
     """Holds the metrics of the steps since the last report.
 
     Args:
-        nats_of_means: nats per element of the bound, as the means of metrics say; None where there is none.
+        bound_nats_per_element: nats of the bound, as the means of metrics say; None where there is none.
         leaves: the names of the parameters, in their order.
         max_nonfinite: after so many steps in a row that are not finite it raises.
     """
 
     def __init__(
         self,
-        nats_of_means: Callable[[dict[str, float | int]], float | None],
+        bound_nats_per_element: Callable[[dict[str, float | int]], float | None],
         leaves: Sequence[str],
         max_nonfinite: int,
     ):
-        self._nats_of_means = nats_of_means
+        self._bound_nats_per_element = bound_nats_per_element
         self._leaves = leaves
         self._max_nonfinite = max_nonfinite
         self._last: tuple[int, Metrics] | None = None  # the step that may still be computed
         self._rows: list[Row] = []  # of finite steps since the last report
-        self._nonfinite: list[tuple[int, Row]] = []  # the steps since the last finite one
+        self._skipped_in_a_row: list[tuple[int, Row]] = []  # the steps since the last finite one
         self._any_finite = False  # whether any step was finite
-        self._skipped = 0  # since the last report
+        self._skipped_since_report = 0
         self._clock_start = 0.0  # 0 before the first step
         self._timed_steps = 0
 
@@ -141,40 +141,40 @@ class Window:
         self._last = None
         if all(np.isfinite(value) for value in row.values()):
             self._rows.append(row)
-            self._nonfinite = []
+            self._skipped_in_a_row = []
             self._any_finite = True
             return
-        self._skipped += 1
-        self._nonfinite.append((step, row))
-        if len(self._nonfinite) >= self._max_nonfinite:
+        self._skipped_since_report += 1
+        self._skipped_in_a_row.append((step, row))
+        if len(self._skipped_in_a_row) >= self._max_nonfinite:
             raise self._make_error(saved)
 
     def _make_error(self, saved: int | None) -> UserError:
         """Makes the error of steps that were not finite, with what was wrong with the first and a cure."""
-        step, row = self._nonfinite[0]
+        step, row = self._skipped_in_a_row[0]
         name = next(name for name in CAUSES if name in row and not np.isfinite(row[name]))
         kept = "there is no checkpoint yet" if saved is None else f"the checkpoint of step {saved} is kept"
         details = [f"{key} {float(row[key]):.4g}" for key in TERMS if key in row]
         leaf = int(row.get("first_nonfinite", -1))
         if leaf >= 0:
             details.append(f"{self._leaves[leaf]} has the first gradient that is not finite")
-        if len(self._nonfinite) > 1:
-            details.append(f"{len(self._nonfinite)} steps in a row")
+        if len(self._skipped_in_a_row) > 1:
+            details.append(f"{len(self._skipped_in_a_row)} steps in a row")
         cure = _cure(name, row, step)
         return UserError(
             f"{name} is {float(row[name])} at step {step}; {kept}: {cure} ({', '.join(details)})"
         )
 
-    def skipped_last(self) -> int:
+    def count_skipped_in_a_row(self) -> int:
         """Returns how many of the last steps in a row were not finite.
 
         The last step counts only after `close`, which waits for it.
         """
-        return len(self._nonfinite)
+        return len(self._skipped_in_a_row)
 
     def check_any(self, saved: int | None) -> None:
         """Raises UserError where no step at all was finite: nothing was trained."""
-        if self._nonfinite and not self._any_finite:
+        if self._skipped_in_a_row and not self._any_finite:
             raise self._make_error(saved)
 
     def restart_clock(self) -> None:
@@ -197,14 +197,14 @@ class Window:
         if self._rows:
             columns = {name: [row[name] for row in self._rows] for name in TERMS if name in self._rows[0]}
             means = {name: float(np.mean(column, dtype=np.float64)) for name, column in columns.items()}
-            nats = self._nats_of_means(means)
+            nats = self._bound_nats_per_element(means)
             if nats is not None:
                 means["bound_bits_per_dim"] = nats / float(np.log(2))
             if self._timed_steps:
                 means["seconds_per_step"] = (time.monotonic() - self._clock_start) / self._timed_steps
-            if self._skipped:
-                means["skipped"] = self._skipped
+            if self._skipped_since_report:
+                means["skipped"] = self._skipped_since_report
             self._rows = []
-            self._skipped = 0
+            self._skipped_since_report = 0
         self.restart_clock()
         return means

@@ -33,7 +33,7 @@ def set_up(
         features: counts the numbers in a layer of a network that is trained, for one batch; see
             `keep_freed_memory`. It is called when the devices are set: what it reads may compute.
         address: where the processes of a run meet; None where the command is of one process.
-        workdir: of the run, see `cluster.join_processes`, as are the others.
+        workdir: folder of the run, which the first process writes; see `cluster.join_processes`.
         heartbeat: seconds without a sign of life after which a process is taken for dead; likewise.
         saves: whether SIGTERM is left to JAX.
 

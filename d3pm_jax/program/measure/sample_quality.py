@@ -203,12 +203,13 @@ def _check_quality(quality: record.Record) -> None:
     check_fields("protocol", Protocol(**quality["protocol"]))
     shipped = _shipped_table(quality)
     rows = quality["figures"]
+    # There is always a row "samples".
     for row in (rows["samples"], *rows.values()):
         if shipped is None:
-            columns = _number_names(row)
+            names = _number_names(row)
         else:
-            columns = shipped.columns
-        record.check_numbers(row[column] for column in columns)
+            names = list(shipped.columns)
+        record.check_numbers(row[name] for name in names)
         if type(row["n"]) is not int:
             raise ValueError("a figure is no number")
 
@@ -282,21 +283,21 @@ def format_quality(results: Sequence[record.Record], user_table: QualityTable | 
     return lines
 
 
-def _format_line(title: str, result: record.Record, name: str, columns: Mapping[str, str]) -> str:
-    """Formats the row of a result with its name, to stand below the titles of the columns."""
+def _format_line(head: str, result: record.Record, name: str, title_by_key: Mapping[str, str]) -> str:
+    """Formats a row of a result behind its head, to stand below the titles of the columns."""
     row = result["figures"][name]
     n = row["n"]
     steps = ""
     if name == "samples":
         steps = result.protocol["steps"] or "-"
     cells = []
-    for key, column_title in columns.items():
-        width = max(7, len(column_title))
+    for key, title in title_by_key.items():
+        width = max(7, len(title))
         cells.append(f"{_format_cell(row, key):>{width}}")
     mark = ""
     if n != result.protocol["N"]:
         mark = "  NOT COMPARABLE with the samples: other N"
-    return f"{title:<44} {n:>6} {steps:>5} {'  '.join(cells)}{mark}"
+    return f"{head:<44} {n:>6} {steps:>5} {'  '.join(cells)}{mark}"
 
 
 def _format_cell(row: Mapping[str, Any], key: str) -> str:

@@ -99,7 +99,7 @@ def draw_samples(
     draw_batch = compile_batch(parts, drawing, settled)
     # Commands with the same seed share no noise, see `sampling.noise`.
     key = jax.random.fold_in(key, SAMPLING)
-    num_chains = n if chains is None else min(chains, n)
+    num_recorded = n if chains is None else min(chains, n)
     batches = []
     for first in range(0, n, settled.shape[0]):
         inputs = _inputs_of_batch(parts, settled, arguments, key, first)
@@ -108,7 +108,7 @@ def draw_samples(
             batch = draw_batch(inputs)
         # The call returns when the program is compiled and started: progress begins there.
         progress(first)
-        batches.append(_read_batch(drawing, fetch(batch), settled, first, max(0, num_chains - first)))
+        batches.append(_read_batch(drawing, fetch(batch), settled, first, max(0, num_recorded - first)))
     progress(n)
     return _join(batches, n)
 
@@ -144,7 +144,7 @@ def settle(parts: Parts, draw: Draw, n: int = 1, batch_size: int = 128) -> tuple
     draw = dataclasses.replace(draw, record=record)
     drawing = require(parts.recipe.draw, "samples", parts.config)
     _check_select(draw)
-    start = None
+    start_x0 = None  # [*S] or [M, *S]
     strength = None
     if draw.start is not None:
         x0, strength = _read_pair("start", draw.start, "(x0, strength), integers and a number in (0, 1]")
@@ -152,7 +152,7 @@ def settle(parts: Parts, draw: Draw, n: int = 1, batch_size: int = 128) -> tuple
             raise UserError(f"strength = {describe(strength)}: it must be a number above 0, and at most 1")
         strength = float(strength)
         everywhere = Known(x0, np.ones((), bool))
-        start = convert_known("start", everywhere, shape, parts.recipe.categories).x0
+        start_x0 = convert_known("start", everywhere, shape, parts.recipe.categories).x0
     known = None
     if draw.known is not None:
         pair = _read_pair("known", draw.known, "(x0, mask), integers and booleans of the shape of a sample")
@@ -161,15 +161,23 @@ def settle(parts: Parts, draw: Draw, n: int = 1, batch_size: int = 128) -> tuple
     guidance = read_guidance(draw.guidance)
     if guidance is not None:
         guidance.check_run(parts.description, parts.config, draw.shape)
-    num = _samples_per_batch(n, draw.select, batch_size, parts.mesh.size)
-    asked = Settled((num, *shape), sampler, (), strength, guidance, record, draw.select)
+    batch_samples = _samples_per_batch(n, draw.select, batch_size, parts.mesh.size)
+    asked = Settled(
+        (batch_samples, *shape),
+        sampler,
+        plan=(),
+        strength=strength,
+        guidance=guidance,
+        record=record,
+        select=draw.select,
+    )
     settled = drawing.settle(draw, asked)
-    rows = len(settled.rows)
-    if any(number > rows for number in record):
+    num_rows = len(settled.rows)
+    if any(number > num_rows for number in record):
         raise UserError(
-            f"record = {list(record)}: its entries must be in 0..{rows}, each a number of rows left, or t"
+            f"record = {list(record)}: its entries must be in 0..{num_rows}, each a number of rows left, or t"
         )
-    return settled, Arguments(draw.label, parts.convert_condition(draw.condition), known, start)
+    return settled, Arguments(draw.label, parts.convert_condition(draw.condition), known, start_x0)
 
 
 def _check_select(draw: Draw) -> None:
@@ -255,7 +263,7 @@ def _samples_per_batch(n: int, select: Select | None, batch_size: int, devices: 
     return max(1, wanted // multiple) * multiple
 
 
-def _read_batch(drawing: Drawing, batch: Any, settled: Settled, first: int, num_chains: int) -> Drawn:
+def _read_batch(drawing: Drawing, batch: Any, settled: Settled, first: int, num_recorded: int) -> Drawn:
     """Returns what was drawn of a batch.
 
     Args:
@@ -263,7 +271,7 @@ def _read_batch(drawing: Drawing, batch: Any, settled: Settled, first: int, num_
         batch: a `Chain`, or what `sampling.steer` returns of particles, on the host.
         settled: what it was drawn by.
         first: the number of the first sample.
-        num_chains: how many samples have their states returned.
+        num_recorded: how many samples have their states returned.
 
     Raises:
         UserError: it failed, or a score cannot be used.
@@ -281,7 +289,7 @@ def _read_batch(drawing: Drawing, batch: Any, settled: Settled, first: int, num_
         raise UserError(drawing.explain_failure(int(batch.failed_at), settled))
     if select is None:
         # A view would keep the states of all samples of the batch in memory, so this is a copy.
-        return Drawn(batch.x0, batch.states[:, :num_chains].copy(), calls, program_calls)
+        return Drawn(batch.x0, batch.states[:, :num_recorded].copy(), calls, program_calls)
     candidates = batch.x0.reshape(settled.shape[0], select.n, *settled.shape[1:])
     with as_user_error():
         best, scores = (np.asarray(x) for x in choose_best(select.score, jnp.asarray(candidates)))
@@ -501,21 +509,20 @@ def chains_to_show(
         key: of the forward process.
         samples: of the run.
         reverse_states: int32 [R, n, *S] of the first of them, as `draw_samples` recorded them.
-        times: the t of these states.
+        times: steps of the respaced process, the t of these states.
         strip: the times to show side by side, among those.
         examples: of the test split, from which the forward process begins; None where there are none.
     """
-    # A respaced process numbers its steps anew, but the times of the full process are shown.
-    time = parts.recipe.times
-    shown_strip = time[list(strip)].tolist()
-    num_steps = parts.recipe.num_steps
+    time_of_step = parts.recipe.times
+    shown_strip = time_of_step[list(strip)].tolist()
+    num_steps = parts.recipe.num_steps  # of the respaced process; the times shown are of the whole one
     forward = None
     if examples is not None and strip:
         num_forward = min(SHOWN_CHAINS, len(samples.x))
         states = draw_forward(key, parts.recipe.process, examples.x[:num_forward], strip)
         forward = States(states, shown_strip, num_steps, examples.levels, examples.conditions)
     reverse = States(
-        reverse_states, time[list(times)].tolist(), num_steps, samples.levels, samples.conditions
+        reverse_states, time_of_step[list(times)].tolist(), num_steps, samples.levels, samples.conditions
     )
     return Chains(samples, reverse, shown_strip, forward, examples)
 

@@ -110,7 +110,7 @@ def _make_figures(classify: Callable[..., Array], times: np.ndarray) -> Bound:
         compile=compile_terms,
         times=lambda calls: [int(times[step]) for step in choose_steps(calls)],
         summarize=lambda terms, D, calls: summarize_labels(terms),
-        describe=lambda figures, amount: f"{len(figures['times'])} steps: {amount}",
+        describe=lambda figures, figures_in_words: f"{len(figures['times'])} steps: {figures_in_words}",
         main_figures=("cross_entropy", "accuracy"),
         nats=lambda means: None,
         some_terms="{calls} steps, evenly spread",

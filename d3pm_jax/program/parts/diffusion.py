@@ -130,8 +130,8 @@ def _make_bound(diffusion: Diffusion, times: np.ndarray) -> Bound:
             return summarize_bound(np.asarray(bound.total()), D) | summarize_parts(bound, D)
         return summarize_bound(bound, D)
 
-    def describe(figures: Figures, amount: str) -> str:
-        bound = f"{len(figures['times'])} steps: {amount}"
+    def describe(figures: Figures, figures_in_words: str) -> str:
+        bound = f"{len(figures['times'])} steps: {figures_in_words}"
         if "steps" not in figures:
             return f"{bound}, estimated from {figures['calls']} of them for each example"
         parts = {

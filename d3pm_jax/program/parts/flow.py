@@ -113,11 +113,11 @@ def _make_bound(compute_log_weights: Callable[..., Array], num_digits: int) -> B
         }
         return summarize_bound(importance_bound, D) | beside
 
-    def describe(figures: Figures, amount: str) -> str:
+    def describe(figures: Figures, figures_in_words: str) -> str:
         if "calls" not in figures:
-            return f"ELBO: {amount}"
+            return f"ELBO: {figures_in_words}"
         elbo = format_with_error(figures["elbo_bits_per_dim"], figures["elbo_standard_error"], 3)
-        return f"IWBO({figures['calls']}): {amount}, beside an ELBO of {elbo} bits/dim"
+        return f"IWBO({figures['calls']}): {figures_in_words}, beside an ELBO of {elbo} bits/dim"
 
     return Bound(
         calls=1,

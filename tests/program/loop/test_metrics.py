@@ -29,7 +29,7 @@ def test_only_a_last_line_that_was_cut_off_is_left_out(tmp_path):
             metrics.read_metrics(tmp_path)
 
 
-def nats_of_means(means):
+def bound_nats_per_element(means):
     return means["kl"] * 10  # T
 
 
@@ -54,14 +54,14 @@ BAD = row(loss=np.nan, kl=np.nan, ce=3.0, grad_norm=np.nan, first_nonfinite=1)
     ],
 )
 def test_the_first_metric_that_is_not_finite_has_its_own_cure(values, step, message):
-    window = metrics.Window(nats_of_means, ("w", "b"), 1)
+    window = metrics.Window(bound_nats_per_element, ("w", "b"), 1)
     window.add(step, row(**values), saved=None)
     with pytest.raises(UserError, match=message):
         window.close(saved=None)
 
 
 def test_steps_that_are_not_finite_are_counted_and_left_out():
-    window = metrics.Window(nats_of_means, ("w", "b"), max_nonfinite=3)
+    window = metrics.Window(bound_nats_per_element, ("w", "b"), max_nonfinite=3)
     for step, taken in enumerate((BAD, row(loss=2.0), BAD, BAD, row(loss=4.0)), 1):
         window.add(step, taken, saved=None)
     means = window.close(saved=None)
@@ -78,18 +78,18 @@ def test_steps_that_are_not_finite_are_counted_and_left_out():
 
 
 def test_a_training_without_a_finite_step_is_an_error_at_its_end():
-    window = metrics.Window(nats_of_means, ("w", "b"), max_nonfinite=30)
+    window = metrics.Window(bound_nats_per_element, ("w", "b"), max_nonfinite=30)
     window.check_any(saved=18)  # of no step
     for step in (19, 20):
         window.add(step, BAD, saved=18)
     window.close(saved=18)
-    assert window.skipped_last() == 2
+    assert window.count_skipped_in_a_row() == 2
     with pytest.raises(UserError, match="kl is nan at step 19; the checkpoint of step 18 is kept"):
         window.check_any(saved=18)
 
 
 def test_so_many_in_a_row_stop_the_run_a_step_later_whatever_was_reported_between():
-    window = metrics.Window(nats_of_means, ("w", "b"), max_nonfinite=3)
+    window = metrics.Window(bound_nats_per_element, ("w", "b"), max_nonfinite=3)
     window.add(7, BAD, saved=5)
     window.close(saved=5)
     window.add(8, BAD, saved=5)
