@@ -242,11 +242,13 @@ def _evaluate(
     suffix = _name_files(command, steps)
     stored = Record(bounds.EVAL, {**bound, "baselines": baselines, "limit": command.limit})
     path, replaced = record.write_record(stored, run.workdir, suffix)
-    amount = f"{record.format_with_unit(bound, 'bits_per_dim')}, {record.format_with_unit(bound, 'nats')}"
+    figures_in_words = (
+        f"{record.format_with_unit(bound, 'bits_per_dim')}, {record.format_with_unit(bound, 'nats')}"
+    )
     for name, template in run.parts.kind.units.items():
         if name in bound:
-            amount += f", {template.format(bound[name])}"
-    print(f"  {run.parts.recipe.bound.describe(bound, amount)}")
+            figures_in_words += f", {template.format(bound[name])}"
+    print(f"  {run.parts.recipe.bound.describe(bound, figures_in_words)}")
     if "steps" in bound:
         picture = run.workdir / f"{names.BOUND_TERMS}{suffix}.png"
         show.save_bound_terms(picture, {"": bound}, run.caption)
@@ -293,9 +295,9 @@ def measure_samples(
             )
         path = sample_quality.write_quality(quality.record, run.workdir)
         samples = Samples(quality.samples, run.parts.recipe.categories)
-        line = write_measured(kind, path, samples, quality.measured, run.caption)
-        if line is not None:
-            print(line)
+        written = write_measured(kind, path, samples, quality.measured, run.caption)
+        if written is not None:
+            print(written)
         print(f"figures and their protocol: {path}")
     closing = kind.closing_words(reference)
     if closing is not None:

@@ -179,9 +179,9 @@ class TextKind(Kind):
         counts = count_categories(train.source, train.categories)
         unigram_nats = baselines.unigram_nats(counts, test["x"], test.get("weight"))  # [N]
         bits_by_name = to_bits_per_dim({"unigram": unigram_nats}, test)
-        n = len(train) * self.description.shape[0]
-        if n > MOST_COUNTED:
-            left_out = f"the train split has up to {n:,} tokens, more than {MOST_COUNTED:,}"
+        most_tokens = len(train) * self.description.shape[0]
+        if most_tokens > MOST_COUNTED:
+            left_out = f"the train split has up to {most_tokens:,} tokens, more than {MOST_COUNTED:,}"
             say(f"no n-grams and compressors: {left_out}")
             return bits_by_name
 

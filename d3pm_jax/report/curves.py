@@ -110,27 +110,27 @@ def draw_plot(title: str, xlabel: str, curves: Sequence[Curve], log_x: bool = Fa
     y_values = finite[:, 1]
     if not log_x:
         x_values = np.append(x_values, 0)
-    x = _fit_axis(x_values, log_x, LEFT, WIDTH - RIGHT)
+    x_axis = _fit_axis(x_values, log_x, LEFT, WIDTH - RIGHT)
     lowest = y_values.min()
     far_apart = bool(lowest > 1 / LARGE and y_values.max() / lowest > SPREAD)
-    y = _fit_axis(y_values, far_apart, HEIGHT - BOTTOM, TOP)
+    y_axis = _fit_axis(y_values, far_apart, HEIGHT - BOTTOM, TOP)
 
     gridlines = ""
     x_numbers = []
     y_numbers = []
-    for tick in x.list_ticks():
+    for tick in x_axis.list_ticks():
         text = f"{tick:g}"
-        gridlines += f"M{x.place(tick):.1f} {TOP:g}V{HEIGHT - BOTTOM:g}"
+        gridlines += f"M{x_axis.place(tick):.1f} {TOP:g}V{HEIGHT - BOTTOM:g}"
         # The number at the right end is moved to the left, so that it stays on the paper.
-        centre = min(x.place(tick), WIDTH - RIGHT - 3.5 * len(text) + 6)
+        centre = min(x_axis.place(tick), WIDTH - RIGHT - 3.5 * len(text) + 6)
         x_numbers.append(tag("text", text, x=centre, y=HEIGHT - BOTTOM + 16, text_anchor="middle"))
-    for tick in y.list_ticks():
-        gridlines += f"M{LEFT:g} {y.place(tick):.1f}H{WIDTH - RIGHT:g}"
-        y_numbers.append(tag("text", f"{tick:g}", x=LEFT - 6, y=y.place(tick) + 4, text_anchor="end"))
+    for tick in y_axis.list_ticks():
+        gridlines += f"M{LEFT:g} {y_axis.place(tick):.1f}H{WIDTH - RIGHT:g}"
+        y_numbers.append(tag("text", f"{tick:g}", x=LEFT - 6, y=y_axis.place(tick) + 4, text_anchor="end"))
 
     lines = []
     for run, points in points_by_run:
-        lines += _draw_line(run, points, x, y)
+        lines += _draw_line(run, points, x_axis, y_axis)
     label = tag("text", xlabel, x=(LEFT + WIDTH - RIGHT) / 2, y=HEIGHT - 4, text_anchor="middle")
     picture = tag(
         "svg",
@@ -251,8 +251,8 @@ def _note_no_curves(reported: Reported) -> Html:
 
 def plot_terms(runs: Sequence[Reported]) -> Html:
     """Draws the terms of the bounds by t, and their sums from t up to T."""
-    single = []
-    summed = []
+    term_curves = []
+    sum_curves = []
     notes = []
     for i, reported in enumerate(runs):
         if not reported.draws_samples:
@@ -266,12 +266,12 @@ def plot_terms(runs: Sequence[Reported]) -> Html:
             continue
         times = reported.bound["times"]
         terms = reported.bound["steps"]  # a term that is infinite is None
-        single.append(Curve(i, times, terms))
+        term_curves.append(Curve(i, times, terms))
         finite = np.array(terms, np.float64)  # [n], NaN where a term is infinite
-        summed.append(Curve(i, times, np.cumsum(finite[::-1])[::-1].tolist()))
+        sum_curves.append(Curve(i, times, np.cumsum(finite[::-1])[::-1].tolist()))
 
         # A curve cannot show infinite terms, so a sentence says at which t they are.
-        infinite = [str(t) for t, x in zip(times, terms, strict=True) if x is None]
+        infinite = [str(t) for t, term in zip(times, terms, strict=True) if term is None]
         if infinite:
             listed = ", ".join(infinite[:LISTED])
             if len(infinite) > LISTED:
@@ -282,8 +282,8 @@ def plot_terms(runs: Sequence[Reported]) -> Html:
             notes.append(tag("p", f"{words}up to that.", class_="soft"))
 
     plots = [
-        draw_plot("term of the bound at t [bits/dim]", "t", single),
-        draw_plot("sum of the terms from t up to T [bits/dim]", "t", summed),
+        draw_plot("term of the bound at t [bits/dim]", "t", term_curves),
+        draw_plot("sum of the terms from t up to T [bits/dim]", "t", sum_curves),
         draw_plot(
             "bound with fewer steps [bits/dim]", "steps of the process", _curves_by_steps(runs), log_x=True
         ),

@@ -89,8 +89,8 @@ def tabulate_bounds(runs: Sequence[Reported]) -> Html:
         if not reported.draws_samples:
             continue
         for bound in reported.bounds:
-            parts = [_format_value(bound, name) for name in PARTS]
-            cells = [_show_bits(bound), _show(bound, "nats"), *parts]
+            part_cells = [_format_value(bound, name) for name in PARTS]
+            cells = [_show_bits(bound), _show(bound, "nats"), *part_cells]
             rows.append(_row_of_result(reported, bound, cells, OF_BOUND))
         if reported.bound is None:
             text = f"No bound of {reported.name} at step {reported.run.step:,} is known"
@@ -127,10 +127,10 @@ def _row_of_result(
     # A flow has no steps.
     steps = result.protocol.get("steps") or None
     protocol = {**result.protocol, "calls": result.get("calls"), "steps": steps}
-    told = [format_cell(protocol.get(name)) for name in fields]
+    protocol_cells = [format_cell(protocol.get(name)) for name in fields]
     digest = str(protocol.get("examples", "-"))
     examples = tag("span", digest.removeprefix("sha256 ")[:HASH], title=digest)
-    return [reported.name, result.path.name, *cells, *told, examples]
+    return [reported.name, result.path.name, *cells, *protocol_cells, examples]
 
 
 def _table_of_results(
@@ -216,14 +216,14 @@ def _quality_table(table: QualityTable, results: Sequence[tuple[str, Record]]) -
 
     rows = []
     for run, record in results:
-        differ = list_incomparable(first, record)
+        differing_fields = list_incomparable(first, record)
         for name, row in record["figures"].items():
             n = row["n"]
             # A row of fewer examples than samples cannot be compared, whatever its protocol is.
-            other = differ
-            if not differ and n != record.protocol["N"]:
-                other = ["N"]
-            compares = f"no: other {', '.join(other)}" if other else "yes"
+            other_fields = differing_fields
+            if not differing_fields and n != record.protocol["N"]:
+                other_fields = ["N"]
+            compares = f"no: other {', '.join(other_fields)}" if other_fields else "yes"
             figures = [_format_value(row, key, TOO_FEW) for key in titles]
             rows.append([run, name, f"{n:,}", *figures, compares, *_protocol_cells(record, name)])
 

@@ -76,21 +76,21 @@ def draw_run(reported: Reported) -> ShownSamples | None:
     return ShownSamples(chains, stored_samples is not None)
 
 
-def show_samples(reported: Reported, drawn: ShownSamples | None) -> Html:
+def show_samples(reported: Reported, shown: ShownSamples | None) -> Html:
     """Shows samples beside examples of the data."""
-    if drawn is None:
+    if shown is None:
         return _note_no_examples(reported, "Samples need conditions, and")
     run = reported.run
     kind = run.parts.kind
     classes = run.parts.recipe.classes
-    samples = drawn.chains.samples
-    num_steps = drawn.chains.reverse.steps
+    samples = shown.chains.samples
+    num_steps = shown.chains.reverse.steps
 
     words = f"{len(samples.x)} samples of step {run.step:,}, "
     if num_steps:
         words += f"{num_steps} steps, "
     words += f"seed {SEED}, "
-    if drawn.are_from_folder:
+    if shown.are_from_folder:
         words += "the first of samples.npy of d3pm sample."
     else:
         words += "drawn for this page."
@@ -108,7 +108,7 @@ def show_samples(reported: Reported, drawn: ShownSamples | None) -> Html:
     if samples_figure is None:
         return tag("p", words, f" Each is an array {list(samples.x.shape[1:])}, of which no picture is made.")
 
-    examples = drawn.chains.examples
+    examples = shown.chains.examples
     histograms = _show_histograms(kind, samples, examples)
     if examples is None:
         note = _note_no_examples(reported, "Examples of the data are not beside them:")
@@ -130,9 +130,9 @@ def show_made(reported: Reported) -> Html:
     figures = []
     for made in reported.made:
         n = min(parts.kind.lines_shown or MADE, MADE, len(made.samples), len(made.made_from))
-        given = parts.kind.show_samples(Samples(made.made_from[:n], parts.recipe.categories))
-        drawn = parts.kind.show_samples(Samples(made.samples[:n], parts.recipe.categories))
-        if drawn is None:
+        given_block = parts.kind.show_samples(Samples(made.made_from[:n], parts.recipe.categories))
+        made_block = parts.kind.show_samples(Samples(made.samples[:n], parts.recipe.categories))
+        if made_block is None:
             continue
         protocol = made.record.protocol
         words = (
@@ -142,8 +142,8 @@ def show_made(reported: Reported) -> Html:
             words += f", known: {protocol['known']}"
         if "strength" in protocol:
             words += f", edits of strength {protocol['strength']}"
-        drawn_figure = _draw_figure(drawn, "Made from it", f"{words}.")
-        figures.append(tag("div", _draw_figure(given, "Given"), drawn_figure, class_="beside"))
+        made_figure = _draw_figure(made_block, "Made from it", f"{words}.")
+        figures.append(tag("div", _draw_figure(given_block, "Given"), made_figure, class_="beside"))
     return join_html(*figures)
 
 
@@ -178,15 +178,15 @@ def _show_histograms(kind: Kind, samples: Samples, examples: Samples | None) -> 
     return _draw_figure(histograms, "Places", f"{words}.")
 
 
-def show_chains(reported: Reported, drawn: ShownSamples | None) -> Html | None:
+def show_chains(reported: Reported, shown: ShownSamples | None) -> Html | None:
     """Shows chains of the forward process and of the reverse one, and the latter as a film.
 
     Returns:
         None where there are no chains, as of a flow, or of a sampler whose rows are no steps.
     """
-    if drawn is None:
+    if shown is None:
         return _note_no_examples(reported, "Chains need conditions, and")
-    chains = drawn.chains
+    chains = shown.chains
     if not chains.reverse.times:
         return None
     kind = reported.run.parts.kind

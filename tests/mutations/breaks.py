@@ -636,8 +636,8 @@ REPORT = (
     Break(  # figures in other features beside each other, as if they compared
         "quality_always_compares",
         "d3pm_jax/report/figures.py",
-        "differ = list_incomparable(first, record)",
-        "differ = list_incomparable(first, first)",
+        "differing_fields = list_incomparable(first, record)",
+        "differing_fields = list_incomparable(first, first)",
         ("tests/report/test_figures.py",),
     ),
 )

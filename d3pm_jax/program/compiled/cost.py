@@ -78,8 +78,8 @@ def abstract_inputs(parts: build.Parts) -> tuple[dict[str, Any], Noise]:
     if description.condition is not None:
         condition_type = jnp.dtype(description.condition_type)
         batch["condition"] = jax.ShapeDtypeStruct((B, *description.condition), condition_type)
-    draw = partial(parts.recipe.loss.draw_noise, parts.recipe.process, shape=shape)
-    noise = jax.eval_shape(draw, parts.key, parts.state.step, parts.state.history)
+    draw_noise = partial(parts.recipe.loss.draw_noise, parts.recipe.process, shape=shape)
+    noise = jax.eval_shape(draw_noise, parts.key, parts.state.step, parts.state.history)
     sharding = batch_sharding(parts.mesh)
     return jax.tree.map(lambda leaf: leaf.update(sharding=sharding), (batch, noise))
 

@@ -287,7 +287,7 @@ def _count_computation(
 ) -> Program:
     """Counts a computation that runs so often, with those that it calls."""
     kernels: list[Kernel] = []
-    loops = 0
+    loops_of_unknown_length = 0
     for instruction in computations[name].values():
         opcode = instruction.opcode
         attributes = instruction.attributes
@@ -298,7 +298,7 @@ def _count_computation(
         if opcode == "while":
             called = _called(attributes, "body")
             known_trips = _find(r'"known_trip_count":\{"n":"(\d+)"\}', attributes)
-            loops += not known_trips
+            loops_of_unknown_length += not known_trips
             trips = int(known_trips or 1)
         elif opcode == "conditional":
             called = _called(attributes, "branch_computations", "true_computation", "false_computation")
@@ -310,11 +310,11 @@ def _count_computation(
             ]
             program = min(choices, key=lambda choice: choice.bytes)
             kernels += program.kernels
-            loops += program.loops_of_unknown_length
+            loops_of_unknown_length += program.loops_of_unknown_length
         else:
             operands = [computations[name][operand] for operand in instruction.operands]
             kernels.append(_count_kernel(computations, instruction, operands, runs, pallas_ratios))
-    return Program(tuple(kernels), loops)
+    return Program(tuple(kernels), loops_of_unknown_length)
 
 
 def _count_kernel(

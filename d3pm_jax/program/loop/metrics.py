@@ -41,8 +41,8 @@ def read_metrics(workdir: Path | str) -> list[dict[str, float | int]]:
             row = parse_json(line)
         except ValueError as error:
             raise UserError(f"{path}, line {i} is damaged ({one_line(error)}): {CURE}") from error
-        numbers = isinstance(row, dict) and all(type(x) in (int, float) for x in row.values())
-        if not numbers or type(row.get("step")) is not int or "loss" not in row:
+        has_only_numbers = isinstance(row, dict) and all(type(x) in (int, float) for x in row.values())
+        if not has_only_numbers or type(row.get("step")) is not int or "loss" not in row:
             raise UserError(f"{path}, line {i} is damaged (no step, no loss, or no number): {CURE}")
         rows.append(row)
     return rows

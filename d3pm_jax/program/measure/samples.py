@@ -282,9 +282,9 @@ def _read_batch(drawing: Drawing, batch: Any, settled: Settled, first: int, num_
     if isinstance(select, Particles):
         if batch.failed_at != 0:
             _explain_particles(drawing, settled, batch, first)
-        none = np.zeros((0, 0, *settled.shape[1:]), np.int32)
-        sizes = batch.effective_size
-        return Drawn(batch.x0, none, calls, program_calls, batch.particles, batch.scores, sizes)
+        no_states = np.zeros((0, 0, *settled.shape[1:]), np.int32)
+        effective_size = batch.effective_size
+        return Drawn(batch.x0, no_states, calls, program_calls, batch.particles, batch.scores, effective_size)
     if batch.failed_at != 0:
         raise UserError(drawing.explain_failure(int(batch.failed_at), settled))
     if select is None:
@@ -400,12 +400,12 @@ def convert_known(name: str, known: Known, shape: tuple[int, ...], categories: i
         raise UserError(
             f"the elements of {name} have types {x0.dtype} and {mask.dtype}: pass integers, and booleans"
         )
-    is_known = wide_mask
+    is_checked = wide_mask
     if wide_x0.ndim == wide_mask.ndim > len(shape) and len(wide_x0) != len(wide_mask):
         # Each row of the one meets others of the other.
-        is_known = np.any(wide_mask, axis=0)
-    each_x0, each_known = np.broadcast_arrays(wide_x0, is_known)
-    values = each_x0[each_known]
+        is_checked = np.any(wide_mask, axis=0)
+    each_x0, each_checked = np.broadcast_arrays(wide_x0, is_checked)
+    values = each_x0[each_checked]
     if np.any((values < 0) | (values >= categories)):
         raise UserError(
             f"the elements of {name} hold {values.min()}..{values.max()}: categories are 0..{categories - 1}"

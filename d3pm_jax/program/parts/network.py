@@ -128,8 +128,8 @@ def split_network(
     call_network = make_train_function(lambda output, xt, K: output)
     output, new_buffers = jax.eval_shape(call_network, shapes, x, t, key, label, None, condition)
     # A head of the user's own may take any output: what it makes of it is checked below.
-    is_own = type(head).logits not in (Head.logits, LogisticHead.logits)
-    if not is_own:
+    is_own_head = type(head).logits not in (Head.logits, LogisticHead.logits)
+    if not is_own_head:
         _check_output(module, output, x, spec)
     logits = jax.eval_shape(lambda output: head.logits(output, x, spec.K), output)
     is_array = isinstance(logits, jax.ShapeDtypeStruct)
@@ -142,7 +142,7 @@ def split_network(
             f"expected {[2, *spec.shape, spec.K]}"
         )
 
-    if is_own and extra_mask is not None and not _forbids(head, output, x, spec.K, extra_mask):
+    if is_own_head and extra_mask is not None and not _forbids(head, output, x, spec.K, extra_mask):
         _warn_of_free_mask(head, description, extra_mask)
         extra_mask = None
 
@@ -167,7 +167,7 @@ def split_network(
 
     train_parameters = None
     # A head of the user's own may make its logits in any way.
-    if isinstance(head, LogisticHead) and not is_own and extra_mask is None:
+    if isinstance(head, LogisticHead) and not is_own_head and extra_mask is None:
         train_parameters = make_train_function(head.parameters)
     return Network(
         predict=predict,

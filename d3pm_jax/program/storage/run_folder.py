@@ -541,7 +541,7 @@ def clear_unfinished_start(workdir: Path) -> None:
 def claim_folder(
     config: Config,
     workdir: Path,
-    resume: bool,
+    holds_run: bool,
     description: Description,
     examples: Mapping[str, np.ndarray],
 ) -> None:
@@ -550,21 +550,21 @@ def claim_folder(
     Args:
         config: of the run.
         workdir: the folder, whose lock the caller holds.
-        resume: whether the folder holds the run already.
+        holds_run: whether the folder holds the run already.
         description: of its data.
         examples: of its test split, for `read_examples`.
 
     Raises:
         UserError: it holds a run, one that is further than this goes, or cannot be written to.
     """
-    if not resume:
+    if not holds_run:
         clear_unfinished_start(workdir)
     saved_steps = checkpoint.list_steps(workdir / CHECKPOINTS)
     if saved_steps and saved_steps[-1] > config.train.steps:
         raise UserError(f"the run is at step {saved_steps[-1]} already: set train.steps to that or more")
     try:
         contents = _make_contents(config, description, examples)
-        if not resume:
+        if not holds_run:
             _check_replaces_nothing(workdir, contents)
         (workdir / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
         _write_contents(workdir, config, contents)
