@@ -92,8 +92,8 @@ def execute(command: EvalCommand, words: list[str]) -> int:
     _check_options(command, run)
     if choice is not None:
         samples.check_sampler(run.parts, choice.sampler)
-    if command.grid == "dp" and command.steps is not None:
-        _prepare_best_grids(run, command.steps)
+    if command.grid == "dp":
+        _prepare_best_grids(run)
 
     runs = [run]
     if command.steps is not None:
@@ -110,7 +110,7 @@ def execute(command: EvalCommand, words: list[str]) -> int:
         for steps, respaced_run in zip(counts, runs, strict=True)
     ]
     if command.samples is not None:
-        measure_samples(command, runs, command.samples, None if choice is None else choice.sampler)
+        measure_samples(command, runs, command.samples, choice and choice.sampler)
     if command.chain_rule is not None:
         _compute_likelihood(command, run, examples, command.chain_rule)
 
@@ -189,7 +189,7 @@ def _check_options(command: EvalCommand, run: Run) -> None:
         )
 
 
-def _prepare_best_grids(run: Run, counts: Sequence[int]) -> None:
+def _prepare_best_grids(run: Run) -> None:
     """Measures the costs that the best grids follow from, unless they are in the folder of the run."""
     if step_costs.read_costs(run.parts, run.workdir) is not None:
         return

@@ -11,7 +11,7 @@ from d3pm_jax.cli.export_weights import SUFFIX
 from d3pm_jax.config import Config, Count, describe_data, io as config_io
 from d3pm_jax.contrib import checkpoints, foreign
 from d3pm_jax.contrib.layout import Foreign, ImportOptions
-from d3pm_jax.errors import UserError, one_line
+from d3pm_jax.errors import UserError, as_user_error, one_line
 from d3pm_jax.program.machine.devices import use_all_cores
 from d3pm_jax.program.parts import begin
 from d3pm_jax.program.parts.completed import complete
@@ -207,10 +207,8 @@ def _read_network(
     if config is not None:
         options = options.with_categories(getattr(config.process, "K", None), f"process.K of {config_path}")
 
-    try:
+    with as_user_error():
         checkpoint = checkpoints.read_network(file, options)
-    except ValueError as error:
-        raise UserError(str(error)) from error
     print(f"{file} is of {checkpoint.program}: {checkpoint.weights_kind} weights of step {checkpoint.step}")
     for note in checkpoint.notes:
         print(f"note: {one_line(note, 300)}")

@@ -13,7 +13,6 @@ from d3pm_jax.data.source import open_npy
 from d3pm_jax.errors import UsageError, UserError, as_user_error
 from d3pm_jax.files import describe_content, write_npy
 from d3pm_jax.kinds import Samples
-from d3pm_jax.kinds.base import STATES
 from d3pm_jax.kinds.files import count_states, write_chains
 from d3pm_jax.program.machine.terminal import Terminal
 from d3pm_jax.program.measure import record, step_costs
@@ -236,8 +235,7 @@ def execute(command: SampleCommand, words: list[str]) -> int:
     path, replaced = write_samples(run.parts, run.workdir, samples, options, suffix)
 
     shown = Samples(samples, levels, draw.condition)
-    strip = times_to_show(settled, STATES)
-    chains = chains_to_show(run.parts, key, shown, drawn.states, times, strip, examples)
+    chains = chains_to_show(run.parts, key, shown, drawn.states, times, settled, examples)
     if command.given is not None and known is not None:
         made_from = _show_known(known, command.strength, len(samples), samples.shape[1:], levels)
         write_npy(run.workdir / f"{MADE_FROM}{suffix}.npy", made_from)

@@ -109,9 +109,8 @@ def _build_process(command: ScheduleCommand, path: Path | None, words: list[str]
         check_elementwise(process, "d3pm schedule shows")
     except (ValueError, TypeError, OverflowError, MemoryError) as error:
         raise UserError(one_line(error, 1000)) from error
-    levels = process.K
-    if find_extra_mask(config.process, process, _count_categories(config, process)) is not None:
-        levels -= 1
+    extra_mask = find_extra_mask(config.process, process, _count_categories(config, process))
+    levels = process.K - (extra_mask is not None)
     return BuiltProcess(name_process(config, process), config, process, levels)
 
 

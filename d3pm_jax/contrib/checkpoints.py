@@ -26,11 +26,10 @@ def kind_of(path: Path) -> str:
 
     # A file of safetensors has the length of its header in 8 bytes, then {. The lowest byte of a length may
     # look like a map of msgpack, so this is asked first.
-    header_size = int.from_bytes(start[:8], "little")
-    if start[8:] == b"{" and header_size + 8 <= size:
-        return "safetensors"
+    has_header = start[8:] == b"{" and int.from_bytes(start[:8], "little") + 8 <= size
     # A map of msgpack of 1 to 15 entries, or of more.
-    if b"\x81" <= start[:1] <= b"\x8f" or start[:1] in (b"\xde", b"\xdf"):
+    is_map = b"\x81" <= start[:1] <= b"\x8f" or start[:1] in (b"\xde", b"\xdf")
+    if is_map and not has_header:
         return "msgpack"
     return "safetensors"
 

@@ -13,7 +13,7 @@ from d3pm_jax import compat, config as configs
 from d3pm_jax.config import Head, LogisticHead, Model, Spec, check_fields, io as config_io
 from d3pm_jax.contrib.layout import MOST_STEPS, Foreign
 from d3pm_jax.data import Description
-from d3pm_jax.errors import UserError, one_line
+from d3pm_jax.errors import UserError, as_user_error, one_line
 from d3pm_jax.models.backbone import padded_size
 from d3pm_jax.models.variables import SplitModule
 from d3pm_jax.program.parts import begin, build
@@ -351,10 +351,8 @@ def begin_run(
             f"{file} has K = {foreign.K}, but the process of {config_name} has {K}: change the process, or "
             f"pass --categories"
         )
-    try:
+    with as_user_error(f"{file}: "):
         params = twin.from_torch(parts.state.params, foreign.tensors)
-    except ValueError as error:
-        raise UserError(f"{file}: {error}") from error
     begin.begin_run(parts, workdir, params)
     _save(
         workdir,

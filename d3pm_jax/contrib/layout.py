@@ -169,9 +169,7 @@ def infer_output(
     is_logistic = False
     if features == 2:
         default = "logits"
-        if user_options.K is None and logistic_by_default:
-            default = "logistic"
-        if user_options.K not in (None, 2):
+        if user_options.K not in (None, 2) or (user_options.K is None and logistic_by_default):
             default = "logistic"
         is_logistic = choose_value(user_options.output, default, "output", "--output", notes) == "logistic"
     if is_logistic:

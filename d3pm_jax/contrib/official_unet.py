@@ -140,12 +140,13 @@ def read_network(tree: Any, user_options: ImportOptions) -> Foreign:
 
 def _list_parameters(tree: Any) -> dict[str, dict[str, Any]]:
     """Returns the parameters that a checkpoint holds, by which they are: "ema", "raw"."""
-    if not isinstance(tree, dict):
-        return {}
-    optimizer = tree.get("optimizer")
-    target = optimizer.get("target") if isinstance(optimizer, dict) else None
-    candidates = {"ema": tree.get("ema_params"), "raw": target}
+    candidates = {"ema": _child(tree, "ema_params"), "raw": _child(_child(tree, "optimizer"), "target")}
     return {name: params for name, params in candidates.items() if isinstance(params, dict) and params}
+
+
+def _child(node: Any, name: str) -> Any:
+    """Returns an entry of a dict; None where it has none, or the node is no dict."""
+    return node.get(name) if isinstance(node, dict) else None
 
 
 def _choose_weights(params_by_weights: dict[str, Any], raw: bool, notes: list[str]) -> str:
@@ -195,8 +196,7 @@ def _count_heads(params: dict[str, Any], user_heads: int | None) -> int:
     for name, module in params.items():
         if re.search(r"\.attn_\d+$", name) is None:
             continue
-        q = module.get("q") if isinstance(module, dict) else None
-        kernel = q.get("kernel") if isinstance(q, dict) else None
+        kernel = _child(_child(module, "q"), "kernel")
         if not isinstance(kernel, np.ndarray) or kernel.ndim != 3:
             raise ValueError(f"{name}/q/kernel is not of shape [C, heads, C / heads]")
         numbers.add(int(kernel.shape[1]))

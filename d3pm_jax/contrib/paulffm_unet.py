@@ -6,6 +6,7 @@ Groups follow the width of a layer, attention has PyTorch's eps, t counts from 0
 and logits are not added to one-hot x.
 """
 
+import re
 from typing import Any
 
 import numpy as np
@@ -117,12 +118,7 @@ def read_network(tree: Any, user_options: ImportOptions) -> Foreign:
 
 def _remove_prefixes(name: str) -> str:
     """Returns a name without the prefixes of a process and of a distributed training."""
-    if not name.startswith("net."):
-        return name
-    bare_name = name.removeprefix("net.")
-    while bare_name.startswith("module."):
-        bare_name = bare_name.removeprefix("module.")
-    return bare_name
+    return re.sub(r"^net\.(module\.)*", "", name)
 
 
 def _choose_weights(model: dict[str, Any], raw: bool, notes: list[str]) -> tuple[Tensors, str]:

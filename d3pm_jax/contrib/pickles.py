@@ -267,10 +267,9 @@ class _Reader:
     def _load_storage(self, persistent_id: Any) -> np.ndarray:
         """Returns a storage as an array of one axis."""
         kind, token, key, _, size = persistent_id
-        if kind != "storage" or not isinstance(token, _Token) or not isinstance(key, str):
-            raise ValueError("a tensor without a storage")
-        if type(size) is not int:
-            # The message below would write it out: that of tuples in tuples has no end.
+        is_storage = kind == "storage" and isinstance(token, _Token) and isinstance(key, str)
+        # The message below would write out another size: that of tuples in tuples has no end.
+        if not is_storage or type(size) is not int:
             raise ValueError("a tensor without a storage")
         if key not in self._storages:
             content = _read_entry(self._archive, f"{self._folder}data/{key}")

@@ -2,7 +2,7 @@
 
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -71,29 +71,24 @@ def page(runs: Sequence[Run]) -> str:
     subject = ", ".join(names) if len(names) <= NAMED else f"{len(names)} runs"
     title = f"Report of {subject}"
 
-    def join_by_run(contents: Sequence[Html | None]) -> Html:
-        """Joins a content of each run, below its name where there are several runs; None is left out."""
+    def join_by_run(contents: Mapping[str, Html | None]) -> Html:
+        """Joins contents by name of run, each below that name where there are several; None is nothing."""
         parts = []
-        for reported, content in zip(reported_runs, contents, strict=True):
-            if not content:
-                continue
-            if len(reported_runs) > 1:
-                parts.append(tag("h3", reported.name))
+        for name, content in contents.items():
+            if content and len(reported_runs) > 1:
+                parts.append(tag("h3", name))
             parts.append(content)
         return join_html(*parts)
 
-    shown_samples: list[Html | None] = []
-    shown_chains: list[Html | None] = []
+    shown_samples = {}
+    shown_chains = {}
     for reported in reported_runs:
         # A classifier draws nothing, and has its curves and its config on the page.
-        if not reported.draws_samples:
-            shown_samples.append(None)
-            shown_chains.append(None)
-            continue
-        # None where the network takes conditions that the run does not keep.
-        shown = samples.draw_run(reported)
-        shown_samples.append(samples.show_samples(reported, shown))
-        shown_chains.append(samples.show_chains(reported, shown))
+        if reported.draws_samples:
+            # None where the network takes conditions that the run does not keep.
+            shown = samples.draw_run(reported)
+            shown_samples[reported.name] = samples.show_samples(reported, shown)
+            shown_chains[reported.name] = samples.show_chains(reported, shown)
     sections = {
         "Bounds": figures.tabulate_bounds(reported_runs),
         "Accuracy": figures.tabulate_accuracies(reported_runs),
@@ -102,8 +97,8 @@ def page(runs: Sequence[Run]) -> str:
         "Training": curves.plot_metrics(reported_runs),
         "Terms of the bound": curves.plot_terms(reported_runs),
         "Samples": join_by_run(shown_samples),
-        "Made from examples": join_by_run([samples.show_made(reported) for reported in reported_runs]),
-        "Nearest examples": join_by_run([samples.show_nearest(reported) for reported in reported_runs]),
+        "Made from examples": join_by_run({run.name: samples.show_made(run) for run in reported_runs}),
+        "Nearest examples": join_by_run({run.name: samples.show_nearest(run) for run in reported_runs}),
         "Processes": join_by_run(shown_chains),
         "Config": tabulate_configs(reported_runs),
     }

@@ -71,8 +71,7 @@ def draw_run(reported: Reported) -> ShownSamples | None:
     x0 = drawn.x0 if stored_samples is None else stored_samples
     samples = Samples(x0, run.parts.recipe.categories, inputs.get("condition"))
     examples = None if reported.examples is None else samples._replace(x=reported.examples)
-    strip = times_to_show(settled, STATES)
-    chains = chains_to_show(run.parts, key, samples, drawn.states, times, strip, examples)
+    chains = chains_to_show(run.parts, key, samples, drawn.states, times, settled, examples)
     return ShownSamples(chains, stored_samples is not None)
 
 

@@ -159,10 +159,7 @@ def _wait_for_first(address: Address) -> None:
 
     end = time.monotonic() + address.connect_timeout
     reason = ""
-    while True:
-        seconds_left = end - time.monotonic()
-        if seconds_left <= 0:
-            break
+    while (seconds_left := end - time.monotonic()) > 0:
         try:
             socket.create_connection((host.strip("[]"), int(port)), seconds_left).close()
             return
@@ -243,17 +240,7 @@ def watch_for_stop() -> Iterator[Callable[[int], str | None]]:
     """
     if jax.process_count() == 1:
         with signals.note_signals() as received:
-
-            def name_received(step: int) -> str | None:
-                return received[0] if received else None
-
-            yield name_received
+            yield lambda step: next(iter(received), None)
         return
-
-    def name_agreed(step: int) -> str | None:
-        if multihost_utils.reached_preemption_sync_point(step):
-            return "SIGTERM"
-        return None
-
     with signals.turn_into_sigterm():
-        yield name_agreed
+        yield lambda step: "SIGTERM" if multihost_utils.reached_preemption_sync_point(step) else None

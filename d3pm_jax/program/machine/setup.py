@@ -11,13 +11,15 @@ from d3pm_jax.program.machine.devices import use_all_cores
 # Seconds without a sign of life after which a process is taken for dead, where a command has no number of its
 # own for it.
 HEARTBEAT = 30
+# The address of a process that no other joins.
+ALONE = cluster.Address(None)
 
 
 def set_up(
     batch_size: int | None = None,
     fsdp: int = 1,
     features: Callable[[], int] | None = None,
-    address: cluster.Address | None = None,
+    address: cluster.Address = ALONE,
     workdir: Path | None = None,
     heartbeat: int = HEARTBEAT,
     saves: bool = False,
@@ -32,7 +34,7 @@ def set_up(
         fsdp: devices that hold the parts of one copy of the parameters.
         features: counts the numbers in a layer of a network that is trained, for one batch; see
             `keep_freed_memory`. It is called when the devices are set: what it reads may compute.
-        address: where the processes of a run meet; None where the command is of one process.
+        address: where the processes of a run meet.
         workdir: folder of the run, which the first process writes; see `cluster.join_processes`.
         heartbeat: seconds without a sign of life after which a process is taken for dead; likewise.
         saves: whether SIGTERM is left to JAX.
@@ -42,11 +44,7 @@ def set_up(
     """
     keep_programs()
     if batch_size is not None:
-        num_processes = 1
-        if address is not None and address.num_processes:
-            num_processes = address.num_processes
-        use_all_cores(batch_size // num_processes, fsdp)
+        use_all_cores(batch_size // (address.num_processes or 1), fsdp)
     if features is not None:
         keep_freed_memory(features())
-    if address is not None:
-        cluster.join_processes(address, workdir, heartbeat, saves)
+    cluster.join_processes(address, workdir, heartbeat, saves)

@@ -148,10 +148,8 @@ def _handled(handler: Callable[[int, FrameType | None], None], excluded: int | N
         yield
     finally:
         for number, old_handler in previous.items():
-            if old_handler is None:
-                # It was set in C, and Python cannot set it again.
-                old_handler = signal.SIG_DFL
-            signal.signal(number, old_handler)
+            # None was set in C, and Python cannot set it again.
+            signal.signal(number, old_handler or signal.SIG_DFL)
 
 
 def _in_main_thread() -> bool:

@@ -16,7 +16,7 @@ from d3pm_jax.config import Count, Natural, Size, check_number, choose_sampler, 
 from d3pm_jax.errors import UserError, as_user_error, one_line
 from d3pm_jax.files import write_npy
 from d3pm_jax.kinds import Chains, Samples, States
-from d3pm_jax.kinds.base import SHOWN_CHAINS
+from d3pm_jax.kinds.base import SHOWN_CHAINS, STATES
 from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.placing import fetch
 from d3pm_jax.posteriors import q_posterior, q_sample
@@ -499,7 +499,7 @@ def chains_to_show(
     samples: Samples,
     reverse_states: np.ndarray,
     times: Sequence[int],
-    strip: Sequence[int],
+    settled: Settled,
     examples: Samples | None,
 ) -> Chains:
     """Collects samples and chains for the kind of the data to show.
@@ -510,10 +510,11 @@ def chains_to_show(
         samples: of the run.
         reverse_states: int32 [R, n, *S] of the first of them, as `draw_samples` recorded them.
         times: steps of the respaced process, the t of these states.
-        strip: the times to show side by side, among those.
+        settled: by which they were drawn.
         examples: of the test split, from which the forward process begins; None where there are none.
     """
     time_of_step = parts.recipe.times
+    strip = times_to_show(settled, STATES)  # side by side
     shown_strip = time_of_step[list(strip)].tolist()
     num_steps = parts.recipe.num_steps  # of the respaced process; the times shown are of the whole one
     forward = None

@@ -138,29 +138,22 @@ def _settle(shape: tuple[int, ...], draw: Draw, settled: Settled) -> Settled:
     Raises:
         UserError: one of them is asked for.
     """
-    if settled.record:
-        raise UserError("the run trains a flow, which has no states to record: leave record out")
-    if draw.known is not None or draw.start is not None:
-        raise UserError(
-            "the run trains a flow, which fills in no known elements and edits nothing: leave --prompt, "
-            "--infill, --given, known or start out"
-        )
-    if isinstance(settled.select, Particles):
-        raise UserError(
-            "the run trains a flow, which draws a sample at once and steers no particles: take "
-            "runs.BestOf(score, n)"
-        )
     _check_shape(settled.shape[1:], shape)
-    if settled.sampler is not None:
-        raise UserError(
-            "the run trains a flow, which draws a sample at once and takes no sampler: leave --sampler "
-            "or sampler out"
-        )
-    if settled.guidance is not None:
-        raise UserError(
-            "the run trains a flow, which draws a sample at once and cannot be guided: leave --guidance or "
-            "guidance out"
-        )
+    asked_by_refusal = {
+        "has no states to record: leave record out": len(settled.record) > 0,
+        "fills in no known elements and edits nothing: leave --prompt, --infill, --given, known or start "
+        "out": draw.known is not None or draw.start is not None,
+        "draws a sample at once and steers no particles: take runs.BestOf(score, n)": isinstance(
+            settled.select, Particles
+        ),
+        "draws a sample at once and takes no sampler: leave --sampler or sampler out": settled.sampler
+        is not None,
+        "draws a sample at once and cannot be guided: leave --guidance or guidance out": settled.guidance
+        is not None,
+    }
+    for refusal, is_asked in asked_by_refusal.items():
+        if is_asked:
+            raise UserError(f"the run trains a flow, which {refusal}")
     return settled
 
 

@@ -10,7 +10,7 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -283,12 +283,9 @@ def description_from_json(content: bytes) -> Description:
     tree = parse_json(content)
     if not isinstance(tree, dict):
         raise ValueError("it is not a table of fields")
-    fields: dict[str, Any] = dict(tree)
-    for name, value in tree.items():
-        # JSON has lists where a description has tuples.
-        if isinstance(value, list):
-            fields[name] = tuple(value)
-    description = Description(**fields)
+    # JSON has lists where a description has tuples.
+    tuples = {name: tuple(value) for name, value in tree.items() if isinstance(value, list)}
+    description = Description(**{**tree, **tuples})
     check_fields("", description)
     return description
 
@@ -522,9 +519,8 @@ def _check_replaces_nothing(workdir: Path, contents: Mapping[str, bytes]) -> Non
     written = manifest.read_manifest(workdir) or {}
     for name, content in contents.items():
         path = workdir / name
-        if not path.exists() or name in written:
-            continue
-        if not path.is_file() or path.read_bytes() != content:
+        is_foreign = path.exists() and name not in written
+        if is_foreign and (not path.is_file() or path.read_bytes() != content):
             raise _foreign_error(path)
 
 

@@ -52,7 +52,7 @@ def test_a_command_sets_the_state_of_the_process_once_and_in_order(monkeypatch, 
         monkeypatch.setattr(setup, name, lambda *args, name=name: called.append((name, *args)))
     monkeypatch.setattr(cluster, "join_processes", lambda *args: called.append(("join", *args)))
     setup.set_up()
-    assert called == [("keep_programs",)]
+    assert called == [("keep_programs",), ("join", setup.ALONE, None, setup.HEARTBEAT, False)]
     called.clear()
     address = cluster.Address("host:1", 3, 0)
 
