@@ -14,7 +14,6 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from d3pm_jax import beliefs, numerics, timesteps
-from d3pm_jax.beliefs import Belief
 from d3pm_jax.checks import (
     CATEGORIES,
     INDEX,
@@ -63,7 +62,7 @@ def all_t_bound(
     x0: Int[Array, " B *S"],
     noise: Noise,
     term: Term = posterior_kl,
-    belief: Belief = "d3pm",
+    belief: beliefs.Belief = "d3pm",
     weight: Float[Array, " B *S"] | None = None,
 ) -> Bound:
     """-log p(x_0) <= prior KL + sum_t KL_t (D3PM eq. 1), every t once, each at one x_t ~ q(x_t | x_0).
@@ -102,7 +101,7 @@ def estimate_bound(
     x0: Int[Array, " B *S"],
     index: Int[Array, " B"],
     term: Term = posterior_kl,
-    belief: Belief = "d3pm",
+    belief: beliefs.Belief = "d3pm",
     weight: Float[Array, " B *S"] | None = None,
 ) -> Bound:
     """Computes `all_t_bound` with noise that depends on (key, index_b, t) alone.
@@ -126,7 +125,7 @@ def strata_bound(
     u: Float[Array, "n B"],
     noise: Noise,
     term: Term = posterior_kl,
-    belief: Belief = "d3pm",
+    belief: beliefs.Belief = "d3pm",
     weight: Float[Array, " B *S"] | None = None,
 ) -> Float[Array, " B"]:
     """prior KL + sum over n strata of 1..T of (its size) KL_t, at one t in each (`timesteps.stratified`).
@@ -168,7 +167,7 @@ def stratified_bound(
     index: Int[Array, " B"],
     n: int,
     term: Term = posterior_kl,
-    belief: Belief = "d3pm",
+    belief: beliefs.Belief = "d3pm",
     weight: Float[Array, " B *S"] | None = None,
 ) -> Float[Array, " B"]:
     """Computes `strata_bound` with noise that depends on (key, index_b) and n alone.

@@ -12,10 +12,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from d3pm_jax import numerics
 from d3pm_jax.beliefs import Belief, to_leave_one_out
 from d3pm_jax.checks import CATEGORIES, NOISE, declared, steps
-from d3pm_jax.numerics import inverse_cdf
+from d3pm_jax.numerics import inverse_cdf, log_normalize
 from d3pm_jax.processes import Mixing, Process, expand_trailing, mixing_reverse, promote
 
 
@@ -56,7 +55,7 @@ def q_posterior(
     Returns:
         Normalised log-probabilities in nats; all -inf for an impossible pair, q(x_t | x_0) = 0.
     """
-    return numerics.log_normalize(process.log_q_back(xt, t) + process.log_q_probs(x0, t - 1))
+    return log_normalize(process.log_q_back(xt, t) + process.log_q_probs(x0, t - 1))
 
 
 @declared()
@@ -70,7 +69,7 @@ def log_p_x0(process: Process, logits_x0: Float[Array, "*S K"]) -> Float[Array, 
     Raises:
         ValueError: the last axis is not K.
     """
-    return numerics.log_normalize(promote(process, logits_x0))
+    return log_normalize(promote(process, logits_x0))
 
 
 @declared(xt=CATEGORIES, t=steps(1))
@@ -99,7 +98,7 @@ def p_logits(
     Returns:
         Normalised log-probabilities in nats; all -inf where the prediction contradicts x_t.
     """
-    return numerics.log_normalize(p_joint(process, logits_x0, xt, t, belief))
+    return log_normalize(p_joint(process, logits_x0, xt, t, belief))
 
 
 @declared(xt=CATEGORIES, t=steps(1))
@@ -150,7 +149,7 @@ def p_prev(
     Returns:
         Normalised log-probabilities in nats.
     """
-    return numerics.log_normalize(promote(process, logits_prev))
+    return log_normalize(promote(process, logits_prev))
 
 
 @declared(xt=CATEGORIES, t=steps(1), u=NOISE, u_low=NOISE)

@@ -12,12 +12,10 @@ from d3pm_jax import show
 from d3pm_jax.cli import arguments
 from d3pm_jax.config import Allowed, Choice, Count, Seed
 from d3pm_jax.errors import UserError
-from d3pm_jax.kinds import Samples
-from d3pm_jax.kinds.files import write_measured
+from d3pm_jax.kinds import Samples, files
 from d3pm_jax.program.machine import cluster
 from d3pm_jax.program.machine.terminal import Terminal
 from d3pm_jax.program.measure import bounds, record, sample_quality, samples, step_costs
-from d3pm_jax.program.measure.record import Record
 from d3pm_jax.program.parts.draw import Draw
 from d3pm_jax.program.parts.reading import open_whole
 from d3pm_jax.program.storage import names
@@ -148,7 +146,7 @@ def _evaluate_classifier(command: EvalCommand, run: Run) -> int:
     return 0
 
 
-def _format_labels(result: Record) -> list[str]:
+def _format_labels(result: record.Record) -> list[str]:
     """Formats the figures of a classifier at some times as lines of a table."""
     lines = ["    t  cross entropy  accuracy"]
     times = result["times"]
@@ -208,7 +206,7 @@ def _read_examples(command: EvalCommand, run: Run) -> Examples:
     return examples
 
 
-def _compute(command: EvalCommand, run: Run, examples: Examples) -> Record:
+def _compute(command: EvalCommand, run: Run, examples: Examples) -> record.Record:
     """Computes the bound of a run, or the figures of a classifier, on test examples."""
     with Terminal("example", len(examples["x"])).show_bar() as terminal:
         return bounds.compute_bound(
@@ -236,11 +234,11 @@ def _name_files(command: EvalCommand, steps: int | None = None) -> str:
 
 def _evaluate(
     command: EvalCommand, run: Run, steps: int | None, examples: Examples, baselines: Mapping[str, float]
-) -> Record:
+) -> record.Record:
     """Computes the bound with the steps of a run, writes it to files of its own, and prints it."""
     bound = _compute(command, run, examples)
     suffix = _name_files(command, steps)
-    stored = Record(bounds.EVAL, {**bound, "baselines": baselines, "limit": command.limit})
+    stored = record.Record(bounds.EVAL, {**bound, "baselines": baselines, "limit": command.limit})
     path, replaced = record.write_record(stored, run.workdir, suffix)
     figures_in_words = (
         f"{record.format_with_unit(bound, 'bits_per_dim')}, {record.format_with_unit(bound, 'nats')}"
@@ -295,7 +293,7 @@ def measure_samples(
             )
         path = sample_quality.write_quality(quality.record, run.workdir)
         samples = Samples(quality.samples, run.parts.recipe.categories)
-        written = write_measured(kind, path, samples, quality.measured, run.caption)
+        written = files.write_measured(kind, path, samples, quality.measured, run.caption)
         if written is not None:
             print(written)
         print(f"figures and their protocol: {path}")

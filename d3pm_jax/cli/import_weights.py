@@ -6,17 +6,14 @@ import warnings
 from pathlib import Path
 from typing import Annotated, Literal
 
-from d3pm_jax.cli import arguments, reading
-from d3pm_jax.cli.export_weights import SUFFIX
+from d3pm_jax.cli import arguments, export_weights, reading
 from d3pm_jax.config import Config, Count, describe_data, io as config_io
-from d3pm_jax.contrib import checkpoints, foreign
-from d3pm_jax.contrib.layout import Foreign, ImportOptions
+from d3pm_jax.contrib import checkpoints, foreign, layout
 from d3pm_jax.errors import UserError, as_user_error, one_line
 from d3pm_jax.program.machine.devices import use_all_cores
 from d3pm_jax.program.parts import begin
 from d3pm_jax.program.parts.completed import complete
-from d3pm_jax.program.storage import run_folder
-from d3pm_jax.program.storage.names import WEIGHTS
+from d3pm_jax.program.storage import names, run_folder
 from d3pm_jax.runs import exported
 
 USAGE = "d3pm import FILE [CONFIG] --workdir DIR"
@@ -72,9 +69,11 @@ def execute(command: ImportCommand, words: list[str]) -> int:
     if positional and command.config:
         raise UserError(f"two configs, {positional} and --config {command.config}: pass one")
     if file is None:
-        raise UserError(f"no weights: pass a file first, as in d3pm import FILE{SUFFIX} --workdir DIR")
+        raise UserError(
+            f"no weights: pass a file first, as in d3pm import FILE{export_weights.SUFFIX} --workdir DIR"
+        )
     if file.suffix == ".py":
-        other = str(positional or f"FILE{SUFFIX}")
+        other = str(positional or f"FILE{export_weights.SUFFIX}")
         raise UserError(
             f"{file} is a Python file: the file of weights comes first, as in d3pm import "
             f"{shlex.join([other, str(file)])}"
@@ -152,7 +151,7 @@ def _write_network(command: ImportCommand, file: Path, folder: Path) -> None:
         size = checkpoint.size, checkpoint.size
         print(f"note: images of {size[0]} x {size[1]}: the file does not say (--size)")
     foreign.write_weights(folder, checkpoint, size)
-    print(f"{checkpoint.weights_kind} weights: {folder / WEIGHTS}")
+    print(f"{checkpoint.weights_kind} weights: {folder / names.WEIGHTS}")
     print(
         "this is a network to use from Python, not a run: to begin a run, pass --config CONFIG (see d3pm "
         "import --help)"
@@ -180,19 +179,19 @@ def _write_run(
         print(
             f"note: the process has T = {T}, but the network was made for {checkpoint.T} steps (--max-time)"
         )
-    print(f"{checkpoint.weights_kind} weights: {folder / WEIGHTS}")
+    print(f"{checkpoint.weights_kind} weights: {folder / names.WEIGHTS}")
     print(f"it is step 0 of a new run in {folder}, for d3pm sample, eval and train --resume")
 
 
 def _read_network(
     command: ImportCommand, file: Path, config: Config | None = None, config_path: Path | None = None
-) -> tuple[Foreign, tuple[int, int] | None]:
+) -> tuple[layout.Foreign, tuple[int, int] | None]:
     """Reads the network of a file, prints what is assumed of it, and compares it where there is a check.
 
     Returns:
         The checkpoint, and the size of images where the command or the check says it.
     """
-    options = ImportOptions(
+    options = layout.ImportOptions(
         raw=command.raw,
         num_heads=command.heads,
         input_range=command.input_range,

@@ -12,11 +12,9 @@ from d3pm_jax.config import Choice, Count, Epsilon, Natural, Seed, describe_samp
 from d3pm_jax.data.source import open_npy
 from d3pm_jax.errors import UsageError, UserError, as_user_error
 from d3pm_jax.files import describe_content, write_npy
-from d3pm_jax.kinds import Samples
-from d3pm_jax.kinds.files import count_states, write_chains
+from d3pm_jax.kinds import Samples, files
 from d3pm_jax.program.machine.terminal import Terminal
-from d3pm_jax.program.measure import record, step_costs
-from d3pm_jax.program.measure.bounds import find_absorbing_mask, find_mask
+from d3pm_jax.program.measure import bounds, record, step_costs
 from d3pm_jax.program.measure.samples import (
     Drawn,
     chains_to_show,
@@ -31,8 +29,7 @@ from d3pm_jax.program.parts.build import Parts
 from d3pm_jax.program.parts.by_classifier import ClassifierGuidance
 from d3pm_jax.program.parts.draw import Draw, Settled
 from d3pm_jax.program.parts.guidance import ClassifierFreeGuidance, Guidance
-from d3pm_jax.program.storage import run_folder
-from d3pm_jax.program.storage.names import MADE_FROM
+from d3pm_jax.program.storage import names, run_folder
 from d3pm_jax.runs.run import Run, open_run
 from d3pm_jax.sampling import Known, PartWay, Place, Sampler, find_level
 
@@ -214,7 +211,7 @@ def execute(command: SampleCommand, words: list[str]) -> int:
             "--gif: a GIF shows x_t at each step of the process, and the rows of the sampler "
             f"{sampler_name} are not such steps; leave it out"
         )
-    times = times_to_show(settled, count_states(kind, command.gif))
+    times = times_to_show(settled, files.count_states(kind, command.gif))
     if command.gif and not times:
         raise UserError(
             "--gif: a GIF shows chains from noise to data, and a flow draws samples in one pass; leave it out"
@@ -238,9 +235,9 @@ def execute(command: SampleCommand, words: list[str]) -> int:
     chains = chains_to_show(run.parts, key, shown, drawn.states, times, settled, examples)
     if command.given is not None and known is not None:
         made_from = _show_known(known, command.strength, len(samples), samples.shape[1:], levels)
-        write_npy(run.workdir / f"{MADE_FROM}{suffix}.npy", made_from)
+        write_npy(run.workdir / f"{names.MADE_FROM}{suffix}.npy", made_from)
         chains = chains._replace(given=Samples(made_from, levels))
-    files_by_content = write_chains(kind, command.workdir, suffix, chains, run.caption, command.gif)
+    files_by_content = files.write_chains(kind, command.workdir, suffix, chains, run.caption, command.gif)
 
     classes = _describe_classes(command, settled, run)
     print(f"{len(samples)} samples of step {run.step}{classes}, int32 {samples.shape}: {path}{replaced}")
@@ -248,7 +245,7 @@ def execute(command: SampleCommand, words: list[str]) -> int:
         print(line)
     for content_name, file in files_by_content.items():
         print(f"{content_name}: {file}")
-    if known is not None and np.any(known.mask) and find_mask(run.parts) is None:
+    if known is not None and np.any(known.mask) and bounds.find_mask(run.parts) is None:
         print(_describe_fit(run.parts))
     for line in kind.in_words(samples):
         print(line)
@@ -383,7 +380,7 @@ def _describe_way(
 
 def _describe_fit(parts: Parts) -> str:
     """Says how well samples fit their known elements, of a run whose samples do not fit them exactly."""
-    if find_absorbing_mask(parts) is None:
+    if bounds.find_absorbing_mask(parts) is None:
         return CLAMPED
     # Among extra masks a network is trained with clean elements: it only expects more or fewer at this time.
     if hasattr(parts.config.model, "see_time"):

@@ -14,7 +14,6 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
-from d3pm_jax import data
 from d3pm_jax.config.checks import (
     Allowed,
     Categories,
@@ -27,7 +26,16 @@ from d3pm_jax.config.checks import (
     Size,
     undefined_method,
 )
-from d3pm_jax.data import DatasetError, Description, Source, images, tokenizers
+from d3pm_jax.data import (
+    ArraySource,
+    DatasetError,
+    Description,
+    Source,
+    images,
+    open_npy,
+    open_split,
+    tokenizers,
+)
 from d3pm_jax.data.binarize import Binarize, BinarySource, draw_binary
 from d3pm_jax.data.digests import hash_array, hash_file, join_hashes
 from d3pm_jax.data.prepared import Corpus, prepare_corpus
@@ -38,7 +46,7 @@ from d3pm_jax.errors import UserError, locate_statement, wrong_return
 NAME = Allowed("such as mnist, emnist/letters or emnist/letters:3.1.0", images.is_name)
 # The shares of train, valid and test in a text that comes in one piece.
 SHARES = (0.9, 0.05, 0.05)
-BUNDLED = Path(data.__file__).with_name("shakespeare.txt.xz")
+BUNDLED = Path(__file__).parents[1] / "data" / "shakespeare.txt.xz"
 # The size of text8, and of enwik8, in bytes.
 STANDARD = 10**8
 
@@ -330,7 +338,7 @@ class TfdsImages(Grey):
         tfds_splits = {"train": self.train_split, "test": self.test_split, "valid": self.valid_split}
         tfds_split = tfds_splits[split]
         assert tfds_split is not None
-        return data.open_split(self.name, tfds_split, self.dir)
+        return open_split(self.name, tfds_split, self.dir)
 
     @property
     def has_valid(self) -> bool:
@@ -371,13 +379,13 @@ class Idx(Grey):
     def open_levels(self, split: str) -> Source:
         check_split_of(self, split)
         x, labels = self._read(split)
-        return data.ArraySource(x[..., None], labels, f"{self.dir}, {split}")
+        return ArraySource(x[..., None], labels, f"{self.dir}, {split}")
 
     def _read(self, split: str) -> tuple[np.ndarray, np.ndarray]:
         images, labels = self._names(split)
         x, y = read_idx(self.dir, images), read_idx(self.dir, labels)  # [N, H, W], [N]
         if not len(x):
-            raise data.DatasetError(f"{images} in {self.dir} has no examples: copy the files again")
+            raise DatasetError(f"{images} in {self.dir} has no examples: copy the files again")
         return x, y
 
     def _names(self, split: str) -> tuple[str, str]:
@@ -443,7 +451,7 @@ class Arrays(Grey):
                 raise ValueError(f"data.{name_of_valid} = {valid!r} without data.valid: name both")
 
     def describe_levels(self) -> Description:
-        shape = data.open_npy(self.train).shape
+        shape = open_npy(self.train).shape
         if len(shape) < 2:
             # A description of no axes would be refused, and name no file.
             self.open_levels("train")
@@ -465,12 +473,12 @@ class Arrays(Grey):
     def open_levels(self, split: str) -> Source:
         check_split_of(self, split)
         x_file, labels_file, conditions_file = self._files(split)
-        x = data.open_npy(x_file)
-        conditions = None if conditions_file is None else data.open_npy(conditions_file)
-        source = data.ArraySource(x, None, x_file, conditions)
+        x = open_npy(x_file)
+        conditions = None if conditions_file is None else open_npy(conditions_file)
+        source = ArraySource(x, None, x_file, conditions)
         if labels_file is None:
             return source
-        labels = data.open_npy(labels_file)
+        labels = open_npy(labels_file)
         name = f"data.{split}_labels {labels_file}"
         if not np.issubdtype(labels.dtype, np.integer):
             raise DatasetError(f"{name} has dtype {labels.dtype}: labels are integers, as by y.astype(int)")
@@ -479,7 +487,7 @@ class Arrays(Grey):
                 f"{name} has shape {labels.shape}, but {x_file} has {x.shape}: write labels of shape "
                 f"{(len(x),)}, one for each example"
             )
-        return data.ArraySource(x, labels, x_file, conditions)
+        return ArraySource(x, labels, x_file, conditions)
 
     @property
     def has_valid(self) -> bool:
@@ -504,8 +512,8 @@ def _hash_arrays_split(data: Arrays, split: str) -> str:
 def _hash_npy(file: str, dtype: str) -> str:
     """Hashes the numbers of an .npy file in a type."""
     # A missing file, or one that is no array, is an error of `open_npy`, which names the cure.
-    data.open_npy(file)
-    return hash_file(Path(file), f"npy as {dtype}", lambda: hash_array(data.open_npy(file), dtype))
+    open_npy(file)
+    return hash_file(Path(file), f"npy as {dtype}", lambda: hash_array(open_npy(file), dtype))
 
 
 def _describe_conditions(path: str) -> tuple[tuple[int, ...], Literal["float32", "int32"]]:
@@ -514,7 +522,7 @@ def _describe_conditions(path: str) -> tuple[tuple[int, ...], Literal["float32",
     Raises:
         DatasetError: they are no numbers, or there are no axes *C.
     """
-    conditions = data.open_npy(path)
+    conditions = open_npy(path)
     if conditions.ndim < 2:
         raise DatasetError(
             f"{path} has shape {conditions.shape}: conditions are its rows, so it needs two axes, as [N, 1]"

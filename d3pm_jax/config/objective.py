@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from d3pm_jax import losses
 from d3pm_jax.beliefs import Belief
 from d3pm_jax.checks import values_in_range
 from d3pm_jax.config.checks import CheckedPart, NotNegative, undefined_method
@@ -16,8 +15,7 @@ from d3pm_jax.config.head import Head
 from d3pm_jax.config.schedule import Reciprocal, Schedule
 from d3pm_jax.config.timesteps import Timesteps
 from d3pm_jax.config.trained import CLASSIFIER, DIFFUSION, Trained
-from d3pm_jax.losses import continuous, fused_logistic
-from d3pm_jax.losses.variational import per_step
+from d3pm_jax.losses import continuous, cross_entropy, fused_logistic, prior_kl, variational
 from d3pm_jax.posteriors import q_sample
 from d3pm_jax.processes import Process, expand_trailing
 
@@ -82,8 +80,8 @@ class HybridLoss(X0Objective):
 
     @values_in_range()
     def terms(self, process: Process, logits: Array, x0: Array, xt: Array, t: Array, p_t: Array) -> Terms:
-        hybrid = losses.hybrid(process, logits, x0, xt, t, self.ce_weight, **logits_keywords(self))
-        return Terms(per_step(hybrid.loss, p_t, process.T), hybrid.kl, hybrid.ce)
+        hybrid = variational.hybrid(process, logits, x0, xt, t, self.ce_weight, **logits_keywords(self))
+        return Terms(variational.per_step(hybrid.loss, p_t, process.T), hybrid.kl, hybrid.ce)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +102,7 @@ class HybridOfParameters:
         hybrid = fused_logistic.hybrid(
             process, loc, log_scale, x0, xt, t, self.objective.ce_weight, **keywords
         )
-        return Terms(per_step(hybrid.loss, p_t, process.T), hybrid.kl, hybrid.ce)
+        return Terms(variational.per_step(hybrid.loss, p_t, process.T), hybrid.kl, hybrid.ce)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,8 +111,8 @@ class StochasticBound(X0Objective):
 
     @values_in_range()
     def terms(self, process: Process, logits: Array, x0: Array, xt: Array, t: Array, p_t: Array) -> Terms:
-        hybrid = losses.hybrid(process, logits, x0, xt, t, 0.0, **logits_keywords(self))
-        bound = hybrid.kl / expand_trailing(p_t, x0.shape) + losses.prior_kl(process, x0)  # [B, *S]
+        hybrid = variational.hybrid(process, logits, x0, xt, t, 0.0, **logits_keywords(self))
+        bound = hybrid.kl / expand_trailing(p_t, x0.shape) + prior_kl(process, x0)  # [B, *S]
 
         # The loss is averaged over elements: so many make the sum of an example of that mean.
         elements_per_example = x0.size // x0.shape[0]
@@ -124,7 +122,7 @@ class StochasticBound(X0Objective):
         # A positional process may ask for the shape of the data, which is not known here.
         if process.positional:
             return
-        if jnp.isinf(losses.prior_kl(process, jnp.zeros((), jnp.int32))):
+        if jnp.isinf(prior_kl(process, jnp.zeros((), jnp.int32))):
             raise ValueError(
                 "the prior KL, and so the stochastic bound, is infinite: end process.beta at 1, as "
                 "Reciprocal() does"
@@ -161,8 +159,8 @@ class Continuous(Objective):
 
     @values_in_range()
     def _terms(self, process: Process, logits: Array, x0: Array, loss: Array, p_t: Array) -> Terms:
-        ce = losses.cross_entropy(process, logits, x0)
-        return Terms(per_step(loss, p_t, process.T), loss / process.T, ce)
+        ce = cross_entropy(process, logits, x0)
+        return Terms(variational.per_step(loss, p_t, process.T), loss / process.T, ce)
 
 
 @dataclasses.dataclass(frozen=True)

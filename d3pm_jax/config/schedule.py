@@ -11,7 +11,6 @@ from d3pm_jax.checks import NUM_STEPS, check_range
 from d3pm_jax.config.checks import Allowed, NotNegative, Positive, UnitInterval, undefined_method
 from d3pm_jax.config.from_data import FromData, Shares, filled_field
 from d3pm_jax.errors import wrong_return
-from d3pm_jax.schedules import continuous
 from d3pm_jax.schedules.information import NEAREST
 
 
@@ -27,7 +26,7 @@ class Schedule:
         """Builds beta_t, float64 [steps], of a process that resamples from pi [K]."""
         return build_betas(self, steps)
 
-    def continuous(self) -> continuous.Schedule:
+    def continuous(self) -> schedules.continuous.Schedule:
         """Builds alpha(time), whose values at time = t / T are alpha_bar_t.
 
         Raises:
@@ -96,9 +95,9 @@ class Cosine(Schedule):
     def build(self, steps: int) -> np.ndarray:
         return schedules.cosine(steps, self.offset, self.largest)
 
-    def continuous(self) -> continuous.Schedule:
+    def continuous(self) -> schedules.continuous.Schedule:
         if self.offset == 0 and self.largest == 1:
-            return continuous.cosine
+            return schedules.continuous.cosine
         return super().continuous()
 
 
@@ -125,9 +124,9 @@ class Reciprocal(Schedule):
     def build(self, steps: int) -> np.ndarray:
         return schedules.reciprocal(steps, self.scale)
 
-    def continuous(self) -> continuous.Schedule:
+    def continuous(self) -> schedules.continuous.Schedule:
         if self.scale == 1:
-            return continuous.linear
+            return schedules.continuous.linear
         return super().continuous()
 
 
@@ -152,8 +151,8 @@ class Polynomial(Schedule):
     def build(self, steps: int) -> np.ndarray:
         return schedules.polynomial(steps, self.power)
 
-    def continuous(self) -> continuous.Schedule:
-        return functools.partial(continuous.polynomial, power=self.power)
+    def continuous(self) -> schedules.continuous.Schedule:
+        return functools.partial(schedules.continuous.polynomial, power=self.power)
 
 
 @dataclasses.dataclass(frozen=True)

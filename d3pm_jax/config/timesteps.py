@@ -10,7 +10,6 @@ from jaxtyping import Array
 from d3pm_jax import timesteps
 from d3pm_jax.checks import values_in_range
 from d3pm_jax.config.checks import CheckedPart, Natural, UnitInterval, undefined_method
-from d3pm_jax.timesteps import LossHistory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,15 +19,17 @@ class Timesteps(CheckedPart):
     real: ClassVar[bool] = False
     """whether t are real numbers in (0, T], for an objective in continuous time"""
 
-    def start(self, T: int) -> LossHistory | None:
+    def start(self, T: int) -> timesteps.LossHistory | None:
         """Returns the losses that it remembers, as they are before the first step; None to remember none."""
         return None
 
-    def draw(self, key: Array, history: LossHistory | None, B: int, T: int) -> tuple[Array, Array]:
+    def draw(self, key: Array, history: timesteps.LossHistory | None, B: int, T: int) -> tuple[Array, Array]:
         """Draws t in 1..T and returns t and its probability, [B] each; for real t in (0, T], its density."""
         raise undefined_method(self, "draw")
 
-    def update(self, history: LossHistory | None, t: Array, kl: Array) -> LossHistory | None:
+    def update(
+        self, history: timesteps.LossHistory | None, t: Array, kl: Array
+    ) -> timesteps.LossHistory | None:
         """Returns the losses that it remembers after a batch whose kl [B] is summed over elements."""
         return history
 
@@ -38,7 +39,7 @@ class LowDiscrepancy(Timesteps):
     """Draws t uniformly, spread evenly over each batch."""
 
     @values_in_range()
-    def draw(self, key: Array, history: LossHistory | None, B: int, T: int) -> tuple[Array, Array]:
+    def draw(self, key: Array, history: timesteps.LossHistory | None, B: int, T: int) -> tuple[Array, Array]:
         t = timesteps.low_discrepancy(jax.random.uniform(key), B, T)
         return t, jnp.full(B, 1 / T)
 
@@ -48,7 +49,7 @@ class Independent(Timesteps):
     """Draws t uniformly, for every example by itself."""
 
     @values_in_range()
-    def draw(self, key: Array, history: LossHistory | None, B: int, T: int) -> tuple[Array, Array]:
+    def draw(self, key: Array, history: timesteps.LossHistory | None, B: int, T: int) -> tuple[Array, Array]:
         t = timesteps.uniform(jax.random.uniform(key, (B,)), T)
         return t, jnp.full(B, 1 / T)
 
@@ -60,7 +61,7 @@ class RealTimes(Timesteps):
     real: ClassVar[bool] = True
 
     @values_in_range()
-    def draw(self, key: Array, history: LossHistory | None, B: int, T: int) -> tuple[Array, Array]:
+    def draw(self, key: Array, history: timesteps.LossHistory | None, B: int, T: int) -> tuple[Array, Array]:
         t = timesteps.antithetic(jax.random.uniform(key), B) * T
         return t, jnp.full(B, 1 / T)
 
@@ -74,16 +75,18 @@ class Importance(Timesteps):
     decay: UnitInterval = 0.9
     """of the running mean of each step's squared loss"""
 
-    def start(self, T: int) -> LossHistory | None:
+    def start(self, T: int) -> timesteps.LossHistory | None:
         return timesteps.empty_history(T)
 
     @values_in_range()
-    def draw(self, key: Array, history: LossHistory | None, B: int, T: int) -> tuple[Array, Array]:
+    def draw(self, key: Array, history: timesteps.LossHistory | None, B: int, T: int) -> tuple[Array, Array]:
         assert history is not None
         u = jax.random.uniform(key, (B,))
         return timesteps.importance(u, timesteps.probabilities(history, self.least_count))
 
     @values_in_range()
-    def update(self, history: LossHistory | None, t: Array, kl: Array) -> LossHistory | None:
+    def update(
+        self, history: timesteps.LossHistory | None, t: Array, kl: Array
+    ) -> timesteps.LossHistory | None:
         assert history is not None
         return timesteps.update(history, t, kl, self.decay)

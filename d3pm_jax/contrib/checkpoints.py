@@ -3,8 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from d3pm_jax.contrib import mnist_score_net, official_unet, paulffm_unet, pickles
-from d3pm_jax.contrib.layout import Foreign, ImportOptions
+from d3pm_jax.contrib import layout, mnist_score_net, official_unet, paulffm_unet, pickles
 from d3pm_jax.errors import one_line
 
 _PROGRAMS = {"pickle": (paulffm_unet, mnist_score_net), "msgpack": (official_unet,)}
@@ -34,7 +33,7 @@ def kind_of(path: Path) -> str:
     return "safetensors"
 
 
-def read_network(path: Path, user_options: ImportOptions) -> Foreign:
+def read_network(path: Path, user_options: layout.ImportOptions) -> layout.Foreign:
     """Reads the network of a checkpoint.
 
     Args:

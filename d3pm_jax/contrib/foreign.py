@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from d3pm_jax import compat, config as configs
-from d3pm_jax.config import Head, LogisticHead, Model, Spec, check_fields, io as config_io
 from d3pm_jax.contrib.layout import MOST_STEPS, Foreign
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, as_user_error, one_line
@@ -37,7 +36,7 @@ class ProgramOutput(NamedTuple):
     logits: np.ndarray  # float64 [B, H, W, C, K]
 
 
-def model_of(foreign: Foreign, size: tuple[int, int]) -> Model:
+def model_of(foreign: Foreign, size: tuple[int, int]) -> configs.Model:
     """Describes the network, for images of a size.
 
     Raises:
@@ -51,7 +50,7 @@ def model_of(foreign: Foreign, size: tuple[int, int]) -> Model:
         options["attn_resolutions"] = tuple(first // 2**level for level in foreign.attn_levels)
     try:
         model = getattr(configs, foreign.network)(**options)
-        check_fields("model", model)
+        configs.check_fields("model", model)
     except ValueError as error:
         raise UserError(one_line(error, 300)) from error
     return model
@@ -65,7 +64,7 @@ def input_range_of(foreign: Foreign) -> tuple[float, float] | None:
     return input_range
 
 
-def fit_head(head: Head, foreign: Foreign) -> Head:
+def fit_head(head: configs.Head, foreign: Foreign) -> configs.Head:
     """Returns a head of a config as the program has it: K logits or two numbers, and x added or not."""
     program_head = head_of(foreign)
     if head.outputs != program_head.outputs:
@@ -74,11 +73,11 @@ def fit_head(head: Head, foreign: Foreign) -> Head:
     return dataclasses.replace(head, **{name: getattr(program_head, name, None) for name in fields})
 
 
-def head_of(foreign: Foreign) -> Head:
+def head_of(foreign: Foreign) -> configs.Head:
     """Describes the head of the program."""
     if foreign.logistic:
-        return LogisticHead(residual=foreign.residual, input_range=input_range_of(foreign))
-    return Head(residual=foreign.residual)
+        return configs.LogisticHead(residual=foreign.residual, input_range=input_range_of(foreign))
+    return configs.Head(residual=foreign.residual)
 
 
 def description_of(foreign: Foreign, size: tuple[int, int]) -> Description:
@@ -86,13 +85,15 @@ def description_of(foreign: Foreign, size: tuple[int, int]) -> Description:
     return Description((*size, foreign.channels), foreign.K, foreign.classes, "image")
 
 
-def build_parameters(foreign: Foreign, model: Model, description: Description) -> tuple[SplitModule, Params]:
+def build_parameters(
+    foreign: Foreign, model: configs.Model, description: Description
+) -> tuple[SplitModule, Params]:
     """Returns the network without its parameters, and these, float32.
 
     Raises:
         UserError: the tensors are of no such network.
     """
-    spec = Spec(description.shape, foreign.K, head_of(foreign).outputs, foreign.classes, foreign.T)
+    spec = configs.Spec(description.shape, foreign.K, head_of(foreign).outputs, foreign.classes, foreign.T)
     try:
         module, shapes = exported.split_model(model, spec)
         like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32), shapes)
@@ -202,7 +203,7 @@ def read_check(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def logit_difference(check: ProgramOutput, foreign: Foreign, model: Model, wide: bool) -> float:
+def logit_difference(check: ProgramOutput, foreign: Foreign, model: configs.Model, wide: bool) -> float:
     """Returns the largest difference of our logits, in units of the largest of the program; 0 if all are 0.
 
     Args:
@@ -282,7 +283,7 @@ def write_weights(workdir: Path, foreign: Foreign, size: tuple[int, int]) -> Non
     model = model_of(foreign, size)
     _, params = build_parameters(foreign, model, description)
     workdir.mkdir(parents=True, exist_ok=True)
-    tree = {"model": config_io.to_json(model), "head": config_io.to_json(head_of(foreign))}
+    tree = {"model": configs.io.to_json(model), "head": configs.io.to_json(head_of(foreign))}
     _save(workdir, params, tree, foreign, description, foreign.T)
 
 
@@ -292,7 +293,7 @@ def fit_config(completed: Completed, foreign: Foreign) -> Completed:
     model = model_of(foreign, (shape[0], shape[1]))
     head = fit_head(completed.config.head, foreign)
     config = dataclasses.replace(completed.config, model=model, head=head)
-    config_io.check_config(config)
+    configs.io.check_config(config)
     return dataclasses.replace(completed, config=config)
 
 
@@ -357,7 +358,7 @@ def begin_run(
     _save(
         workdir,
         params,
-        config_io.to_json(parts.config),
+        configs.io.to_json(parts.config),
         foreign,
         parts.description,
         T,

@@ -9,6 +9,8 @@ from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, wrong_return
 from d3pm_jax.kinds.array import ArrayKind
 from d3pm_jax.kinds.base import (
+    SHOWN_CHAINS as SHOWN_CHAINS,
+    STATES as STATES,
     Batch,
     Chains,
     Kind,

@@ -8,8 +8,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 
 from d3pm_jax.config.checks import undefined_method
-from d3pm_jax.data import Description, Part, Source, count_categories, read_batch
-from d3pm_jax.data.source import open_npy
+from d3pm_jax.data import Description, Part, Source, count_categories, open_npy, read_batch
 from d3pm_jax.errors import UserError, as_user_error
 from d3pm_jax.evaluation import baselines
 from d3pm_jax.evaluation.bound import count_elements

@@ -8,8 +8,7 @@ from PIL import Image
 
 from d3pm_jax import show
 from d3pm_jax.errors import UserError, as_user_error, one_line
-from d3pm_jax.evaluation import baselines, frechet
-from d3pm_jax.evaluation.neighbours import K as NEIGHBOURS, find_nearest, precision_recall
+from d3pm_jax.evaluation import baselines, frechet, neighbours
 from d3pm_jax.kinds import features
 from d3pm_jax.kinds.base import Kind, Measured, QualityTable, Reference, Samples, Split, States
 from d3pm_jax.kinds.blocks import Block, Strip, Tiles
@@ -109,8 +108,8 @@ class ImageKind(Kind):
             x_features, predicted_classes = feature_space.compute(x)  # [n, d], [n] or None
             precision = None
             recall = None
-            if min(len(x_features), len(spaced_features)) > NEIGHBOURS:
-                precision, recall = precision_recall(spaced_features, x_features, NEIGHBOURS)
+            if min(len(x_features), len(spaced_features)) > neighbours.K:
+                precision, recall = neighbours.precision_recall(spaced_features, x_features, neighbours.K)
 
             # With no more images than features their covariance is singular, and the distance says nothing.
             frechet_distance = None
@@ -118,7 +117,7 @@ class ImageKind(Kind):
                 statistics = _compute_statistics(x_features, "images")
                 frechet_distance = frechet.compute_distance(statistics, train_statistics)
 
-            nearest, squared_distances = find_nearest(x, images)  # indices [n] of images, [n]
+            nearest, squared_distances = neighbours.find_nearest(x, images)  # indices [n] of images, [n]
             mean_distance = float(np.sqrt(squared_distances).mean())
             # The figure is a distance of pixels in [0, 1], and x holds categories.
             largest_category = self.description.categories - 1

@@ -4,24 +4,22 @@ A family without an entry has the definition. A process of your own may register
 hold every entry against the definition.
 """
 
-from d3pm_jax.losses import fused_dense, fused_masked, fused_mixing
-from d3pm_jax.losses.fused_by_parts import numbers_per_element
-from d3pm_jax.losses.variational import dispatch_kl_and_ce, dispatch_marginal_kl
+from d3pm_jax.losses import fused_by_parts, fused_dense, fused_masked, fused_mixing, variational
 from d3pm_jax.processes import Dense, Masked, Mixing
 
-dispatch_kl_and_ce.register(Mixing, fused_mixing.kl_and_ce)
-dispatch_kl_and_ce.register(Masked, fused_masked.kl_and_ce)
-dispatch_kl_and_ce.register(Dense, fused_dense.kl_and_ce)
+variational.dispatch_kl_and_ce.register(Mixing, fused_mixing.kl_and_ce)
+variational.dispatch_kl_and_ce.register(Masked, fused_masked.kl_and_ce)
+variational.dispatch_kl_and_ce.register(Dense, fused_dense.kl_and_ce)
 
-dispatch_marginal_kl.register(Mixing, fused_mixing.marginal_kl)
+variational.dispatch_marginal_kl.register(Mixing, fused_mixing.marginal_kl)
 
-numbers_per_element.register(Mixing, lambda process: process.K)
+fused_by_parts.numbers_per_element.register(Mixing, lambda process: process.K)
 
 
-@numbers_per_element.register
+@fused_by_parts.numbers_per_element.register
 def _(process: Masked) -> int:
     """Counts what the loss of the inner process reads, a matrix or a row, with the mask."""
-    inner_reads_matrix = numbers_per_element(process.inner) > process.inner.K
+    inner_reads_matrix = fused_by_parts.numbers_per_element(process.inner) > process.inner.K
     if inner_reads_matrix:
         return process.K**2
     return process.K

@@ -16,10 +16,7 @@ from d3pm_jax import heads
 from d3pm_jax.beliefs import Belief
 from d3pm_jax.checks import promote_types
 from d3pm_jax.losses import fused_mixing, variational
-from d3pm_jax.losses.fused_mixing import Saved, StepLogs
-from d3pm_jax.losses.variational import Hybrid
 from d3pm_jax.numerics import double_float
-from d3pm_jax.numerics.double_float import DoubleFloat
 from d3pm_jax.numerics.rows import RowBlock, map_rows
 from d3pm_jax.processes import Mixing, PiKind, Process, gather
 
@@ -33,7 +30,7 @@ def hybrid(
     t: Array,
     ce_weight: float,
     belief: Belief = "d3pm",
-) -> Hybrid:
+) -> variational.Hybrid:
     """Computes `losses.hybrid` of `heads.logistic`.
 
     Args:
@@ -50,7 +47,7 @@ def hybrid(
             process, heads.logistic(loc, log_scale, process.K), x0, xt, t, ce_weight, belief
         )
     kl, ce = _kl_and_ce(process, loc, log_scale, x0, xt, t, belief)
-    return Hybrid.of_terms(kl, ce, ce_weight)
+    return variational.Hybrid.of_terms(kl, ce, ce_weight)
 
 
 def _kl_and_ce(
@@ -75,7 +72,7 @@ def _kl_and_ce(
     return kl, ce
 
 
-def _share_uniform(process: Mixing, step: StepLogs, t: Array) -> StepLogs:
+def _share_uniform(process: Mixing, step: fused_mixing.StepLogs, t: Array) -> fused_mixing.StepLogs:
     """Returns a step whose numbers t alone decides where pi is uniform: all elements then share them."""
     if process.pi_kind != "uniform":
         return step
@@ -93,7 +90,7 @@ def _forward(
     log_scale: Array,
     x0: Array,
     xt: Array,
-    step: StepLogs,
+    step: fused_mixing.StepLogs,
     log_pi: Array,
 ):
     numbers = loc, log_scale, (x0, xt, step)
@@ -123,8 +120,8 @@ _by_hand = jax.jit(_custom, static_argnums=(0, 1))
 class Tables(NamedTuple):
     """Holds the edges of all bins as sums of two floats, [K] each, and the tables of `fused_mixing`."""
 
-    lower: DoubleFloat
-    upper: DoubleFloat
+    lower: double_float.DoubleFloat
+    upper: double_float.DoubleFloat
     of_pi: list[Array]
 
 
@@ -132,7 +129,9 @@ class Tables(NamedTuple):
 CE_SLOPES = {"ce_p": 1.0, "ce_xt": 0.0}
 
 
-def _save_logistic_row(settings: Settings, row: RowBlock, numbers: tuple, tables: Tables) -> Saved:
+def _save_logistic_row(
+    settings: Settings, row: RowBlock, numbers: tuple, tables: Tables
+) -> fused_mixing.Saved:
     _, belief = settings
     loc, log_scale, of_logits = numbers
     lower, upper = _edges(loc, log_scale, tables)
@@ -176,7 +175,7 @@ def _edges(loc: Array, log_scale: Array, tables: Tables) -> tuple[Array, Array]:
     loc = loc[..., None]
     inverse = _inverse_scale(log_scale)[..., None]
 
-    def scale(edges: DoubleFloat) -> Array:
+    def scale(edges: double_float.DoubleFloat) -> Array:
         high, low = edges
         return ((high - loc) + low) * inverse
 

@@ -14,10 +14,7 @@ from jaxtyping import Array
 
 from d3pm_jax import numerics
 from d3pm_jax.beliefs import Belief
-from d3pm_jax.losses import fused_by_parts, fused_mixing
-from d3pm_jax.losses.fused_by_parts import Loss, WithGradient, differentiate
-from d3pm_jax.losses.fused_mixing import Saved, StepLogs, finite
-from d3pm_jax.losses.variational import dispatch_kl_and_ce, dispatch_marginal_kl
+from d3pm_jax.losses import fused_by_parts, fused_mixing, variational
 from d3pm_jax.numerics.logspace import kl_terms
 from d3pm_jax.numerics.rows import RowBlock, map_rows
 from d3pm_jax.processes import NEG_INF, Masked, Mixing, PiKind, expand_trailing, gather, gather_steps, promote
@@ -51,13 +48,13 @@ def _kl_and_ce_by_parts(
 
 
 @cache
-def _losses(official: bool) -> tuple[Loss, WithGradient]:
+def _losses(official: bool) -> tuple[fused_by_parts.Loss, fused_by_parts.WithGradient]:
     """Returns the KL and the KL with its gradient, the same two functions each time.
 
     They are keys of jit's cache: new functions each time would be compiled anew.
     """
     loss = partial(_kl_by_chain_rule, official=official)
-    return loss, partial(differentiate, loss)
+    return loss, partial(fused_by_parts.differentiate, loss)
 
 
 def _kl_by_chain_rule(
@@ -73,9 +70,9 @@ def _kl_by_chain_rule(
     hidden = process.K - 1
     inner_x0 = process.inner_category(x0)
     inner_xt = process.inner_category(xt)
-    unmasked, _ = dispatch_kl_and_ce(process.inner, visible, inner_x0, inner_xt, t)
+    unmasked, _ = variational.dispatch_kl_and_ce(process.inner, visible, inner_x0, inner_xt, t)
 
-    marginal = dispatch_marginal_kl(process.inner, visible, inner_x0, t - 1)
+    marginal = variational.dispatch_marginal_kl(process.inner, visible, inner_x0, t - 1)
     q, p = _log_is_masked(process, logits, x0, t)
     weight = jnp.exp(q[..., 1])  # [*S], q(x_{t-1} != mask | x_t = mask, x_0)
 
@@ -148,19 +145,19 @@ class Element(NamedTuple):
     likely: Array
     logs: Logs
 
-    def step(self, hidden: int) -> tuple[Array, StepLogs]:
+    def step(self, hidden: int) -> tuple[Array, fused_mixing.StepLogs]:
         """Returns x_t and the step of the inner process, those of its marginal KL where x_t is the mask."""
         is_hidden = self.xt == hidden
         inner_xt = jnp.where(is_hidden, self.likely, self.xt)
         a = jnp.where(is_hidden, NEG_INF, self.logs.alpha)
         b = jnp.where(is_hidden, 0.0, self.logs.beta + self.pi_t)
-        return inner_xt, StepLogs(a, b, self.logs.c, self.logs.m, self.pi_0, self.pi_t)
+        return inner_xt, fused_mixing.StepLogs(a, b, self.logs.c, self.logs.m, self.pi_0, self.pi_t)
 
 
 class MaskedSaved(NamedTuple):
     """Holds the losses of each element, and what their gradient needs besides the logits, [*S]."""
 
-    visible: Saved  # of all categories but the mask, with the losses of all
+    visible: fused_mixing.Saved  # of all categories but the mask, with the losses of all
     kl_at_mask: Array  # the derivative of the KL for the logit of the mask
     ce_at_mask: Array  # that of the cross entropy
 
@@ -203,8 +200,8 @@ def _make_element(process: Masked, x0: Array, xt: Array, t: Array) -> Element:
         m=gather(inner.log_beta_bar, t - 1),
         keep=gather(process.log_keep_bar, t),
         mask=mask,
-        q_mask=before - finite(mask),
-        q_other=at_t - finite(mask),
+        q_mask=before - fused_mixing.finite(mask),
+        q_other=at_t - fused_mixing.finite(mask),
     )
     likely = jnp.argmax(log_pi).astype(jnp.int32)
     if inner.pi_kind == "uniform":
@@ -254,7 +251,7 @@ def _save_masked_row(
     # Whether x_{t-1} is the mask, where x_t is. Logits of a denoiser have the evidence of the mask in them.
     log_visible_loo = log_visible
     if belief == "denoiser":
-        log_visible_loo = log_visible - finite(logs.mask)
+        log_visible_loo = log_visible - fused_mixing.finite(logs.mask)
     kl_of_mask, kl_at_mask, weight = _kl_of_mask(logs, x0_is_mask, log_visible_loo, log_hidden)
     weighted_kl = jnp.where(weight > 0, weight * inner.kl, 0.0)
 
@@ -273,16 +270,16 @@ def _save_masked_row(
     if belief == "denoiser":
         log_visible = numerics.log_sum(visible.logits)
     if belief == "leave_one_out":
-        log_visible += jnp.where(xt_is_mask, finite(logs.mask), 0.0)
+        log_visible += jnp.where(xt_is_mask, fused_mixing.finite(logs.mask), 0.0)
         log_hidden = jnp.where(xt_is_mask, log_hidden, NEG_INF)
-    log_all = finite(numerics.log_add(log_visible, log_hidden))
+    log_all = fused_mixing.finite(numerics.log_add(log_visible, log_hidden))
     ce = jnp.where(x0_is_mask, log_all - log_hidden, inner.ce + (log_all - log_visible))
     if belief == "leave_one_out":
         ce = jnp.where(~xt_is_mask & (logs.keep == NEG_INF), jnp.inf, ce)
     share = jnp.exp(log_visible - log_all)
 
     # The sum over all categories of the slopes is 0: what the visible ones gain together the mask loses.
-    visible_saved = Saved(
+    visible_saved = fused_mixing.Saved(
         kl=kl,
         ce=ce,
         softmax=inner.softmax,
@@ -312,14 +309,14 @@ def _kl_of_mask(
     visible_then_mask = log_visible + logs.mask
     mass_of_mask = numerics.log_add(log_hidden, visible_then_mask + logs.q_mask)
     mass_of_others = visible_then_mask + logs.q_other
-    total_p = finite(numerics.log_add(mass_of_mask, mass_of_others))
+    total_p = fused_mixing.finite(numerics.log_add(mass_of_mask, mass_of_others))
     p_mask = mass_of_mask - total_p
     _, terms_of_mask, mask_ruled_out = kl_terms(q_mask, p_mask)
     _, terms_of_others, others_ruled_out = kl_terms(q_other, mass_of_others - total_p)
     kl = jnp.where(mask_ruled_out | others_ruled_out, jnp.inf, terms_of_mask + terms_of_others)
 
     # dKL / d log p(mask) = p(mask) - q(mask), of which the logit of the mask has its share in p(mask).
-    share = jnp.exp(log_hidden - finite(mass_of_mask))
+    share = jnp.exp(log_hidden - fused_mixing.finite(mass_of_mask))
     return kl, (jnp.exp(p_mask) - jnp.exp(q_mask)) * share, jnp.exp(q_other)
 
 

@@ -27,12 +27,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from d3pm_jax.checks import NOISE, declared, promote_types
-from d3pm_jax.cpu import tiles
-from d3pm_jax.cpu.loops import materialize
-from d3pm_jax.numerics import double_float
+from d3pm_jax.cpu import loops, tiles
+from d3pm_jax.numerics import double_float, logspace, rows
 from d3pm_jax.numerics.double_float import DoubleFloat
-from d3pm_jax.numerics.logspace import at_least_float32
-from d3pm_jax.numerics.rows import map_rows
 from d3pm_jax.numerics.sliced_rows import CHUNK, RowPart, SlicedRow, gather_block, pad, reads_slices
 
 NEG_INF = -jnp.inf
@@ -77,7 +74,7 @@ def _categorical(log_p: Array, u: Array, u_low: Array | None) -> Array:
 
 
 def _draw_by_parts(log_p: Array, *noise: Array) -> Array:
-    log_p = at_least_float32(log_p)
+    log_p = logspace.at_least_float32(log_p)
 
     def draw_part(log_p: Array, noise_high: Array, noise_low: Array) -> tuple[Array]:
         return (_draw(log_p, (noise_high, noise_low)),)
@@ -119,13 +116,13 @@ def _draw(log_p: Float[Array, "*S K"], noise: DoubleFloat) -> Int[Array, "*S"]:
     for level in reversed(levels[:-1]):
         sums = tuple(gather_block(x, index, size) for x in level)
         inside, start = _find_target(target, _entries(sums), start)
-        index, start = materialize((index * size + inside, start))
+        index, start = loops.materialize((index * size + inside, start))
     p = _probabilities(gather_block(log_p, index, size), top)
     inside, _ = _find_target(target, _entries(p), start)
 
     # A row of -inf, or one with a NaN, has a sum that is not finite. The maximum does not show it, as it may
     # drop a NaN; no sum does.
-    return materialize(jnp.where(jnp.isfinite(target[0]), index * size + inside, -1))
+    return loops.materialize(jnp.where(jnp.isfinite(target[0]), index * size + inside, -1))
 
 
 def find_first(passed: Callable[[Array], Array], K: int, shape: tuple[int, ...]) -> Array:
@@ -149,7 +146,7 @@ def find_first(passed: Callable[[Array], Array], K: int, shape: tuple[int, ...])
         fits = k + step <= K
         last = jnp.where(fits, k + step - 1, 0)
         k = jnp.where(fits & passed(last), k + step, k)
-    return materialize(k)
+    return loops.materialize(k)
 
 
 def _probabilities(log_p: Float[Array, "*S n"], top: Float[Array, "*S 1"]) -> DoubleFloat:
@@ -226,7 +223,7 @@ def _find_target(
 
 def _draw_by_rows(log_p: Array, *noise: Array) -> Array:
     """Draws `_draw_by_parts` in one read of the logits."""
-    return map_rows(_draw_row, None, log_p, noise)
+    return rows.map_rows(_draw_row, None, log_p, noise)
 
 
 @reads_slices(per_warp=2048)

@@ -37,7 +37,6 @@ from jaxtyping import Array
 from d3pm_jax.checks import promote_types
 from d3pm_jax.errors import one_line
 from d3pm_jax.numerics import kernel_check, sliced_rows
-from d3pm_jax.numerics.sliced_rows import takes_slices
 
 # Elements of a block, and of a warp: more of them spill registers to memory.
 BLOCK = 512
@@ -183,7 +182,7 @@ def _float_type(types: Sequence[Any]) -> Any:
 @lru_cache(maxsize=256)
 def _may_be_kernel(call: Call, ranks: tuple[int, ...], types: tuple) -> bool:
     """Says whether programs for CUDA take a kernel, which gives what XLA does on the GPU that is there."""
-    fits = takes_slices(call.f) or call.K <= LONGEST
+    fits = sliced_rows.takes_slices(call.f) or call.K <= LONGEST
     if not fits or _float_type(types) != jnp.float32 or not kernel_check.has_triton():
         return False
     shapes = _make_shapes(call, kernel_check.SHAPE, ranks, types)
@@ -226,7 +225,7 @@ def _row_of_arrays(call: Call, *leaves: Array) -> tuple[Any, list[Array], list[A
     numbers = [jnp.broadcast_to(_widen(x).reshape(x.shape + (1,) * (len(S) - x.ndim)), S) for x in numbers]
     if logits is not None:
         logits = logits.astype(_float_type(_types(leaves)))
-    if takes_slices(call.f):
+    if sliced_rows.takes_slices(call.f):
         assert logits is not None
         return sliced_rows.SlicesOfArray(logits, tables), numbers, tables
     categories = as_row(jnp.arange(call.K, dtype=jnp.int32))
@@ -245,7 +244,7 @@ def _by_pallas(call: Call, *leaves: Array, interpret: bool = False) -> list[Arra
     P = pl.next_power_of_2(K)
     R = max(1, BLOCK // P)
     warps = max(1, R * P // PER_WARP)
-    if takes_slices(call.f):
+    if sliced_rows.takes_slices(call.f):
         P, R, warps = sliced_rows.choose_block(call.f, K)
     outputs = _outputs(call, leaves)
 
@@ -268,7 +267,7 @@ def _by_pallas(call: Call, *leaves: Array, interpret: bool = False) -> list[Arra
             _widen(triton.load(ref.at[rows // (N // ref.shape[0])], mask=is_row, other=0))
             for ref in number_refs
         ]
-        if takes_slices(call.f):
+        if sliced_rows.takes_slices(call.f):
             # It takes its tables from the row.
             row = sliced_rows.SlicesInMemory(logits_ref, table_refs, rows, is_row, K, P)
             tables = table_refs  # which it does not read

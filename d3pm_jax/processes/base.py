@@ -20,8 +20,7 @@ from jaxtyping import Array, Float, Int
 
 from d3pm_jax.checks import CATEGORIES, NOISE, declared, like, promote_types, steps
 from d3pm_jax.numerics import inverse_cdf
-from d3pm_jax.processes import tables
-from d3pm_jax.processes.tables import expand_trailing
+from d3pm_jax.processes.tables import all_steps, expand_trailing
 
 PRIOR_KL_WARNING = 1e-3  # bits per dimension
 
@@ -34,7 +33,7 @@ class _AllSteps:
     def __get__(self, process: Any, cls: type) -> Any:
         if process is None:
             raise AttributeError("time")
-        return tables.all_steps(process.T)
+        return all_steps(process.T)
 
 
 class Process(abc.ABC):

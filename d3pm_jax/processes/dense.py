@@ -11,9 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from d3pm_jax import numerics
 from d3pm_jax.checks import check_distribution, declared, real_array
-from d3pm_jax.numerics import double_float, inverse_cdf
+from d3pm_jax.numerics import double_float, inverse_cdf, log_matmul, smallest_entry
 from d3pm_jax.processes.base import Process, check_prior, promote
 from d3pm_jax.processes.respace import require_spec, steps_between
 from d3pm_jax.processes.tables import all_steps, expand_trailing, gather
@@ -94,7 +93,7 @@ class Dense(Process):
         n = math.prod(log_p.shape[jnp.ndim(t) : -1])
         rows = jnp.reshape(promote(self, log_p), (*jnp.shape(t), n, self.K))  # [*B, n, K]
         Qbar = gather(self.Qbar_table, t)  # [*B, K, K]
-        return jnp.reshape(numerics.log_matmul(rows, Qbar), log_p.shape)
+        return jnp.reshape(log_matmul(rows, Qbar), log_p.shape)
 
     def log_prior(self) -> Float[Array, " K"]:
         return self.log_pi
@@ -243,7 +242,7 @@ def _round_up(x: np.ndarray) -> np.ndarray:
 
 def _without_small(matrix: np.ndarray) -> np.ndarray:
     """Returns the matrix with 0 in place of entries too small for `numerics.log_matmul`."""
-    return np.where(matrix < numerics.smallest_entry(jax.dtypes.canonicalize_dtype(float)), 0.0, matrix)
+    return np.where(matrix < smallest_entry(jax.dtypes.canonicalize_dtype(float)), 0.0, matrix)
 
 
 def _check_stochastic(q: Any, t: int, K: int) -> np.ndarray:

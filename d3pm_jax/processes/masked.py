@@ -10,10 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from d3pm_jax import numerics, schedules
+from d3pm_jax import schedules
 from d3pm_jax.checks import declared
-from d3pm_jax.numerics import double_float
-from d3pm_jax.numerics.double_float import DoubleFloat
+from d3pm_jax.numerics import double_float, log_add, log_normalize, log_sum
 from d3pm_jax.processes.base import Process, check_elementwise, promote
 from d3pm_jax.processes.respace import compose, require_spec
 from d3pm_jax.processes.tables import gather, gather_steps, log_bars, log_steps
@@ -120,9 +119,9 @@ class Masked(Process):
         # weight `total` comes back in afterwards.
         unmasked = log_p[..., :-1]  # [*S, K - 1]
         masked = log_p[..., -1]  # [*S]
-        total = numerics.log_sum(unmasked)
-        inner = (log_keep + total)[..., None] + self.inner.log_push(numerics.log_normalize(unmasked), t)
-        return jnp.concatenate([inner, numerics.log_add(masked, total + log_mask)[..., None]], axis=-1)
+        total = log_sum(unmasked)
+        inner = (log_keep + total)[..., None] + self.inner.log_push(log_normalize(unmasked), t)
+        return jnp.concatenate([inner, log_add(masked, total + log_mask)[..., None]], axis=-1)
 
     def log_prior(self) -> Float[Array, " K"]:
         log_keep = self.log_keep_bar[-1]
@@ -181,7 +180,7 @@ class Masked(Process):
 
     def _draw(
         self,
-        keep: DoubleFloat,
+        keep: double_float.DoubleFloat,
         u: Array,
         u_low: Array | None,
         draw_inner: Callable[[Array, Array], Array],

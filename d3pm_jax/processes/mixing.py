@@ -11,10 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from d3pm_jax import numerics, schedules
+from d3pm_jax import schedules
 from d3pm_jax.checks import CATEGORY, NUM_CATEGORIES, check_distribution, declared
-from d3pm_jax.numerics import double_float, inverse_cdf
-from d3pm_jax.numerics.double_float import DoubleFloat
+from d3pm_jax.numerics import double_float, inverse_cdf, log_add
 from d3pm_jax.processes.base import Process, check_prior, promote
 from d3pm_jax.processes.respace import compose, require_spec
 from d3pm_jax.processes.tables import (
@@ -100,7 +99,7 @@ class Mixing(Process):
     def log_q_probs(self, x0: Int[Array, "*S"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
         ts = expand_trailing(t, x0.shape)[..., None]  # axes of size 1 behind those of t
         moved = gather(self.log_beta_bar, ts) + self._log_pi(x0.ndim)  # as [*S, K]
-        stayed = numerics.log_add(*jnp.broadcast_arrays(gather(self.log_alpha_bar, ts), moved))
+        stayed = log_add(*jnp.broadcast_arrays(gather(self.log_alpha_bar, ts), moved))
         return jnp.where(is_category(x0, self.K), stayed, moved)
 
     def log_q_back(self, xt: Int[Array, "*S"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
@@ -116,13 +115,13 @@ class Mixing(Process):
         # A row of -inf is no distribution: it stays one, where `moved` would make it pi.
         moved = jnp.where(jnp.max(log_p, axis=-1, keepdims=True) == -jnp.inf, -jnp.inf, moved)
         stayed = gather(self.log_alpha_bar, ts) + log_p
-        return numerics.log_add(*jnp.broadcast_arrays(stayed, moved))
+        return log_add(*jnp.broadcast_arrays(stayed, moved))
 
     def _column(self, log_keep: Array, log_mix: Array, xt: Array, t: Array) -> Array:
         """Returns column x_t [*S, K] of log(keep I + mix 1 pi^T)."""
         ts = expand_trailing(t, xt.shape)
         moved = gather(log_mix, ts) + gather(self.log_pi, xt)
-        stayed = numerics.log_add(*jnp.broadcast_arrays(gather(log_keep, ts), moved))
+        stayed = log_add(*jnp.broadcast_arrays(gather(log_keep, ts), moved))
         return jnp.where(is_category(xt, self.K), stayed[..., None], moved[..., None])
 
     def log_prior(self) -> Float[Array, " K"]:
@@ -163,12 +162,16 @@ class Mixing(Process):
         # A t outside of 0..T, which only jit lets through, reads NaN.
         return jnp.where(jnp.isnan(mix[0]), -1, drawn)
 
-    def _move_to_point(self, x0: Array, mix: DoubleFloat, noise: DoubleFloat) -> Array:
+    def _move_to_point(
+        self, x0: Array, mix: double_float.DoubleFloat, noise: double_float.DoubleFloat
+    ) -> Array:
         """Returns the category that pi is certain of, or K for x_0."""
         target = jnp.argmax(self.pi[0]).astype(jnp.int32)
         return jnp.where(double_float.is_less(noise, mix) & (x0 != target), target, self.K)
 
-    def _move_uniform(self, x0: Array, mix: DoubleFloat, noise: DoubleFloat) -> Array:
+    def _move_uniform(
+        self, x0: Array, mix: double_float.DoubleFloat, noise: double_float.DoubleFloat
+    ) -> Array:
         """Returns the quotient of u and mix / K, x_0 left out; K for x_0."""
         # All intervals have the length mix / K, so the quotient counts them. Where mix is 0, that would be 0:
         # there it is 1 / K, and `moved` is false.
@@ -183,7 +186,9 @@ class Mixing(Process):
         moved = (k < self.K - 1) & can_move
         return jnp.where(moved, k + (k >= x0).astype(k.dtype), self.K)
 
-    def _move_general(self, x0: Array, mix: DoubleFloat, noise: DoubleFloat) -> Array:
+    def _move_general(
+        self, x0: Array, mix: double_float.DoubleFloat, noise: double_float.DoubleFloat
+    ) -> Array:
         """Finds the first k whose end of mix pi, x_0 left out, is above u; K for x_0."""
         minus_pi_x0 = tuple(-gather(table, x0) for table in self.pi)  # a pair [*S]
 
@@ -212,7 +217,7 @@ class Mixing(Process):
         beta, pi = require_spec(self.spec)
         return _mixing(compose(beta, grid), pi, np.asarray(self.time)[[0, *grid]])
 
-    def _cdf(self, k: Array) -> DoubleFloat:
+    def _cdf(self, k: Array) -> double_float.DoubleFloat:
         """pi_0 + ... + pi_k for each k."""
         return gather(self.cdf[0], k), gather(self.cdf[1], k)
 

@@ -6,8 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from d3pm_jax import numerics
-from d3pm_jax.numerics import double_float, inverse_cdf
+from d3pm_jax.numerics import double_float, inverse_cdf, log_add
 from d3pm_jax.numerics.rows import map_rows
 from d3pm_jax.numerics.sliced_rows import RowPart, SlicedRow, reads_slices
 from d3pm_jax.processes.mixing import Mixing, PiKind
@@ -52,9 +51,9 @@ def _draw_row_of_mixing(
 
     # The columns of Q[t] and of Qbar[t] at x_t: an entry for x_t itself, and one for all others.
     back_other = log_beta + log_pi_t
-    back_t = numerics.log_add(log_alpha, back_other)
+    back_t = log_add(log_alpha, back_other)
     seen_other = log_move_xt + log_pi_t
-    seen_t = numerics.log_add(log_stay_xt, seen_other)
+    seen_t = log_add(log_stay_xt, seen_other)
 
     def read_logits(part: RowPart) -> Array:
         """Returns the logits of the leave-one-out posterior."""
@@ -74,7 +73,7 @@ def _draw_row_of_mixing(
         moved = log_move + _log_pi(pi_kind, part, mask, log_pi_t)
         moved = jnp.where((part.categories >= row.K) | is_empty, NEG_INF, moved)
         stayed = log_stay + log_p0
-        pushed = numerics.log_add(*jnp.broadcast_arrays(stayed, moved))
+        pushed = log_add(*jnp.broadcast_arrays(stayed, moved))
         joint = jnp.where(part.categories == xt, back_t, back_other) + pushed
         if belief == "official":
             return jnp.where(t == 1, log_p0, joint)

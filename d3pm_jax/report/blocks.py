@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from d3pm_jax import show
 from d3pm_jax.kinds.blocks import (
     Beside,
     Block,
@@ -18,7 +17,7 @@ from d3pm_jax.kinds.blocks import (
     TextFilm,
     Tiles,
 )
-from d3pm_jax.show import text_film
+from d3pm_jax.show import grid, text_film
 from d3pm_jax.show.images import join_tiles
 from d3pm_jax.show.markup import Html, build_figure, build_player, build_table, encode_png, join_html, tag
 
@@ -41,9 +40,9 @@ def render_block(block: Block) -> Html:
         case Picture(pixels, alt):
             return tag("img", src=encode_png(pixels), alt=alt, class_="pixels")
         case Tiles(images, alt, columns, ()):
-            return render_block(Picture(show.grid(images, columns or COLUMNS), alt))
+            return render_block(Picture(grid(images, columns or COLUMNS), alt))
         case Tiles(images, alt, columns, names):
-            return draw_rows(show.grid(images, columns or COLUMNS), names, alt)
+            return draw_rows(grid(images, columns or COLUMNS), names, alt)
         case Beside(left, right, titles, _):
             figures = [
                 build_figure(render_block(left), titles[0]),
@@ -83,7 +82,7 @@ def draw_rows(pixels: np.ndarray, names: Sequence[str], alt: str) -> Html:
 def draw_strip(states: np.ndarray, times: Sequence[int], alt: str) -> Html:
     """Draws N chains of R states, uint8 [R, N, H, W, 3]: one row for each chain, with the times above."""
     chains = states.swapaxes(0, 1)  # [N, R, H, W, 3]
-    pixels = show.grid(chains.reshape(-1, *chains.shape[2:]), len(times))  # [h, w, 3]
+    pixels = grid(chains.reshape(-1, *chains.shape[2:]), len(times))  # [h, w, 3]
     width = COLUMN_WIDTH * len(times)
     height = width * pixels.shape[0] / pixels.shape[1]
     labels = [f"t = {times[0]}", *times[1:]]
@@ -103,7 +102,7 @@ def draw_film(states: np.ndarray, times: Sequence[int], columns: int, alt: str) 
     Each frame is the `show.grid` of the images at one time. One picture, the sheet, holds all frames in rows
     of `SHEET_COLUMNS`, and an svg shows one of them at a time. Without a script it shows the last one.
     """
-    frames = np.stack([show.grid(images, columns) for images in states])  # [R, h, w, 3]
+    frames = np.stack([grid(images, columns) for images in states])  # [R, h, w, 3]
     h, w = frames.shape[1:3]
     pixels = join_tiles(frames, SHEET_COLUMNS, 0)
     last = len(times) - 1

@@ -12,8 +12,7 @@ from d3pm_jax.config import io as config_io
 from d3pm_jax.program.loop import metrics
 from d3pm_jax.program.measure import bounds, record, sample_quality, samples
 from d3pm_jax.program.measure.record import Record
-from d3pm_jax.program.storage import run_folder
-from d3pm_jax.program.storage.names import MADE_FROM, SAMPLES
+from d3pm_jax.program.storage import names, run_folder
 from d3pm_jax.runs.run import Run
 
 
@@ -192,8 +191,8 @@ def read_made(run: Run) -> list[Made]:
         UserError: a file is damaged.
     """
     made = []
-    for protocol_path in sorted(run.workdir.glob(f"{SAMPLES}*_given*.json")):
-        made_from_path = run.workdir / f"{protocol_path.stem.replace(SAMPLES, MADE_FROM, 1)}.npy"
+    for protocol_path in sorted(run.workdir.glob(f"{names.SAMPLES}*_given*.json")):
+        made_from_path = run.workdir / f"{protocol_path.stem.replace(names.SAMPLES, names.MADE_FROM, 1)}.npy"
         if not made_from_path.is_file():
             continue
         stored = record.read_record(protocol_path, samples.SAMPLES)

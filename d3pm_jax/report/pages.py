@@ -16,7 +16,6 @@ from d3pm_jax.files import write_text
 from d3pm_jax.models.variables import split_variables
 from d3pm_jax.program.storage.names import REPORT
 from d3pm_jax.report import curves, figures, folder, samples
-from d3pm_jax.report.folder import Reported
 from d3pm_jax.runs.run import Run, open_run
 from d3pm_jax.show.markup import Html, build_cards, build_document, build_table, join_html, tag
 
@@ -124,7 +123,7 @@ def _anchor(name: str) -> str:
     return name.lower().replace(" ", "-")
 
 
-def _tabulate_overview(runs: Sequence[Reported]) -> Html:
+def _tabulate_overview(runs: Sequence[folder.Reported]) -> Html:
     """Says which runs these are, of what, and their figures: a run in boxes, several in a table."""
     facts_of_runs = []
     for reported, quality in zip(runs, figures.select_best_quality(runs), strict=True):
@@ -153,7 +152,7 @@ def _tabulate_overview(runs: Sequence[Reported]) -> Html:
     return build_table(["run", *names], rows)
 
 
-def tabulate_configs(runs: Sequence[Reported]) -> Html:
+def tabulate_configs(runs: Sequence[folder.Reported]) -> Html:
     """Builds a table of the fields that differ between runs, and a folded one of all others."""
     configs = [flatten_config(reported.run.config) for reported in runs]
     differing_names, same_names = compare_configs(configs)

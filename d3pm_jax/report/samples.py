@@ -8,8 +8,7 @@ import numpy as np
 from PIL import Image
 
 from d3pm_jax.errors import UserError, one_line
-from d3pm_jax.kinds import Chains, Kind, Samples
-from d3pm_jax.kinds.base import SHOWN_CHAINS, STATES
+from d3pm_jax.kinds import SHOWN_CHAINS, STATES, Chains, Kind, Samples
 from d3pm_jax.kinds.blocks import Block, Film, TextFilm
 from d3pm_jax.program.measure.samples import (
     chains_to_show,

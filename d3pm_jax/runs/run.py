@@ -17,12 +17,9 @@ from d3pm_jax.data import ArraySource, read_batch
 from d3pm_jax.errors import UserError
 from d3pm_jax.kinds import Reference
 from d3pm_jax.processes import Process
-from d3pm_jax.program.loop import loop
-from d3pm_jax.program.loop.sinks import Log
+from d3pm_jax.program.loop import loop, sinks
 from d3pm_jax.program.machine.devices import mesh_of, use_all_cores
-from d3pm_jax.program.measure import bounds, sample_quality, step_costs
-from d3pm_jax.program.measure.record import Record
-from d3pm_jax.program.measure.samples import Drawn, choose_inputs, draw_samples
+from d3pm_jax.program.measure import bounds, record, sample_quality, samples, step_costs
 from d3pm_jax.program.parts import begin, build, reading
 from d3pm_jax.program.parts.completed import complete
 from d3pm_jax.program.parts.draw import Draw
@@ -114,7 +111,7 @@ class Run:
         batch_size: int = 128,
         progress: Callable[[int], Any] = lambda done: None,
         chains: int | None = None,
-    ) -> Drawn:
+    ) -> samples.Drawn:
         """Draws n samples.
 
             run.sample(jax.random.key(0), 64, runs.Draw(label=3, sampler="ddim")).x0
@@ -136,7 +133,9 @@ class Run:
             UserError: the network gave NaN, takes no such label or condition, the sampler or the guidance is
                 not for this run, a score cannot be used, or an argument cannot be used.
         """
-        return draw_samples(self.parts, key, n, draw, batch_size=batch_size, progress=progress, chains=chains)
+        return samples.draw_samples(
+            self.parts, key, n, draw, batch_size=batch_size, progress=progress, chains=chains
+        )
 
     def respaced(self, steps: int | Sequence[int]) -> "Run":
         """Returns the run with some of the steps of its process: so many, evenly spaced, or these.
@@ -148,7 +147,7 @@ class Run:
 
     def evaluate(
         self, limit: int | None = None, batch_size: int = 128, seed: int = 0, calls: int | None = None
-    ) -> Record:
+    ) -> record.Record:
         """Computes the bound on the test split, or on its first examples: see `evaluate_on`."""
         if limit is not None:
             check_number("limit", limit, Count)
@@ -177,7 +176,7 @@ class Run:
         """
         if self.parts.description.condition is None:
             return {}
-        return choose_inputs(self.parts, self.read_batch("test", limit))
+        return samples.choose_inputs(self.parts, self.read_batch("test", limit))
 
     def read_split(self, split: str, limit: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
         """Reads examples of the data [N, *S], and their labels if there are any.
@@ -202,7 +201,7 @@ class Run:
         batch_size: int = 128,
         seed: int = 0,
         progress: Callable[[int], Any] = lambda done: None,
-    ) -> Record:
+    ) -> record.Record:
         """Computes -log p of examples by the chain rule, see `measure.bounds.compute_likelihood`.
 
         Args:
@@ -260,7 +259,7 @@ class Run:
         calls: int | None = None,
         weight: np.ndarray | None = None,
         condition: Any = None,
-    ) -> Record:
+    ) -> record.Record:
         """Computes the bound on x0 int32 [N, *S] and labels int32 [N]: see `measure.bounds.compute_bound`.
 
         Raises:
@@ -325,7 +324,7 @@ def train(
     start: Run | None = None,
     *,
     wandb: str | None = None,
-    logs: Iterable[Log] = (),
+    logs: Iterable[sinks.Log] = (),
 ) -> Run:
     """Trains a config, or goes on with the run in a folder, and opens it at its end.
 

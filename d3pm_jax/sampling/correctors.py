@@ -12,13 +12,11 @@ from jaxtyping import Array, Int
 from d3pm_jax.checks.hints import Count, Positive
 from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.processes.base import Process, check_elementwise
-from d3pm_jax.sampling import laws
+from d3pm_jax.sampling import laws, network, transitions
 from d3pm_jax.sampling.chain import Row
 from d3pm_jax.sampling.fields import Slot, check_returned
-from d3pm_jax.sampling.network import Guided
 from d3pm_jax.sampling.noise import CORRECTOR
 from d3pm_jax.sampling.steps import LawStep, Memory, Step, Taken, View, in_line
-from d3pm_jax.sampling.transitions import Bayes
 
 
 class Corrector(Slot, abc.ABC):
@@ -102,7 +100,7 @@ class Corrected(Step):
     """Moves from level to level by a step, and then at the level by a corrector."""
 
     corrector: Corrector
-    between: LawStep = Bayes()
+    between: LawStep = transitions.Bayes()
     """what moves between the levels"""
 
     @property
@@ -117,7 +115,7 @@ class Corrected(Step):
         self.between.check(process)
         self.corrector.check(process, self.between)
 
-    def law_step(self, guided: type[Guided]) -> LawStep:
+    def law_step(self, guided: type[network.Guided]) -> LawStep:
         raise ValueError(f"guidance changes the law of x_s, and a corrector moves by another: {guided.cure}")
 
     def plan(self, process: Process, places: int) -> tuple[Row, ...]:

@@ -5,8 +5,7 @@ from typing import NamedTuple
 
 from jaxtyping import Array, Float, Int
 
-from d3pm_jax import beliefs
-from d3pm_jax.beliefs import Belief
+from d3pm_jax.beliefs import Belief, denoiser_of, leave_one_out_of
 from d3pm_jax.checks import declared
 from d3pm_jax.processes.base import Process
 from d3pm_jax.sampling.network import Guided, Network, call_network
@@ -25,12 +24,12 @@ class Answer(NamedTuple):
     @property
     def log_denoiser(self) -> Array:
         """Returns log p(x_0 | x_t), normalised, [B, *S, K]."""
-        return beliefs.denoiser_of(self.process, self.logits, self.x, self.t, self.belief)
+        return denoiser_of(self.process, self.logits, self.x, self.t, self.belief)
 
     @property
     def logits_loo(self) -> Array:
         """Returns leave-one-out logits of x_0, [B, *S, K]."""
-        return beliefs.leave_one_out_of(self.process, self.logits, self.x, self.t, self.belief)
+        return leave_one_out_of(self.process, self.logits, self.x, self.t, self.belief)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -19,11 +19,9 @@ from jaxtyping import Array, Bool, Float, Int
 from d3pm_jax.checks import Allowed, NotNegative, declared, hints
 from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.processes.base import Process
-from d3pm_jax.sampling import laws
+from d3pm_jax.sampling import laws, network, noise
 from d3pm_jax.sampling.chain import Row
 from d3pm_jax.sampling.fields import Slot, check_returned
-from d3pm_jax.sampling.network import Guided
-from d3pm_jax.sampling.noise import DRAW, ORDER, PHASE
 from d3pm_jax.sampling.steps import (
     LawStep,
     Memory,
@@ -356,7 +354,7 @@ class Revealing(Step):
     def check(self, process: Process) -> None:
         laws.require_absorbing(process, "revealing places")
 
-    def law_step(self, guided: type[Guided]) -> LawStep:
+    def law_step(self, guided: type[network.Guided]) -> LawStep:
         raise ValueError(f"guidance changes the law of x_s, and revealed places take x_0: {guided.cure}")
 
     def plan(self, process: Process, places: int) -> tuple[Row, ...]:
@@ -398,7 +396,7 @@ class Revealing(Step):
         time, memory = self.tell_time(view, t, is_active)
         answer = view.ask(x, t, time)
         log_p = answer.log_denoiser  # [B, *S, K]
-        drawn = inverse_cdf.categorical(log_p, view.noise(DRAW))
+        drawn = inverse_cdf.categorical(log_p, view.noise(noise.DRAW))
 
         masked_at_start = view.memory["masked_at_start"]
         if view.may_change is not None:
@@ -408,7 +406,7 @@ class Revealing(Step):
             drawn=in_line(drawn),
             masked=in_line(masked),
             places=count_places(masked_at_start),
-            uniforms=lambda: in_line(view.noise(ORDER)),
+            uniforms=lambda: in_line(view.noise(noise.ORDER)),
             i=view.rows - (view.row.number - 1) % view.rows,
             rows=view.rows,
         )
@@ -483,7 +481,7 @@ class FirstHitting(Revealing):
 
     def tell_time(self, view: View, t: Array, is_active: Array) -> tuple[Array, Memory]:
         # An example has one time: the noise of its first place serves, and that of the others is left.
-        u = in_line(view.noise(PHASE))[:, 0]
+        u = in_line(view.noise(noise.PHASE))[:, 0]
         left = count_places(view.is_masked(view.unknown))
         before = view.memory["masked_share"]
         after = next_hitting(before, left, u.astype(before.dtype))

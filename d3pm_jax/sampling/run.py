@@ -18,11 +18,9 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from d3pm_jax.checks import CATEGORIES, INDEX, NOISE, at_least, declared, marked
 from d3pm_jax.numerics import inverse_cdf
-from d3pm_jax.sampling import laws
+from d3pm_jax.sampling import fields, laws, network
 from d3pm_jax.sampling.chain import EVERY_BLOCK, Chain, Row, State, run_plan, with_calls
 from d3pm_jax.sampling.denoiser import Answer, Denoiser
-from d3pm_jax.sampling.fields import check_returned
-from d3pm_jax.sampling.network import Guided
 from d3pm_jax.sampling.noise import DRAW, Streams, per_example
 from d3pm_jax.sampling.plans import (
     Plan,
@@ -320,7 +318,7 @@ class AroundStep(Step, Generic[AnyStep]):
 class GuidedStep(AroundStep[LawStep]):
     """Draws from the law that guidance makes of those of a step, one for each answer."""
 
-    def __init__(self, step: LawStep, guided: Guided) -> None:
+    def __init__(self, step: LawStep, guided: network.Guided) -> None:
         """Keeps the step, and what guides it."""
         super().__init__(step)
         self.guided = guided
@@ -335,7 +333,7 @@ class GuidedStep(AroundStep[LawStep]):
                 f"{guided.num_laws}: set num_laws = {len(log_laws)}"
             )
         law = guided.guide(log_laws, view.process, view.x, view.t, view.s)
-        check_returned(guided, "guide", law, jnp.floating, (*view.x.shape, view.process.K))
+        fields.check_returned(guided, "guide", law, jnp.floating, (*view.x.shape, view.process.K))
         x = inverse_cdf.categorical(law, view.noise(DRAW))
         return Taken(x, self.step.remember(view, answers[0], x), view.see(answers[0]))
 

@@ -7,20 +7,17 @@ import jax.numpy as jnp
 from d3pm_jax.beliefs import WITHOUT_EVIDENCE, strip_evidence
 from d3pm_jax.checks.hints import Count
 from d3pm_jax.processes import Process, is_category
-from d3pm_jax.sampling import laws
-from d3pm_jax.sampling.denoiser import Answer
+from d3pm_jax.sampling import denoiser, laws, network, transitions
 from d3pm_jax.sampling.fields import Slot
-from d3pm_jax.sampling.network import Guided
 from d3pm_jax.sampling.shaping import Shaping
 from d3pm_jax.sampling.steps import LawStep, Step
-from d3pm_jax.sampling.transitions import Bayes
 
 
 @dataclasses.dataclass(frozen=True)
 class Sampler(Slot):
     """Says how a chain is drawn, slot by slot; by default ancestrally."""
 
-    step: Step = Bayes()
+    step: Step = transitions.Bayes()
     """what a row does: moves all places by a law of x_s, or reveals some of those that are masked"""
     shaping: Shaping = Shaping()
     """what is done to the logits before"""
@@ -54,7 +51,7 @@ class Sampler(Slot):
         if self.block is not None:
             laws.require_absorbing(process, "a block")
 
-    def law_step(self, guided: type[Guided]) -> LawStep:
+    def law_step(self, guided: type[network.Guided]) -> LawStep:
         """Returns the step, if it draws from a law of x_s that guidance of this class may change.
 
         Raises:
@@ -66,7 +63,7 @@ class Sampler(Slot):
             raise ValueError(f"guidance of x_s needs what top_k and top_p cut off: {guided.cure}")
         return step
 
-    def shape(self, answer: Answer) -> Answer:
+    def shape(self, answer: denoiser.Answer) -> denoiser.Answer:
         """Returns what a network said, shaped: then its logits are leave-one-out logits."""
         process = answer.process
         logits = answer.logits

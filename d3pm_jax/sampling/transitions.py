@@ -14,11 +14,9 @@ from d3pm_jax import beliefs
 from d3pm_jax.checks.hints import Probability, integers_from
 from d3pm_jax.posteriors import p_logits, p_sample
 from d3pm_jax.processes import Masked, Mixing, Process, expand_trailing, gather, is_category
-from d3pm_jax.sampling import laws
+from d3pm_jax.sampling import fields, laws, noise
 from d3pm_jax.sampling.chain import Row, plan_levels
 from d3pm_jax.sampling.denoiser import Answer
-from d3pm_jax.sampling.fields import Slot, check_returned
-from d3pm_jax.sampling.noise import DRAW, PHASE
 from d3pm_jax.sampling.steps import LawStep, Memory, View
 
 
@@ -31,7 +29,7 @@ class Bayes(LawStep):
 
     # `p_sample` draws from `p_logits`, and makes no array of its probabilities where it need not.
     def choose(self, view: View, answer: Answer) -> Array:
-        return p_sample(view.process, answer.logits, view.x, view.t, view.noise(DRAW), answer.belief)
+        return p_sample(view.process, answer.logits, view.x, view.t, view.noise(noise.DRAW), answer.belief)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +74,7 @@ class Mixture(LawStep):
 # ---- Masking again ----
 
 
-class Sigma(Slot, abc.ABC):
+class Sigma(fields.Slot, abc.ABC):
     """Defines the probability sigma with which a place that is not masked is masked again."""
 
     def start(self, view: View) -> Memory:
@@ -182,7 +180,7 @@ class Remask(LawStep):
     def sigma(self, view: View) -> Array:
         """Returns the probability of masking each place again."""
         sigma = self.schedule.sigma(view, laws.most_remasked(view.process, view.t, view.s))
-        check_returned(self.schedule, "sigma", sigma, jnp.floating, view.x.shape)
+        fields.check_returned(self.schedule, "sigma", sigma, jnp.floating, view.x.shape)
         return sigma
 
     def law(self, view: View, answer: Answer) -> Array:
@@ -288,7 +286,7 @@ class Stratified(LawStep):
     can_be_guided = False
 
     def start(self, view: View) -> Memory:
-        return {"clock": view.noise(PHASE)}
+        return {"clock": view.noise(noise.PHASE)}
 
     # Given the phases all is certain but where x_t goes.
     def law(self, view: View, answer: Answer) -> Array:

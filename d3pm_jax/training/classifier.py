@@ -15,7 +15,6 @@ from d3pm_jax.models.variables import merge_variables
 from d3pm_jax.processes import Process
 from d3pm_jax.timesteps import LossHistory
 from d3pm_jax.training import diffusion
-from d3pm_jax.training.diffusion import Objective, StepNoise, Timesteps, TrainPredict
 from d3pm_jax.training.loss import Batch, Buffers, Metrics, is_array
 from d3pm_jax.types import Params
 
@@ -28,9 +27,10 @@ class ClassifierLoss:
     0 in the last step.
     """
 
-    objective: Objective  # draws x_t
-    timesteps: Timesteps
-    train_predict: TrainPredict  # (params, xt, time, key) -> (logits of the label [B, classes], buffers)
+    objective: diffusion.Objective  # draws x_t
+    timesteps: diffusion.Timesteps
+    # (params, xt, time, key) -> (logits of the label [B, classes], buffers)
+    train_predict: diffusion.TrainPredict
 
     def start_history(self, process: Process) -> LossHistory | None:
         """Returns the history of the timesteps before the first step."""
@@ -47,7 +47,7 @@ class ClassifierLoss:
         history: LossHistory | None,
         shape: tuple[int, ...],
         sharding: jax.sharding.Sharding | None = None,
-    ) -> StepNoise:
+    ) -> diffusion.StepNoise:
         """Draws t in 0..T and the noise of x_t from fold_in(key, step), for a batch of a shape [B, *S]."""
         # Timesteps spread over 1..n. With n = T + 1 each of them is one above the t that it stands for.
         noise = diffusion.draw_noise(self.timesteps, key, step, history, shape, process.T + 1, sharding)
@@ -59,7 +59,7 @@ class ClassifierLoss:
         buffers: Buffers,
         process: Process,
         batch: Batch,
-        noise: StepNoise,
+        noise: diffusion.StepNoise,
         key: Key[Array, ""],
         total: ArrayLike,
     ) -> tuple[Array, tuple[Metrics, Array, Buffers]]:
@@ -87,7 +87,7 @@ class ClassifierLoss:
         return loss, ({"loss": loss, "accuracy": accuracy}, nats, new_buffers)
 
     def update_history(
-        self, history: LossHistory | None, noise: StepNoise, costs: Array
+        self, history: LossHistory | None, noise: diffusion.StepNoise, costs: Array
     ) -> LossHistory | None:
         """Returns the history of the timesteps after a batch, from its nats [B]."""
         return self.timesteps.update(history, noise.t + 1, costs)

@@ -14,6 +14,7 @@ from d3pm_jax import sampling
 from d3pm_jax.config import Absorbing, Linear, Reciprocal, Uniform
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
+from d3pm_jax.program.machine import devices
 from d3pm_jax.program.parts import build, network
 from d3pm_jax.program.parts.completed import complete
 from d3pm_jax.program.parts.diffusion import call_at_steps
@@ -48,7 +49,7 @@ def split(config, description, process, extra_mask=None):
 @pytest.fixture(autouse=True)
 def _small_network(monkeypatch):
     monkeypatch.setattr(network, "split_network", split)
-    for module in (build, run):
+    for module in (devices, run):
         monkeypatch.setattr(module, "mesh_of", lambda *_, **__: tiny.one_device_mesh())
 
 

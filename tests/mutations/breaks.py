@@ -134,8 +134,8 @@ PROCESSES = (
     Break(  # the same where p(mask) = 0; not for a network that does not forbid the mask
         "masked_push_without_weight",
         "d3pm_jax/processes/masked.py",
-        "numerics.log_add(masked, total + log_mask)",
-        "numerics.log_add(masked, log_mask)",
+        "log_add(masked, total + log_mask)",
+        "log_add(masked, log_mask)",
         (FUSED, ENUMERATION),
     ),
     Break(  # the same for matrices that commute, as those of one rate or one kernel do
@@ -458,8 +458,8 @@ TRAINING = (
     Break(  # the same where every t is as likely as another
         "bound_ignores_how_t_was_drawn",
         "d3pm_jax/config/objective.py",
-        "bound = hybrid.kl / expand_trailing(p_t, x0.shape) + losses.prior_kl(process, x0)",
-        "bound = hybrid.kl * process.T + losses.prior_kl(process, x0)",
+        "bound = hybrid.kl / expand_trailing(p_t, x0.shape) + prior_kl(process, x0)",
+        "bound = hybrid.kl * process.T + prior_kl(process, x0)",
         (STEP,),
     ),
     Break(

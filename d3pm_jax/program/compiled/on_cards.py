@@ -8,7 +8,6 @@ from functools import partial
 from typing import NamedTuple
 
 from d3pm_jax.program.compiled import cards, cost, pallas, programs
-from d3pm_jax.program.compiled.cards import Card
 from d3pm_jax.program.parts import build
 
 # JAX takes this part of a GPU's memory when it starts, and a program has to fit into that.
@@ -18,7 +17,7 @@ PREALLOCATED = 0.75
 class CardCost(NamedTuple):
     """Holds what a step costs on one of several cards."""
 
-    card: Card
+    card: cards.Card
     num_cards: int
     cost: cost.Cost
     program: programs.Program
@@ -32,7 +31,7 @@ class CardCost(NamedTuple):
         return self.cost.flops / self.seconds / self.card.peaks["bf16"]
 
 
-def measure_on_card(parts: build.Parts, card: Card) -> CardCost:
+def measure_on_card(parts: build.Parts, card: cards.Card) -> CardCost:
     """Compiles the step of a run, whose mesh is of described devices, and counts its program."""
     start = time.monotonic()
     with pallas.watch_calls() as calls:
@@ -94,7 +93,7 @@ def describe_card_cost(measured: CardCost) -> str:
     return "\n".join(lines)
 
 
-def _whether_it_fits(needed: int, card: Card) -> str:
+def _whether_it_fits(needed: int, card: cards.Card) -> str:
     """Compares the memory of a step with that of a card, and with the part that JAX takes of a GPU's."""
     share = 1.0
     if card.cores is not None:

@@ -14,20 +14,14 @@ from d3pm_jax import data
 from d3pm_jax.config import Config, Data, describe_data, describe_with_digest, say_where_it_lies
 from d3pm_jax.errors import UserError, as_user_error
 from d3pm_jax.files import write_npy
-from d3pm_jax.kinds import Samples
-from d3pm_jax.kinds.files import show_beside, write_block
+from d3pm_jax.kinds import Samples, files
 from d3pm_jax.models.variables import check_precision, check_sizes, name_leaves, split_variables
 from d3pm_jax.placing import place, place_part
-from d3pm_jax.program.loop import presampled, sinks
-from d3pm_jax.program.loop.metrics import Window
-from d3pm_jax.program.loop.speed import make_speed, trace_steps
-from d3pm_jax.program.machine import cluster
-from d3pm_jax.program.machine.devices import batch_sharding, check_batch, mesh_of, use_all_cores
-from d3pm_jax.program.machine.terminal import Terminal
+from d3pm_jax.program.loop import metrics, presampled, sinks, speed
+from d3pm_jax.program.machine import cluster, devices, terminal
 from d3pm_jax.program.measure import bounds
 from d3pm_jax.program.measure.samples import check_sampler, choose_inputs, draw_samples
-from d3pm_jax.program.parts import begin, build, splits
-from d3pm_jax.program.parts.completed import complete
+from d3pm_jax.program.parts import begin, build, completed, splits
 from d3pm_jax.program.parts.draw import Draw
 from d3pm_jax.program.storage import checkpoint, lock
 from d3pm_jax.program.storage.names import CHECKPOINTS, LAYOUTS, PROFILE, SAMPLES
@@ -123,7 +117,7 @@ def run_training(
         ):
             outputs = Outputs(parts, workdir, log, saver, valid_examples, choose_inputs(parts, test))
             batches = _make_batches(parts, sources.train)
-            sharding = batch_sharding(parts.mesh)
+            sharding = devices.batch_sharding(parts.mesh)
             update = make_loss_step(**build.step_arguments(parts), sharding=sharding)
             trace = workdir / PROFILE if profile and cluster.is_first() else None
             steps = range(first_step + 1, config.train.steps + 1)
@@ -133,7 +127,7 @@ def run_training(
                     "step N"
                 )
             with outputs.terminal.show_bar():
-                for step in trace_steps(steps, trace, outputs.speed.wait):
+                for step in speed.trace_steps(steps, trace, outputs.speed.wait):
                     with outputs.speed.time_wait():
                         batch = place_part(next(batches), sharding)
                         noise = None if read_noise is None else place(read_noise(step - 1), sharding)
@@ -165,7 +159,7 @@ def build_run(config: Config, saved: SavedRun | None = None) -> tuple[build.Part
     Raises:
         UserError: a value cannot be used, or the data cannot be read.
     """
-    use_all_cores(config.train.batch_size // config.train.accumulate, config.mesh.fsdp)
+    devices.use_all_cores(config.train.batch_size // config.train.accumulate, config.mesh.fsdp)
     with explain_missing_data(config, saved):
         sources = splits.open_sources(config)
         description = describe_with_digest(config.data)
@@ -177,7 +171,7 @@ def build_run(config: Config, saved: SavedRun | None = None) -> tuple[build.Part
         config = adopt_numbers(saved, config)
         check_description(saved, description)
         needs_layout = config.mesh.fsdp != saved.config.mesh.fsdp
-    mesh = mesh_of(config.mesh.fsdp, asked=needs_layout)
+    mesh = devices.mesh_of(config.mesh.fsdp, asked=needs_layout)
 
     parts = _build_parts(config, description, mesh, saved is None)
     data.check_batch_size(sources.train, config.train.batch_size)
@@ -200,7 +194,7 @@ def _build_parts(
     config: Config, description: data.Description, mesh: jax.sharding.Mesh, begins: bool
 ) -> build.Parts:
     """Builds the parts of a run, which begins or goes on, and refuses what would fail in a training."""
-    parts = build.build(complete(config, description), mesh=mesh)
+    parts = build.build(completed.complete(config, description), mesh=mesh)
     if begins:
         build.check_mask(parts)
     # What draws no samples of the process would say so after hours, at the first picture.
@@ -214,7 +208,7 @@ def _build_parts(
     with as_user_error():
         check_precision(params)
         check_sizes(parts.state.params)
-    check_batch(parts.mesh, config.train.batch_size, config.train.accumulate)
+    devices.check_batch(parts.mesh, config.train.batch_size, config.train.accumulate)
 
     # A learning rate that has fallen to 0 before the last step is refused: the last steps would change
     # nothing.
@@ -295,8 +289,8 @@ class Outputs:
         sample_inputs: Mapping[str, Any],
     ):
         first_step = parts.step
-        self.terminal = Terminal("step", parts.config.train.steps, first_step)
-        self.speed = make_speed(parts)
+        self.terminal = terminal.Terminal("step", parts.config.train.steps, first_step)
+        self.speed = speed.make_speed(parts)
         self._parts = parts
         self._workdir = workdir
         self._log = log
@@ -304,7 +298,7 @@ class Outputs:
         self._sample_inputs = sample_inputs
         params, _ = split_variables(parts.state.params)
         leaves = name_leaves(params)
-        self._window = Window(parts.recipe.bound.nats, leaves, parts.config.train.max_nonfinite)
+        self._window = metrics.Window(parts.recipe.bound.nats, leaves, parts.config.train.max_nonfinite)
         self._valid_examples = valid_examples
         # The step of the last checkpoint, if there is one.
         self._saved_step = first_step if checkpoint.list_steps(workdir / CHECKPOINTS) else None
@@ -385,7 +379,7 @@ class Outputs:
         caption = build.make_caption(self._workdir, parts)
         # A category that the data lacks is a mask.
         shown = Samples(samples, parts.description.categories, self._sample_inputs.get("condition"))
-        file = write_block(path, show_beside(parts.kind, shown), caption)
+        file = files.write_block(path, files.show_beside(parts.kind, shown), caption)
         if file is None:
             file = path.with_suffix(".npy")
             write_npy(file, samples)

@@ -4,9 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from d3pm_jax.cpu.malloc import keep_freed_memory
-from d3pm_jax.program.machine import cluster
-from d3pm_jax.program.machine.cache import keep_programs
-from d3pm_jax.program.machine.devices import use_all_cores
+from d3pm_jax.program.machine import cache, cluster, devices
 
 # Seconds without a sign of life after which a process is taken for dead, where a command has no number of its
 # own for it.
@@ -42,9 +40,9 @@ def set_up(
     Raises:
         UserError: the address is none, or nobody answers there in time.
     """
-    keep_programs()
+    cache.keep_programs()
     if batch_size is not None:
-        use_all_cores(batch_size // (address.num_processes or 1), fsdp)
+        devices.use_all_cores(batch_size // (address.num_processes or 1), fsdp)
     if features is not None:
         keep_freed_memory(features())
     cluster.join_processes(address, workdir, heartbeat, saves)

@@ -16,8 +16,7 @@ import numpy as np
 from d3pm_jax.config import check_fields, describe_sampler
 from d3pm_jax.errors import UserError
 from d3pm_jax.files import hash_arrays
-from d3pm_jax.kinds import SHIPPED, Measured, QualityTable, Reference
-from d3pm_jax.kinds.image import QUALITY as OF_IMAGES
+from d3pm_jax.kinds import SHIPPED, Measured, QualityTable, Reference, image
 from d3pm_jax.program.measure import record, samples
 from d3pm_jax.program.parts.build import Parts, describe_conditions
 from d3pm_jax.program.parts.draw import Draw
@@ -259,7 +258,7 @@ def format_quality(results: Sequence[record.Record], user_table: QualityTable | 
         results: figures of samples, of `read_quality`.
         user_table: of a user's kind of data, see `find_table`.
     """
-    columns = OF_IMAGES.columns
+    columns = image.QUALITY.columns
     if results:
         columns = find_table(results[0], user_table).columns
     titles = "  ".join(f"{title:>7}" for title in columns.values())

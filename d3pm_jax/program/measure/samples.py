@@ -15,8 +15,7 @@ from d3pm_jax.checks import check_value, describe, values_in_range
 from d3pm_jax.config import Count, Natural, Size, check_number, choose_sampler, describe_hint, matches_hint
 from d3pm_jax.errors import UserError, as_user_error, one_line
 from d3pm_jax.files import write_npy
-from d3pm_jax.kinds import Chains, Samples, States
-from d3pm_jax.kinds.base import SHOWN_CHAINS, STATES
+from d3pm_jax.kinds import SHOWN_CHAINS, STATES, Chains, Samples, States
 from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.placing import fetch
 from d3pm_jax.posteriors import q_posterior, q_sample

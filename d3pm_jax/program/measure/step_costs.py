@@ -14,9 +14,8 @@ from d3pm_jax.evaluation.jumps import jump_costs
 from d3pm_jax.files import hash_arrays
 from d3pm_jax.placing import fetch
 from d3pm_jax.program.measure import record
-from d3pm_jax.program.parts import reading
+from d3pm_jax.program.parts import reading, recipe
 from d3pm_jax.program.parts.build import Parts
-from d3pm_jax.program.parts.recipe import require
 from d3pm_jax.program.storage import names
 from d3pm_jax.sampling import best_grid, even_grid
 
@@ -67,7 +66,7 @@ def measure_costs(parts: Parts, workdir: Path, progress: Callable[[int], Any] = 
     Raises:
         UserError: the data cannot be read, a cost is NaN, or the process cannot take fewer steps.
     """
-    diffusion = require(parts.recipe.diffusion, "a diffusion", parts.config)
+    diffusion = recipe.require(parts.recipe.diffusion, "a diffusion", parts.config)
     examples = _read_examples(parts, workdir)
     extra_inputs = parts.extra_inputs(examples)
     # `predict` is spread over the devices, which have to divide the batch; `network` takes any batch.

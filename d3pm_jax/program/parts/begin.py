@@ -12,8 +12,7 @@ from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, as_user_error
 from d3pm_jax.models.variables import name_leaves
 from d3pm_jax.placing import fetch
-from d3pm_jax.program.machine import cluster
-from d3pm_jax.program.machine.devices import mesh_of, use_all_cores
+from d3pm_jax.program.machine import cluster, devices
 from d3pm_jax.program.parts import build
 from d3pm_jax.program.parts.completed import complete
 from d3pm_jax.program.storage import checkpoint, lock, names, run_folder
@@ -96,9 +95,9 @@ def begin_from_file(file: Path, config: Config, workdir: Path, description: Desc
     if file.is_dir():
         raise UserError(run_folder.explain_folder(file))
     run_folder.check_empty(workdir)
-    use_all_cores(1)
+    devices.use_all_cores(1)
     completed = complete(config, description or describe_data(config.data))
-    parts = build.build(completed, mesh=mesh_of(config.mesh.fsdp, asked=False))
+    parts = build.build(completed, mesh=devices.mesh_of(config.mesh.fsdp, asked=False))
     with as_user_error():
         params = twin.load(file, parts.state.params)
     begin_run(parts, workdir, params)

@@ -16,8 +16,7 @@ from d3pm_jax.data import Description
 from d3pm_jax.data.description import convert_conditions
 from d3pm_jax.errors import UserError, as_user_error, one_line
 from d3pm_jax.placing import is_described, place
-from d3pm_jax.program.machine import cluster
-from d3pm_jax.program.machine.devices import mesh_of, replicated_sharding, state_sharding
+from d3pm_jax.program.machine import cluster, devices
 from d3pm_jax.program.parts.classifier import make_classifier
 from d3pm_jax.program.parts.completed import Completed
 from d3pm_jax.program.parts.diffusion import make_diffusion, with_steps
@@ -151,7 +150,7 @@ def build(
     """
     config = completed.config
     if mesh is None:
-        mesh = mesh_of(config.mesh.fsdp)
+        mesh = devices.mesh_of(config.mesh.fsdp)
     try:
         recipe = make_recipe(completed, steps, mesh)
 
@@ -166,10 +165,10 @@ def build(
         return _keys(config)[1]
 
     if is_described(mesh):
-        key = jax.eval_shape(make_noise_key).update(sharding=replicated_sharding(mesh))
+        key = jax.eval_shape(make_noise_key).update(sharding=devices.replicated_sharding(mesh))
     else:
-        key = jax.jit(make_noise_key, out_shardings=replicated_sharding(mesh))()
-    state = jax.tree.map(lambda leaf: leaf.update(sharding=state_sharding(mesh, leaf.shape)), shapes)
+        key = jax.jit(make_noise_key, out_shardings=devices.replicated_sharding(mesh))()
+    state = jax.tree.map(lambda leaf: leaf.update(sharding=devices.state_sharding(mesh, leaf.shape)), shapes)
     return Parts(config, completed.description, completed.kind, mesh, recipe, init, state, key)
 
 

@@ -17,8 +17,7 @@ from d3pm_jax.data import Description, count_categories
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.kinds import Kind, make_kind
 from d3pm_jax.processes import Process
-from d3pm_jax.program.parts import splits
-from d3pm_jax.program.parts.recipe import check_config
+from d3pm_jax.program.parts import recipe, splits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +41,7 @@ def complete(config: Config, description: Description) -> Completed:
     # What does not go together is refused before all of the data is counted.
     try:
         check_fields("data.describe()", description)
-        check_config(config, description)
+        recipe.check_config(config, description)
         kind = make_kind(description, config.data)
     except (ValueError, TypeError) as error:
         raise UserError(one_line(error, 1000)) from error

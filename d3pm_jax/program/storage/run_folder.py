@@ -15,28 +15,27 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from d3pm_jax.config import Config, check_fields, free_fields, from_data, io as config_io
-from d3pm_jax.data import Description
-from d3pm_jax.data.digests import hash_content, split_digest
+from d3pm_jax.data import Description, digests
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.files import parse_json
 from d3pm_jax.program.storage import checkpoint, lock, manifest, names, run_format
-from d3pm_jax.program.storage.names import (
-    CHECKPOINTS,
-    CONDITIONS,
-    CONFIG,
-    CONFIG_COPY,
-    DESCRIPTION,
-    EXAMPLES,
-    LABELS,
-)
 
 # Test examples that a run keeps, to sample, export and draw pictures without its data.
 NUM_EXAMPLES = 64
 # Their parts, by the names that a batch has them under. Labels are kept beside conditions alone.
-FILES_OF_EXAMPLES = {"x": EXAMPLES, "condition": CONDITIONS, "label": LABELS}
+FILES_OF_EXAMPLES = {"x": names.EXAMPLES, "condition": names.CONDITIONS, "label": names.LABELS}
 # The files of results, of which a report shows those of its step.
 RESULT = re.compile(rf"({'|'.join(names.RESULTS)})(_.*)?\.json")
-FILES = (CONFIG, CONFIG_COPY, names.FORMAT, names.FILES, DESCRIPTION, EXAMPLES, CONDITIONS, LABELS)
+FILES = (
+    names.CONFIG,
+    names.CONFIG_COPY,
+    names.FORMAT,
+    names.FILES,
+    names.DESCRIPTION,
+    names.EXAMPLES,
+    names.CONDITIONS,
+    names.LABELS,
+)
 REWRITE = "restore it, or without it resume the run with its data, which writes it again"
 
 Content = TypeVar("Content")
@@ -79,20 +78,20 @@ def read_run(workdir: Path | str, user_config: Path | Config | None = None) -> S
             f"no config file {user_config}: pass the Python file that defines the parts of the run"
         )
     check_links(workdir)
-    path = workdir / CONFIG
+    path = workdir / names.CONFIG
     if not path.is_file():
-        raise UserError(f"{workdir} holds no run (no {CONFIG}): pass the --workdir of a `d3pm train`")
+        raise UserError(f"{workdir} holds no run (no {names.CONFIG}): pass the --workdir of a `d3pm train`")
     run_format.check_format(workdir)
     cure = run_format.CURE
     try:
-        tree = parse_json(manifest.read_checked_file(workdir, CONFIG, cure) or b"")
+        tree = parse_json(manifest.read_checked_file(workdir, names.CONFIG, cure) or b"")
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is not JSON ({one_line(error)}): {cure}") from error
     own_names = config_io.own_names(tree)
     own_parts = None
     if own_names:
         if user_config is None:
-            copy = workdir / CONFIG_COPY
+            copy = workdir / names.CONFIG_COPY
             if copy.is_file():
                 hint = f"a copy is in {copy}"
             else:
@@ -111,19 +110,19 @@ def read_run(workdir: Path | str, user_config: Path | Config | None = None) -> S
     # they were.
     files = _read_files(workdir)
     config = config_io.find_paths(config, (Path.cwd(), files.directory))
-    return SavedRun(workdir, config, files, _read_and_load(workdir, DESCRIPTION, description_from_json))
+    return SavedRun(workdir, config, files, _read_and_load(workdir, names.DESCRIPTION, description_from_json))
 
 
 def read_run_to_resume(workdir: Path, user_config: Config) -> SavedRun:
     """Reads what the run in a workdir is that a training goes on with; see `read_run`."""
-    if not workdir.is_file() and not (workdir / CONFIG).is_file():
+    if not workdir.is_file() and not (workdir / names.CONFIG).is_file():
         raise UserError(f"{workdir} holds no run to resume: check --workdir, or leave out --resume")
     return read_run(workdir, user_config)
 
 
 def _describe_file(path: Path) -> str:
     """Says that a file stands where the folder of a run is asked for, and what to pass in its place."""
-    if path.name == CONFIG:
+    if path.name == names.CONFIG:
         return f"{path} is a file of a run, which is a folder: pass {path.parent}"
     if path.suffix == ".safetensors":
         command = f"d3pm import {shlex.quote(str(path))} --workdir DIR"
@@ -145,9 +144,9 @@ def adopt_numbers(run: SavedRun, config: Config) -> Config:
 def check_links(workdir: Path) -> None:
     """Raises UserError where a run would be read from, or written to, a place outside its folder."""
     files = (*FILES, names.MANIFEST, names.LOCK, names.METRICS, names.LAYOUTS, names.WANDB_ID)
-    folders = (names.SAMPLES, names.TENSORBOARD, names.WANDB, CHECKPOINTS)
+    folders = (names.SAMPLES, names.TENSORBOARD, names.WANDB, names.CHECKPOINTS)
     paths = [workdir / name for name in (*files, *folders)]
-    for path in [*paths, *checkpoint.list_folders(workdir / CHECKPOINTS)]:
+    for path in [*paths, *checkpoint.list_folders(workdir / names.CHECKPOINTS)]:
         if path.is_symlink():
             raise UserError(f"{path} is a link to {os.readlink(path)}: replace the link by what it points to")
 
@@ -159,11 +158,11 @@ def _load_own_parts(workdir: Path, user_config: Path | Config) -> Mapping[str, t
         UserError: it is another file.
     """
     file = config_io.own_file(user_config) if isinstance(user_config, Config) else user_config
-    copy = workdir / CONFIG_COPY
+    copy = workdir / names.CONFIG_COPY
 
     # Without a manifest the file is held to the copy itself. Where there is neither, nothing says what it
     # was.
-    hashes = (manifest.read_manifest(workdir) or {}).get(CONFIG_COPY)
+    hashes = (manifest.read_manifest(workdir) or {}).get(names.CONFIG_COPY)
     if hashes is None and copy.is_file():
         hashes = [manifest.hash_of(copy.read_bytes())]
     if file and file.is_file() and hashes and manifest.hash_of(file.read_bytes()) not in hashes:
@@ -185,7 +184,7 @@ def _load_own_parts(workdir: Path, user_config: Path | Config) -> Mapping[str, t
 def describe_saved(run: SavedRun) -> Description:
     """Returns the description of a run's data. Raises UserError where it was deleted."""
     if run.description is None:
-        raise UserError(f"{run.workdir / DESCRIPTION} is missing: {REWRITE}")
+        raise UserError(f"{run.workdir / names.DESCRIPTION} is missing: {REWRITE}")
     return run.description
 
 
@@ -259,8 +258,8 @@ def check_digest(workdir: Path, description: Description, saved: Description) ->
             f"the text or its tokenizer has changed since the run in {workdir}: use those it had, or start "
             f"in a new workdir"
         )
-    saved_hashes = split_digest(saved.digest)
-    hashes = split_digest(description.digest)
+    saved_hashes = digests.split_digest(saved.digest)
+    hashes = digests.split_digest(description.digest)
     # A valid split may be added or left out when a run goes on.
     common_splits = [split for split in saved_hashes if split in hashes]
     changed_splits = [split for split in common_splits if saved_hashes[split] != hashes[split]]
@@ -375,11 +374,11 @@ def _make_contents(
     config_file = config_io.own_file(config)
     text = config_io.dump_config(config)
     if config_file is not None:
-        contents[CONFIG_COPY] = config_file.read_bytes()
+        contents[names.CONFIG_COPY] = config_file.read_bytes()
     files = {"directory": str(Path.cwd()), "hashes": _hash_files(config)}
     contents[names.FORMAT] = run_format.dump_format()
     contents[names.FILES] = json.dumps(files, indent=1).encode()
-    contents[DESCRIPTION] = json.dumps(dataclasses.asdict(description), indent=2).encode()
+    contents[names.DESCRIPTION] = json.dumps(dataclasses.asdict(description), indent=2).encode()
     for name, array in examples.items():
         content = io.BytesIO()
         np.save(content, array)
@@ -387,7 +386,7 @@ def _make_contents(
 
     # Files are written in this order, and a folder without a config is no run. So the config comes last: a
     # process that is killed in between leaves nothing that could be resumed with a part of its files.
-    contents[CONFIG] = text.encode()
+    contents[names.CONFIG] = text.encode()
     return contents
 
 
@@ -409,7 +408,7 @@ def _hash_files(config: Config) -> dict[str, str]:
         file = Path(path)
         if file.is_file() and not _is_among(name, may_change(config)):
             with contextlib.suppress(OSError):
-                hashes[name] = hash_content(file)
+                hashes[name] = digests.hash_content(file)
     return hashes
 
 
@@ -464,7 +463,7 @@ def check_is_no_file(workdir: Path) -> None:
 def explain_folder(folder: Path) -> str:
     """Returns the message of a folder that was passed as a file of weights, with how a run gives one."""
     # Folders of other programs have a file config.json too.
-    if (folder / CONFIG).is_file() and (folder / CHECKPOINTS).is_dir():
+    if (folder / names.CONFIG).is_file() and (folder / names.CHECKPOINTS).is_dir():
         words = shlex.join(["d3pm", "export", str(folder), "--to", "torch"])
         return f"{folder} is a folder: pass the file that {words} writes"
     return f"{folder} is a folder: pass the file of weights"
@@ -479,19 +478,21 @@ def check_empty(workdir: Path, cure: str = "pass another --workdir") -> None:
     """
     check_is_no_file(workdir)
     check_links(workdir)
-    saved_steps = checkpoint.list_steps(workdir / CHECKPOINTS)
-    has_config = (workdir / CONFIG).exists()
+    saved_steps = checkpoint.list_steps(workdir / names.CHECKPOINTS)
+    has_config = (workdir / names.CONFIG).exists()
     if saved_steps and has_config:
         raise UserError(f"{workdir} holds a run already: {cure}")
     if saved_steps and saved_steps != [0]:
-        raise UserError(f"{workdir} holds checkpoints but no {CONFIG}: restore it, or pass another --workdir")
+        raise UserError(
+            f"{workdir} holds checkpoints but no {names.CONFIG}: restore it, or pass another --workdir"
+        )
     written = manifest.read_manifest(workdir)
-    if has_config and CONFIG not in (written or {}):
-        raise UserError(f"{workdir / CONFIG} is not the config of a run: pass another --workdir")
+    if has_config and names.CONFIG not in (written or {}):
+        raise UserError(f"{workdir / names.CONFIG} is not the config of a run: pass another --workdir")
     # A run writes its manifest before its checkpoints and logs, but for a step 0.
     if written is None:
         foreign = [workdir / name for name in (names.METRICS, names.LAYOUTS) if (workdir / name).exists()]
-        unfinished = checkpoint.list_folders(workdir / CHECKPOINTS)
+        unfinished = checkpoint.list_folders(workdir / names.CHECKPOINTS)
         foreign += [path for path in unfinished if path.name.split(".")[0] != "0"]
         if foreign:
             raise _foreign_error(foreign[0])
@@ -531,7 +532,7 @@ def clear_unfinished_start(workdir: Path) -> None:
         UserError: the folder holds a run, or links that a run would be written through: see `check_empty`.
     """
     check_empty(workdir, "pass --resume alone to go on (in Python resume=True), or another --workdir")
-    checkpoint.delete_checkpoint(workdir / CHECKPOINTS / "0")
+    checkpoint.delete_checkpoint(workdir / names.CHECKPOINTS / "0")
 
 
 def claim_folder(
@@ -555,14 +556,14 @@ def claim_folder(
     """
     if not holds_run:
         clear_unfinished_start(workdir)
-    saved_steps = checkpoint.list_steps(workdir / CHECKPOINTS)
+    saved_steps = checkpoint.list_steps(workdir / names.CHECKPOINTS)
     if saved_steps and saved_steps[-1] > config.train.steps:
         raise UserError(f"the run is at step {saved_steps[-1]} already: set train.steps to that or more")
     try:
         contents = _make_contents(config, description, examples)
         if not holds_run:
             _check_replaces_nothing(workdir, contents)
-        (workdir / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+        (workdir / names.CHECKPOINTS).mkdir(parents=True, exist_ok=True)
         _write_contents(workdir, config, contents)
     except OSError as error:
         raise lock.cannot_write_error(workdir, error) from error

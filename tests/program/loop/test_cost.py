@@ -15,7 +15,7 @@ import pytest
 from d3pm_jax.cli import train as commands
 from d3pm_jax.program.compiled import cost, programs
 from d3pm_jax.program.loop import loop, metrics, speed
-from d3pm_jax.program.machine import setup
+from d3pm_jax.program.machine import devices
 from d3pm_jax.program.parts import build
 from d3pm_jax.program.parts.completed import complete
 from tests import tiny
@@ -50,8 +50,8 @@ def test_as_many_devices_as_divide_a_part_of_a_batch(monkeypatch):
     config = tiny.get_config()
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, accumulate=8))
     set_up = functools.partial(commands._set_up, commands.TrainCommand(), saved=None)
-    for module, begin in (loop, loop.build_run), (setup, set_up):
-        monkeypatch.setattr(module, "use_all_cores", ask)
+    monkeypatch.setattr(devices, "use_all_cores", ask)
+    for begin in loop.build_run, set_up:
         with pytest.raises(Asked, match=r"\(2, 1\)"):
             begin(config)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from d3pm_jax.cpu.malloc import keep_freed_memory
-from d3pm_jax.program.machine import cluster, devices, setup
+from d3pm_jax.program.machine import cache, cluster, devices, setup
 from tests.forked import Fork
 
 
@@ -48,8 +48,8 @@ def devices_and_faults(folder, features, **variables):
 
 def test_a_command_sets_the_state_of_the_process_once_and_in_order(monkeypatch, tmp_path):
     called = []
-    for name in "keep_programs", "use_all_cores", "keep_freed_memory":
-        monkeypatch.setattr(setup, name, lambda *args, name=name: called.append((name, *args)))
+    for module, name in (cache, "keep_programs"), (devices, "use_all_cores"), (setup, "keep_freed_memory"):
+        monkeypatch.setattr(module, name, lambda *args, name=name: called.append((name, *args)))
     monkeypatch.setattr(cluster, "join_processes", lambda *args: called.append(("join", *args)))
     setup.set_up()
     assert called == [("keep_programs",), ("join", setup.ALONE, None, setup.HEARTBEAT, False)]
