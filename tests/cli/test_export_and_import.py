@@ -19,7 +19,8 @@ from d3pm_jax.program.loop import metrics
 from d3pm_jax.program.parts import build, network
 from d3pm_jax.program.parts.completed import complete
 from d3pm_jax.program.storage import checkpoint
-from d3pm_jax.program.storage.run_folder import CONFIG as SAVED_CONFIG, read_run
+from d3pm_jax.program.storage.names import CONFIG as SAVED_CONFIG
+from d3pm_jax.program.storage.run_folder import read_run
 from d3pm_jax.weights import twin
 from tests import tiny
 from tests.cli.commands import CONFIG, error, status

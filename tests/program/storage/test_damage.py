@@ -18,8 +18,8 @@ from d3pm_jax.program.loop import metrics, sinks as logs
 from d3pm_jax.program.parts import build, network
 from d3pm_jax.program.parts.completed import complete
 from d3pm_jax.program.storage import checkpoint, manifest
+from d3pm_jax.program.storage.names import CHECKPOINTS
 from d3pm_jax.program.storage.run_folder import (
-    CHECKPOINTS,
     describe_saved,
     read_examples,
     read_run,
