@@ -57,11 +57,14 @@ def wrong_return(method: Callable[..., Any], value: Any, cure: str, case: str = 
 
 
 def describe_returned(value: Any) -> str:
-    """Says what a method returned: the type and shape of an array, those of each in a pair or triple."""
+    """Says what a method returned: the type and shape of an array, those of each field or entry."""
     if value is None:
         return "None"
     if hasattr(value, "dtype") and hasattr(value, "shape"):
         return f"{value.dtype} {list(value.shape)}"
+    if hasattr(value, "_fields"):
+        fields = (f"{name}={describe_returned(getattr(value, name))}" for name in value._fields)
+        return f"{type(value).__name__}({', '.join(fields)})"
     if isinstance(value, tuple | list) and 0 < len(value) <= 3:
         return f"({', '.join(map(describe_returned, value))})"
     return type(value).__name__

@@ -214,6 +214,8 @@ def test_page(page, tmp_path, monkeypatch):
         python_blocks.remove(*of_torch(page))  # it has a test of its own
     elif of_torch(page):
         pytest.importorskip("torch")
+    if any("from tokenizers" in block for block in python_blocks):
+        pytest.importorskip("tokenizers")
     monkeypatch.chdir(tmp_path)  # for the files that they write
     names = {}
     with jax.numpy_rank_promotion("allow"):

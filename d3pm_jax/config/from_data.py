@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar, cast
 import numpy as np
 
 from d3pm_jax.config.checks import Probability, iterate_parts
+from d3pm_jax.errors import UserError
 
 __all__ = ["fill", "filled_field"]
 
@@ -48,6 +49,7 @@ def fill(part: T, categories: int, counts: Counts) -> T:
 
     Raises:
         ValueError: the counts are not those of so many categories.
+        UserError: K is that of the data, and a mask is none of its categories.
     """
 
     @functools.cache
@@ -96,6 +98,13 @@ def _fill(part: T, categories: int, shares: Callable[[], Shares]) -> T:
     """Fills in a part as `fill` does; the shares of categories are a function, called where needed."""
     has_extra_mask = _is_data("mask_id", getattr(part, "mask_id", None))
     numbers = {"K": categories + has_extra_mask, "mask_id": categories}
+    mask_id = getattr(part, "mask_id", None)
+    if _is_data("K", getattr(part, "K", None)) and isinstance(mask_id, int) and mask_id >= categories:
+        raise UserError(
+            f'{type(part).__name__}.mask_id = {mask_id}, outside 0..{categories - 1}: K = "data" counts the '
+            f'{categories} categories of the data; for a mask as one more write "data" for both, or '
+            f"K = {categories + 1} and mask_id = {categories}"
+        )
 
     def resolve(name: str, value: Any) -> Any:
         if not _is_data(name, value):

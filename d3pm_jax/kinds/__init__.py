@@ -7,6 +7,7 @@ require(__name__, "PIL", "matplotlib", "platformdirs")
 from d3pm_jax.config import Data
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, wrong_return
+from d3pm_jax.kinds import blocks as blocks
 from d3pm_jax.kinds.array import ArrayKind
 from d3pm_jax.kinds.base import (
     SHOWN_CHAINS as SHOWN_CHAINS,
@@ -55,7 +56,8 @@ def make_kind(description: Description, data: Data | None = None) -> Kind:
         data: of the config; a class of your own may have a kind of your own.
 
     Raises:
-        UserError: there is no kind of this name, or the description is not one of it.
+        UserError: there is no kind of this name, its `sample_files` are none, or the description is not one
+            of it.
     """
     classes: dict[str, type[Kind]] = {cls.name: cls for cls in SHIPPED}
     users_class = None if data is None else data.own_kind()
@@ -73,5 +75,10 @@ def make_kind(description: Description, data: Data | None = None) -> Kind:
         raise UserError(f"{words}; own_kind() of your Data class names one of your own")
 
     kind = classes[description.kind](description)
+    if kind.sample_files not in ("pictures", "texts", None):
+        raise UserError(
+            f"{type(kind).__name__}.sample_files = {kind.sample_files!r}: it must be 'pictures', 'texts' or "
+            "None"
+        )
     kind.check()
     return kind

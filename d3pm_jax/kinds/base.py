@@ -12,7 +12,7 @@ from d3pm_jax.data import Description, Part, Source, count_categories, open_npy,
 from d3pm_jax.errors import UserError, as_user_error
 from d3pm_jax.evaluation import baselines
 from d3pm_jax.evaluation.bound import count_elements
-from d3pm_jax.kinds.blocks import Block, Film, Histograms, Picture, Strip, TextFilm
+from d3pm_jax.kinds.blocks import Block, Film, Histograms, Picture, Strip, TextFilm, draw_block
 from d3pm_jax.likelihood import bits_per_dim
 from d3pm_jax.sampling import Known
 
@@ -381,7 +381,7 @@ class Kind:
 
     def show_film(self, states: States) -> Film | TextFilm | None:
         """Returns states of chains, at least one, as a film: what `show_chain` gives, where it is a strip."""
-        match self.show_chain(states):
+        match draw_block(self.show_chain, states):
             case Strip(pictures, times, _):
                 words = f"the chains of {states.x.shape[1]} samples, played"
                 return Film(pictures, times, round(pictures.shape[1] ** 0.5), words)

@@ -3,10 +3,27 @@
 `kinds.files` makes files of them, and `report.blocks` HTML.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+
+from d3pm_jax.errors import wrong_return
+
+__all__ = [
+    "Beside",
+    "Chain",
+    "Film",
+    "Histograms",
+    "Picture",
+    "Strip",
+    "Table",
+    "TextBlock",
+    "TextFilm",
+    "Tiles",
+]
+
+T = TypeVar("T")
 
 
 class Picture(NamedTuple):
@@ -90,3 +107,60 @@ class Histograms(NamedTuple):
 
 
 Block = Picture | Tiles | Beside | Strip | Chain | Film | TextBlock | TextFilm | Table | Histograms
+
+# What a method of a kind returns, by its name; others return any block. Each may return None.
+RETURNED = {
+    "show_target": (Picture,),
+    "show_histograms": (Histograms,),
+    "show_film": (Film, TextFilm),
+}
+
+
+def draw_block(show: Callable[..., T], *args: Any) -> T:
+    """Calls a method of a kind that shows something, and checks the block that it returns.
+
+    Raises:
+        UserError: it returns no such block, or one whose fields are not what they have to be.
+    """
+    block = show(*args)
+    cure = None
+    if block is not None and not isinstance(block, RETURNED.get(show.__name__, Block)):
+        names = [cls.__name__ for cls in RETURNED.get(show.__name__, ())]
+        cure = f"{' or '.join(names) or 'a block of d3pm_jax.kinds.blocks'}, or None"
+    else:
+        cure = _find_cure(block)
+    if cure is not None:
+        raise wrong_return(show, block, cure)
+    return block
+
+
+def _find_cure(block: Any) -> str | None:
+    """Says which block has to be in the place of one whose fields are wrong; None where they are right."""
+    match block:
+        case Picture(pixels, _) if not _are_pixels(pixels, 3):
+            return "a Picture whose pixels are a NumPy array uint8 [H, W, 3]"
+        case Tiles(images, _, _, _) if not _are_pixels(images, 4):
+            return "Tiles whose images are a NumPy array uint8 [N, H, W, 3]"
+        case Beside(left, right, _, _):
+            if not (isinstance(left, Picture | Tiles) and isinstance(right, Picture | Tiles)):
+                return "Beside whose left and right are Picture or Tiles"
+            return _find_cure(left) or _find_cure(right)
+        case Chain(forward, reverse):
+            if not (isinstance(forward, Strip) and isinstance(reverse, Strip)):
+                return "a Chain of two Strips"
+            return _find_cure(forward) or _find_cure(reverse)
+        case Strip(states, times, _) | Film(states, times, _, _):
+            name = type(block).__name__
+            if not _are_pixels(states, 5):
+                return f"a {name} whose states are a NumPy array uint8 [R, N, H, W, 3]"
+            if not isinstance(times, Sequence) or len(times) != len(states):
+                return f"a {name} with a list of {len(states)} times, one for each state, as states.times"
+        case TextBlock(text) if not isinstance(text, str):
+            return "a TextBlock of a str"
+    return None
+
+
+def _are_pixels(pixels: Any, axes: int) -> bool:
+    """Tells whether this is an array of pictures, uint8 [.., 3], with so many axes."""
+    is_array = isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and pixels.ndim == axes
+    return is_array and pixels.size > 0 and pixels.shape[-1] == 3

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from d3pm_jax import show
-from d3pm_jax.errors import UserError
+from d3pm_jax.errors import UserError, wrong_return
 from d3pm_jax.files import write_text
 from d3pm_jax.kinds.base import FRAMES, SHOWN_CHAINS, STATES, Chains, Kind, Measured, Samples
 from d3pm_jax.kinds.blocks import (
@@ -20,6 +20,7 @@ from d3pm_jax.kinds.blocks import (
     TextBlock,
     TextFilm,
     Tiles,
+    draw_block,
 )
 from d3pm_jax.show import text_film
 
@@ -76,7 +77,8 @@ def count_states(kind: Kind, gif: bool) -> int:
     """
     if gif and kind.sample_files != "pictures":
         raise UserError(
-            f"--gif: no GIF is made of data of kind {kind.name!r}, which this run has; leave it out"
+            f"--gif: no GIF is made of data of kind {kind.name!r}, which this run has; leave it out, or in a "
+            'kind of your own, whose show_chain returns a Strip, write sample_files = "pictures"'
         )
     if gif or kind.sample_files == "texts":
         return FRAMES
@@ -111,7 +113,7 @@ def write_chains(
     chain_path = folder / f"chain{suffix}"
     files["forward and reverse process"] = write_block(chain_path, show_processes(kind, chains), caption)
     if chains.reverse.times and (gif or kind.sample_files == "texts"):
-        film = kind.show_film(chains.reverse.at(chains.reverse.times[::-1]))
+        film = draw_block(kind.show_film, chains.reverse.at(chains.reverse.times[::-1]))
         words = "reverse process, moving" if gif else "reverse process, played"
         files[words] = write_block(chain_path, film, caption)
     return {words: file for words, file in files.items() if file is not None}
@@ -127,7 +129,7 @@ def write_measured(kind: Kind, path: Path, samples: Samples, measured: Measured,
         measured: of them.
         caption: what the samples are of.
     """
-    block = kind.show_quality(samples, measured)
+    block = draw_block(kind.show_quality, samples, measured)
     match block:
         case TextBlock(text):
             return text
@@ -155,20 +157,20 @@ def show_beside(
     """
     samples = samples.first(kind.shown_in_file)
     n = len(samples.x)
-    other = kind.show_target()
+    other = draw_block(kind.show_target)
     title = "data"
     if other is not None:
         words = other.alt
     elif given is not None:
-        other = kind.show_samples(given)
+        other = draw_block(kind.show_samples, given)
         title = words = "what they were made from"
     elif examples is not None:
-        other = kind.show_samples(examples.first(n))
+        other = draw_block(kind.show_samples, examples.first(n))
         words = "test data"
     else:
         # The run began from weights alone, so that it has no examples to show beside the samples.
-        return kind.show_samples(samples)
-    match kind.show_samples(samples), other:
+        return draw_block(kind.show_samples, samples)
+    match draw_block(kind.show_samples, samples), other:
         case ((Picture() | Tiles() as left), (Picture() | Tiles() as right)):
             return Beside(left, right, ("samples", title), f"samples beside {words}")
         case block, _:
@@ -180,9 +182,11 @@ def show_processes(kind: Kind, chains: Chains) -> Chain | None:
     if chains.forward is None:
         return None
     # All states of the reverse process are shown before some are taken: their colours may have one scale.
-    match kind.show_chain(chains.forward), kind.show_chain(chains.reverse):
-        case Strip() as forward, Strip(states, times, what):
+    match draw_block(kind.show_chain, chains.forward), draw_block(kind.show_chain, chains.reverse):
+        case Strip() as forward, Strip(states, times, what) as reverse:
             backwards = chains.strip[::-1]
+            if not set(backwards) <= set(times):
+                raise wrong_return(kind.show_chain, reverse, "a Strip of all states, with states.times")
             in_strip = [times.index(t) for t in backwards]
             return Chain(forward, Strip(states[in_strip, :SHOWN_CHAINS], backwards, what))
         case _:

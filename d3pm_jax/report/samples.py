@@ -9,7 +9,7 @@ from PIL import Image
 
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.kinds import SHOWN_CHAINS, STATES, Chains, Kind, Samples
-from d3pm_jax.kinds.blocks import Block, Film, TextFilm
+from d3pm_jax.kinds.blocks import Block, Film, TextFilm, draw_block
 from d3pm_jax.program.measure.samples import (
     chains_to_show,
     choose_inputs,
@@ -101,7 +101,7 @@ def show_samples(reported: Reported, shown: ShownSamples | None) -> Html:
     elif classes is not None:
         words += f" The samples have labels: sample i is of class i modulo {classes}."
 
-    block = kind.show_samples(samples._replace(classes=classes).first(kind.lines_shown))
+    block = draw_block(kind.show_samples, samples._replace(classes=classes).first(kind.lines_shown))
     samples_figure = _draw_figure(block, "Samples", words)
     if samples_figure is None:
         return tag("p", words, f" Each is an array {list(samples.x.shape[1:])}, of which no picture is made.")
@@ -113,7 +113,7 @@ def show_samples(reported: Reported, shown: ShownSamples | None) -> Html:
         return join_html(samples_figure, histograms, note)
     shown_examples = examples.first(kind.lines_shown)
     words = f"The first {len(shown_examples.x)} examples of the test split, which the run keeps."
-    examples_figure = _draw_figure(kind.show_samples(shown_examples), "Data", words)
+    examples_figure = _draw_figure(draw_block(kind.show_samples, shown_examples), "Data", words)
     figures = tag("div", samples_figure, examples_figure, class_="beside")
     return join_html(figures, histograms)
 
@@ -128,8 +128,10 @@ def show_made(reported: Reported) -> Html:
     figures = []
     for made in reported.made:
         n = min(parts.kind.lines_shown or MADE, MADE, len(made.samples), len(made.made_from))
-        given_block = parts.kind.show_samples(Samples(made.made_from[:n], parts.recipe.categories))
-        made_block = parts.kind.show_samples(Samples(made.samples[:n], parts.recipe.categories))
+        given_block = draw_block(
+            parts.kind.show_samples, Samples(made.made_from[:n], parts.recipe.categories)
+        )
+        made_block = draw_block(parts.kind.show_samples, Samples(made.samples[:n], parts.recipe.categories))
         if made_block is None:
             continue
         protocol = made.record.protocol
@@ -162,7 +164,7 @@ def _note_no_examples(reported: Reported, text: str) -> Html:
 
 def _show_histograms(kind: Kind, samples: Samples, examples: Samples | None) -> Html | None:
     """Shows how often each place of samples has each category, beside the same of examples."""
-    histograms = kind.show_histograms(samples, examples)
+    histograms = draw_block(kind.show_histograms, samples, examples)
     if histograms is None:
         return None
     words = f"How often each place has each category, in {len(samples.x)} samples"
@@ -192,7 +194,7 @@ def show_chains(reported: Reported, shown: ShownSamples | None) -> Html | None:
     # Chains are recorded with t increasing, and the reverse process is shown from noise on.
     backwards = chains.reverse.at(chains.reverse.times[::-1])
     in_strip = chains.reverse.at(chains.strip[::-1])
-    block = kind.show_chain(in_strip._replace(x=in_strip.x[:, :SHOWN_CHAINS]))
+    block = draw_block(kind.show_chain, in_strip._replace(x=in_strip.x[:, :SHOWN_CHAINS]))
     words = "x_t of the first samples, from noise to t = 0."
     reverse = _draw_figure(block, "Reverse, noise to sample", words)
     if reverse is None:
@@ -202,11 +204,11 @@ def show_chains(reported: Reported, shown: ShownSamples | None) -> Html | None:
         forward = _note_no_examples(reported, "The forward process has no examples to begin from:")
     else:
         words = "x_t of examples of the test split, from the data (t = 0) to noise."
-        forward = _draw_figure(kind.show_chain(chains.forward), "Forward, data to noise", words)
+        forward = _draw_figure(draw_block(kind.show_chain, chains.forward), "Forward, data to noise", words)
     strips = tag("div", forward, reverse)
 
     # A film of a text takes the page, below the strips; another one stands beside them.
-    match kind.show_film(backwards):
+    match draw_block(kind.show_film, backwards):
         case None:
             return strips
         case TextFilm() as film:

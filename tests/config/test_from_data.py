@@ -21,6 +21,7 @@ from d3pm_jax.config import (
     io,
 )
 from d3pm_jax.config.from_data import fill, fill_from_saved, needs_data
+from d3pm_jax.errors import UserError
 
 COUNTS = np.array([6, 0, 2])
 SHARES = (0.75, 0.0, 0.25)
@@ -71,6 +72,16 @@ def test_data_is_filled_in_wherever_it_stands(spec, expected):
     assert fill(spec, 3, counts) == expected
     assert len(calls) == ("MutualInformation" in repr(spec))
     assert fill(expected, 5, lambda: pytest.fail("nothing to count for")) == expected
+
+
+def test_a_mask_that_the_data_does_not_have_needs_one_more_category():
+    with pytest.raises(UserError) as refused:
+        fill(Absorbing("data", 4, Reciprocal(), 3), 3, lambda: COUNTS)
+    assert str(refused.value) == (
+        'Absorbing.mask_id = 3, outside 0..2: K = "data" counts the 3 categories of the data; for a mask as '
+        'one more write "data" for both, or K = 4 and mask_id = 3'
+    )
+    assert fill(Absorbing("data", 4, Reciprocal(), 2), 3, lambda: COUNTS).mask_id == 2
 
 
 def test_of_a_whole_config_only_numbers_are_filled_in():

@@ -106,6 +106,6 @@ def test_a_gif_is_of_pictures():
     assert count_states(array, False) == 10
     for kind in (text, array):
         with pytest.raises(
-            UserError, match=f"no GIF is made of data of kind '{kind.name}', which this run has"
+            UserError, match=f"kind '{kind.name}', which this run has; .* write sample_files = \"pictures\""
         ):
             count_states(kind, True)

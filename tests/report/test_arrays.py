@@ -14,6 +14,7 @@ from d3pm_jax import kinds
 from d3pm_jax.config import Absorbing, Arrays, Config, Reciprocal, Train, Transformer
 from d3pm_jax.config.head import make_logits
 from d3pm_jax.data import Description
+from d3pm_jax.errors import UserError
 from d3pm_jax.kinds import blocks as kind_blocks
 from d3pm_jax.program.measure import bounds
 from d3pm_jax.program.measure.record import write_record
@@ -103,6 +104,15 @@ def test_examples_of_an_exact_likelihood_are_counted_when_both_orders_are_done(h
     run = open_run(home / "masked")
     run.compute_likelihood({"x": np.ones((6, L), np.int32)}, batch_size=4, progress=counted.append)
     assert counted == [0, 2, 3, 3, 5, 6]
+
+
+def test_what_an_exact_likelihood_is_computed_of_is_a_dict(home):
+    run = open_run(home / "masked")
+    with pytest.raises(UserError) as refused:
+        run.compute_likelihood({"y": np.ones((6, L), np.int32)})
+    assert str(refused.value) == (
+        'examples = dict: pass a dict with "x" [N, *S], as run.read_batch("test", 4) gives'
+    )
 
 
 def test_a_run_that_was_imported_is_not_told_to_train(home):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from d3pm_jax.config import Absorbing, Count, Seed, check_number, io as config_io
-from d3pm_jax.errors import UserError
+from d3pm_jax.errors import UserError, describe_returned
 from d3pm_jax.evaluation.bound import (
     count_elements,
     evaluate_bound,
@@ -227,13 +227,18 @@ def compute_likelihood(
         and step, N, seed and protocol.
 
     Raises:
-        UserError: the network sees time, or has no extra mask.
+        UserError: the network sees time, or has no extra mask; or the examples are no such dict.
     """
     mask = find_mask(parts)
     if mask is None:
         raise UserError(
             "the network sees time, or has no extra mask, so it has a bound and no chain rule: take "
             "Absorbing with one more category than the data has, and Transformer(see_time=False)"
+        )
+    if not isinstance(examples, Mapping) or "x" not in examples:
+        raise UserError(
+            f'examples = {describe_returned(examples)}: pass a dict with "x" [N, *S], as '
+            'run.read_batch("test", 4) gives'
         )
     predict = require(parts.recipe.diffusion, "a diffusion", parts.config).predict
     x0 = examples["x"]

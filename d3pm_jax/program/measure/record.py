@@ -78,7 +78,13 @@ class Record(dict[str, Any]):
 
 
 def list_incomparable(a: Record, b: Record) -> list[str]:
-    """Lists the entries of the protocols by which two results cannot be compared; empty where they can."""
+    """Lists the entries of the protocols by which two results cannot be compared; empty where they can.
+
+    For results of two sorts it is "format" alone: an exact likelihood, whose order is fixed, is that of
+    another model than the bound.
+    """
+    if a.format.name != b.format.name:
+        return ["format"]
     return [name for name in a.format.compared if a.protocol.get(name) != b.protocol.get(name)]
 
 

@@ -171,8 +171,8 @@ def _load_own_parts(workdir: Path, user_config: Path | Config) -> Mapping[str, t
         else:
             original = f"the file that was copied to {workdir}, where the copy is missing"
         raise UserError(
-            f"{file} is not what this run was made with: it differs from {original}; pass "
-            f"--config with a file that is the same, or start in a new workdir"
+            f"{file} is not what this run was made with: it differs from {original}; pass --config with the "
+            "file that defines the parts of this run, as it was, or start in a new workdir"
         )
 
     # Only now may it run: the classes come from the user's file, and never from the copy in the folder.

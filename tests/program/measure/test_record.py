@@ -110,6 +110,11 @@ def test_what_differs_is_listed(name, changes, differ):
     assert record.list_incomparable(first, other) == record.list_incomparable(other, first) == differ
 
 
+def test_an_exact_likelihood_and_a_bound_are_of_different_models():
+    bound, exact = Record(*FORMATS["eval"]), Record(*FORMATS["exact"])
+    assert record.list_incomparable(bound, exact) == record.list_incomparable(exact, bound) == ["format"]
+
+
 MESSAGES = {
     "eval": r"eval\.json is damaged \(.+\): delete it, `d3pm eval` writes it again",
     "exact": r"exact\.json is damaged \(.+\): delete it, `d3pm eval --chain-rule` writes it again",
