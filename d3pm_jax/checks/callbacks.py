@@ -170,10 +170,12 @@ def _check_returned(
             f"{call_as_text} is {describe(result)}, expected a {callback.tuple_type.__name__}: "
             f"{callback.called.cure}"
         )
-    values = []
-    for field, expected in callback.returned.items():
-        x = getattr(result, field)
-        values.append(_check_value(f"{call_as_text}.{field}", x, expected, callback, sizes, checks_values))
+    values = [
+        _check_value(
+            f"{call_as_text}.{field}", getattr(result, field), expected, callback, sizes, checks_values
+        )
+        for field, expected in callback.returned.items()
+    ]
     return callback.tuple_type(*values)
 
 

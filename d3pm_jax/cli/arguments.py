@@ -130,7 +130,7 @@ def open_named(
         saved = read_run(command.workdir, command.own_file)
     run = open_saved(saved, saved.config, command.step, None, batch_size, command.data_dir)
     # Commands that compute for hours say now that they could not write what they find.
-    results = command.workdir if folder is None else folder
+    results = folder or command.workdir
     if results.is_dir() and not os.access(results, os.W_OK):
         raise UserError(f"cannot write the results to {results}: change its permissions")
     return run

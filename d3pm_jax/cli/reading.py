@@ -85,12 +85,15 @@ def read_command(cls: type[AnyCommand], words: list[str], name: str) -> tuple[An
     Raises:
         UsageError: a value cannot be used, a word is of no field, or DIR is missing.
     """
-    options = {}
-    for flag, option in _list_options(cls, cls).items():
-        # An option of a command is None, or a switch false, where it is left out.
-        if option.switch is not False:
-            hint = Annotated[option.hint, tyro.conf.DisallowNone]
-            options[flag] = option._replace(hint=hint, expected=option.expected.removesuffix(" or None"))
+    # An option of a command is None, or a switch false, where it is left out.
+    options = {
+        flag: option._replace(
+            hint=Annotated[option.hint, tyro.conf.DisallowNone],
+            expected=option.expected.removesuffix(" or None"),
+        )
+        for flag, option in _list_options(cls, cls).items()
+        if option.switch is not False
+    }
     folders = options.pop(FOLDERS, None)
     try:
         values, others = _read_values(options, words)

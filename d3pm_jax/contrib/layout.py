@@ -326,9 +326,8 @@ def assemble_unet(
         raise ValueError("its middle is not a block, attention and a block")
 
     attn_levels = []
-    for i in range(num_levels):
-        level_up = up[num_levels - 1 - i]
-        attends = [bool(attention) for attention in (*down[i].attns, *level_up.attns)]
+    for i, (level_down, level_up) in enumerate(zip(down, reversed(up), strict=True)):
+        attends = [bool(attention) for attention in (*level_down.attns, *level_up.attns)]
         if any(attends) != all(attends):
             raise ValueError(f"attention follows some blocks of level {i} and not others")
         if all(attends):

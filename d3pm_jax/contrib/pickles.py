@@ -8,6 +8,7 @@ that weights are written with are known and others refused, a key is looked at b
 functions of a short list stand-ins build arrays and plain values.
 """
 
+import dataclasses
 import pickle
 import pickletools
 import sys
@@ -309,11 +310,11 @@ def _fill_dict(target: Any, items: list[Any]) -> None:
         target[key] = value
 
 
+@dataclasses.dataclass(frozen=True)
 class _Token:
     """Stands for the class of a storage, which has this name; it cannot be called."""
 
-    def __init__(self, name: str):
-        self.name = name
+    name: str
 
 
 class _Dict(dict):

@@ -101,9 +101,7 @@ def split_lines(texts: Iterable[str]) -> Iterator[list[str]]:
     unfinished = ""
     for text in texts:
         *complete, unfinished = (unfinished + text).split("\n")
-        pieces = []
-        for line in complete:
-            pieces += _cut_line(line + "\n")
+        pieces = [piece for line in complete for piece in _cut_line(line + "\n")]
         # The unfinished line may be too long already. Its pieces are complete but for the last.
         *complete_pieces, unfinished = _cut_line(unfinished)
         yield pieces + complete_pieces

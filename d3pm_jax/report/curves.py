@@ -128,9 +128,7 @@ def draw_plot(title: str, xlabel: str, curves: Sequence[Curve], log_x: bool = Fa
         gridlines += f"M{LEFT:g} {y_axis.place(tick):.1f}H{WIDTH - RIGHT:g}"
         y_numbers.append(tag("text", f"{tick:g}", x=LEFT - 6, y=y_axis.place(tick) + 4, text_anchor="end"))
 
-    lines = []
-    for run, points in points_by_run:
-        lines += _draw_line(run, points, x_axis, y_axis)
+    lines = [line for run, points in points_by_run for line in _draw_line(run, points, x_axis, y_axis)]
     label = tag("text", xlabel, x=(LEFT + WIDTH - RIGHT) / 2, y=HEIGHT - 4, text_anchor="middle")
     picture = tag(
         "svg",
@@ -255,10 +253,9 @@ def plot_terms(runs: Sequence[Reported]) -> Html:
     sum_curves = []
     notes = []
     for i, reported in enumerate(runs):
-        if not reported.draws_samples:
-            continue
         # The bound of a flow is no sum over t.
-        if reported.bound is not None and not reported.bound["times"]:
+        has_other_bound = reported.bound is not None and not reported.bound["times"]
+        if has_other_bound or not reported.draws_samples:
             continue
         if reported.bound is None or not reported.bound.get("steps"):
             text = f"The terms of {reported.name} by t are not known"

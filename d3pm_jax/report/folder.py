@@ -128,12 +128,11 @@ def name_runs(runs: Sequence[Run]) -> list[str]:
 
     unique_names = []
     for i, name in enumerate(long_names):
-        if long_names.count(name) == 1:
-            unique_names.append(name)
-        else:
-            # The same run may be on the page several times, and is then told apart by its number.
-            number = long_names[: i + 1].count(name)
-            unique_names.append(f"{name} ({number})")
+        # The same run may be on the page several times, and is then told apart by its number.
+        number = ""
+        if long_names.count(name) > 1:
+            number = f" ({long_names[: i + 1].count(name)})"
+        unique_names.append(f"{name}{number}")
     return unique_names
 
 

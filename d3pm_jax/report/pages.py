@@ -145,10 +145,11 @@ def _tabulate_overview(runs: Sequence[folder.Reported]) -> Html:
         return build_cards(facts_of_runs[0])
 
     names = curves.list_names(facts_of_runs)
-    rows = []
-    for i, facts in enumerate(facts_of_runs):
-        swatch = tag("span", runs[i].name, class_=f"swatch run-{i}")
-        rows.append([swatch, *(facts.get(name, "-") for name in names)])
+    swatches = [tag("span", run.name, class_=f"swatch run-{i}") for i, run in enumerate(runs)]
+    rows = [
+        [swatch, *(facts.get(name, "-") for name in names)]
+        for swatch, facts in zip(swatches, facts_of_runs, strict=True)
+    ]
     return build_table(["run", *names], rows)
 
 

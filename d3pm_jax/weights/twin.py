@@ -111,10 +111,10 @@ def from_torch(params: Params, state_dict: dict[str, np.ndarray]) -> Params:
         shape = leaf.array.shape
         if _is_stacked(leaf):
             shape = shape[1:]
-        arrays = []
-        for name in _list_names(leaf):
-            tensor = _read_tensor(leaf, name, state_dict[name])
-            arrays.append(_convert_tensor(leaf, name, tensor, shape))
+        arrays = [
+            _convert_tensor(leaf, name, _read_tensor(leaf, name, state_dict[name]), shape)
+            for name in _list_names(leaf)
+        ]
         array = np.stack(arrays) if _is_stacked(leaf) else arrays[0]
         converted.append(jax.numpy.asarray(array, leaf.array.dtype))
     return jax.tree.unflatten(jax.tree.structure(params), converted)

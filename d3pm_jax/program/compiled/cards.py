@@ -160,8 +160,11 @@ def compile_for(
         lowered = trace().lower()
         if card.cores is None:
             return lowered.compile(compiler_options=dict(more_options or {})), False
-        options = {"xla_gpu_cuda_data_dir": str(find_toolkit(card)), "xla_gpu_autotune_level": 0}
-        options.update(more_options or {})
+        options = {
+            "xla_gpu_cuda_data_dir": str(find_toolkit(card)),
+            "xla_gpu_autotune_level": 0,
+            **(more_options or {}),
+        }
         try:
             return lowered.compile(compiler_options=options), False
         except jax.errors.JaxRuntimeError as error:

@@ -131,10 +131,11 @@ def _count_inner(equation: Any, inner: Any, references: Mapping[Any, Any], trips
             operands = operands[num_condition:]
     if name == "scan":
         trips *= equation.params["length"]
-    inner_references = {}
-    for variable, operand in zip(inner.invars, operands, strict=False):
-        if not isinstance(operand, Literal) and operand in references:
-            inner_references[variable] = references[operand]
+    inner_references = {
+        variable: references[operand]
+        for variable, operand in zip(inner.invars, operands, strict=False)
+        if not isinstance(operand, Literal) and operand in references
+    }
     return _count_kernel(inner, inner_references, trips)
 
 

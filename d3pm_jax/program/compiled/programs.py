@@ -342,12 +342,8 @@ def _count_kernel(
 
 def _called(attributes: str, *names: str) -> list[str]:
     """Returns the computations that attributes of these names call."""
-    computations = []
-    for name in names:
-        called = re.search(rf"\b{name}=(\{{[^}}]*\}}|%?[\w.\-]+)", attributes)
-        if called:
-            computations += [word.lstrip("%") for word in re.findall(r"%?[\w.\-]+", called[1])]
-    return computations
+    called = [_find(rf"\b{name}=(\{{[^}}]*\}}|%?[\w.\-]+)", attributes) for name in names]
+    return [word.lstrip("%") for text in called for word in re.findall(r"%?[\w.\-]+", text)]
 
 
 def _as_computation(instruction: Instruction, operands: Sequence[Instruction]) -> Computation:
@@ -517,8 +513,6 @@ def _count_call(call: Instruction, arrays: Sequence[Array]) -> Counter[str]:
         contracted = _find(r'"lhs_contracting_dimensions":\[([^\]]*)\]', call.attributes)
         length = math.prod(arrays[0].dims[axis] for axis in _parse_numbers(contracted))
         flops = 2 * call.arrays[0].size * length
-    if not flops:
-        return Counter()
     return Counter({_type_of_product(call, arrays): flops})
 
 

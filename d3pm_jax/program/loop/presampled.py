@@ -88,8 +88,7 @@ def presample_checked(config: Config, path: Path, steps: int | None) -> int:
     completed = complete(config, describe_data(config.data))
     parts = build(completed, mesh=mesh_of(config.mesh.fsdp, asked=False))
     check_batch(parts.mesh, config.train.batch_size)
-    if steps is None:
-        steps = config.train.steps
+    steps = steps or config.train.steps
     write_noise(parts, steps, path)
     return steps
 

@@ -149,11 +149,8 @@ def write_record(result: Record, workdir: Path, suffix: str = "") -> tuple[Path,
 
 def file_suffix(**options: Any) -> str:
     """Returns the suffix of file names for options: "_steps10_seed1"; "" where all have their defaults."""
-    suffix = ""
-    for name, value in options.items():
-        if value is not None and value != DEFAULTS.get(name):
-            suffix += f"_{name}{value}"
-    return suffix
+    told = [name for name, value in options.items() if value is not None and value != DEFAULTS.get(name)]
+    return "".join(f"_{name}{options[name]}" for name in told)
 
 
 def format_figure(row: Mapping[str, Any], name: str, sign: str = "+-") -> str:

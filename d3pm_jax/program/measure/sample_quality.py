@@ -289,10 +289,7 @@ def _format_line(head: str, result: record.Record, name: str, title_by_key: Mapp
     steps = ""
     if name == "samples":
         steps = result.protocol["steps"] or "-"
-    cells = []
-    for key, title in title_by_key.items():
-        width = max(7, len(title))
-        cells.append(f"{_format_cell(row, key):>{width}}")
+    cells = [f"{_format_cell(row, key):>{max(7, len(title))}}" for key, title in title_by_key.items()]
     mark = ""
     if n != result.protocol["N"]:
         mark = "  NOT COMPARABLE with the samples: other N"

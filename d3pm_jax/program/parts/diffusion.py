@@ -168,9 +168,7 @@ def _settle(
         UserError: the sampler is not for this process or for edits, or for a network that may predict the
             mask, or the guidance is not for this run or this sampler.
     """
-    sampler = settled.sampler
-    if sampler is None:
-        sampler = sampling.Sampler()
+    sampler = settled.sampler or sampling.Sampler()
     process_of_plan = process
     if sampler != sampling.Sampler():
         # A process on the devices has lost the float64 numbers that it was made from, and some plans are

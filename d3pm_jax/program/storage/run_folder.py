@@ -431,10 +431,11 @@ def check_resume(old: Config, new: Config, old_files: Files | None = None) -> No
     """
     # A file is what it holds, wherever it lies: a relative path is another one from another folder.
     old_hashes = _hash_files(old) if old_files is None else old_files.hashes
-    changes = {}
-    for name, (old_value, new_value) in config_io.differences(old, new).items():
-        if not _is_among(name, may_change(new)):
-            changes[name] = f"{name} was {old_value}, is {new_value}"
+    changes = {
+        name: f"{name} was {old_value}, is {new_value}"
+        for name, (old_value, new_value) in config_io.differences(old, new).items()
+        if not _is_among(name, may_change(new))
+    }
     for name, content_hash in _hash_files(new).items():
         if old_hashes.get(name) == content_hash:
             changes.pop(name, None)
