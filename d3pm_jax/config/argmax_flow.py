@@ -13,6 +13,7 @@ from d3pm_jax.config.checks import (
     Natural,
     Size,
     UnitInterval,
+    field_values,
     undefined_method,
 )
 from d3pm_jax.config.model import Model, Spec
@@ -57,7 +58,7 @@ class LSTMFeatures(Features):
         return 4 * self.width
 
     def build(self, places: Any, n_in: int, causal: bool, rngs: nnx.Rngs) -> models.Features:
-        return models.LSTMFeatures(_length(self, places), n_in, causal, **_fields(self), rngs=rngs)
+        return models.LSTMFeatures(_length(self, places), n_in, causal, **field_values(self), rngs=rngs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +80,9 @@ class TransformerFeatures(Features):
         return self.mlp_ratio * self.width
 
     def build(self, places: Any, n_in: int, causal: bool, rngs: nnx.Rngs) -> models.Features:
-        return models.TransformerFeatures(_length(self, places), n_in, causal, **_fields(self), rngs=rngs)
+        return models.TransformerFeatures(
+            _length(self, places), n_in, causal, **field_values(self), rngs=rngs
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,14 +111,26 @@ class UNetFeatures(Features):
                 "features = UNetFeatures(..) is for images [H, W, C]: take LSTMFeatures or "
                 "TransformerFeatures for sequences"
             )
-        return models.UNetFeatures(places, n_in, causal, **_fields(self), rngs=rngs)
+        return models.UNetFeatures(places, n_in, causal, **field_values(self), rngs=rngs)
+
+
+class _OfFeatures(Model):
+    """Base of flows whose layers have a network of features."""
+
+    trains: ClassVar[Trained | None] = FLOW
+    features: Features
+
+    def check(self) -> None:
+        self.features.check()
+
+    def layer_width(self) -> int:
+        return self.features.layer_width()
 
 
 @dataclasses.dataclass(frozen=True)
-class ArgmaxCoupling(Model):
+class ArgmaxCoupling(_OfFeatures):
     """Builds a flow of couplings, which draws an example at once; see `d3pm_jax.models.ArgmaxCoupling`."""
 
-    trains: ClassVar[Trained | None] = FLOW
     num_steps: Count = 8
     """coupling layers"""
     num_mixtures: Count = 8
@@ -129,21 +144,14 @@ class ArgmaxCoupling(Model):
     squeeze: Count = 1
     """neighbouring places that form one vector; at least 2 for sequences or grey images of two categories"""
 
-    def check(self) -> None:
-        self.features.check()
-
-    def layer_width(self) -> int:
-        return self.features.layer_width()
-
     def build(self, spec: Spec, rngs: nnx.Rngs) -> nnx.Module:
         return models.ArgmaxCoupling(spec.shape, spec.K, **_options(self), rngs=rngs)
 
 
 @dataclasses.dataclass(frozen=True)
-class ArgmaxAR(Model):
+class ArgmaxAR(_OfFeatures):
     """Builds an autoregressive flow, which draws from left to right; see `d3pm_jax.models.ArgmaxAR`."""
 
-    trains: ClassVar[Trained | None] = FLOW
     num_mixtures: Count = 27
     """logistic distributions in the mixture that transforms a number"""
     features: Features = LSTMFeatures()
@@ -152,12 +160,6 @@ class ArgmaxAR(Model):
     """what the encoder of a place sees: "feed_forward": its own category; "lstm": all categories"""
     context_width: Size = 512
     """width of the encoder"""
-
-    def check(self) -> None:
-        self.features.check()
-
-    def layer_width(self) -> int:
-        return self.features.layer_width()
 
     def build(self, spec: Spec, rngs: nnx.Rngs) -> nnx.Module:
         if len(spec.shape) != 1:
@@ -170,14 +172,9 @@ class ArgmaxAR(Model):
 
 def _options(model: ArgmaxCoupling | ArgmaxAR) -> dict[str, Any]:
     """Returns the arguments of the flow that are fields of its spec, by the names of the arguments."""
-    options = _fields(model)
+    options = field_values(model)
     features = options.pop("features")
     return options | {"make_features": features.build}
-
-
-def _fields(part: Any) -> dict[str, Any]:
-    """Returns the fields of a spec by name."""
-    return {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
 
 
 def _length(features: Features, places: Any) -> int:

@@ -102,6 +102,11 @@ def iterate_parts(part: Any, name: str = "") -> Iterator[tuple[str, Any]]:
             yield from iterate_parts(getattr(part, field.name), f"{name}{field.name}.")
 
 
+def field_values(part: Any) -> dict[str, Any]:
+    """Returns the fields of a part by name."""
+    return {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
+
+
 def check_number(name: str, value: Any, hint: Any) -> None:
     """Raises UserError unless a value, of Python or NumPy, is what an annotation allows."""
     with as_user_error():
@@ -116,12 +121,9 @@ def check_instance(name: str, value: Any, cls: Any, cure: str) -> None:
 
 def list_paths(part: Any) -> dict[str, str]:
     """Returns the values of the fields of a part that are marked with `IsPath`, by name."""
-    paths: dict[str, str] = {}
-    for name, hint in _hints_with_marks(type(part)).items():
-        value = getattr(part, name, None)
-        if isinstance(value, str) and _has_mark(hint, IsPath):
-            paths[name] = value
-    return paths
+    marked = [name for name, hint in _hints_with_marks(type(part)).items() if _has_mark(hint, IsPath)]
+    values = {name: getattr(part, name, None) for name in marked}
+    return {name: value for name, value in values.items() if isinstance(value, str)}
 
 
 def _has_mark(hint: Any, mark: type) -> bool:
@@ -141,12 +143,8 @@ def free_fields(cls: type) -> tuple[str, ...]:
     """Lists the fields that a class, or one that it derives from, marks as `Free`."""
     # A class may declare a field of its base again, without the mark. Then it is still free: every class of
     # the line counts. A dict keeps the order, and each name once.
-    names: dict[str, None] = {}
-    for base in reversed(cls.__mro__):
-        for name, hint in _hints_with_marks(base).items():
-            if Free in get_args(hint):
-                names[name] = None
-    return tuple(names)
+    hints = [item for base in reversed(cls.__mro__) for item in _hints_with_marks(base).items()]
+    return tuple(dict.fromkeys(name for name, hint in hints if Free in get_args(hint)))
 
 
 @functools.cache

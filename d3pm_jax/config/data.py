@@ -239,11 +239,8 @@ def move_data(data: Data, folder: str) -> Data:
         raise UserError(
             f"--data.dir {folder}: the data of this run has no folder; leave it out (in Python data_dir)"
         )
-    moved = {}
-    for name, path in paths.items():
-        new_path = _find_end(path, Path(folder).expanduser())
-        if new_path is not None:
-            moved[name] = str(new_path)
+    ends = {name: _find_end(path, Path(folder).expanduser()) for name, path in paths.items()}
+    moved = {name: str(end) for name, end in ends.items() if end is not None}
     if not moved:
         file_names = ", ".join(dict.fromkeys(Path(path).name for path in paths.values()))
         raise UserError(
@@ -335,8 +332,7 @@ class TfdsImages(Grey):
 
     def open_levels(self, split: str) -> Source:
         check_split_of(self, split)
-        tfds_splits = {"train": self.train_split, "test": self.test_split, "valid": self.valid_split}
-        tfds_split = tfds_splits[split]
+        tfds_split = {"train": self.train_split, "test": self.test_split, "valid": self.valid_split}[split]
         assert tfds_split is not None
         return open_split(self.name, tfds_split, self.dir)
 
@@ -463,12 +459,11 @@ class Arrays(Grey):
 
     def _files(self, split: str) -> tuple[str, str | None, str | None]:
         """Returns the files of a split: x, labels and conditions."""
-        files = {
+        return {
             "train": (self.train, self.train_labels, self.train_conditions),
             "test": (self.test, self.test_labels, self.test_conditions),
             "valid": (self.valid or "", self.valid_labels, self.valid_conditions),
-        }
-        return files[split]
+        }[split]
 
     def open_levels(self, split: str) -> Source:
         check_split_of(self, split)
@@ -499,10 +494,8 @@ def _hash_arrays_split(data: Arrays, split: str) -> str:
     x_file, labels_file, conditions_file = data._files(split)
     # Numbers are hashed in the smallest type that holds those that are allowed, however they are stored.
     x_hash = _hash_npy(x_file, np.min_scalar_type(data.categories - 1).name)
-    labels_hash = None
+    labels_hash = None if labels_file is None else _hash_npy(labels_file, "int32")
     conditions_hash = None
-    if labels_file is not None:
-        labels_hash = _hash_npy(labels_file, "int32")
     if conditions_file is not None:
         _, condition_type = _describe_conditions(conditions_file)
         conditions_hash = _hash_npy(conditions_file, condition_type)
@@ -689,9 +682,8 @@ class Text8(Tokens):
     """the folder of the file"""
 
     def corpus(self) -> Corpus:
-        path = find_standard_file(self.dir, "text8", STANDARD)
         return Corpus(
-            paths=(("all", path),),
+            paths=(("all", find_standard_file(self.dir, "text8", STANDARD)),),
             shares=SHARES,
             tokenizer="letters27",
             documents=self.packing == "padded",
@@ -706,9 +698,8 @@ class Enwik8(Tokens):
     """the folder of the file"""
 
     def corpus(self) -> Corpus:
-        path = find_standard_file(self.dir, "enwik8", STANDARD)
         return Corpus(
-            paths=(("all", path),),
+            paths=(("all", find_standard_file(self.dir, "enwik8", STANDARD)),),
             shares=SHARES,
             tokenizer="bytes",
             documents=self.packing == "padded",

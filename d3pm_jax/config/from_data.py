@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 
-from d3pm_jax.config.checks import Probability, iterate_parts
+from d3pm_jax.config.checks import Probability, field_values, iterate_parts
 from d3pm_jax.errors import UserError
 
 __all__ = ["fill", "filled_field"]
@@ -33,10 +33,8 @@ FIELDS = ("K", "mask_id", "pi", "p0")
 
 def needs_data(part: Any) -> bool:
     """Says whether a config, or a part of it, has "data" in place of a number."""
-    for _, inner in iterate_parts(part):
-        if any(_is_data(field.name, getattr(inner, field.name)) for field in dataclasses.fields(inner)):
-            return True
-    return False
+    parts = [inner for _, inner in iterate_parts(part)]
+    return any(_is_data(name, value) for inner in parts for name, value in field_values(inner).items())
 
 
 def fill(part: T, categories: int, counts: Counts) -> T:
@@ -120,11 +118,12 @@ def _map_fields(part: T, resolve: Callable[[str, Any], Any]) -> T:
     """Returns a copy with resolve(name, value) for each field that is "data" or a part; others stay."""
     if not dataclasses.is_dataclass(part):
         return part
-    changed = {}
-    for field in dataclasses.fields(part):
-        value = getattr(part, field.name)
-        if field.init and (_is_data(field.name, value) or dataclasses.is_dataclass(value)):
-            changed[field.name] = resolve(field.name, value)
+    values = {field.name: getattr(part, field.name) for field in dataclasses.fields(part) if field.init}
+    changed = {
+        name: resolve(name, value)
+        for name, value in values.items()
+        if _is_data(name, value) or dataclasses.is_dataclass(value)
+    }
     return cast(T, dataclasses.replace(cast(Any, part), **changed))
 
 

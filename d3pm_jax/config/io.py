@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from d3pm_jax.config.checks import check_fields, iterate_parts, list_paths
+from d3pm_jax.config.checks import check_fields, field_values, iterate_parts, list_paths
 from d3pm_jax.config.data import Data, list_data_paths
 from d3pm_jax.config.run import Config
 from d3pm_jax.errors import UserError, as_user_error, locate_statement, one_line
@@ -96,10 +96,11 @@ def find_paths(part: Any, folders: Sequence[Path]) -> Any:
 
 def list_files(config: Config) -> dict[str, str]:
     """Returns the paths of the `FilePath` fields of a config by dotted name."""
-    paths = {}
-    for part_name, part in iterate_parts(config):
-        paths |= {f"{part_name}{name}": path for name, path in list_paths(part).items()}
-    return paths
+    return {
+        f"{part_name}{name}": path
+        for part_name, part in iterate_parts(config)
+        for name, path in list_paths(part).items()
+    }
 
 
 def load_module(path: Path) -> ModuleType:
@@ -130,11 +131,11 @@ def to_json(node: Any) -> Any:
     """Returns a config, or a part of it, as nested dicts; each holds the name of its class under "class"."""
     if dataclasses.is_dataclass(node):
         unsaved = UNSAVED.get(type(node), {})
-        fields = {}
-        for field in dataclasses.fields(node):
-            value = getattr(node, field.name)
-            if field.name not in unsaved or value != unsaved[field.name]:
-                fields[field.name] = to_json(value)
+        fields = {
+            name: to_json(value)
+            for name, value in field_values(node).items()
+            if name not in unsaved or value != unsaved[name]
+        }
         return {"class": _class_name(type(node)), **fields}
     if isinstance(node, tuple):
         return [to_json(item) for item in node]
@@ -293,12 +294,8 @@ def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
     """Returns the fields that differ, by dotted name, as (old, new); a field that is missing is None."""
     old_fields = flatten_config(old)
     new_fields = flatten_config(new)
-    changes = {}
-    for name in sorted(old_fields | new_fields):
-        pair = (old_fields.get(name), new_fields.get(name))
-        if pair[0] != pair[1]:
-            changes[name] = pair
-    return changes
+    pairs = {name: (old_fields.get(name), new_fields.get(name)) for name in sorted(old_fields | new_fields)}
+    return {name: (before, after) for name, (before, after) in pairs.items() if before != after}
 
 
 def flatten_config(config: Config) -> dict[str, Any]:

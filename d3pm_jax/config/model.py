@@ -16,6 +16,7 @@ from d3pm_jax.config.checks import (
     Natural,
     Size,
     UnitInterval,
+    field_values,
     undefined_method,
 )
 from d3pm_jax.config.trained import CLASSIFIER, DIFFUSION, Trained
@@ -127,8 +128,7 @@ class UNet(Convolutional):
     def build(self, spec: Spec, rngs: nnx.Rngs) -> nnx.Module:
         options = self._options(spec)
         H, W, _ = spec.shape
-        size = H if H == W else (H, W)
-        return models.UNet(**options, size=size, outputs=spec.outputs, condition=spec.condition, rngs=rngs)
+        return models.UNet(**options, size=(H, W), outputs=spec.outputs, condition=spec.condition, rngs=rngs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,8 +225,7 @@ class NoisyClassifier(Model):
 
 def _fields(model: Convolutional | Transformer | NoisyClassifier, spec: Spec) -> dict[str, Any]:
     """Returns the fields of a network by name, with the largest t that it is made for."""
-    fields = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
-    return fields | {"max_time": model.max_time or spec.T}
+    return field_values(model) | {"max_time": model.max_time or spec.T}
 
 
 def _options(model: Convolutional | Transformer, spec: Spec) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Says what a config minimises."""
 
 import dataclasses
-from typing import Any, ClassVar, NamedTuple, TypedDict
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -177,8 +177,9 @@ class ContinuousAbsorbing(Continuous):
 
     @values_in_range()
     def terms(self, process: Process, logits: Array, x0: Array, xt: Array, t: Array, p_t: Array) -> Terms:
-        alpha = self.alpha.continuous()
-        loss = continuous.absorbing_nelbo(alpha, logits, x0, xt, t / process.T, process.K - 1)
+        loss = continuous.absorbing_nelbo(
+            self.alpha.continuous(), logits, x0, xt, t / process.T, process.K - 1
+        )
         return self._terms(process, logits, x0, loss, p_t)
 
     def check_process(self, process: Process) -> None:
@@ -222,12 +223,9 @@ def _check_same(objective: Continuous, process: Process, pi: Array) -> None:
         )
 
 
-class LogitsKeywords(TypedDict):
-    """Holds what a reverse step and a bound have to know of the logits, as their keyword."""
+def logits_keywords(objective: Objective) -> dict[str, Belief]:
+    """Returns what the logits of an objective are, as the keyword `belief` of a reverse step and a bound.
 
-    belief: Belief
-
-
-def logits_keywords(objective: Objective) -> LogitsKeywords:
-    """Returns what the logits of an objective are: as published for one that has no field `belief`."""
+    They are as published for an objective that has no field of this name.
+    """
     return {"belief": getattr(objective, "belief", "d3pm")}

@@ -20,6 +20,7 @@ from d3pm_jax.config.checks import (
     NotNegative,
     Positive,
     UnitInterval,
+    field_values,
     undefined_method,
 )
 from d3pm_jax.errors import wrong_return
@@ -51,14 +52,19 @@ class ConstantRate(Rate):
 
 
 @dataclasses.dataclass(frozen=True)
-class CosineRate(Rate):
-    """r(n) = (1 + cos(pi n / steps)) / 2 (Loshchilov and Hutter 2017, arXiv 1608.03983)."""
+class _EndingRate(Rate):
+    """Describes a rate that comes to an end."""
 
     steps: Count
     """updates after which the rate is 0"""
 
     def check_steps(self, steps: int) -> None:
         check_end("optimizer.rate.steps", self.steps, steps)
+
+
+@dataclasses.dataclass(frozen=True)
+class CosineRate(_EndingRate):
+    """r(n) = (1 + cos(pi n / steps)) / 2 (Loshchilov and Hutter 2017, arXiv 1608.03983)."""
 
     def build(self) -> optax.Schedule:
         return optax.cosine_decay_schedule(1.0, self.steps)
@@ -82,15 +88,13 @@ class InverseSqrtRate(Rate):
 
 
 @dataclasses.dataclass(frozen=True)
-class WSDRate(Rate):
+class WSDRate(_EndingRate):
     """r(n) = 1 - x or 1 - sqrt(x), x = max(0, 1 - (steps - n) / decay_steps): 1 but for the last decay_steps.
 
     With a warm-up it is warm-up, stable, decay (Hu et al. 2024, arXiv 2404.06395): a run is made longer from
     any checkpoint before its decay. The square root is of Hägele et al. 2024 (arXiv 2405.18392).
     """
 
-    steps: Count
-    """updates after which the rate is 0"""
     decay_steps: Count
     """number of the last updates, in which it falls"""
     decay: Literal["linear", "sqrt"] = "sqrt"
@@ -102,9 +106,6 @@ class WSDRate(Rate):
                 f"optimizer.rate.decay_steps = {self.decay_steps} is more than optimizer.rate.steps = "
                 f"{self.steps}: pass fewer"
             )
-
-    def check_steps(self, steps: int) -> None:
-        check_end("optimizer.rate.steps", self.steps, steps)
 
     def build(self) -> optax.Schedule:
         def rate(count: ArrayLike) -> ArrayLike:
@@ -243,7 +244,7 @@ class Adam(Optimizer):
             check_end("optimizer.decay_steps", self.decay_steps, steps)
 
     def build(self) -> optax.GradientTransformation:
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        fields = field_values(self)
         decay_steps = fields.pop("decay_steps")
         rate = ConstantRate() if decay_steps is None else CosineRate(decay_steps)
         return AdamW(rate=rate, **fields).build()

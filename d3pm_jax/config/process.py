@@ -272,8 +272,7 @@ class FromRate(_AlongGraph):
     def build(self) -> processes.Process:
         with as_user_error(f"{self.file}: "):
             R = self.speed * processes.knn_rate(*self._neighbours())
-        durations = self.beta.durations(self.steps, R)
-        return processes.from_rate(R, durations)
+        return processes.from_rate(R, self.beta.durations(self.steps, R))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -120,12 +120,9 @@ def describe_samplers() -> str:
 
 def describe_sampler(sampler: Sampler) -> str:
     """Names the slots of a sampler that are not at their defaults, with all of their numbers."""
-    slots = []
-    for slot in dataclasses.fields(Sampler):
-        value = getattr(sampler, slot.name)
-        if value != slot.default:
-            slots.append(f"{slot.name} = {_describe_slot(value)}")
-    return ", ".join(slots) or "ancestral"
+    slots = [slot for slot in dataclasses.fields(Sampler) if getattr(sampler, slot.name) != slot.default]
+    texts = [f"{slot.name} = {_describe_slot(getattr(sampler, slot.name))}" for slot in slots]
+    return ", ".join(texts) or "ancestral"
 
 
 def _describe_slot(value: Any) -> str:

@@ -179,10 +179,8 @@ def _kl(plan: Plan, process: Process, logits: Array, x0: Array, xt: Array, t: Ar
 
 
 def _kl_forward(plan: Plan, process: Process, logits: Array, x0: Array, xt: Array, t: Array):
-    kl, gradient = plan.apply_by_parts(_finite_gradient, process, t, logits, x0, xt)
-
     # The output, and what `custom_vjp` saves for the backward pass.
-    return kl, gradient
+    return plan.apply_by_parts(_finite_gradient, process, t, logits, x0, xt)
 
 
 def _kl_backward(plan: Plan, gradient: Array, g: Array):

@@ -320,9 +320,7 @@ class Style:
                     f"make it smaller"
                 )
             groups = min(channels // self.channels_per_group, groups)
-        if eps is None:
-            eps = self.eps
-        return GroupNorm(channels, groups, eps)
+        return GroupNorm(channels, groups, eps or self.eps)
 
     def linear(self, n_in: int, n_out: int, init: Init | None = None) -> nnx.Linear:
         """Makes a linear map of the last axis."""

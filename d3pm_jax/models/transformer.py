@@ -194,10 +194,7 @@ class Block(nnx.Module):
         key: Key[Array, ""] | None,
     ) -> Float[Array, "B L n"]:
         """Returns the output of the block; each place ignores those outside of its row of `attended`."""
-        attention_key = None
-        mlp_key = None
-        if key is not None:
-            attention_key, mlp_key = jax.random.split(key)
+        attention_key, mlp_key = (None, None) if key is None else jax.random.split(key)
         scale_a, shift_a, gate_a, scale_m, shift_m, gate_m = self.modulation(condition)
 
         B, L, _ = x.shape

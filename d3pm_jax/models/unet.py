@@ -109,6 +109,8 @@ class UNet(Backbone):
         remat: bool = False,
         rngs: nnx.Rngs,
     ):
+        if isinstance(size, int):
+            size = (size, size)
         if ch < 4 or ch % 2:
             raise ValueError(f"ch = {ch}: the time embedding needs an even width of at least 4")
         if condition is not None:
@@ -123,9 +125,7 @@ class UNet(Backbone):
         self.condition_shape = condition
         # A condition is an image that is joined to the input, or else a vector.
         self.joins_condition = condition is not None and len(condition) == 3
-        if input_range is None:
-            input_range = (0, K - 1)
-        self.least, self.greatest = input_range
+        self.least, self.greatest = input_range or (0, K - 1)
 
         # As in the official code the last convolutions of blocks begin at 0, so that a block begins as its
         # shortcut, and eps is the one that Flax has by default.
@@ -155,17 +155,13 @@ class UNet(Backbone):
             n_in = channels * (1 + K)
         if condition is not None and self.joins_condition:
             n_in += condition[-1]
-        n_out = channels * K
-        if outputs is not None:
-            n_out = channels * outputs
         levels = len(ch_mult)
-        larger_side = size if isinstance(size, int) else max(size)
         # `attn_resolutions` names sizes after the padding: the padded size, its half, and so on.
-        padded_side = padded_size(larger_side, levels)
+        padded_side = padded_size(max(size), levels)
         self._build(
             style,
             n_in=n_in,
-            n_out=n_out,
+            n_out=channels * (outputs or K),
             ch=ch,
             ch_mult=ch_mult,
             num_res_blocks=num_res_blocks,
@@ -232,13 +228,11 @@ class UNet(Backbone):
             raise ValueError(f"the condition has shape {condition.shape}: expected {expected}")
 
 
-def _check_condition_shape(condition: tuple[int, ...], size: int | tuple[int, int]) -> None:
+def _check_condition_shape(condition: tuple[int, ...], size: tuple[int, int]) -> None:
     """Raises ValueError unless it is the shape of a vector, or of an image that can be enlarged to size."""
     if len(condition) not in (1, 3) or min(condition) < 1 or max(condition) > LARGEST_SIZE:
         raise ValueError(
             f"condition = {condition}: it must be a vector (D,) or an image (h, w, c), of sizes of at least 1"
         )
-    if isinstance(size, int):
-        size = (size, size)
     if len(condition) == 3:
         check_enlarges(condition[:2], size)

@@ -60,9 +60,7 @@ class SplitModule(NamedTuple):
 
     def merge(self, variables: Variables, key: Key[Array, ""] | None = None) -> Any:
         """Makes the module with these variables: in training mode with a key, in evaluation mode without."""
-        graph = self.evaluation_graph
-        if key is not None:
-            graph = self.training_graph
+        graph = self.evaluation_graph if key is None else self.training_graph
         # Without copies Flax refuses to write to a variable that a transformation such as `grad` has seen.
         return nnx.merge(graph, variables, _seed_streams(self.streams, key), copy=True)
 
