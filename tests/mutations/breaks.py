@@ -612,8 +612,8 @@ NETWORKS = (
     Break(
         "networks_are_never_in_evaluation_mode",
         "d3pm_jax/models/variables.py",
-        "        graph = self.evaluation_graph\n",
-        "        graph = self.training_graph\n",
+        "graph = self.evaluation_graph if key is None else self.training_graph",
+        "graph = self.training_graph",
         (MODULES,),
     ),
 )
