@@ -266,7 +266,7 @@ def test_what_a_field_accepts_is_of_its_type_and_in_its_range():
     assert values_by_name["optimizer.decay_steps"] == {"None", "1"}
     assert values_by_name["data.name"] == {"word", "data"}
     assert values_by_name["process.K"] == {"data"}
-    assert values_by_name["process.mask_id"] == {"data", "0", "1"}
+    assert values_by_name["process.mask_id"] == {"data", "None", "0", "1"}
     assert values_by_name["process.pi"] == {"data", "(0,)", "()"}
     assert values_by_name["head.residual"] == values_by_name["model.onehot_input"] == {"True"}
     assert "model.ch_mult" not in values_by_name
