@@ -139,16 +139,26 @@ def name_runs(runs: Sequence[Run]) -> list[str]:
 def read_results(run: Run, file_format: record.Format) -> list[Record]:
     """Reads all results of one sort: those of this checkpoint first, and of them the most complete.
 
+    These are bounds of most steps, with terms by t, on most examples, from most calls for each, and other
+    results on most examples.
+
     Raises:
         UserError: one is damaged.
     """
 
-    # Of this checkpoint, then of most steps, with terms by t, on most examples, from most calls for each:
-    # smaller keys come first.
+    # Smaller keys come first.
     def order(result: Record) -> tuple[Any, ...]:
         is_of_other_step = result.protocol["step"] != run.step
-        amounts = -result.protocol["N"], -(result.get("calls") or 0)
-        return is_of_other_step, -len(result.get("times", ())), not result.get("steps"), *amounts
+        N = result.protocol["N"]
+        if result.format.name != bounds.EVAL.name:
+            return is_of_other_step, -N
+        return (
+            is_of_other_step,
+            -len(result["times"]),
+            not result.get("steps"),
+            -N,
+            -(result.get("calls") or 0),
+        )
 
     return sorted(record.read_records(run.workdir, file_format), key=order)
 

@@ -8,7 +8,8 @@ import pytest
 
 import d3pm_jax
 from d3pm_jax.errors import UserError
-from d3pm_jax.program.measure.bounds import EVAL
+from d3pm_jax.program.measure import record as measured
+from d3pm_jax.program.measure.bounds import EVAL, LABELS
 from d3pm_jax.program.storage import checkpoint, names
 from d3pm_jax.report import folder
 from tests.report.records import RUN, Known, bound, record, write_result
@@ -26,6 +27,15 @@ def test_bounds_begin_with_this_step_most_steps_all_terms_most_examples(tmp_path
         write_result(tmp_path / f"{name}.json", tree)
     records_read = folder.read_results(Known(step=7, workdir=tmp_path), EVAL)
     assert [x.path.stem[-1] for x in records_read] == ["e", "d", "c", "b", "a"]
+
+
+def test_accuracies_begin_with_this_step_and_most_examples(tmp_path):
+    for i, (step, n, times) in enumerate([(6, 9, [1]), (7, 3, [1, 2]), (7, 8, [1])]):
+        content = {"step": step, "examples": n, "times": times, "cross_entropy": 1.0, "accuracy": 0.5}
+        content["protocol"] = {"N": n, "step": step}
+        measured.write_record(measured.Record(LABELS, content), tmp_path, f"_{i}")
+    records_read = folder.read_results(Known(step=7, workdir=tmp_path), LABELS)
+    assert [x.path.stem[-1] for x in records_read] == ["2", "1", "0"]
 
 
 def test_no_two_runs_have_one_name():

@@ -175,10 +175,15 @@ def format_with_unit(row: Mapping[str, Any], name: str) -> str:
 
 
 def check_protocol(result: Record) -> None:
-    """Raises where the protocol of a result does not say its step, or how many examples it is of."""
+    """Raises where a result does not say its step, how many examples it is of, or its times and calls."""
     protocol = result["protocol"]
     if type(protocol["step"]) is not int or type(protocol["N"]) is not int:
         raise ValueError("it names no step, or not how many examples")
+    if not isinstance(result.get("times", []), list):
+        raise ValueError("its times are no list")
+    calls = result.get("calls")
+    if calls is not None and type(calls) is not int:
+        raise ValueError("its calls are no whole number")
 
 
 def check_figures(row: Mapping[str, Any], needed: Iterable[str]) -> None:

@@ -110,7 +110,11 @@ def read_run(workdir: Path | str, user_config: Path | Config | None = None) -> S
     # they were.
     files = _read_files(workdir)
     config = config_io.find_paths(config, (Path.cwd(), files.directory))
-    return SavedRun(workdir, config, files, _read_and_load(workdir, names.DESCRIPTION, description_from_json))
+    # A description that was deleted is no damage to a run that is resumed: its data gives it again.
+    description = None
+    if (workdir / names.DESCRIPTION).is_file():
+        description = _read_and_load(workdir, names.DESCRIPTION, description_from_json)
+    return SavedRun(workdir, config, files, description)
 
 
 def read_run_to_resume(workdir: Path, user_config: Config) -> SavedRun:

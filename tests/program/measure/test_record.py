@@ -137,6 +137,15 @@ def test_damage_is_told_with_its_cure(written):
             record.read_record(path, file_format)
 
 
+@pytest.mark.parametrize("name", ["eval", "exact", "accuracy"])
+@pytest.mark.parametrize("change", [{"times": None}, {"times": 3}, {"calls": "x"}])
+def test_times_are_a_list_and_calls_a_number(name, change, tmp_path):
+    file_format, content = FORMATS[name]
+    path, _ = record.write_record(Record(file_format, content | change), tmp_path)
+    with pytest.raises(UserError, match=MESSAGES[name]):
+        record.read_record(path, file_format)
+
+
 @pytest.mark.parametrize(
     "row", [{"n": 3, "frechet": 1.0}, {"n": 3, "known_words": 0.5, "mmd": 2.0}, {"n": 3, "x": "said"}]
 )

@@ -20,9 +20,12 @@ from d3pm_jax.program.parts.completed import complete
 from d3pm_jax.program.storage import checkpoint, manifest
 from d3pm_jax.program.storage.names import CHECKPOINTS
 from d3pm_jax.program.storage.run_folder import (
+    check_description,
+    claim_folder,
     describe_saved,
     read_examples,
     read_run,
+    read_run_to_resume,
     write_run,
 )
 from d3pm_jax.runs import exported
@@ -186,6 +189,17 @@ def test_a_missing_file_is_named(name, message, saved, parts, tmp_path):
             shutil.copy(file, tmp_path)
     with pytest.raises(UserError, match=message):
         opened(tmp_path, parts)
+
+
+def test_a_run_without_its_description_is_resumed_with_its_data(saved, parts, tmp_path):
+    """As the message says of the file, where the manifest still has its hash."""
+    workdir = tmp_path / "run"
+    shutil.copytree(saved, workdir)
+    (workdir / "description.json").unlink()
+    without = read_run_to_resume(workdir, parts.config)
+    check_description(without, tiny.DIGITS)
+    claim_folder(parts.config, workdir, True, tiny.DIGITS, {})
+    assert describe_saved(read_run(workdir)) == tiny.DIGITS
 
 
 @pytest.mark.parametrize("first", ["deleted", "verified"])
