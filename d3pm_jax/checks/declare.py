@@ -52,8 +52,9 @@ def declared(**ranges: AllowedRange) -> Callable[[Callable[P, R]], Callable[P, R
         parameters = signature.parameters
         missing = ranges.keys() - parameters.keys()
         assert not missing, f"{f.__name__} has no {missing}"
-        tuples = {name: read_tuple(x.annotation) for name, x in parameters.items()}
-        tuples = {name: x for name, x in tuples.items() if x is not None}
+        tuples = {
+            name: cls for name, x in parameters.items() if (cls := read_tuple(x.annotation)) is not None
+        }
         expected = {}
         for name, parameter in parameters.items():
             expected[name] = read_annotation(parameter.annotation)
@@ -68,8 +69,11 @@ def declared(**ranges: AllowedRange) -> Callable[[Callable[P, R]], Callable[P, R
             for name, x in parameters.items()
             if x.default is not x.empty and is_callback(x.annotation)
         }
-        callbacks = {name: read_callback(x.annotation, ranges.get(name)) for name, x in parameters.items()}
-        callbacks = {name: x for name, x in callbacks.items() if x is not None}
+        callbacks = {
+            name: callback
+            for name, x in parameters.items()
+            if (callback := read_callback(x.annotation, ranges.get(name))) is not None
+        }
         allowed = {name: x for name, x in ranges.items() if name not in callbacks and name not in tuples}
         for name in ranges.keys() & tuples.keys():
             # Of a named tuple it is the first array.
@@ -171,12 +175,11 @@ def _check_order_of_prefixes(function_name: str, expected: dict[str, Expected]) 
     Shapes are compared in the order of the arguments, and a prefix with the *S that was there before.
     """
     prefix = None
-    for name, argument in expected.items():
-        if argument.shape is None:
-            continue
-        if argument.shape.is_prefix:
+    shapes = {name: argument.shape for name, argument in expected.items() if argument.shape is not None}
+    for name, shape in shapes.items():
+        if shape.is_prefix:
             prefix = name
-        elif "*S" in argument.shape.words:
+        elif "*S" in shape.words:
             assert prefix is None, f"{function_name}: {prefix} has to come after {name}"
             return
 

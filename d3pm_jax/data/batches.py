@@ -227,8 +227,7 @@ def _stack_x(
 ) -> np.ndarray:
     """Returns x [B, *S] of integers; without a shape *S is that of the first example."""
     arrays = [_read_array(example, "x", number) for example, number in zip(examples, numbers, strict=True)]
-    if shape is None:
-        shape = arrays[0].shape
+    shape = shape or arrays[0].shape
     for array, number in zip(arrays, numbers, strict=True):
         # `_collate` makes them int32, which would truncate other values without an error.
         if not np.issubdtype(array.dtype, np.integer):

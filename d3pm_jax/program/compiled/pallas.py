@@ -99,10 +99,9 @@ def _count_kernel(kernel: Any, references: Mapping[Any, Any], trips: int) -> int
         name = equation.primitive.name
         if name in LOADS or name in STORES:
             array = references.get(equation.invars[0])
-            if array is None:
-                continue
-            block = equation.invars[1] if name == "addupdate" else equation.outvars[0]
-            total += _count_accesses(block.aval, array, trips)
+            if array is not None:
+                block = equation.invars[1] if name == "addupdate" else equation.outvars[0]
+                total += _count_accesses(block.aval, array, trips)
             # A swap returns what was there: a load too, where that is used.
             continue
         branches = [

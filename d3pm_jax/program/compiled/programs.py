@@ -454,15 +454,13 @@ def _count_bytes(computation: Computation) -> int:
             total += instruction.bytes * min(1.0, needed[instruction.name] / instruction.size)
 
     for result in _find_results(computation):
-        if result.opcode == "parameter":
-            continue
         if result.opcode == "dynamic-update-slice":
             total += computation[result.operands[1]].bytes
         elif result.opcode == "scatter":
             # (arrays.., indices, updates..): what is there is read, combined with the update, and written.
             number = (len(result.operands) - 1) // 2
             total += 2 * sum(computation[name].bytes for name in result.operands[number + 1 :])
-        else:
+        elif result.opcode != "parameter":
             total += result.bytes
     return round(total)
 

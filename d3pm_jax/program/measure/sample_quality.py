@@ -143,9 +143,8 @@ def measure_quality(
         classes = f"sample i is of class i modulo {parts.recipe.classes}"
     conditions = "none"
     if draw.condition is not None:
-        number = len(draw.condition)
         digest = hash_arrays(draw.condition)
-        conditions = f"sample i has that of test example i modulo {number}, sha256 {digest}"
+        conditions = f"sample i has that of test example i modulo {len(draw.condition)}, sha256 {digest}"
     protocol = Protocol(
         N=num,
         split=getattr(parts.config.data, "train_split", "train"),

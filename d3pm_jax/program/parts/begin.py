@@ -59,13 +59,10 @@ def match_weights(parts: build.Parts, weights: StartWeights) -> Params:
 
 def _shapes_by_name(params: Params) -> dict[str, Any]:
     """Returns the shape of every leaf by its path, such as "layers.qkv.kernel"; of integers with the type."""
-    shapes = {}
-    for name, leaf in zip(name_leaves(params), jax.tree.leaves(params), strict=True):
-        if jnp.issubdtype(leaf.dtype, jnp.floating):
-            shapes[name] = leaf.shape
-        else:
-            shapes[name] = f"{leaf.dtype} {leaf.shape}"
-    return shapes
+    return {
+        name: leaf.shape if jnp.issubdtype(leaf.dtype, jnp.floating) else f"{leaf.dtype} {leaf.shape}"
+        for name, leaf in zip(name_leaves(params), jax.tree.leaves(params), strict=True)
+    }
 
 
 def import_weights(
