@@ -150,9 +150,7 @@ class UNet(Backbone):
         self.temb2 = nnx.Linear(4 * ch, 4 * ch, rngs=rngs)
         self.class_emb = None if num_classes is None else nnx.Linear(num_classes, 4 * ch, rngs=rngs)
 
-        n_in = channels
-        if onehot_input:
-            n_in = channels * (1 + K)
+        n_in = channels * (1 + K) if onehot_input else channels
         if condition is not None and self.joins_condition:
             n_in += condition[-1]
         levels = len(ch_mult)

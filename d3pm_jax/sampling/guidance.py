@@ -218,9 +218,7 @@ class ByClassifier(Guided):
 
     @property
     def calls(self) -> int:
-        if isinstance(self.network, Guided):
-            return self.network.calls
-        return 1
+        return self.network.calls if isinstance(self.network, Guided) else 1
 
     def beliefs(self, x: Array, time: Array) -> list[Array]:
         return [call_network(self.network, x, time)]
