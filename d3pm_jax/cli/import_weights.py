@@ -12,7 +12,7 @@ from d3pm_jax.contrib import checkpoints, foreign, layout
 from d3pm_jax.errors import UserError, as_user_error, one_line
 from d3pm_jax.program.machine.devices import use_all_cores
 from d3pm_jax.program.parts import begin
-from d3pm_jax.program.parts.completed import complete
+from d3pm_jax.program.parts.completed import complete, fill_in
 from d3pm_jax.program.storage import names, run_folder
 from d3pm_jax.runs import exported
 
@@ -162,19 +162,21 @@ def _write_run(
     command: ImportCommand, file: Path, folder: Path, config: Config, config_path: Path | None
 ) -> None:
     """Begins a run from the weights, and writes them."""
-    completed = complete(config, describe_data(config.data))
-    checkpoint, _ = _read_network(command, file, completed.config, config_path)
+    description = describe_data(config.data)
+    config = fill_in(config, description)
+    checkpoint, _ = _read_network(command, file, config, config_path)
     if command.size is not None:
         raise UserError(
             f"--size {list(command.size)}: the size follows from the data of {config_path}; leave it out"
         )
-    foreign.check_data(file, checkpoint, completed.description, config_path)
-    fitted = foreign.fit_config(completed, checkpoint)
-    print(f"note: this model replaces that of {config_path}: {one_line(fitted.config.model, 400)}")
-    if fitted.config.head != completed.config.head:
-        head = one_line(fitted.config.head, 200)
+    foreign.check_data(file, checkpoint, description, config_path)
+    fitted = foreign.fit_config(config, checkpoint, description)
+    completed = complete(fitted, description)
+    print(f"note: this model replaces that of {config_path}: {one_line(fitted.model, 400)}")
+    if fitted.head != config.head:
+        head = one_line(fitted.head, 200)
         print(f"note: this head of the program replaces that of {config_path}: {head}")
-    T = foreign.begin_run(file, checkpoint, fitted, folder, config_path)
+    T = foreign.begin_run(file, checkpoint, completed, folder, config_path)
     if checkpoint.T != T:
         print(
             f"note: the process has T = {T}, but the network was made for {checkpoint.T} steps (--max-time)"

@@ -183,7 +183,9 @@ class ContinuousAbsorbing(Continuous):
         return self._terms(process, logits, x0, loss, p_t)
 
     def check_process(self, process: Process) -> None:
-        _check_same(self, process, jax.nn.one_hot(process.K - 1, process.K))
+        mask = process.K - 1
+        pi = jax.nn.one_hot(mask, process.K)
+        _check_same(self, process, pi, f"give both the same schedule, and process.mask_id = {mask}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,11 +202,19 @@ class ContinuousUniform(Continuous):
         return self._terms(process, logits, x0, loss, p_t)
 
     def check_process(self, process: Process) -> None:
-        _check_same(self, process, jnp.full(process.K, 1 / process.K))
+        pi = jnp.full(process.K, 1 / process.K)
+        _check_same(self, process, pi, "give both the same schedule, and process = Uniform")
 
 
-def _check_same(objective: Continuous, process: Process, pi: Array) -> None:
-    """Raises ValueError where q(x_t | x_0) is not alpha onehot(x_0) + (1 - alpha) pi at time t / T."""
+def _check_same(objective: Continuous, process: Process, pi: Array, cure: str) -> None:
+    """Raises ValueError where q(x_t | x_0) is not alpha onehot(x_0) + (1 - alpha) pi at time t / T.
+
+    Args:
+        objective: whose `alpha` it is.
+        process: to compare with.
+        pi: [K], where the process ends.
+        cure: what to do about another process.
+    """
     name = type(objective).__name__
     T = process.T
 
@@ -219,7 +229,7 @@ def _check_same(objective: Continuous, process: Process, pi: Array) -> None:
     if off.max() > NEAR:
         raise ValueError(
             f"{name} with alpha = {objective.alpha} does not fit this process: q(x_t | x_0) differs by "
-            f"{off.max():.2g} at t = {t[off.argmax()]}; give both the same schedule and mask"
+            f"{off.max():.2g} at t = {t[off.argmax()]}; {cure}"
         )
 
 

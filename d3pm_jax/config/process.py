@@ -67,9 +67,13 @@ def find_mask(spec: Process, process: processes.Process) -> int | None:
         process: what it builds.
     """
     mask = laws.mask_of(process)
-    if mask is None:
-        return getattr(spec, "mask_id", None)
-    return int(mask)
+    if mask is not None:
+        return int(mask)
+    # A field of this name in a spec of the user's own may hold anything: of such a process no mask is known.
+    mask = getattr(spec, "mask_id", None)
+    if isinstance(mask, int) and 0 <= mask < process.K:
+        return mask
+    return None
 
 
 def find_extra_mask(spec: Process, process: processes.Process, categories: int) -> int | None:

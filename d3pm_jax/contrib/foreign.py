@@ -287,14 +287,16 @@ def write_weights(workdir: Path, foreign: Foreign, size: tuple[int, int]) -> Non
     _save(workdir, params, tree, foreign, description, foreign.T)
 
 
-def fit_config(completed: Completed, foreign: Foreign) -> Completed:
-    """Returns a config with the model of a checkpoint, and with a head as its program has it."""
-    shape = completed.description.shape
-    model = model_of(foreign, (shape[0], shape[1]))
-    head = fit_head(completed.config.head, foreign)
-    config = dataclasses.replace(completed.config, model=model, head=head)
-    configs.io.check_config(config)
-    return dataclasses.replace(completed, config=config)
+def fit_config(config: configs.Config, foreign: Foreign, description: Description) -> configs.Config:
+    """Returns a config with the model of a checkpoint, and with a head as its program has it.
+
+    Raises:
+        UserError: they do not go with the rest of the config.
+    """
+    model = model_of(foreign, (description.shape[0], description.shape[1]))
+    fitted = dataclasses.replace(config, model=model, head=fit_head(config.head, foreign))
+    configs.io.check_config(fitted)
+    return fitted
 
 
 def check_data(file: Path, foreign: Foreign, description: Description, config_name: object) -> None:

@@ -18,6 +18,18 @@ torch = pytest.importorskip("torch")
 originals = pytest.importorskip("tests.contrib.originals")
 
 
+CLASSIFIER = """
+import dataclasses
+
+from d3pm_jax.config import LabelLoss, NoisyClassifier
+from tests import tiny
+
+
+def get_config():
+    return dataclasses.replace(tiny.get_config(), model=NoisyClassifier(width=8), loss=LabelLoss())
+"""
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """(checkpoint, check) of a U-Net for digits, of which the average differs from the last weights."""
@@ -140,6 +152,17 @@ def test_a_check_or_a_config_of_another_kind_is_named(files, tmp_path, data_dir,
     labelled.write_bytes(serialization.msgpack_serialize(tree))
     said = error(capsys, "import", labelled, CONFIG, "--data.dir", data_dir, *to)
     assert "takes labels of 3 classes, but the data has 10 classes: pass a config whose data has 3" in said
+
+
+def test_a_network_that_is_not_for_the_loss_of_a_config_is_refused_as_in_a_training(
+    files, tmp_path, data_dir, capsys
+):
+    config = tmp_path / "classifier.py"
+    config.write_text(CLASSIFIER)
+    to = ["--workdir", tmp_path / "new", "--data.dir", data_dir]
+    said = error(capsys, "import", files[0], config, *to)
+    assert "model = UNet builds no classifier, as loss = LabelLoss() needs: take NoisyClassifier" in said
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_head_of_a_config_becomes_that_of_the_program(files):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -91,6 +92,21 @@ def test_samples_are_those_of_the_network_that_the_classifier_guides(run, classi
     np.testing.assert_array_equal(drawn.x0, sample_by_hand(run, classifier, 3.0, exact).x0)
     assert (drawn.calls.tolist(), drawn.program_calls) == ([T] * N, T)
     assert np.any(drawn.x0 != draw(run, None, label=None).x0)
+
+
+class Noting(ClassifierGuidance):
+    """Guidance of a user's own, which notes the inputs of the network and leaves it as it is."""
+
+    noted: ClassVar[list[dict]] = []
+
+    def guide(self, network, inputs, label, dropping):
+        self.noted.append({"inputs": list(inputs), "label": label is not None})
+        return lambda x, time: network(x, time, inputs)
+
+
+def test_guidance_gets_no_label_among_the_inputs_of_a_network_that_takes_none(run, classifier):
+    draw(run, Noting(classifier))
+    assert Noting.noted == [{"inputs": [], "label": True}]
 
 
 @pytest.mark.slow

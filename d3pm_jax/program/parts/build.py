@@ -184,7 +184,6 @@ def make_recipe(completed: Completed, steps: int | Sequence[int] | None, mesh: j
         if steps is not None:
             require(recipe.with_process, "steps", config, f"steps = {steps}: ")
         return recipe
-    config.loss.check_process(completed.process)
     process = with_steps(completed.process, steps)
     make = make_classifier if config.trains == CLASSIFIER else make_diffusion
     return make(completed, completed.process, mesh)(process)

@@ -21,7 +21,7 @@ from d3pm_jax.program.machine.devices import batch_sharding, replicated_sharding
 from d3pm_jax.program.parts.completed import Completed
 from d3pm_jax.program.parts.diffusion import describe_steps, name_process
 from d3pm_jax.program.parts.network import call_in_training, spread_over_mesh
-from d3pm_jax.program.parts.recipe import Bound, Classifier, Recipe, check_categories
+from d3pm_jax.program.parts.recipe import Bound, Classifier, Recipe
 from d3pm_jax.training.classifier import ClassifierLoss
 from d3pm_jax.types import Params
 
@@ -46,7 +46,6 @@ def make_classifier(
             "the data has no labels, which loss = LabelLoss() trains to predict: take data with labels"
         )
     K = full_process.K
-    check_categories(K, description)
     classes = description.classes
     spec = Spec(
         description.shape, K, outputs=None, classes=classes, T=full_process.T, remat=config.train.remat

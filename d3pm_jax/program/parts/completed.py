@@ -9,6 +9,7 @@ from d3pm_jax.config import (
     Config,
     build_process,
     check_fields,
+    filled_field,
     find_extra_mask,
     from_data,
     open_examples,
@@ -36,7 +37,7 @@ def complete(config: Config, description: Description) -> Completed:
 
     Raises:
         UserError: the description is none, there is no kind for it, the config holds what it does not train,
-            the data cannot be read, or the process cannot be built.
+            the data cannot be read, or the process cannot be built or is not for the data or the loss.
     """
     # What does not go together is refused before all of the data is counted.
     try:
@@ -47,11 +48,13 @@ def complete(config: Config, description: Description) -> Completed:
         raise UserError(one_line(error, 1000)) from error
 
     config = fill_in(config, description)
-    if config.trains == FLOW:
-        return Completed(config, description, kind, None, None)
     try:
+        if config.trains == FLOW:
+            recipe.check_categories(filled_field(config.process, "K"), description)
+            return Completed(config, description, kind, None, None)
         process = build_process(config.process)
         extra_mask = find_extra_mask(config.process, process, description.categories)
+        recipe.check_process(config, process, extra_mask, description)
     except (ValueError, TypeError, OverflowError, MemoryError) as error:
         raise UserError(one_line(error, 1000)) from error
     return Completed(config, description, kind, process, extra_mask)

@@ -54,12 +54,6 @@ def make_diffusion(
     t = jax.ShapeDtypeStruct((), np.int32)
     jax.eval_shape(full_process.log_q_probs, x0, t)
 
-    if config.loss.needs_extra_mask and completed.extra_mask is None:
-        raise ValueError(
-            f"loss = {type(config.loss).__name__} needs an extra mask, one more category than the data has, "
-            f"which has {description.categories}: set process.K = {description.categories + 1} and "
-            f"process.mask_id = {description.categories}"
-        )
     functions = network.split_network(config, description, full_process, completed.extra_mask)
     sharding = batch_sharding(mesh)
 
@@ -79,7 +73,7 @@ def make_diffusion(
         term=partial(losses.posterior_kl, **logits_keywords(config.loss)),
     )
     dropping = functions.dropping
-    draw_batch = partial(_draw_batch, config, diffusion.predict, dropping)
+    draw_batch = partial(_draw_batch, config, diffusion.predict, functions.classes, dropping)
 
     def make_recipe(process: Process) -> Recipe:
         times = np.asarray(process.time)
@@ -214,12 +208,17 @@ def _make_continuous_schedule(config: Config) -> Schedule:
 
 
 def _draw_batch(
-    config: Config, predict: Predict, dropping: Dropping | None, settled: Settled, inputs: Inputs
+    config: Config,
+    predict: Predict,
+    classes: int | None,
+    dropping: Dropping | None,
+    settled: Settled,
+    inputs: Inputs,
 ) -> sampling.Chain | sampling.Steered:
     """Draws a batch by `sampling.sample`, particles by `sampling.steer`."""
     sampler = settled.sampler
     assert sampler is not None  # as `_settle` fills one in
-    denoiser = _make_denoiser(config, predict, dropping, settled, inputs)
+    denoiser = _make_denoiser(config, predict, classes, dropping, settled, inputs)
     known = None
     if inputs.known is not None:
         known = sampling.Known(*(jnp.broadcast_to(x, settled.shape) for x in inputs.known))
@@ -258,11 +257,17 @@ def _draw_batch(
 
 
 def _make_denoiser(
-    config: Config, predict: Predict, dropping: Dropping | None, settled: Settled, inputs: Inputs
+    config: Config,
+    predict: Predict,
+    classes: int | None,
+    dropping: Dropping | None,
+    settled: Settled,
+    inputs: Inputs,
 ) -> sampling.Denoiser:
     """Makes what a sampler asks: the network with its inputs, or what guides it."""
-    # A network that takes no labels is not given any by `predict`: they are of a classifier that guides it.
-    possible_inputs = {"label": inputs.label, "condition": inputs.condition}
+    # Labels of a network that takes none are of what guides it, as a classifier.
+    label_of_network = None if classes is None else inputs.label
+    possible_inputs = {"label": label_of_network, "condition": inputs.condition}
     network_inputs = {name: x for name, x in possible_inputs.items() if x is not None}
 
     def conditioned(x: Array, time: Array, network_inputs: Mapping[str, Array]) -> Array:

@@ -25,7 +25,7 @@ from d3pm_jax.models import variables
 from d3pm_jax.program.machine.devices import batch_sharding
 from d3pm_jax.program.parts.draw import Draw, Inputs, Particles, Settled
 from d3pm_jax.program.parts.network import call_in_training
-from d3pm_jax.program.parts.recipe import Bound, Drawing, Figures, Recipe, check_categories
+from d3pm_jax.program.parts.recipe import Bound, Drawing, Figures, Recipe
 from d3pm_jax.sampling.noise import fold_in_each
 from d3pm_jax.training.flow import FlowLoss
 from d3pm_jax.types import Params
@@ -38,7 +38,6 @@ def make_flow(config: Config, description: Description, mesh: jax.sharding.Mesh)
         ValueError, UserError: the model builds no flow, or none of such data.
     """
     K = filled_field(config.process, "K")
-    check_categories(K, description)
     shape = description.shape
     num_digits = flows.count_digits(K, 2)  # how many numbers a category becomes
     sharding = batch_sharding(mesh)

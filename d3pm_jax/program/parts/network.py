@@ -59,7 +59,8 @@ def split_network(
         Labels that the network ignores are not passed on.
 
     Raises:
-        ValueError: the network cannot be built for such data, or changes its variables in shape.
+        ValueError: the network cannot be built for such data, or changes its variables in shape, or its head
+            does not forbid the mask that the loss needs.
     """
     head = config.head
     classes = network_classes(config, description)
@@ -143,6 +144,11 @@ def split_network(
         )
 
     if is_own_head and extra_mask is not None and not _forbids(head, output, x, spec.K, extra_mask):
+        if config.loss.needs_extra_mask:
+            raise ValueError(
+                f"loss = {type(config.loss).__name__} needs an extra mask that the head forbids, but "
+                f"{type(head).__name__}.logits does not: end it with d3pm_jax.forbid(logits, {extra_mask})"
+            )
         _warn_of_free_mask(head, description, extra_mask)
         extra_mask = None
 
@@ -190,8 +196,13 @@ def _forbids(head: Head, output: Any, xt: Array, K: int, mask: int) -> bool:
         K: number of categories.
         mask: one of them.
     """
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), output)
-    return bool(jnp.all(head.logits(zeros, xt, K)[..., mask] == -jnp.inf))
+
+    def forbids() -> Array:
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), output)
+        return jnp.all(head.logits(zeros, xt, K)[..., mask] == -jnp.inf)
+
+    # As one program: logits of a long sequence and a large vocabulary are then never held in memory.
+    return bool(jax.jit(forbids)())
 
 
 def _warn_of_free_mask(head: Head, description: Description, mask: int) -> None:

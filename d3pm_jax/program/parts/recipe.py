@@ -211,6 +211,26 @@ def check_config(config: Config, description: Description) -> None:
         )
 
 
+def check_process(config: Config, process: Process, extra_mask: int | None, description: Description) -> None:
+    """Raises ValueError for a process that data or loss of a config cannot be trained with.
+
+    Args:
+        config: of a diffusion or a classifier.
+        process: that it describes.
+        extra_mask: the mask of the process, where the data never has it.
+        description: of the data.
+    """
+    check_categories(process.K, description)
+    categories = description.categories
+    if config.loss.needs_extra_mask and extra_mask is None:
+        raise ValueError(
+            f"loss = {type(config.loss).__name__} needs an extra mask, one more category than the data has, "
+            f"which has {categories}: take process = Absorbing with K = {categories + 1} and "
+            f"mask_id = {categories}"
+        )
+    config.loss.check_process(process)
+
+
 def check_categories(K: int, description: Description) -> None:
     """Raises ValueError for fewer categories than the data has."""
     if description.categories > K:

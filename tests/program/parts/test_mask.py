@@ -1,6 +1,7 @@
 """A config says its mask once, as the process; where the data has fewer categories the head forbids it."""
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -92,6 +93,22 @@ def test_matrices_name_their_mask(tmp_path):
     assert find_extra_mask(configs.Dense(str(file)), process.build(), 17) is None
 
 
+@dataclasses.dataclass(frozen=True)
+class Naming(configs.Process):
+    """A process of a user's own that the library cannot look into, with a field of any value for its mask."""
+
+    mask_id: object
+
+    def build(self):
+        return d3pm_jax.dense(np.tile(np.eye(20) / 4 + np.full((20, 20), 3 / 80), (10, 1, 1)))
+
+
+@pytest.mark.parametrize(("value", "mask"), [(17, 17), ((17,), None), ("last", None), (20, None), (-1, None)])
+def test_a_field_of_a_process_of_ones_own_that_names_no_category_names_no_mask(value, mask):
+    process = Naming(value)
+    assert find_extra_mask(process, process.build(), 17) == mask
+
+
 @pytest.mark.parametrize("process", [EXTRA, Hiding(), configs.Masked(UNIFORM, BETA)])
 def test_it_is_no_category_of_the_data(process):
     parts = built(process)
@@ -134,15 +151,65 @@ def test_a_head_of_ones_own_that_lets_samples_hold_it_gets_a_line(capsys):
     assert printed.count("\n") == 1
 
 
-def test_the_loss_in_continuous_time_needs_an_extra_mask():
-    loss = configs.ContinuousAbsorbing()
-    parts = {"loss": loss, "timesteps": configs.RealTimes()}
-    assert built(EXTRA, **parts).recipe.extra_mask == 17
+CONTINUOUS = {"loss": configs.ContinuousAbsorbing(), "timesteps": configs.RealTimes()}
+NO_EXTRA_MASK = (
+    r"^loss = ContinuousAbsorbing needs an extra mask, .* has 17: take process = Absorbing with K = 18 and "
+    r"mask_id = 17$"
+)
+
+
+def test_the_loss_in_continuous_time_takes_an_extra_mask_that_the_head_forbids():
+    config = config_of(EXTRA, **CONTINUOUS, head=Levels())
+    assert split_network(config, tiny.DIGITS, EXTRA.build(), 17).extra_mask == 17
+
+
+def test_the_loss_in_continuous_time_refuses_a_head_that_lets_samples_hold_the_mask(capsys):
     refused = (
-        r"^loss = ContinuousAbsorbing needs an extra mask, .* has 17: set process.K = 18 and process.mask_id"
+        r"^loss = ContinuousAbsorbing needs an extra mask that the head forbids, but Loose.logits does not: "
+        r"end it with d3pm_jax.forbid\(logits, 17\)$"
     )
+    with pytest.raises(ValueError, match=refused):
+        split_network(config_of(EXTRA, **CONTINUOUS, head=Loose()), tiny.DIGITS, EXTRA.build(), 17)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("process", "parts", "refused"),
+    [
+        (OF_DATA, CONTINUOUS, NO_EXTRA_MASK),
+        (dataclasses.replace(EXTRA, mask_id=0), CONTINUOUS, NO_EXTRA_MASK),
+        (UNIFORM, CONTINUOUS, NO_EXTRA_MASK),
+        (TOO_MANY, CONTINUOUS, r"does not fit this process: .*; give both the same .*process.mask_id = 19$"),
+        (dataclasses.replace(OF_DATA, K=4, mask_id=3), {}, r"^process.K = 4, but the data has 17 categories"),
+    ],
+)
+def test_a_process_that_is_not_for_the_data_or_the_loss_is_refused_before_a_network_is_made(
+    process, parts, refused
+):
     with pytest.raises(UserError, match=refused):
-        built(OF_DATA, **parts)
+        complete(config_of(process, **parts), tiny.DIGITS)
+
+
+class Watched:
+    """Notes whether a head of a user's own is ever given real arrays."""
+
+    given: ClassVar[list[bool]] = []
+
+
+@dataclasses.dataclass(frozen=True)
+class Watching(Levels):
+    """A head of a user's own that forbids the mask, and notes what it is given."""
+
+    def logits(self, output, xt, K):
+        Watched.given.append(isinstance(output, jax.core.Tracer))
+        return super().logits(output, xt, K)
+
+
+def test_a_head_of_ones_own_computes_no_logits_before_a_run(monkeypatch):
+    monkeypatch.setattr(Watched, "given", [])
+    split_network(config_of(EXTRA, head=Watching()), tiny.DIGITS, EXTRA.build(), 17)
+    assert len(Watched.given) >= 2
+    assert all(Watched.given)
 
 
 def test_training_and_its_trial_refuse_a_mask_that_is_not_the_last_and_such_weights_begin_a_run(tmp_path):
