@@ -33,6 +33,7 @@ from d3pm_jax.sampling import Sampler
 
 # Of the words of a command these are flags. A number below 0 is a value, and so is a text with spaces.
 FLAG = re.compile(r"-(?![\d.])[^\s=]*(=.*)?", re.DOTALL)
+LIST = "a tuple written as 10,50, each "  # begins the words of numbers with commas between them
 FOLDERS = "DIR"  # stands for the flag of a positional field, which has none
 SAMPLER = "--sampler"
 # Where the data lies, of whatever kind: a field of some data, and an option for all other.
@@ -213,14 +214,24 @@ def _read_value(flag: str, words: list[str], option: Option) -> tuple[Any, list[
     elif isinstance(spec.nargs, tuple):
         # Of a value that may be None or a pair, 1 and 2.
         most = max(spec.nargs)
-    given = words[:most]
-    # What tyro raises where there are too few words, or a word is none of some choices, differs.
-    with contextlib.suppress(ValueError, LookupError, StopIteration, AssertionError):
-        value = spec.instance_from_str(given)
-        if matches_hint(value, option.hint):
-            return value, words[most:]
-    got = quote_words(given) if given else "nothing"
-    raise ValueError(f"{flag}: expected {option.expected}, got {got}")
+    expected = option.expected.removeprefix(LIST).replace("a tuple (", "(")
+
+    def convert(given: list[str]) -> Any:
+        # What tyro raises where there are too few words, or a word is none of some choices, differs.
+        with contextlib.suppress(ValueError, LookupError, StopIteration, AssertionError):
+            value = spec.instance_from_str(given)
+            if matches_hint(value, option.hint):
+                return value
+        got = quote_words(given) if given else "nothing"
+        raise ValueError(f"{flag}: expected {expected}, got {got}")
+
+    if option.expected.startswith(LIST) and words:
+        if words[0].endswith(",") and words[1:]:
+            raise ValueError(f"{flag}: write {one_line(''.join(words), 80)} without spaces")
+        # Each is read alone first, so that the message names the number that is wrong.
+        for number in words[0].split(","):
+            convert([number])
+    return convert(words[:most]), words[most:]
 
 
 def _hyphenate(flag: str) -> str:

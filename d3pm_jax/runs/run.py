@@ -391,10 +391,10 @@ def open_run(
 
     # The config in the folder is what the run was trained with. One that is passed takes its place, with
     # parts that a file of JSON cannot hold, and has to agree with it.
-    saved = run_folder.read_run(workdir, config)
     if isinstance(config, Config):
         config_io.check_config(config)
-    else:
+    saved = run_folder.read_run(workdir, config)
+    if not isinstance(config, Config):
         config = saved.config
     return open_saved(saved, config, step, steps, batch_size, data_dir)
 

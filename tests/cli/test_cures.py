@@ -146,11 +146,7 @@ def test_a_mistake_is_told_with_its_cure(words, message, folder, capsys):
         ("train x.py --work-dir w", "unknown argument --work-dir: did you mean --workdir?"),
         ("presample x.py --step 3 --out x", "unknown argument --step: did you mean --steps?"),
         ("eval w v", "unexpected argument v: d3pm eval takes one DIR, followed by options"),
-        (
-            "eval w --steps 2, 3",
-            "argument --steps: expected a tuple written as 10,50, each a whole number in 1..2147483647, got "
-            "'2,'",
-        ),
+        ("eval w --steps 2, 3", "argument --steps: write 2,3 without spaces"),
         ("eval w -step 2", "unknown argument -step: did you mean --step?"),
         ("train x.py -workdir w", "unknown argument -workdir: did you mean --workdir?"),
         ("eval w --qqqq", "unknown argument --qqqq: see d3pm eval --help"),

@@ -64,6 +64,13 @@ def test_commands_take_the_file_and_never_run_its_copy(trained, capsys, tmp_path
     assert json.loads((trained / "eval_limit4.json").read_text())["examples"] == 4
 
 
+def test_a_config_is_checked_before_the_parts_in_it_are_taken(trained):
+    config = own_parts.get_config()
+    object.__setattr__(config, "model", own_parts.Convolution)  # unchecked, as in a program of the user's
+    with pytest.raises(UserError, match=r"^model = .*, not its class: write Convolution\(\.\.\.\)$"):
+        runs.open(trained, config)
+
+
 def test_it_resumes_to_the_same_bits_and_opens_from_python(trained, tmp_path):
     config = config_io.read_config_file(FILE)
     small = dataclasses.replace(config.train, steps=2, batch_size=8, checkpoint_every=2)

@@ -54,6 +54,13 @@ def test_data_in_another_folder_is_the_same_data(run, data, tmp_path, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_another_config_is_refused_before_the_data_is_read(run, data):
+    shutil.rmtree(data)
+    config = dataclasses.replace(config_of(data), head=configs.LogisticHead())
+    with pytest.raises(UserError, match="cannot resume with another config"):
+        resumed(run, config)
+
+
 def change_element(x):
     x[7, 3, 3, 0] = (x[7, 3, 3, 0] + 1) % 17
     return x

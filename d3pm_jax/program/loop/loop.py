@@ -160,6 +160,9 @@ def build_run(config: Config, saved: SavedRun | None = None) -> tuple[build.Part
         UserError: a value cannot be used, or the data cannot be read.
     """
     devices.use_all_cores(config.train.batch_size // config.train.accumulate, config.mesh.fsdp)
+    if saved is not None:
+        # Another config is refused before the data is read, which may take long.
+        config = adopt_numbers(saved, config)
     with explain_missing_data(config, saved):
         sources = splits.open_sources(config)
         description = describe_with_digest(config.data)
@@ -168,7 +171,6 @@ def build_run(config: Config, saved: SavedRun | None = None) -> tuple[build.Part
     # from the one in the folder, since the machine may have other devices than the run began on.
     needs_layout = True
     if saved is not None:
-        config = adopt_numbers(saved, config)
         check_description(saved, description)
         needs_layout = config.mesh.fsdp != saved.config.mesh.fsdp
     mesh = devices.mesh_of(config.mesh.fsdp, asked=needs_layout)
