@@ -11,7 +11,7 @@ import numpy as np
 from flax.errors import FlaxError
 
 from d3pm_jax import kinds
-from d3pm_jax.config import CLASSIFIER, Config, build_optimizer, build_process
+from d3pm_jax.config import CLASSIFIER, Config, build_optimizer
 from d3pm_jax.data import Description
 from d3pm_jax.data.description import convert_conditions
 from d3pm_jax.errors import UserError, as_user_error, one_line
@@ -127,10 +127,9 @@ def respace_parts(parts: Parts, steps: int | Sequence[int]) -> Parts:
     Raises:
         UserError: the process has no such steps, or there is none.
     """
-    with_process = require(parts.recipe.with_process, "steps", parts.config, f"steps = {steps}: ")
+    respace = require(parts.recipe.respace, "steps", parts.config, f"steps = {steps}: ")
     with as_user_error():
-        process = with_steps(build_process(parts.config.process), steps)
-    return dataclasses.replace(parts, recipe=with_process(process))
+        return dataclasses.replace(parts, recipe=respace(steps))
 
 
 def build(
@@ -179,14 +178,17 @@ def make_recipe(completed: Completed, steps: int | Sequence[int] | None, mesh: j
         ValueError, UserError: a value of the config cannot be used.
     """
     config = completed.config
-    if completed.process is None:
-        recipe = make_flow(config, completed.description, mesh)
+    description = completed.description
+    full_process = completed.process
+    if full_process is None:
+        recipe = make_flow(config, description, mesh)
         if steps is not None:
-            require(recipe.with_process, "steps", config, f"steps = {steps}: ")
+            require(recipe.respace, "steps", config, f"steps = {steps}: ")
         return recipe
-    process = with_steps(completed.process, steps)
-    make = make_classifier if config.trains == CLASSIFIER else make_diffusion
-    return make(completed, completed.process, mesh)(process)
+    process = with_steps(full_process, steps)
+    if config.trains == CLASSIFIER:
+        return make_classifier(config, description, full_process, mesh)(process)
+    return make_diffusion(config, description, full_process, completed.extra_mask, mesh)(process)
 
 
 def check_mask(parts: Parts) -> None:

@@ -12,14 +12,14 @@ from jaxtyping import Array, Float, Key
 
 from d3pm_jax.checks import bare
 from d3pm_jax.config import Config, Spec
+from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, locate_statement, wrong_return
 from d3pm_jax.evaluation.bound import Compiled, compile_label_terms, summarize_labels
 from d3pm_jax.models import variables
 from d3pm_jax.placing import place
 from d3pm_jax.processes import Process
 from d3pm_jax.program.machine.devices import batch_sharding, replicated_sharding
-from d3pm_jax.program.parts.completed import Completed
-from d3pm_jax.program.parts.diffusion import describe_steps, name_process
+from d3pm_jax.program.parts.diffusion import describe_steps, name_process, respace_recipe
 from d3pm_jax.program.parts.network import call_in_training, spread_over_mesh
 from d3pm_jax.program.parts.recipe import Bound, Classifier, Recipe
 from d3pm_jax.training.classifier import ClassifierLoss
@@ -27,20 +27,19 @@ from d3pm_jax.types import Params
 
 
 def make_classifier(
-    completed: Completed, full_process: Process, mesh: jax.sharding.Mesh
+    config: Config, description: Description, full_process: Process, mesh: jax.sharding.Mesh
 ) -> Callable[[Process], Recipe]:
     """Builds the network of a config that trains a classifier; returns its recipe as a function of a process.
 
     Args:
-        completed: the config with its data.
-        full_process: its process with all of its steps; the recipe may be made with fewer.
+        config: of the run, with the numbers of its data.
+        description: of the data.
+        full_process: the process with all of its steps; the recipe may be made with fewer.
         mesh: of the devices.
 
     Raises:
         ValueError, UserError: a value of the config cannot be used.
     """
-    config = completed.config
-    description = completed.description
     if description.classes is None:
         raise ValueError(
             "the data has no labels, which loss = LabelLoss() trains to predict: take data with labels"
@@ -82,7 +81,7 @@ def make_classifier(
             loss=loss,
             bound=_make_figures(spread_over_mesh(classify, sharding), times),
             process=place(process, replicated_sharding(mesh)),
-            with_process=make_recipe,
+            respace=partial(respace_recipe, make_recipe, config),
             classifier=Classifier(log_probs, classify),
             classes=classes,
         )

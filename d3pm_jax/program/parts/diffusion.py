@@ -12,6 +12,7 @@ from jaxtyping import Array
 
 from d3pm_jax import losses, sampling
 from d3pm_jax.config import Config, HybridLoss, HybridOfParameters, build_process, logits_keywords
+from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, as_user_error
 from d3pm_jax.evaluation.bound import (
     Compiled,
@@ -24,7 +25,6 @@ from d3pm_jax.placing import place
 from d3pm_jax.processes import Process, respace
 from d3pm_jax.program.machine.devices import batch_sharding, replicated_sharding
 from d3pm_jax.program.parts import network
-from d3pm_jax.program.parts.completed import Completed
 from d3pm_jax.program.parts.draw import Draw, Inputs, Particles, Settled
 from d3pm_jax.program.parts.recipe import Bound, Diffusion, Drawing, Figures, Recipe
 from d3pm_jax.schedules.continuous import Schedule
@@ -33,28 +33,31 @@ from d3pm_jax.training.dropping import Dropping
 
 
 def make_diffusion(
-    completed: Completed, full_process: Process, mesh: jax.sharding.Mesh
+    config: Config,
+    description: Description,
+    full_process: Process,
+    extra_mask: int | None,
+    mesh: jax.sharding.Mesh,
 ) -> Callable[[Process], Recipe]:
     """Builds the network of a config that trains a diffusion; returns its recipe as a function of a process.
 
     Args:
-        completed: the config with its data.
-        full_process: its process with all of its steps; the recipe may be made with fewer.
+        config: of the run, with the numbers of its data.
+        description: of the data.
+        full_process: the process with all of its steps; the recipe may be made with fewer.
+        extra_mask: its mask, where the data never has it.
         mesh: of the devices.
 
     Raises:
         ValueError, UserError: a value of the config cannot be used.
     """
-    config = completed.config
-    description = completed.description
-
     # A process may refuse data of this shape, and does so when it is called: shapes without numbers are
     # enough for that.
     x0 = jax.ShapeDtypeStruct(description.shape, np.int32)
     t = jax.ShapeDtypeStruct((), np.int32)
     jax.eval_shape(full_process.log_q_probs, x0, t)
 
-    functions = network.split_network(config, description, full_process, completed.extra_mask)
+    functions = network.split_network(config, description, full_process, extra_mask)
     sharding = batch_sharding(mesh)
 
     # A CPU sums over parts of the logits, and needs these again for the gradient. An objective of the user's
@@ -87,7 +90,7 @@ def make_diffusion(
             loss=loss,
             bound=_make_bound(diffusion, times),
             process=placed,
-            with_process=make_recipe,
+            respace=partial(respace_recipe, make_recipe, config),
             draw=Drawing(
                 "ancestral",
                 partial(_settle, config, placed, dropping, functions.extra_mask),
@@ -321,6 +324,19 @@ def with_steps(process: Process, steps: int | Sequence[int] | None) -> Process:
     if isinstance(steps, int):
         steps = sampling.even_grid(process.T, steps)
     return respace(process, steps)
+
+
+def respace_recipe(
+    make_recipe: Callable[[Process], Recipe], config: Config, steps: int | Sequence[int]
+) -> Recipe:
+    """Makes the recipe of a config with other steps of its process, which `with_steps` takes.
+
+    Raises:
+        ValueError: the process has no such steps.
+    """
+    # The process is built again: the numbers in float64 that it is made from are let go on purpose once it is
+    # on the devices, since a run keeps its recipe, and few runs are asked for other steps.
+    return make_recipe(with_steps(build_process(config.process), steps))
 
 
 def describe_steps(process: Process) -> dict[str, Any]:

@@ -4,8 +4,8 @@ What one of them does not have is None, and `require` says so to whoever needs i
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Array
@@ -113,8 +113,8 @@ class Recipe:
     bound: Bound
     process: Any = None
     """a `processes.Process`, an argument of all compiled functions; None of a flow"""
-    with_process: Callable[[Process], "Recipe"] | None = None
-    """returns the recipe with fewer steps of its process"""
+    respace: Callable[[int | Sequence[int]], "Recipe"] | None = None
+    """a number of steps, or the steps themselves -> the recipe with these steps of its whole process"""
     draw: Drawing | None = None
     diffusion: Diffusion | None = None
     classifier: Classifier | None = None
@@ -136,8 +136,10 @@ class Recipe:
         return len(self.times) - 1
 
 
+PartName = Literal["a diffusion", "a classifier", "samples", "steps"]
+
 # What follows "the run trains a flow", by what is asked for.
-ABSENT = {
+ABSENT: dict[PartName, str] = {
     "a diffusion": (
         ", {model}, but this needs a diffusion: take a run that trains one, such as with process = "
         "Absorbing(..)"
@@ -154,7 +156,7 @@ ABSENT = {
 }
 
 
-def require(part: Part | None, what: str, config: Config, asked: str = "") -> Part:
+def require(part: Part | None, what: PartName, config: Config, asked: str = "") -> Part:
     """Returns a part of the recipe of a config.
 
     Args:
