@@ -62,7 +62,7 @@ class Chains(NamedTuple):
     samples: Samples
     reverse: States  # of the first samples, t increasing from 0
     strip: Sequence[int]  # which of the times a picture of states side by side shows, increasing
-    forward: States | None  # chains of examples at the times of the strip; None without any
+    forward: Callable[[], States] | None  # draws chains of examples, states of the strip; None without any
     examples: Samples | None  # of the test split
     given: Samples | None = None  # what sample i was made from
 

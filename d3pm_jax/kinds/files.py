@@ -182,7 +182,7 @@ def show_processes(kind: Kind, chains: Chains) -> Chain | None:
     if chains.forward is None:
         return None
     # All states of the reverse process are shown before some are taken: their colours may have one scale.
-    match draw_block(kind.show_chain, chains.forward), draw_block(kind.show_chain, chains.reverse):
+    match draw_block(kind.show_chain, chains.forward()), draw_block(kind.show_chain, chains.reverse):
         case Strip() as forward, Strip(states, times, what) as reverse:
             backwards = chains.strip[::-1]
             if not set(backwards) <= set(times):

@@ -204,7 +204,7 @@ def show_chains(reported: Reported, shown: ShownSamples | None) -> Html | None:
         forward = _note_no_examples(reported, "The forward process has no examples to begin from:")
     else:
         words = "x_t of examples of the test split, from the data (t = 0) to noise."
-        forward = _draw_figure(draw_block(kind.show_chain, chains.forward), "Forward, data to noise", words)
+        forward = _draw_figure(draw_block(kind.show_chain, chains.forward()), "Forward, data to noise", words)
     strips = tag("div", forward, reverse)
 
     # A film of a text takes the page, below the strips; another one stands beside them.

@@ -117,7 +117,7 @@ def test_pictures_are_written_with_mazes_and_without(tmp_path):
         assert path == tmp_path / "step.png"
         reverse = States(np.stack([x[:4], 1 - x[:4], 0 * x[:4]]), [0, 2, 4], 4, 2, conditions)
         forward = States(np.stack([x[:4], 1 - x[:4]]), [0, 4], 4, 2, conditions)
-        chains = Chains(samples, reverse, [0, 4], forward, samples)
+        chains = Chains(samples, reverse, [0, 4], lambda forward=forward: forward, samples)
         written = write_chains(kind, tmp_path, "_a", chains, "caption", gif=True)
         assert {p.name for p in written.values()} == {"samples_a.png", "chain_a.png", "chain_a.gif"}
         for file in written.values():

@@ -114,7 +114,7 @@ def test_pictures_are_written(tmp_path):
     step = write_block(tmp_path / "step", show_beside(kind, samples), "caption")
     assert step == tmp_path / "step.png"
     reverse = States(np.stack([x, x, np.full_like(x, levels)]), [0, 2, 4], 4, levels)
-    chains = Chains(samples, reverse, [0, 4], reverse.at([0, 4]), samples)
+    chains = Chains(samples, reverse, [0, 4], lambda: reverse.at([0, 4]), samples)
     written = write_chains(kind, tmp_path, "_a", chains, "caption", gif=True)
     assert {p.name for p in written.values()} == {"samples_a.png", "chain_a.png", "chain_a.gif"}
     for file in (tmp_path / "step.png", *written.values()):

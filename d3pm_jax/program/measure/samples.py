@@ -518,9 +518,12 @@ def chains_to_show(
     num_steps = parts.recipe.num_steps  # of the respaced process; the times shown are of the whole one
     forward = None
     if examples is not None and strip:
-        num_forward = min(SHOWN_CHAINS, len(samples.x))
-        states = draw_forward(key, parts.recipe.process, examples.x[:num_forward], strip)
-        forward = States(states, shown_strip, num_steps, examples.levels, examples.conditions)
+        # They are drawn when the kind shows them: some show no chains.
+        def draw_states() -> States:
+            states = draw_forward(key, parts.recipe.process, examples.x[:SHOWN_CHAINS], strip)
+            return States(states, shown_strip, num_steps, examples.levels, examples.conditions)
+
+        forward = draw_states
     reverse = States(
         reverse_states, time_of_step[list(times)].tolist(), num_steps, samples.levels, samples.conditions
     )

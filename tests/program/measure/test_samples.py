@@ -15,6 +15,7 @@ from d3pm_jax import kinds, runs
 from d3pm_jax.config.process import build_process
 from d3pm_jax.errors import UserError
 from d3pm_jax.program.loop.metrics import read_metrics
+from d3pm_jax.program.measure import samples
 from d3pm_jax.program.measure.samples import Drawn, describe_drawing, draw_forward, evenly_spaced
 from d3pm_jax.program.parts import diffusion
 from d3pm_jax.program.storage.run_folder import read_run
@@ -39,6 +40,28 @@ def test_forward_chains_have_the_law_of_one_step_after_another():
         share = np.mean((path == states[1:].T).all(1))
         assert abs(share - p) <= 4 * np.sqrt(p * (1 - p) / N), path
     assert not ((states[1] == 2) & (states[3] != 2)).any()  # a mask stays
+
+
+def test_chains_of_examples_are_drawn_when_a_kind_shows_them_and_as_many_as_are_shown(
+    tmp_path, small_network, monkeypatch
+):
+    numbers_drawn = []
+
+    def draw(key, process, x0, times):
+        numbers_drawn.append(len(x0))
+        return np.stack([x0 for _ in times])
+
+    monkeypatch.setattr(samples, "draw_forward", draw)
+    tiny.write_run(tmp_path / "run", tiny.get_config())
+    parts = open_run(tmp_path / "run").parts
+    settled, _ = samples.settle(parts, Draw())
+    times = samples.times_to_show(settled, kinds.STATES)
+    two, six = (kinds.Samples(np.zeros((n, 8, 8, 1), np.int32), 17) for n in (2, 6))
+    reverse = np.stack([two.x for _ in times])
+    chains = samples.chains_to_show(parts, jax.random.key(0), two, reverse, times, settled, six)
+    assert numbers_drawn == []
+    assert chains.forward().x.shape[1:] == (kinds.SHOWN_CHAINS, 8, 8, 1)
+    assert numbers_drawn == [kinds.SHOWN_CHAINS]
 
 
 def test_samples_by_the_plain_plan_do_not_build_the_process_again(tmp_path, small_network, monkeypatch):
