@@ -184,8 +184,8 @@ class ContinuousAbsorbing(Continuous):
 
     def check_process(self, process: Process) -> None:
         mask = process.K - 1
-        pi = jax.nn.one_hot(mask, process.K)
-        _check_same(self, process, pi, f"give both the same schedule, and process.mask_id = {mask}")
+        cure = f"give both the same schedule, and process.mask_id = {mask}"
+        _check_same(self, process, jax.nn.one_hot(mask, process.K), cure)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,8 +202,8 @@ class ContinuousUniform(Continuous):
         return self._terms(process, logits, x0, loss, p_t)
 
     def check_process(self, process: Process) -> None:
-        pi = jnp.full(process.K, 1 / process.K)
-        _check_same(self, process, pi, "give both the same schedule, and process = Uniform")
+        cure = "give both the same schedule, and process = Uniform"
+        _check_same(self, process, jnp.full(process.K, 1 / process.K), cure)
 
 
 def _check_same(objective: Continuous, process: Process, pi: Array, cure: str) -> None:
