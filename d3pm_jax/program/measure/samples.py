@@ -428,32 +428,20 @@ def rows_of_batch(array: np.ndarray, index: np.ndarray, shape: tuple[int, ...]) 
     return array[index % len(array)]
 
 
-def evenly_spaced(last: int, n: int) -> list[int]:
-    """Returns n evenly spaced whole numbers from 0 to last, or all of them where there are fewer than n.
-
-    There are none for last = 0: a flow has no steps, and no states on the way.
-
-    Args:
-        last: the largest number.
-        n: how many, at least 2.
-    """
-    if last == 0:
-        return []
-    return sorted({round(last * (i / (n - 1))) for i in range(n)})
-
-
 def times_to_show(settled: Settled, n: int) -> list[int]:
-    """Returns n evenly spaced t whose x_t a picture of a chain shows; none where its rows are no steps.
+    """Returns n evenly spaced t whose x_t a picture of a chain shows, or all where there are fewer than n.
 
-    An edit begins on the way, at as many steps as it takes.
+    There are none where its rows are no steps, or there are no rows: a flow has no states on the way. An edit
+    begins on the way, at as many steps as it takes.
 
     Args:
         settled: by which the chain is drawn.
         n: how many, at least 2.
     """
-    if not settled.rows_are_steps:
+    num_steps = len(settled.rows)
+    if num_steps == 0 or not settled.rows_are_steps:
         return []
-    return evenly_spaced(len(settled.rows), n)
+    return sorted({round(num_steps * (i / (n - 1))) for i in range(n)})
 
 
 def draw_forward(key: jax.Array, process: Process, x0: np.ndarray, times: Sequence[int]) -> np.ndarray:

@@ -16,12 +16,14 @@ from d3pm_jax.config.process import build_process
 from d3pm_jax.errors import UserError
 from d3pm_jax.program.loop.metrics import read_metrics
 from d3pm_jax.program.measure import samples
-from d3pm_jax.program.measure.samples import Drawn, describe_drawing, draw_forward, evenly_spaced
+from d3pm_jax.program.measure.samples import Drawn, describe_drawing, draw_forward, times_to_show
 from d3pm_jax.program.parts import diffusion
+from d3pm_jax.program.parts.draw import Settled
 from d3pm_jax.program.storage.run_folder import read_run
 from d3pm_jax.runs import Draw
 from d3pm_jax.runs.run import open_run
 from d3pm_jax.sampling import Known, named
+from d3pm_jax.sampling.chain import plan_levels
 from d3pm_jax.schedules import continuous
 from tests import tiny
 from tests.families import BETA
@@ -55,7 +57,7 @@ def test_chains_of_examples_are_drawn_when_a_kind_shows_them_and_as_many_as_are_
     tiny.write_run(tmp_path / "run", tiny.get_config())
     parts = open_run(tmp_path / "run").parts
     settled, _ = samples.settle(parts, Draw())
-    times = samples.times_to_show(settled, kinds.STATES)
+    times = times_to_show(settled, kinds.STATES)
     two, six = (kinds.Samples(np.zeros((n, 8, 8, 1), np.int32), 17) for n in (2, 6))
     reverse = np.stack([two.x for _ in times])
     chains = samples.chains_to_show(parts, jax.random.key(0), two, reverse, times, settled, six)
@@ -213,7 +215,8 @@ def test_slots_are_written_as_numbers_and_names():
 
 @pytest.mark.parametrize("T", [1, 5, 10, 45, 100, 256, 1000, 4000])
 def test_the_states_of_the_picture_are_among_those_of_the_gif(T):
-    few = evenly_spaced(T, kinds.base.STATES)
-    many = evenly_spaced(T, kinds.base.FRAMES)
+    settled = Settled((1, 1), plan=plan_levels(range(T, -1, -1)))
+    few = times_to_show(settled, kinds.base.STATES)
+    many = times_to_show(settled, kinds.base.FRAMES)
     assert set(few) <= set(many)
     assert (many[0], many[-1], len(many)) == (0, T, min(T + 1, kinds.base.FRAMES))
