@@ -40,8 +40,7 @@ class LowDiscrepancy(Timesteps):
 
     @values_in_range()
     def draw(self, key: Array, history: timesteps.LossHistory | None, B: int, T: int) -> tuple[Array, Array]:
-        t = timesteps.low_discrepancy(jax.random.uniform(key), B, T)
-        return t, jnp.full(B, 1 / T)
+        return timesteps.low_discrepancy(jax.random.uniform(key), B, T), jnp.full(B, 1 / T)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +49,7 @@ class Independent(Timesteps):
 
     @values_in_range()
     def draw(self, key: Array, history: timesteps.LossHistory | None, B: int, T: int) -> tuple[Array, Array]:
-        t = timesteps.uniform(jax.random.uniform(key, (B,)), T)
-        return t, jnp.full(B, 1 / T)
+        return timesteps.uniform(jax.random.uniform(key, (B,)), T), jnp.full(B, 1 / T)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,8 +60,7 @@ class RealTimes(Timesteps):
 
     @values_in_range()
     def draw(self, key: Array, history: timesteps.LossHistory | None, B: int, T: int) -> tuple[Array, Array]:
-        t = timesteps.antithetic(jax.random.uniform(key), B) * T
-        return t, jnp.full(B, 1 / T)
+        return timesteps.antithetic(jax.random.uniform(key), B) * T, jnp.full(B, 1 / T)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -48,8 +48,7 @@ def load_network(content: bytes) -> Any:
         raise ValueError(
             f"it holds no Inception weights ({one_line(error)}): pass {WEIGHTS} of torch-fidelity"
         ) from error
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return network.to(device)
+    return network.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def compute_features(

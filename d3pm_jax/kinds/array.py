@@ -40,8 +40,7 @@ class ArrayKind(Kind):
 
 def _name_places(shape: tuple[int, ...]) -> list[str]:
     """Names the first places of a shape: "3", or "0, 3" where there are two axes."""
-    indices = itertools.islice(np.ndindex(shape), PLACES)
-    return [", ".join(map(str, index)) for index in indices]
+    return [", ".join(map(str, index)) for index in itertools.islice(np.ndindex(shape), PLACES)]
 
 
 def _head_of_elements(shape: tuple[int, ...]) -> list[str]:

@@ -48,8 +48,7 @@ class States(NamedTuple):
 
     def at(self, times: Sequence[int]) -> "States":
         """Returns the states at these times, in their order."""
-        rows = [self.times.index(t) for t in times]
-        return self._replace(x=self.x[rows], times=times)
+        return self._replace(x=self.x[[self.times.index(t) for t in times]], times=times)
 
 
 class Chains(NamedTuple):

@@ -88,8 +88,7 @@ class MazeKind(Kind):
         return Tiles(tiles, f"{len(tiles)} paths through mazes")
 
     def show_chain(self, states: States) -> Block | None:
-        pictures = draw_mazes(states.x, states.conditions, states.levels)  # [R, N, H, W, 3]
-        return Strip(pictures, states.times)
+        return Strip(draw_mazes(states.x, states.conditions, states.levels), states.times)
 
 
 def draw_mazes(x: np.ndarray, mazes: np.ndarray | None, levels: int) -> np.ndarray:

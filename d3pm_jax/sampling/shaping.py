@@ -47,8 +47,7 @@ def top_p(logits: Float[Array, "*S K"], p: float) -> Float[Array, "*S K"]:
     """
     if _is_one(p):
         return logits
-    before = _cumulative(logits, inclusive=False)
-    return _keep(logits, before < p)
+    return _keep(logits, _cumulative(logits, inclusive=False) < p)
 
 
 @declared()
@@ -66,8 +65,7 @@ def top_p_below(logits: Float[Array, "*S K"], p: float) -> Float[Array, "*S K"]:
     """
     if _is_one(p):
         return logits
-    through = _cumulative(logits, inclusive=True)
-    return _keep(logits, (through <= p) | (_rank(logits) == 0))
+    return _keep(logits, (_cumulative(logits, inclusive=True) <= p) | (_rank(logits) == 0))
 
 
 def _keep(logits: Array, is_kept: Array) -> Array:

@@ -115,8 +115,7 @@ def build_table(head: Sequence[object], rows: Sequence[Sequence[object]], number
 
 def build_cards(facts: dict[str, object]) -> Html:
     """Builds a list of small boxes, a fact by its name in each."""
-    boxes = [tag("div", tag("dt", name), tag("dd", value)) for name, value in facts.items()]
-    return tag("dl", *boxes)
+    return tag("dl", *[tag("div", tag("dt", name), tag("dd", value)) for name, value in facts.items()])
 
 
 def encode_png(pixels: np.ndarray) -> str:

@@ -51,8 +51,7 @@ class Dropping:
         if self.classes is not None:
             inputs["label"] = jnp.full(B, self.classes, jnp.int32)
         if self.condition is not None:
-            zeros = jnp.zeros((B, *self.condition), self.condition_type)
-            inputs["condition"] = _append_feature(zeros, 1)
+            inputs["condition"] = _append_feature(jnp.zeros((B, *self.condition), self.condition_type), 1)
         return inputs
 
     def extend_condition(self, condition: Array) -> Array:

@@ -107,8 +107,7 @@ def split_network(
             weight: Array | None = None,
             condition: Array | None = None,
         ) -> tuple[Any, Any]:
-            inputs = choose_inputs(key, label, weight, condition)
-            output, buffers = module.call(params, key, xt, t, **inputs)
+            output, buffers = module.call(params, key, xt, t, **choose_inputs(key, label, weight, condition))
             return read(output, xt, spec.K), buffers
 
         return train
@@ -163,8 +162,7 @@ def split_network(
         weight: Array | None = None,
         condition: Array | None = None,
     ) -> Array:
-        call = bare(module.merge(params, key))
-        output = call(xt, t, **choose_inputs(key, label, weight, condition))
+        output = bare(module.merge(params, key))(xt, t, **choose_inputs(key, label, weight, condition))
         return read_logits(output, xt, spec.K)  # [B, *S, K]
 
     _, buffers = variables.split_variables(shapes)
