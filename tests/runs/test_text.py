@@ -105,7 +105,7 @@ def test_a_padded_run_is_evaluated_on_its_best_grid_and_sampled_without_its_text
     assert status("sample", folder, "--num", 3) == 0
     (folder.parent / "gone").rename(folder.parent / "a.txt")
     assert (folder / "samples.txt").read_text()
-    forward = pictures.draw_run(records.read_folders([trained])[0]).chains.forward()
+    forward = pictures.draw_run(records.read_folders([trained])[0]).chains.forward().x
     padding = np.broadcast_to(batch["weight"][: pictures.ROWS] == 0, forward.shape)
     np.testing.assert_array_equal(forward == -1, padding)
 
