@@ -320,5 +320,6 @@ def _compute_likelihood(command: EvalCommand, run: Run, examples: Examples, num:
     suffix = record.file_suffix(step=command.step, chain_rule=num, seed=command.seed)
     path, replaced = record.write_record(likelihood, run.workdir, suffix)
     for name in bounds.ORDERS:
-        print(f"  exact, {name}, {N} examples: {record.format_with_unit(likelihood[name], 'bits_per_dim')}")
+        bits = record.format_with_unit(likelihood[name], "bits_per_dim")
+        print(f"  exact, {name}, {N} examples: {bits}")
     print(f"written to {path}{replaced}")

@@ -80,7 +80,8 @@ def vb_bits(
     """
     log_q = numerics.log_normalize(q_posterior(process, x0, xt, t, eps))
     kl = numerics.kl_logits(log_q, p_logits(process, logits_x0, xt, t, eps))
-    return _bits(jnp.where(expand_trailing(t, x0.shape) == 1, cross_entropy(process, logits_x0, x0), kl))
+    ce = cross_entropy(process, logits_x0, x0)
+    return _bits(jnp.where(expand_trailing(t, x0.shape) == 1, ce, kl))
 
 
 @declared(x0=CATEGORIES, eps=at_least(0))

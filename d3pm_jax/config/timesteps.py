@@ -40,7 +40,8 @@ class LowDiscrepancy(Timesteps):
 
     @values_in_range()
     def draw(self, key: Array, history: timesteps.LossHistory | None, B: int, T: int) -> tuple[Array, Array]:
-        return timesteps.low_discrepancy(jax.random.uniform(key), B, T), jnp.full(B, 1 / T)
+        t = timesteps.low_discrepancy(jax.random.uniform(key), B, T)
+        return t, jnp.full(B, 1 / T)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +50,8 @@ class Independent(Timesteps):
 
     @values_in_range()
     def draw(self, key: Array, history: timesteps.LossHistory | None, B: int, T: int) -> tuple[Array, Array]:
-        return timesteps.uniform(jax.random.uniform(key, (B,)), T), jnp.full(B, 1 / T)
+        t = timesteps.uniform(jax.random.uniform(key, (B,)), T)
+        return t, jnp.full(B, 1 / T)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +62,8 @@ class RealTimes(Timesteps):
 
     @values_in_range()
     def draw(self, key: Array, history: timesteps.LossHistory | None, B: int, T: int) -> tuple[Array, Array]:
-        return timesteps.antithetic(jax.random.uniform(key), B) * T, jnp.full(B, 1 / T)
+        t = timesteps.antithetic(jax.random.uniform(key), B) * T
+        return t, jnp.full(B, 1 / T)
 
 
 @dataclasses.dataclass(frozen=True)

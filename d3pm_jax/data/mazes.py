@@ -135,7 +135,8 @@ def find_shortest(is_open: Bool[np.ndarray, "H W"], start: Pixel, end: Pixel) ->
     path = [start]
     while path[-1] != end:
         neighbours = _find_neighbours(path[-1], is_open.shape, 1)
-        path.append(next(pixel for pixel in neighbours if distances[pixel] == distances[path[-1]] - 1))
+        nearer = distances[path[-1]] - 1
+        path.append(next(pixel for pixel in neighbours if distances[pixel] == nearer))
     return path
 
 

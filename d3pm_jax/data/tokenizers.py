@@ -34,7 +34,8 @@ class Characters:
         self._category[[ord(symbol) for symbol in self.symbols]] = range(len(self.symbols))
 
     def encode(self, lines: Sequence[str]) -> tuple[np.ndarray, list[int]]:
-        return self._category[code_points("".join(lines))], [len(line) for line in lines]
+        lengths = [len(line) for line in lines]
+        return self._category[code_points("".join(lines))], lengths
 
 
 class Bytes:
@@ -46,7 +47,8 @@ class Bytes:
 
     def encode(self, lines: Sequence[str]) -> tuple[np.ndarray, list[int]]:
         encoded = [line.encode(self._encoding) for line in lines]
-        return np.frombuffer(b"".join(encoded), np.uint8), [len(content) for content in encoded]
+        lengths = [len(content) for content in encoded]
+        return np.frombuffer(b"".join(encoded), np.uint8), lengths
 
 
 class FileTokenizer:

@@ -255,7 +255,8 @@ def compile_log_weights(log_weights: LogWeights, num_digits: int, draws: int, se
     def compute(params: Any, process: None, x0: Any, index: Any, extra_inputs: dict[str, Any]) -> Array:
         if "weight" in extra_inputs:
             raise UserError("the examples have weights, but a flow takes whole examples: leave weight out")
-        keys = fold_in_each(jax.random.fold_in(jax.random.key(seed), EVALUATION), index)
+        key = jax.random.fold_in(jax.random.key(seed), EVALUATION)
+        keys = fold_in_each(key, index)
 
         def compute_draw(draw: Array) -> Float[Array, " B"]:
             draw_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, draw)
@@ -313,12 +314,14 @@ def compile_label_terms(classify: Callable[..., Array], steps: Sequence[int], se
     @jax.jit
     @values_in_range()
     def compute(params: Any, process: Process, x0: Any, index: Any, extra_inputs: dict[str, Any]) -> Any:
-        noise = per_example(jax.random.fold_in(jax.random.key(seed), EVALUATION), index, x0.shape[1:])
+        key = jax.random.fold_in(jax.random.key(seed), EVALUATION)
+        noise = per_example(key, index, x0.shape[1:])
         label = extra_inputs["label"]
 
         def compute_step(t: Array) -> LabelTerms:
             ts = jnp.broadcast_to(t, x0.shape[:1])  # [B]
-            log_p = classify(params, q_sample(process, x0, ts, noise(t)), process.time[ts])  # [B, classes]
+            xt = q_sample(process, x0, ts, noise(t))  # [B, *S]
+            log_p = classify(params, xt, process.time[ts])  # [B, classes]
             nats = -jnp.take_along_axis(log_p, label[:, None], axis=1)[:, 0]
             is_right = (jnp.argmax(log_p, axis=1) == label).astype(nats.dtype)
             return LabelTerms(nats, is_right)

@@ -88,7 +88,8 @@ def train_classifier(
     rng = np.random.default_rng(SEED)
     for _ in range(STEPS):
         index = rng.integers(len(x), size=BATCH)
-        params, moments = step(params, moments, _shift(x[index], rng), labels[index])
+        images = _shift(x[index], rng)  # [BATCH, H, W, 1]
+        params, moments = step(params, moments, images, labels[index])
     return params
 
 

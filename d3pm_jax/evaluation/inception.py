@@ -48,7 +48,8 @@ def load_network(content: bytes) -> Any:
         raise ValueError(
             f"it holds no Inception weights ({one_line(error)}): pass {WEIGHTS} of torch-fidelity"
         ) from error
-    return network.to("cuda" if torch.cuda.is_available() else "cpu")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return network.to(device)
 
 
 def compute_features(

@@ -126,7 +126,8 @@ def gumbel_threshold(
     log_slope_of_x = gumbel_noise + jax.nn.log_sigmoid(-u)
     log_slope_of_others = truncated - phi + jax.nn.log_sigmoid(-u)
     log_slope = jnp.where(_is_category(x, u), log_slope_of_x, log_slope_of_others)
-    return v, jnp.sum(log_slope, axis=-1)
+    log_det = jnp.sum(log_slope, axis=-1)
+    return v, log_det
 
 
 @declared(u=FINITE, bits=at_least(0, 1))

@@ -40,7 +40,8 @@ class ArrayKind(Kind):
 
 def _name_places(shape: tuple[int, ...]) -> list[str]:
     """Names the first places of a shape: "3", or "0, 3" where there are two axes."""
-    return [", ".join(map(str, index)) for index in itertools.islice(np.ndindex(shape), PLACES)]
+    indices = itertools.islice(np.ndindex(shape), PLACES)
+    return [", ".join(map(str, index)) for index in indices]
 
 
 def _head_of_elements(shape: tuple[int, ...]) -> list[str]:

@@ -48,7 +48,8 @@ class States(NamedTuple):
 
     def at(self, times: Sequence[int]) -> "States":
         """Returns the states at these times, in their order."""
-        return self._replace(x=self.x[[self.times.index(t) for t in times]], times=times)
+        rows = [self.times.index(t) for t in times]
+        return self._replace(x=self.x[rows], times=times)
 
 
 class Chains(NamedTuple):

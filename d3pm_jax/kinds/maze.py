@@ -88,7 +88,8 @@ class MazeKind(Kind):
         return Tiles(tiles, f"{len(tiles)} paths through mazes")
 
     def show_chain(self, states: States) -> Block | None:
-        return Strip(draw_mazes(states.x, states.conditions, states.levels), states.times)
+        pictures = draw_mazes(states.x, states.conditions, states.levels)  # [R, N, H, W, 3]
+        return Strip(pictures, states.times)
 
 
 def draw_mazes(x: np.ndarray, mazes: np.ndarray | None, levels: int) -> np.ndarray:

@@ -177,7 +177,8 @@ def compare_configs(configs: Sequence[dict[str, Any]]) -> tuple[list[str], list[
     # A config that lacks a field has None here, which differs from the text "None" of a value.
     texts = [{name: repr(value) for name, value in config.items()} for config in configs]
     differ = [name for name in names if len({text.get(name) for text in texts}) > 1]
-    return differ, [name for name in names if name not in differ]
+    same = [name for name in names if name not in differ]
+    return differ, same
 
 
 def flatten_config(config: Config) -> dict[str, Any]:

@@ -114,7 +114,8 @@ def show_samples(reported: Reported, shown: ShownSamples | None) -> Html:
     shown_examples = examples.first(kind.lines_shown)
     words = f"The first {len(shown_examples.x)} examples of the test split, which the run keeps."
     examples_figure = _draw_figure(draw_block(kind.show_samples, shown_examples), "Data", words)
-    return join_html(tag("div", samples_figure, examples_figure, class_="beside"), histograms)
+    figures = tag("div", samples_figure, examples_figure, class_="beside")
+    return join_html(figures, histograms)
 
 
 def show_made(reported: Reported) -> Html:
@@ -215,7 +216,8 @@ def show_chains(reported: Reported, shown: ShownSamples | None) -> Html | None:
         case Film(_, times, _, _) as film:
             words = f"x_t of the first {backwards.x.shape[1]} samples, at {len(times)} of the "
             words += f"{backwards.steps + 1} t."
-            return tag("div", strips, _draw_figure(film, "Reverse, played", words), class_="chains")
+            played = _draw_figure(film, "Reverse, played", words)
+            return tag("div", strips, played, class_="chains")
 
 
 def show_nearest(reported: Reported) -> Html:

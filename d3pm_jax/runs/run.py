@@ -99,7 +99,8 @@ class Run:
             raise UserError(f"xt has shape {list(xt.shape)}: pass [N, {sizes}], as the data has")
         if t.shape != xt.shape[:1]:
             raise UserError(f"t has shape {list(t.shape)}: pass {list(xt.shape[:1])}, a step for each of xt")
-        return self.parts.once("classify", lambda: jax.jit(classifier.classify))(self.params, xt, t)
+        classify = self.parts.once("classify", lambda: jax.jit(classifier.classify))
+        return classify(self.params, xt, t)
 
     def sample(
         self,

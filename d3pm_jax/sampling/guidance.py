@@ -111,7 +111,8 @@ class WithAndWithout(Guided):
     def call_both(self, x: Array, time: Array) -> list[Array]:
         """Returns logits of x_0, with the condition and without it, [B, *S, K] each."""
         twice_x = jnp.concatenate([x, x])
-        return jnp.split(call_network(self.network, twice_x, jnp.concatenate([time, time])), 2)
+        twice_time = jnp.concatenate([time, time])
+        return jnp.split(call_network(self.network, twice_x, twice_time), 2)
 
     def gamma_at(self, time: Array) -> float | Float[Array, " B"]:
         """Returns gamma at the time of each example."""
@@ -277,7 +278,8 @@ def all_changes(
         changed = jnp.broadcast_to(one_hots, (K, *one_hots.shape))  # [K, B, L, K]
         row = jnp.broadcast_to(every_k[:, None], (K, len(x), K))
         changed = changed.at[:, :, place].set(row)
-        return log_prob(changed.reshape(K * len(x), *x.shape[1:], K), jnp.tile(time, K)).reshape(K, len(x))
+        log_p = log_prob(changed.reshape(K * len(x), *x.shape[1:], K), jnp.tile(time, K))
+        return log_p.reshape(K, len(x))
 
     if num_places == 0:
         return jnp.zeros((*x.shape, K))

@@ -203,7 +203,8 @@ def log_ratios(
         t: steps 1..T.
     """
     pushed = process.log_push(log_p_x0(process, logits_loo), t)  # [*S, K]
-    return pushed - jnp.take_along_axis(pushed, xt[..., None], axis=-1)
+    at_xt = jnp.take_along_axis(pushed, xt[..., None], axis=-1)
+    return pushed - at_xt
 
 
 @declared(xt=CATEGORIES, t=steps(1), s=steps(0))

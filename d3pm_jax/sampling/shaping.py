@@ -47,7 +47,8 @@ def top_p(logits: Float[Array, "*S K"], p: float) -> Float[Array, "*S K"]:
     """
     if _is_one(p):
         return logits
-    return _keep(logits, _cumulative(logits, inclusive=False) < p)
+    before = _cumulative(logits, inclusive=False)
+    return _keep(logits, before < p)
 
 
 @declared()
@@ -65,7 +66,8 @@ def top_p_below(logits: Float[Array, "*S K"], p: float) -> Float[Array, "*S K"]:
     """
     if _is_one(p):
         return logits
-    return _keep(logits, (_cumulative(logits, inclusive=True) <= p) | (_rank(logits) == 0))
+    through = _cumulative(logits, inclusive=True)
+    return _keep(logits, (through <= p) | (_rank(logits) == 0))
 
 
 def _keep(logits: Array, is_kept: Array) -> Array:

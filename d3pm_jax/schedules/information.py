@@ -96,7 +96,8 @@ def mutual_information_steps(
     # `_left_by_doubling` asks for rates up to 1, so the rate is divided by the fastest. The exponents of that
     # rate are longer by the same factor: their increments are divided by it too.
     left_by_doubling = partial(_left_by_doubling, p0=p0, H=H, rate=rate / fastest)
-    return np.diff(_find_exponents(left_by_doubling, targets), prepend=0.0) / fastest
+    exponents = _find_exponents(left_by_doubling, targets)  # [T]
+    return np.diff(exponents, prepend=0.0) / fastest
 
 
 @declared(s=EXPONENTS)

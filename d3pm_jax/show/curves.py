@@ -64,7 +64,8 @@ def save_lines(
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axis, panel in zip(axes, panels, strict=True):
         for x, curves in lines.values():
-            axis.plot(x, curves[panel], marker="." if len(x) < 40 else None)
+            marker = "." if len(x) < 40 else None
+            axis.plot(x, curves[panel], marker=marker)
         axis.set_ylabel(escape_text(panel))
         if panel in log:
             axis.set_yscale("log")

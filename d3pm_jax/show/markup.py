@@ -115,7 +115,8 @@ def build_table(head: Sequence[object], rows: Sequence[Sequence[object]], number
 
 def build_cards(facts: dict[str, object]) -> Html:
     """Builds a list of small boxes, a fact by its name in each."""
-    return tag("dl", *[tag("div", tag("dt", name), tag("dd", value)) for name, value in facts.items()])
+    boxes = [tag("div", tag("dt", name), tag("dd", value)) for name, value in facts.items()]
+    return tag("dl", *boxes)
 
 
 def encode_png(pixels: np.ndarray) -> str:

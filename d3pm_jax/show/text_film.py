@@ -65,8 +65,9 @@ def build_film(chains: TextChains, times: Sequence[int]) -> Html:
 
     last = []
     for chain in chains:
+        cells = [_show_cell(cell) for cell in chain[-1]]
         # A browser drops the line break that follows <pre>, and would drop one of the text.
-        last.append(tag("pre", "\n", *[_show_cell(cell) for cell in chain[-1]]))
+        last.append(tag("pre", "\n", *cells))
     return build_player(
         join_html(*last), times, data_texts=json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     )

@@ -51,7 +51,8 @@ class Dropping:
         if self.classes is not None:
             inputs["label"] = jnp.full(B, self.classes, jnp.int32)
         if self.condition is not None:
-            inputs["condition"] = _append_feature(jnp.zeros((B, *self.condition), self.condition_type), 1)
+            zeros = jnp.zeros((B, *self.condition), self.condition_type)
+            inputs["condition"] = _append_feature(zeros, 1)
         return inputs
 
     def extend_condition(self, condition: Array) -> Array:

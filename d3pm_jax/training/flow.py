@@ -87,7 +87,8 @@ class FlowLoss:
         if "weight" in batch:
             raise ValueError("the batch has weights, but a flow takes whole examples: leave weight out")
         x = batch["x"]
-        output = self.log_weights(merge_variables(params, buffers), x, noise.u, noise.normal, key)
+        variables = merge_variables(params, buffers)
+        output = self.log_weights(variables, x, noise.u, noise.normal, key)
         is_pair = isinstance(output, tuple | list) and len(output) == 2
         if not is_pair or not is_array(output[0], x.shape[:1], jnp.floating):
             cure = f"log weights, floating [{len(x)}], and buffers, which are None where there are none"

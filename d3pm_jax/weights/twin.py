@@ -80,7 +80,8 @@ def to_torch(params: Params) -> dict[str, np.ndarray]:
         for name, array in zip(_list_names(leaf), arrays, strict=True):
             if name in tensors:
                 raise ValueError(f"two arrays of the network are {name} in PyTorch: rename one of them")
-            tensors[name] = np.asarray(np.transpose(array, _axes_to_torch(leaf, array.ndim)), order="C")
+            axes = _axes_to_torch(leaf, array.ndim)
+            tensors[name] = np.asarray(np.transpose(array, axes), order="C")
             if name.endswith(".running_var") and leaf.is_statistic:
                 tensors.setdefault(name.removesuffix("running_var") + _BATCHES_SEEN, np.zeros((), np.int64))
     return tensors

@@ -496,7 +496,8 @@ def _is_float(array: Array) -> bool:
 
 def _count_kernel_per_result(attributes: str, kernel: Array) -> int:
     """Counts the numbers of a kernel that enter one number of the result of a convolution."""
-    return kernel.size // kernel.dims[_find(r"dim_labels=\w+_(\w+)->", attributes).index("o")]
+    labels = _find(r"dim_labels=\w+_(\w+)->", attributes)
+    return kernel.size // kernel.dims[labels.index("o")]
 
 
 def _count_call(call: Instruction, arrays: Sequence[Array]) -> Counter[str]:

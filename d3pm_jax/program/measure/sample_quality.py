@@ -239,7 +239,8 @@ def find_table(quality: record.Record, user_table: QualityTable | None = None) -
 
 def _shipped_table(quality: record.Record) -> QualityTable | None:
     """Returns the table of the shipped kind that figures are of; None for a user's kind."""
-    return {cls.name: cls.quality for cls in SHIPPED}.get(quality["kind"])
+    tables = {cls.name: cls.quality for cls in SHIPPED}
+    return tables.get(quality["kind"])
 
 
 def _number_names(row: Mapping[str, Any]) -> list[str]:

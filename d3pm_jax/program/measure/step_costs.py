@@ -53,7 +53,8 @@ class Jumps(NamedTuple):
 
 def num_times(parts: Parts) -> int:
     """Returns the number of times between which costs are measured; where all take too long, fewer."""
-    return min(parts.recipe.num_steps, TIMES if parts.recipe.K <= LARGE else FEW_TIMES)
+    most = TIMES if parts.recipe.K <= LARGE else FEW_TIMES
+    return min(parts.recipe.num_steps, most)
 
 
 def measure_costs(parts: Parts, workdir: Path, progress: Callable[[int], Any] = lambda done: None) -> Jumps:

@@ -57,13 +57,15 @@ def make_classifier(
     _check_call(config, module, shapes, spec)
 
     def log_probs(params: Params, one_hots: Float[Array, "B *S K"], time: Array) -> Float[Array, "B classes"]:
-        return jax.nn.log_softmax(bare(module.merge(params))(one_hots, time))
+        logits = bare(module.merge(params))(one_hots, time)
+        return jax.nn.log_softmax(logits)
 
     def classify(params: Params, xt: Array, time: Array) -> Float[Array, "B classes"]:
         return log_probs(params, jax.nn.one_hot(xt, K), time)
 
     def train_predict(params: Params, xt: Array, time: Array, key: Key[Array, ""]) -> tuple[Array, Any]:
-        return call_in_training(module, params, key, jax.nn.one_hot(xt, K), time)
+        one_hots = jax.nn.one_hot(xt, K)  # [B, *S, K]
+        return call_in_training(module, params, key, one_hots, time)
 
     sharding = batch_sharding(mesh)
     loss = ClassifierLoss(config.loss, config.timesteps, spread_over_mesh(train_predict, sharding))

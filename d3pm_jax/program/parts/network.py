@@ -107,7 +107,8 @@ def split_network(
             weight: Array | None = None,
             condition: Array | None = None,
         ) -> tuple[Any, Any]:
-            output, buffers = module.call(params, key, xt, t, **choose_inputs(key, label, weight, condition))
+            inputs = choose_inputs(key, label, weight, condition)
+            output, buffers = module.call(params, key, xt, t, **inputs)
             return read(output, xt, spec.K), buffers
 
         return train
@@ -162,7 +163,8 @@ def split_network(
         weight: Array | None = None,
         condition: Array | None = None,
     ) -> Array:
-        output = bare(module.merge(params, key))(xt, t, **choose_inputs(key, label, weight, condition))
+        call = bare(module.merge(params, key))
+        output = call(xt, t, **choose_inputs(key, label, weight, condition))
         return read_logits(output, xt, spec.K)  # [B, *S, K]
 
     _, buffers = variables.split_variables(shapes)
