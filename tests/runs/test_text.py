@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from d3pm_jax import config, runs
+from d3pm_jax import config, kinds, runs
 from d3pm_jax.config import (
     Absorbing,
     Adam,
@@ -106,7 +106,7 @@ def test_a_padded_run_is_evaluated_on_its_best_grid_and_sampled_without_its_text
     (folder.parent / "gone").rename(folder.parent / "a.txt")
     assert (folder / "samples.txt").read_text()
     forward = pictures.draw_run(records.read_folders([trained])[0]).chains.forward().x
-    padding = np.broadcast_to(batch["weight"][: pictures.ROWS] == 0, forward.shape)
+    padding = np.broadcast_to(batch["weight"][: kinds.SHOWN_CHAINS] == 0, forward.shape)
     np.testing.assert_array_equal(forward == -1, padding)
 
 
