@@ -62,6 +62,13 @@ def make_config(folder, model=None, **train):
     )
 
 
+class OfOtherData(runs.ClassifierFreeGuidance):
+    """Guidance of a user's own that is for no run."""
+
+    def check_run(self, description, config, shape):
+        raise UserError("the classifier was trained on other data")
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("flows")
@@ -215,6 +222,7 @@ def test_a_flow_has_no_steps_states_or_known_elements(run):
             select=runs.Particles(lambda x: x[:, 0] * 1.0, 2)
         ),
         "cannot be guided: leave --guidance or guidance out": lambda: draw(guidance=2.0),
+        "and cannot be guided: leave --guidance or guidance out": lambda: draw(guidance=OfOtherData(2.0)),
         rf"shape \[3\]: the flow of this run takes only \[{L}\](\n|$)": lambda: draw(shape=(3,)),
         rf"shape \[6\]: the flow of this run takes only \[{L}\](\n|$)": lambda: run.evaluate_on(
             x[:, [0] * 6]

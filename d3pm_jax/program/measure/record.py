@@ -56,20 +56,22 @@ class Record(dict[str, Any]):
 
         record["bits_per_dim"], record.protocol["seed"]
 
-    These keys are what its file holds, where a number that is not finite is null, and read as None.
+    These keys are what its file holds, where a number that is not finite is null, and read as None. What `|`
+    and `copy` return has no protocol to ask for: it is a plain dict of the keys.
     """
 
-    def __init__(self, file_format: Format, content: Mapping[str, Any], path: Path = Path()) -> None:
+    def __init__(self, file_format: Format, content: Mapping[str, Any], path: Path | None = None) -> None:
         """Makes the record of a result from its keys.
 
         Args:
             file_format: of results of its sort.
             content: its keys: the figures, and "protocol".
-            path: of the file that it was read from.
+            path: of the file that it was read from; None where it was measured just now.
         """
         super().__init__(content)
         self.format = file_format
-        self.path = path
+        # A record of a report was read, so that whatever names its file need not ask whether there is one.
+        self.path: Any = path
 
     @property
     def protocol(self) -> Mapping[str, Any]:

@@ -157,16 +157,13 @@ def settle(parts: Parts, draw: Draw, n: int = 1, batch_size: int = 128) -> tuple
         pair = _read_pair("known", draw.known, "(x0, mask), integers and booleans of the shape of a sample")
         known = convert_known("known", Known(*pair), shape, parts.recipe.categories)
     sampler = choose_sampler_of(parts, draw.sampler)
-    guidance = read_guidance(draw.guidance)
-    if guidance is not None:
-        guidance.check_run(parts.description, parts.config, draw.shape)
     batch_samples = _samples_per_batch(n, draw.select, batch_size, parts.mesh.size)
     asked = Settled(
         (batch_samples, *shape),
         sampler,
         plan=(),
         strength=strength,
-        guidance=guidance,
+        guidance=read_guidance(draw.guidance),
         record=record,
         select=draw.select,
     )

@@ -93,7 +93,7 @@ def make_diffusion(
             respace=partial(respace_recipe, make_recipe, config),
             draw=Drawing(
                 "ancestral",
-                partial(_settle, config, placed, dropping, functions.extra_mask),
+                partial(_settle, config, description, placed, dropping, functions.extra_mask),
                 draw_batch,
                 _explain_failure,
             ),
@@ -153,6 +153,7 @@ def _make_bound(diffusion: Diffusion, times: np.ndarray) -> Bound:
 
 def _settle(
     config: Config,
+    description: Description,
     process: Process,
     dropping: Dropping | None,
     extra_mask: int | None,
@@ -190,6 +191,7 @@ def _settle(
         sampler = dataclasses.replace(sampler, step=sampler.step.with_schedule(make_schedule))
     guidance = settled.guidance
     if guidance is not None:
+        guidance.check_run(description, config, draw.shape)
         guidance = guidance.settle(extra_mask, dropping, sampler)
     return dataclasses.replace(settled, sampler=sampler, plan=plan, guidance=guidance)
 

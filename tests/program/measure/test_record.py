@@ -79,6 +79,7 @@ def test_a_file_holds_its_keys_and_its_protocol_once(written):
 
 def test_figures_are_shown_with_their_units_and_errors():
     result = Record(*FORMATS["eval"])
+    assert result.path is None
     assert result["bits_per_dim"] == 1.5
     assert record.format_figure(result, "bits_per_dim") == "1.500 +- 0.250"
     assert record.format_with_unit(result, "bits_per_dim") == "1.500 +- 0.250 bits/dim"
