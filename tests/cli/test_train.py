@@ -250,7 +250,7 @@ def test_a_run_goes_on_over_steps_that_are_not_finite(tmp_path, data_dir, capsys
         (["--data.name", "digit"], "digit"),
         (["--process.stepz", "3"], "no field --process.stepz in this config: did you mean --process.steps"),
         (["--process.beta.stop", "3"], "beta = 1.13333 at t = 4 is outside (0, 1]"),
-        (["--process.K", "9"], "holds 16 at [1, 4, 0], but K = 9 allows only 0..8: set K to 17"),
+        (["--process.K", "9"], "process.K = 9, but the data has 17 categories: set it to at least 17"),
         (
             ["--train.batch-size", "0"],
             "--train.batch-size: expected a whole number in 1..2147483647, got '0'",
