@@ -260,7 +260,10 @@ class Run:
         weight: np.ndarray | None = None,
         condition: Any = None,
     ) -> record.Record:
-        """Computes the bound on x0 int32 [N, *S] and labels int32 [N]: see `measure.bounds.compute_bound`.
+        """Computes the bound, or of a classifier its accuracy, on x0 int32 [N, *S] and labels int32 [N].
+
+        `calls` estimates it from so many calls of the network for each example; of a flow they are draws of
+        v, of a classifier steps at which the label is told.
 
         Raises:
             UserError: they are not what the data is described as, but for the size of an example; the weight

@@ -177,7 +177,7 @@ def format_with_unit(row: Mapping[str, Any], name: str) -> str:
 
 
 def check_protocol(result: Record) -> None:
-    """Raises where a result does not say its step, how many examples it is of, or its times and calls."""
+    """Raises where a result does not say its step or number of examples, or its times are no list."""
     protocol = result["protocol"]
     if type(protocol["step"]) is not int or type(protocol["N"]) is not int:
         raise ValueError("it names no step, or not how many examples")
