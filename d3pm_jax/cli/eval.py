@@ -20,7 +20,6 @@ from d3pm_jax.program.parts.draw import Draw
 from d3pm_jax.program.parts.reading import open_whole
 from d3pm_jax.program.storage import names
 from d3pm_jax.runs.run import Run
-from d3pm_jax.sampling import Sampler
 
 Examples = Mapping[str, np.ndarray]  # "x", and if there are any "label", "weight" and "condition"
 ROWS = 11  # of a table by time, at most
@@ -108,7 +107,7 @@ def execute(command: EvalCommand, words: list[str]) -> int:
         for steps, respaced_run in zip(counts, runs, strict=True)
     ]
     if command.samples is not None:
-        measure_samples(command, runs, command.samples, choice and choice.sampler)
+        measure_samples(command, runs, command.samples)
     if command.chain_rule is not None:
         _compute_likelihood(command, run, examples, command.chain_rule)
 
@@ -168,7 +167,7 @@ def _check_options(command: EvalCommand, run: Run) -> None:
         raise UserError(
             f"--inception {command.inception} measures samples of images: say how many, as --samples 5000"
         )
-    if command.chain_rule is not None and bounds.find_mask(run.parts) is None:
+    if command.chain_rule is not None and bounds.find_fillable_mask(run.parts) is None:
         raise UserError(
             f"--chain-rule {command.chain_rule} is for a network that fills in masks and sees no time: "
             f"Absorbing with an extra mask, and Transformer(see_time=False); leave it out"
@@ -271,14 +270,13 @@ def _print_duration(command: EvalCommand, runs: Sequence[Run], examples: Example
     print(f"about {duration}: {N:,} examples x {calls} calls of the network; {advice}")
 
 
-def measure_samples(
-    command: EvalCommand, runs: Sequence[Run], num: int, sampler: Sampler | None = None
-) -> None:
-    """Draws samples of each run, all of one workdir, measures them and prints the figures."""
+def measure_samples(command: EvalCommand, runs: Sequence[Run], num: int) -> None:
+    """Draws num samples of each run, all of one workdir, measures them and prints the figures."""
     kind = runs[0].parts.kind
     reference = sample_quality.prepare_reference(
         runs[0].parts, runs[0].workdir, num, command.batch_size, command.inception
     )
+    sampler = command.sampler and command.sampler.sampler
     draw = Draw(sampler=sampler, **runs[0].read_sample_inputs(num))
     for run in runs:
         with Terminal("sample", num).show_bar() as terminal:

@@ -164,13 +164,14 @@ def _read_values(options: Mapping[str, Option], words: list[str]) -> tuple[dict[
         UsageError, UserError: no sampler is named, or it has no such field.
     """
     values: dict[str, Any] = {}
-    ends = [i for i, word in enumerate(words) if FLAG.fullmatch(word)] + [len(words)]
-    others = words[: ends[0]]
-    for begin, end in itertools.pairwise(ends):
+    # A flag has the words up to the next one. Its option takes as many as its hint says; the rest is left.
+    boundaries = [i for i, word in enumerate(words) if FLAG.fullmatch(word)] + [len(words)]
+    others = words[: boundaries[0]]
+    for begin, end in itertools.pairwise(boundaries):
         flag, equals, text = words[begin].partition("=")
-        given = words[begin + 1 : end]
+        value_words = words[begin + 1 : end]
         if equals:
-            given.insert(0, text)
+            value_words.insert(0, text)
         option = options.get(_hyphenate(flag))
         flag = one_line(flag, 80)
         if flag.startswith(f"{SAMPLER}.") and SAMPLER in options:
@@ -182,11 +183,12 @@ def _read_values(options: Mapping[str, Option], words: list[str]) -> tuple[dict[
             raise ValueError(f"{flag}: give it once")
         values[option.field] = option.switch
         if option.switch is None:
-            values[option.field], given = _read_value(flag, given, option)
-        elif equals or given[:1] in (["True"], ["False"]):
+            values[option.field], value_words = _read_value(flag, value_words, option)
+        elif equals or value_words[:1] in (["True"], ["False"]):
+            # A switch is set by its flag alone, and a word after it may be DIR; these two are meant for it.
             pair = [name for name, other in options.items() if other.field == option.field]
             raise ValueError(f"{flag} takes no value: write {' or '.join(pair)}")
-        others += given
+        others += value_words
 
     of_sampler = [name for name in values if name.startswith("sampler.")]
     fields = {name.removeprefix("sampler."): values.pop(name) for name in of_sampler}
@@ -216,13 +218,13 @@ def _read_value(flag: str, words: list[str], option: Option) -> tuple[Any, list[
         most = max(spec.nargs)
     expected = option.expected.removeprefix(LIST).replace("a tuple (", "(")
 
-    def convert(given: list[str]) -> Any:
+    def convert(value_words: list[str]) -> Any:
         # What tyro raises where there are too few words, or a word is none of some choices, differs.
         with contextlib.suppress(ValueError, LookupError, StopIteration, AssertionError):
-            value = spec.instance_from_str(given)
+            value = spec.instance_from_str(value_words)
             if matches_hint(value, option.hint):
                 return value
-        got = quote_words(given) if given else "nothing"
+        got = quote_words(value_words) if value_words else "nothing"
         raise ValueError(f"{flag}: expected {expected}, got {got}")
 
     if option.expected.startswith(LIST) and words:

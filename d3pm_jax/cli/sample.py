@@ -190,9 +190,9 @@ def execute(command: SampleCommand, words: list[str]) -> int:
     levels = run.parts.recipe.categories
     examples = None
     if kind.sample_files == "pictures":
-        kept = run_folder.read_examples(run.workdir, run.parts.description)
-        if kept is not None:
-            examples = Samples(kept["x"], levels, kept.get("condition"))
+        kept_examples = run_folder.read_examples(run.workdir, run.parts.description)
+        if kept_examples is not None:
+            examples = Samples(kept_examples["x"], levels, kept_examples.get("condition"))
     known = _read_known(command, run)
     if command.steps is not None:
         # Steps that there are not are refused before the best ones are looked for.
@@ -245,7 +245,7 @@ def execute(command: SampleCommand, words: list[str]) -> int:
         print(line)
     for content_name, file in files_by_content.items():
         print(f"{content_name}: {file}")
-    if known is not None and np.any(known.mask) and bounds.find_mask(run.parts) is None:
+    if known is not None and np.any(known.mask) and bounds.find_fillable_mask(run.parts) is None:
         print(_describe_fit(run.parts))
     for line in kind.in_words(samples):
         print(line)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from d3pm_jax.kinds import QualityTable
-from d3pm_jax.program.measure.bounds import ORDERS, PARTS, find_mask
+from d3pm_jax.program.measure.bounds import ORDERS, PARTS, find_fillable_mask
 from d3pm_jax.program.measure.record import Record, format_figure, list_incomparable
 from d3pm_jax.program.measure.sample_quality import find_table
 from d3pm_jax.report.folder import Reported
@@ -130,7 +130,7 @@ def _row_of_result(
     protocol_cells = [format_cell(protocol.get(name)) for name in fields]
     digest = str(protocol.get("examples", "-"))
     examples = tag("span", digest.removeprefix("sha256 ")[:HASH], title=digest)
-    return [reported.name, result.path.name, *cells, *protocol_cells, examples]
+    return [reported.name, result.file.name, *cells, *protocol_cells, examples]
 
 
 def _table_of_results(
@@ -175,7 +175,7 @@ def tabulate_likelihoods(runs: Sequence[Reported]) -> Html:
             for order in ORDERS:
                 figures = [_show(likelihood[order], name) for name in ("bits_per_dim", "nats")]
                 rows.append(_row_of_result(reported, likelihood, [order, *figures], OF_LIKELIHOOD))
-        if not reported.likelihoods and find_mask(reported.run.parts) is not None:
+        if not reported.likelihoods and find_fillable_mask(reported.run.parts) is not None:
             text = f"The exact likelihood of {reported.name} was not computed"
             notes.append(note_missing(text, reported.evaluate(" --chain-rule 100")))
     words = (
@@ -239,7 +239,7 @@ def _protocol_cells(record: Record, name: str) -> list[object]:
     protocol = record.protocol
     reference = tag("span", protocol["reference"].partition(", sha256 ")[0], title=protocol["reference"])
     cells = [format_cell(protocol[field]) for field in OF_QUALITY]
-    return [protocol["steps"] or "-", record.path.name, *cells, reference]
+    return [protocol["steps"] or "-", record.file.name, *cells, reference]
 
 
 def _show(row: Mapping[str, Any], name: str) -> str:

@@ -57,10 +57,10 @@ def draw_run(reported: Reported) -> ShownSamples | None:
         num_samples = CLASSES // classes * classes  # as many of each class
 
     # Sample i depends on the key and i alone, so that chains of a few samples are those of the stored ones.
-    kept = read_examples(run.workdir, run.parts.description)
-    if kept is None and run.parts.description.condition is not None:
+    kept_examples = read_examples(run.workdir, run.parts.description)
+    if kept_examples is None and run.parts.description.condition is not None:
         return None
-    inputs = choose_inputs(run.parts, kept or {})
+    inputs = choose_inputs(run.parts, kept_examples or {})
     # Those of `d3pm sample` may be of other conditions than the run keeps.
     stored_samples = None if inputs else read_samples(run, num_samples)
     num_drawn = num_samples if stored_samples is None else FILMED
@@ -136,7 +136,7 @@ def show_made(reported: Reported) -> Html:
             continue
         protocol = made.record.protocol
         words = (
-            f"{made.record.path.stem}.npy of d3pm sample: {protocol['steps']} steps, seed {protocol['seed']}"
+            f"{made.record.file.stem}.npy of d3pm sample: {protocol['steps']} steps, seed {protocol['seed']}"
         )
         if "known" in protocol:
             words += f", known: {protocol['known']}"
@@ -228,7 +228,7 @@ def show_nearest(reported: Reported) -> Html:
     """
     figures = []
     for result in reported.quality:
-        path = result.path.with_suffix(".png")
+        path = result.file.with_suffix(".png")
         if not path.is_file():
             continue
         try:

@@ -211,7 +211,7 @@ class Run:
             progress: is called with the number of examples that are done, in both orders.
 
         Raises:
-            UserError: the network sees time, or has no extra mask.
+            UserError: the network sees time, or has no extra mask; or the examples are no such dict.
         """
         return bounds.compute_likelihood(self.parts, examples, batch_size, seed, progress)
 
@@ -224,7 +224,16 @@ class Run:
         return step_costs.measure_costs(self.parts, self.workdir, progress)
 
     def prepare_quality(self, num: int, batch_size: int = 128, inception: Path | None = None) -> Reference:
-        """Prepares the comparison of so many samples with the training split: what they compete with too."""
+        """Prepares the comparison of samples with the data, and measures what they compete with.
+
+        Args:
+            num: how many samples.
+            batch_size: examples at a time.
+            inception: a file of weights of Inception, in whose features images are compared.
+
+        Raises:
+            UserError: there are too few samples or examples, or no way to measure such data.
+        """
         return sample_quality.prepare_reference(self.parts, self.workdir, num, batch_size, inception)
 
     def measure_quality(
@@ -236,7 +245,22 @@ class Run:
         progress: Callable[[int], Any] = lambda done: None,
         sampler: Sampler | str | None = None,
     ) -> sample_quality.SampleQuality:
-        """Draws samples, by a sampler as in `sample`, and compares them with the training split."""
+        """Draws samples and compares them with the data.
+
+        Args:
+            reference: of `prepare_quality`, of this run or one on the same data.
+            num: how many samples, as many as it was prepared for.
+            seed: of their noise.
+            batch_size: samples at a time.
+            progress: is called with the number of samples that are done.
+            sampler: as that of a `Draw`.
+
+        Returns:
+            The samples int32 [num, *S], and the record of their figures, beside those of the reference.
+
+        Raises:
+            UserError: the sampler is not for this run, or samples or figures cannot be used.
+        """
         draw = Draw(sampler=sampler, **self.read_sample_inputs(num))
         return sample_quality.measure_quality(self.parts, reference, num, draw, seed, batch_size, progress)
 

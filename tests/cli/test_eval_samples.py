@@ -11,7 +11,7 @@ from PIL import Image
 
 from d3pm_jax import kinds, runs, show
 from d3pm_jax.cli.eval import EvalCommand, measure_samples
-from d3pm_jax.config import Arrays
+from d3pm_jax.config import Arrays, Choice
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation import digit_features
@@ -97,8 +97,8 @@ def test_the_protocol_says_by_which_sampler_samples_are(run, monkeypatch):
     monkeypatch.setattr(features, "choose_features", lambda *_: sums)
     command = EvalCommand(run.workdir, seed=3, batch_size=N)
     measure_samples(command, [run], N)
-    measure_samples(command, [run], N, named.psi(0.5))
-    measure_samples(command, [run], N, named.gibbs(2))
+    for sampler in (named.psi(0.5), named.gibbs(2)):
+        measure_samples(dataclasses.replace(command, sampler=Choice(sampler, "", {})), [run], N)
     rows = {figures.protocol["sampler"]: figures for figures in protocol.read_quality([run.workdir])}
     of_psi = "step = Mixture(kappa=0.5)"
     of_gibbs = "step = Corrected(corrector=Gibbs(moves=2), between=Bayes())"

@@ -166,7 +166,7 @@ def _check_bound(bound: record.Record) -> None:
     terms = bound.get("steps", [])
     # A bound that is estimated from some calls has times, and no terms. That of a flow, of 0 steps, has
     # neither.
-    has_times = isinstance(times, list) and (len(times) > 0 or bound.protocol["steps"] == 0)
+    has_times = len(times) > 0 or bound.protocol["steps"] == 0
     if not has_times or len(terms) not in (0, len(times)):
         raise ValueError("its times are not those of its terms")
 
@@ -194,7 +194,7 @@ def find_absorbing_mask(parts: Parts) -> int | None:
     return parts.recipe.extra_mask
 
 
-def find_mask(parts: Parts) -> int | None:
+def find_fillable_mask(parts: Parts) -> int | None:
     """Returns the mask category of a run whose network can fill in any set of elements; else None.
 
     Such a network sees no time, so that it answers for any number of masks, and never predicts the mask.
@@ -215,7 +215,7 @@ def compute_likelihood(
     """Computes -log p of examples whose elements are filled in one after the other: `likelihood.chain_rule`.
 
     Args:
-        parts: of a run with a network that `find_mask` returns a mask of.
+        parts: of a run with a network that `find_fillable_mask` returns a mask of.
         examples: "x" [N, *S], "label", "weight" and "condition" if any, as `Run.read_batch` gives them.
         batch_size: how many at a time.
         seed: of the random orders.
@@ -229,7 +229,7 @@ def compute_likelihood(
     Raises:
         UserError: the network sees time, or has no extra mask; or the examples are no such dict.
     """
-    mask = find_mask(parts)
+    mask = find_fillable_mask(parts)
     if mask is None:
         raise UserError(
             "the network sees time, or has no extra mask, so it has a bound and no chain rule: take "

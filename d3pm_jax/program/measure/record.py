@@ -70,8 +70,14 @@ class Record(dict[str, Any]):
         """
         super().__init__(content)
         self.format = file_format
-        # A record of a report was read, so that whatever names its file need not ask whether there is one.
-        self.path: Any = path
+        self.path = path
+
+    @property
+    def file(self) -> Path:
+        """Returns the file that it was read from. Raises ValueError for one that was measured just now."""
+        if self.path is None:
+            raise ValueError("the record was not read from a file: write it, and read it back")
+        return self.path
 
     @property
     def protocol(self) -> Mapping[str, Any]:
@@ -142,8 +148,8 @@ def write_record(result: Record, workdir: Path, suffix: str = "") -> tuple[Path,
     finite = json.loads(json.dumps(result), parse_constant=lambda name: None)
     write_text(path, json.dumps(finite, indent=1, allow_nan=False))
 
-    told = [name for name in result.format.replaced if name in earlier]
-    differences = [f"{name} {earlier[name]}" for name in told if earlier[name] != finite.get(name)]
+    named_keys = [name for name in result.format.replaced if name in earlier]
+    differences = [f"{name} {earlier[name]}" for name in named_keys if earlier[name] != finite.get(name)]
     if not differences:
         return path, ""
     return path, f", replaces that of {', '.join(differences)}"
@@ -151,8 +157,9 @@ def write_record(result: Record, workdir: Path, suffix: str = "") -> tuple[Path,
 
 def file_suffix(**options: Any) -> str:
     """Returns the suffix of file names for options: "_steps10_seed1"; "" where all have their defaults."""
-    told = [name for name, value in options.items() if value is not None and value != DEFAULTS.get(name)]
-    return "".join(f"_{name}{options[name]}" for name in told)
+    # The default of an option without an entry in DEFAULTS is None, which no name of a file tells.
+    changed = [name for name, value in options.items() if value is not None and value != DEFAULTS.get(name)]
+    return "".join(f"_{name}{options[name]}" for name in changed)
 
 
 def format_figure(row: Mapping[str, Any], name: str, sign: str = "+-") -> str:

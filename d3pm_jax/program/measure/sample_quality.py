@@ -264,7 +264,10 @@ def format_quality(results: Sequence[record.Record], user_table: QualityTable | 
     lines = [f"{'':<44} {'N':>6} {'steps':>5} {titles}"]
     references: list[record.Record] = []  # the first result of each reference
     for result in results:
-        line = _format_line(f"{result.path.parent.name}/{result.path.stem}", result, "samples", columns)
+        head = "-"  # of what was measured just now
+        if result.path is not None:
+            head = f"{result.path.parent.name}/{result.path.stem}"
+        line = _format_line(head, result, "samples", columns)
         calls = result["figures"]["samples"].get(CALLS)
         if calls is not None:
             line += f"  {calls:.4g} calls, {result.protocol['sampler']}"

@@ -76,7 +76,7 @@ def make_diffusion(
         term=partial(losses.posterior_kl, **logits_keywords(config.loss)),
     )
     dropping = functions.dropping
-    draw_batch = partial(_draw_batch, config, diffusion.predict, functions.classes, dropping)
+    make_denoiser = partial(_make_denoiser, config, diffusion.predict, functions.classes, dropping)
 
     def make_recipe(process: Process) -> Recipe:
         times = np.asarray(process.time)
@@ -94,7 +94,7 @@ def make_diffusion(
             draw=Drawing(
                 "ancestral",
                 partial(_settle, config, description, placed, dropping, functions.extra_mask),
-                draw_batch,
+                partial(_draw_batch, make_denoiser),
                 _explain_failure,
             ),
             diffusion=diffusion,
@@ -213,17 +213,12 @@ def _make_continuous_schedule(config: Config) -> Schedule:
 
 
 def _draw_batch(
-    config: Config,
-    predict: Predict,
-    classes: int | None,
-    dropping: Dropping | None,
-    settled: Settled,
-    inputs: Inputs,
+    make_denoiser: Callable[[Settled, Inputs], sampling.Denoiser], settled: Settled, inputs: Inputs
 ) -> sampling.Chain | sampling.Steered:
     """Draws a batch by `sampling.sample`, particles by `sampling.steer`."""
     sampler = settled.sampler
     assert sampler is not None  # as `_settle` fills one in
-    denoiser = _make_denoiser(config, predict, classes, dropping, settled, inputs)
+    denoiser = make_denoiser(settled, inputs)
     known = None
     if inputs.known is not None:
         known = sampling.Known(*(jnp.broadcast_to(x, settled.shape) for x in inputs.known))

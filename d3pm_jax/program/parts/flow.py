@@ -138,19 +138,28 @@ def _settle(shape: tuple[int, ...], draw: Draw, settled: Settled) -> Settled:
         UserError: one of them is asked for.
     """
     _check_shape(settled.shape[1:], shape)
-    asked_by_refusal = {
-        "has no states to record: leave record out": len(settled.record) > 0,
-        "fills in no known elements and edits nothing: leave --prompt, --infill, --given, known or start "
-        "out": draw.known is not None or draw.start is not None,
-        "draws a sample at once and steers no particles: take runs.BestOf(score, n)": isinstance(
-            settled.select, Particles
+    is_made_from_known = draw.known is not None or draw.start is not None
+    refusals = [
+        (len(settled.record) > 0, "has no states to record: leave record out"),
+        (
+            is_made_from_known,
+            "fills in no known elements and edits nothing: leave --prompt, --infill, --given, known or start "
+            "out",
         ),
-        "draws a sample at once and takes no sampler: leave --sampler or sampler out": settled.sampler
-        is not None,
-        "draws a sample at once and cannot be guided: leave --guidance or guidance out": settled.guidance
-        is not None,
-    }
-    for refusal, is_asked in asked_by_refusal.items():
+        (
+            isinstance(settled.select, Particles),
+            "draws a sample at once and steers no particles: take runs.BestOf(score, n)",
+        ),
+        (
+            settled.sampler is not None,
+            "draws a sample at once and takes no sampler: leave --sampler or sampler out",
+        ),
+        (
+            settled.guidance is not None,
+            "draws a sample at once and cannot be guided: leave --guidance or guidance out",
+        ),
+    ]
+    for is_asked, refusal in refusals:
         if is_asked:
             raise UserError(f"the run trains a flow, which {refusal}")
     return settled

@@ -79,6 +79,8 @@ def test_a_file_holds_its_keys_and_its_protocol_once(written):
 
 def test_figures_are_shown_with_their_units_and_errors():
     result = Record(*FORMATS["eval"])
+    with pytest.raises(ValueError, match="not read from a file: write it, and read it back"):
+        result.file  # noqa: B018
     assert result.path is None
     assert result["bits_per_dim"] == 1.5
     assert record.format_figure(result, "bits_per_dim") == "1.500 +- 0.250"

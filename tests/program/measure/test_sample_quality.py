@@ -116,7 +116,7 @@ def test_figures_of_texts_have_columns_of_their_own(tmp_path):
     assert sample_quality.format_quality([])[0].split()[2] == "Fréchet"
     of_images = sample_quality.make_record(FIGURES, PROTOCOL, "image")
     mixed = sample_quality.format_quality([result, of_images])
-    assert mixed[2].split()[3:] == ["-"] * 5
+    assert mixed[2].split() == ["-", "2000", "50"] + ["-"] * 5
     path.write_text(path.read_text().replace("1234", '"1234"'))
     with pytest.raises(UserError, match="a figure is no number"):
         sample_quality.read_quality([tmp_path])
