@@ -14,6 +14,8 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +29,7 @@ import d3pm_jax as d3pm
 SITE = ROOT / "build" / "site"
 PHONE, DESK = 390, 1280
 QUERIES = ("uniform", "sampling", "posterior_kl", "no such words")
+Theme = Literal["light", "dark"]
 CHOICES = (
     # process, schedule, levels, T, t, x_0, x_t
     ("uniform", "cosine", 8, 50, 20, 1, 7),
@@ -54,16 +57,29 @@ class QuietHandler(http.server.SimpleHTTPRequestHandler):
 
 
 @contextmanager
-def serve_site() -> Iterator[str]:
-    """Serves the site, and yields its address."""
+def serve_folder(folder: Path) -> Iterator[str]:
+    """Serves a folder, and yields its address."""
     server = http.server.ThreadingHTTPServer(
-        ("127.0.0.1", 0), functools.partial(QuietHandler, directory=str(SITE))
+        ("127.0.0.1", 0), functools.partial(QuietHandler, directory=str(folder))
     )
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
+
+
+@contextmanager
+def open_browser() -> Iterator[Browser]:
+    """Starts the Chromium or Chrome that is installed."""
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        sys.exit("there is no chromium or google-chrome on the path: install one of them")
+    with sync_playwright() as playwright:
+        # In a container, where all is done by root, Chromium starts in no other way.
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 class Watch:
@@ -74,9 +90,9 @@ class Watch:
         self.site = site
         self.defects: list[str] = []
 
-    def open(self, path: str, width: int) -> Page:
+    def open(self, path: str, width: int, theme: Theme = "light") -> Page:
         """Opens a page in a window of its own, which stays open, and listens to it."""
-        page = self.browser.new_page(viewport={"width": width, "height": 844})
+        page = self.browser.new_page(viewport={"width": width, "height": 844}, color_scheme=theme)
         page.on("console", lambda message: self.report(path, width, f"console: {message.text}"))
         page.on("pageerror", lambda error: self.report(path, width, f"error: {error}"))
         page.on("request", lambda request: self.check_request(path, width, request.url))
@@ -214,17 +230,11 @@ def check_explorer(watch: Watch) -> None:
 
 
 def main() -> None:
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        sys.exit("there is no chromium or google-chrome on the path: install one of them")
-    with serve_site() as address, sync_playwright() as playwright:
-        # In a container, where all is done by root, Chromium starts in no other way.
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+    with serve_folder(SITE) as address, open_browser() as browser:
         watch = Watch(browser, address)
         check_explorer(watch)
         check_search(watch)
         check_pages(watch)
-        browser.close()
     sys.exit("\n".join(watch.defects) or 0)
 
 

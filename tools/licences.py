@@ -25,7 +25,12 @@ NEEDS_REMARK = re.compile(
 )
 # Why a package with such a licence may be depended on.
 NVIDIA = "NVIDIA's own licence, not an open one. Only to compile for cards that are not there."
-REMARKS = {"nvidia-cuda-nvcc-cu12": NVIDIA, "nvidia-cuda-runtime-cu12": NVIDIA}
+AXE = "MIT, by its file LICENSE. It carries axe-core as it was published, under MPL-2.0."
+REMARKS = {
+    "axe-playwright-python": AXE,
+    "nvidia-cuda-nvcc-cu12": NVIDIA,
+    "nvidia-cuda-runtime-cu12": NVIDIA,
+}
 
 HEAD = """# Licences of the dependencies
 
