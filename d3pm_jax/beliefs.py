@@ -114,7 +114,11 @@ def leave_one_out_of(
     """log p(x_0 | x_t at all other elements), unnormalised, of logits with a belief.
 
     Args:
-        process, logits, xt, t, belief: as for `denoiser_of`, which says what "d3pm" and "official" count as.
+        process: the forward process.
+        logits: of x_0.
+        xt: categories.
+        t: steps 0..T.
+        belief: what the logits are; `denoiser_of` says what "d3pm" and "official" count as.
 
     Returns:
         Unnormalised logs [*S, K] in nats.

@@ -108,8 +108,13 @@ def estimate_bound(
 
     Args:
         key: a typed key.
-        denoise, process, x0, term, belief, weight: as for `all_t_bound`.
+        denoise: the network, (xt, process.time[t]) -> logits of x_0.
+        process: the forward process.
+        x0: examples.
         index: the number of each example in its data set.
+        term: what the logits cost at a step.
+        belief: what the logits of x_0 are.
+        weight: of each element, 1 without; 0 on padding.
 
     Returns:
         The parts of the bound.
@@ -134,9 +139,14 @@ def strata_bound(
     so it varies much less than n independent t would.
 
     Args:
-        denoise, process, x0, term, belief, weight: as for `all_t_bound`.
+        denoise: the network, (xt, process.time[t]) -> logits of x_0.
+        process: the forward process.
+        x0: examples.
         u: uniform noise in [0, 1), for t.
         noise: j -> uniforms [B, *S] for x_t, called with the strata j = 1..n.
+        term: what the logits cost at a step.
+        belief: what the logits of x_0 are.
+        weight: of each element, 1 without; 0 on padding.
 
     Returns:
         Nats per example. The examples are independent, so the standard error of their mean (`mean_and_se`)
@@ -174,9 +184,14 @@ def stratified_bound(
 
     Args:
         key: a typed key.
-        denoise, process, x0, term, belief, weight: as for `all_t_bound`.
+        denoise: the network, (xt, process.time[t]) -> logits of x_0.
+        process: the forward process.
+        x0: examples.
         index: the number of each example in its data set.
         n: how many strata, 1..T.
+        term: what the logits cost at a step.
+        belief: what the logits of x_0 are.
+        weight: of each element, 1 without; 0 on padding.
 
     Returns:
         Nats per example.

@@ -112,7 +112,11 @@ def p_joint(
     """log sum_{x_0} q(x_{t-1}, x_t | x_0) p(x_0): `p_logits` before it is normalised.
 
     Args:
-        process, logits_x0, xt, t, belief: as for `p_logits`.
+        process: the forward process.
+        logits_x0: unnormalised logs of the prediction of x_0.
+        xt: categories.
+        t: steps 1..T.
+        belief: what the prediction is.
 
     Returns:
         Logs in nats, [*S, K].
@@ -137,8 +141,8 @@ def p_prev(
     """log p(x_{t-1} | x_t) = log_normalize(logits_prev): a network that predicts x_{t-1} itself.
 
     The direct parameterisation of the D3PM text code and of Multinomial Diffusion, in the place of
-    `p_logits`: pass it as `reverse` to `sampling.ancestral`. Forbid an extra mask at t = 1 only: before
-    that x_{t-1} may be it.
+    `p_logits`: the step `OwnReverse(p_prev)` of a sampler takes it. Forbid an extra mask at t = 1 only:
+    before that x_{t-1} may be it.
 
     Args:
         process: the forward process, whose K the logits must have.
@@ -165,7 +169,11 @@ def p_sample(
     """x_{t-1} ~ p(x_{t-1} | x_t), from one uniform in [0, 1) per element by `inverse_cdf.categorical`.
 
     Args:
-        process, logits_x0, xt, t, belief: as for `p_logits`.
+        process: the forward process.
+        logits_x0: unnormalised logs of the prediction of x_0.
+        xt: categories.
+        t: steps 1..T.
+        belief: what the prediction is.
         u: uniform noise.
         u_low: a second word of it (see `numerics.inverse_cdf`).
 

@@ -51,7 +51,10 @@ def p_logits(
     """log(Q[t, ., x_t] + eps) + log(p @ Qbar[t-1] + eps), p = softmax(logits_x0); at t = 1 logits_x0.
 
     Args:
-        process, xt, t, eps: as for `q_posterior`.
+        process: the forward process.
+        xt: categories.
+        t: steps 1..T.
+        eps: inside each log.
         logits_x0: the network's unnormalised log p(x_0 | x_t).
 
     Returns:
@@ -73,7 +76,11 @@ def vb_bits(
     """KL(q_posterior || p_logits) for t > 1, -log p(x_0 | x_1) for t = 1: the official `vb_terms_bpd`.
 
     Args:
-        process, logits_x0, x0, xt, t, eps: as for `p_logits`.
+        process: the forward process.
+        logits_x0: the network's unnormalised log p(x_0 | x_t).
+        x0, xt: categories.
+        t: steps 1..T.
+        eps: inside each log.
 
     Returns:
         Bits per dimension: the mean over the elements of an example, divided by ln 2.

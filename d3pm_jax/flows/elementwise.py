@@ -50,7 +50,7 @@ def invert_affine(
 
     Args:
         z: numbers.
-        shift, log_scale: of each, as for `affine`.
+        shift, log_scale: of the transform of each.
     """
     return (z - shift) * jnp.exp(-log_scale)
 
@@ -118,7 +118,8 @@ def invert_mixture_logit(
 
     Args:
         z: numbers.
-        logit_weights, means, log_scales: as for `mixture_logit`.
+        logit_weights: unnormalised logs of the weights.
+        means, log_scales: of the logistic distributions.
 
     Returns:
         v; under `jit` NaN where the steps do not end.
@@ -274,7 +275,8 @@ def invert_mixture_affine(z: Float[Array, "*V"], params: Float[Array, "*V P"]) -
 
     Args:
         z: numbers.
-        params: as for `mixture_affine`.
+        params: of each number its shift, its log-scale s, then logit_weights, means and log_scales of m
+            logistic distributions: P = 2 + 3 m.
 
     Raises:
         ValueError: P is not 2 + 3 m.

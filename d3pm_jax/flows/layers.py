@@ -69,7 +69,8 @@ def invert_coupling(
     """Inverts `coupling`: returns v.
 
     Args:
-        conditioner, num_fixed: as for `coupling`.
+        conditioner: v[..., :num_fixed] -> parameters [B, *S, D - num_fixed, P].
+        num_fixed: how many numbers are left alone, below D.
         z: vectors.
         inverse: of the transform, such as `invert_mixture_affine`.
 
@@ -106,7 +107,7 @@ def invert_autoregressive(
     """Inverts `autoregressive`: returns v, one number after the other, by a call of the conditioner for each.
 
     Args:
-        conditioner: as for `autoregressive`.
+        conditioner: v -> parameters [B, *S, D, P], each of which depends on the numbers before its own alone.
         z: vectors.
         inverse: of the transform, such as `invert_mixture_affine`.
     """
@@ -149,7 +150,7 @@ def invert_linear(z: Float[Array, " B *S D"], matrix: Float[Array, "D D"]) -> Fl
 
     Args:
         z: vectors.
-        matrix: as for `linear`.
+        matrix: one for all of them, invertible.
     """
     vectors = z.reshape(-1, z.shape[-1]).T  # [D, ..]
     return jnp.linalg.solve(matrix, vectors).T.reshape(z.shape)

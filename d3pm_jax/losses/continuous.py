@@ -45,7 +45,10 @@ def uniform_draw(
     Else x_0: the rule of `Mixing.draw_q`.
 
     Args:
-        schedule, x0, time, u: as for `absorbing_draw`.
+        schedule: of the process.
+        x0: categories.
+        time: in [0, 1]; its shape is a prefix of that of x0.
+        u: uniform noise in [0, 1).
         K: number of categories.
 
     Returns:
@@ -110,7 +113,9 @@ def uniform_nelbo(
     r_j = q(x_t = j | x_0) / q(x_t | x_0), and s_j the same of the prediction. The limit of T `posterior_kl`.
 
     Args:
-        schedule, logits_x0, x0, xt: as for `absorbing_nelbo`; no category is forbidden.
+        schedule: of the process.
+        logits_x0: the network's unnormalised log p(x_0 | x_t); no category is forbidden.
+        x0, xt: categories.
         time: in [0, 1]; its shape is a prefix of that of x0. At alpha = 0 the loss is 0.
 
     Returns:

@@ -35,8 +35,11 @@ def hybrid(
 
     Args:
         process: the forward process.
-        loc, log_scale: as for `heads.logistic`, whose logits are those of x_0.
-        x0, xt, t, ce_weight, belief: as for `losses.hybrid`.
+        loc, log_scale: of the logistic distribution of x_0.
+        x0, xt: categories.
+        t: steps 1..T.
+        ce_weight: factor of the cross entropy.
+        belief: what the logits of x_0 are.
 
     Returns:
         The loss and its two terms, in nats per element.

@@ -30,8 +30,15 @@ def posterior_kl_definition(
 ) -> Float[Array, "*S"]:
     """KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)) from its two arguments, `q_posterior` and `p_logits`.
 
-    Args, Returns:
-        As for `posterior_kl`.
+    Args:
+        process: the forward process.
+        logits_x0: unnormalised logs of the prediction of x_0.
+        x0, xt: categories.
+        t: steps 1..T.
+        belief: what the prediction is.
+
+    Returns:
+        Nats, +inf where the prediction rules out what happened.
     """
     joint = p_joint(process, logits_x0, xt, t, belief)
     return numerics.kl_logits(q_posterior(process, x0, xt, t), joint)
@@ -43,8 +50,14 @@ def marginal_kl_definition(
 ) -> Float[Array, "*S"]:
     """KL(q(x_t | x_0) || p(x_t)) from its two arguments: p(x_t) is the prediction t steps on.
 
-    Args, Returns:
-        As for `marginal_kl`.
+    Args:
+        process: the forward process.
+        logits_x0: unnormalised log p(x_0).
+        x0: categories.
+        t: steps 0..T.
+
+    Returns:
+        Nats, +inf where the prediction rules out what can happen.
     """
     return numerics.kl(process.log_q_probs(x0, t), process.log_push(log_p_x0(process, logits_x0), t))
 
@@ -177,7 +190,11 @@ def hybrid(
     where they are the denoiser, and that of `beliefs.to_denoiser` of them where they are the other.
 
     Args:
-        process, logits_x0, x0, xt, t, belief: as for `posterior_kl`.
+        process: the forward process.
+        logits_x0: unnormalised logs of the prediction of x_0.
+        x0, xt: categories.
+        t: steps 1..T.
+        belief: what the prediction is.
         ce_weight: lambda; the paper uses 0.001 for images, 0.01 for text.
 
     Returns:

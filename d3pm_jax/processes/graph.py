@@ -58,11 +58,17 @@ def knn_rate(embeddings: np.ndarray, k: int, weights: Weights | None = None) -> 
 
     To walk along any W instead, with one jump per unit of time, give `from_rate` the rate matrix W - I.
 
-    Args, Raises:
-        As for `knn_graph`.
+    Args:
+        embeddings: [K, d], compared by Euclidean distance; among equally near ones the lower index is first.
+        k: number of neighbours besides itself, 1..K - 1.
+        weights: from the distances [K, k] to the weights [K, k] of the neighbours; equal ones without.
 
     Returns:
         float64 [K, K], rows sum to 0.
+
+    Raises:
+        ValueError: an embedding is not finite, k is outside 1..K - 1, a weight is negative or not finite, or
+            distances or sums of weights overflow.
     """
     A = _add_transposed(adjacency(embeddings, k, weights)) / (2 * k)
     leave = A.sum(1)  # the rate at which each category is left

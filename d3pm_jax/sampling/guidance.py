@@ -267,7 +267,10 @@ def all_changes(
     """log p(y | x with an element changed to k), for each element and each k.
 
     Args:
-        log_prob, x, time, K: as for `first_order_changes`.
+        log_prob: (one_hots [B, *S, K], time) -> log p(y | x), called K times for each place.
+        x: categories.
+        time: that of x.
+        K: number of categories.
     """
     num_places = math.prod(x.shape[1:])
     one_hots = jax.nn.one_hot(x, K).reshape(len(x), num_places, K)

@@ -87,8 +87,10 @@ def sample(
         shape: (B, *S), how many examples of which shape.
         sampler: its slots, or one of `sampling.named`; by default it is ancestral (D3PM section 3).
         first: the number of the first example; example i is the same whatever the batch it is drawn in.
-        known, plan, record: as for `run`. Known places are exact for an absorbing process with an extra mask
-            and a network that sees no time; of others docs/control.md says how far off they are.
+        known: places that stay as they are. They are exact for an absorbing process with an extra mask and a
+            network that sees no time; of others docs/control.md says how far off they are.
+        plan: the rows to take, of `make_plan` by default.
+        record: the numbers of rows left whose x to return, as in `run`; of all steps these are t.
         start: begin with these examples, noised, in the place of noise; the rows of the plan from there on
             are taken.
 
@@ -236,7 +238,7 @@ def prepare(
     known: Known | None,
     plan: Plan | None,
 ) -> PreparedChain:
-    """Makes the step of the loop that runs a sampler, and what it starts from; arguments as for `run`.
+    """Makes the step of the loop that runs a sampler, and what it starts from.
 
     Raises:
         ValueError: the sampler is not for this process, or a plan not for the sampler.

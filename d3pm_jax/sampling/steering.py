@@ -234,7 +234,10 @@ def steer(
         particles: P, how many of each sample.
         denoiser: the process, and the network, which is called with P of each sample.
         shape: (N, *S), how many samples of which shape.
-        sampler, first, known, plan: as for `best_of`.
+        sampler: its slots, or one of `sampling.named`.
+        first: the number of the first sample; sample i is the same whatever the batch it is drawn in.
+        known: places of each sample that stay as they are; none by default.
+        plan: the rows to take, of `make_plan` by default.
 
     Returns:
         `Steered`. Look at `failed_at` before using it: a row where a score or the network was NaN, say.

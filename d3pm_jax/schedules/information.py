@@ -79,7 +79,7 @@ def mutual_information_steps(
         p0: [K], the histogram of the data.
         rate: [K, K], a generator: non-negative off the diagonal, rows sum to 0; rows are "from". For
             example the adjacency matrix of a graph less its degrees.
-        left: [T + 1], as for `mutual_information`.
+        left: [T + 1], the part of the information that is left at t = 0..T; 1 - t / T by default.
 
     Returns:
         float64 [T], the increments of the exponent. The information is within 1e-6 of its target; where
@@ -87,7 +87,8 @@ def mutual_information_steps(
 
     Raises:
         ValueError: p0 is not a distribution or is next to certain, rate is not a generator, or it cannot
-            remove the information because some categories never meet; left as for `mutual_information`.
+            remove the information because some categories never meet; left does not
+            fall from 1.
     """
     p0, H = _check_data(p0)
     rate, fastest = _check_rate(rate, p0.size)
@@ -113,7 +114,7 @@ def information_left(s: np.ndarray, p0: np.ndarray, pi: np.ndarray) -> np.ndarra
         float64, of the shape of s: 1 at s = 0, 0 at inf.
 
     Raises:
-        ValueError: s is negative, or p0 or pi as for `mutual_information`.
+        ValueError: s is negative, or p0 or pi is not a distribution.
     """
     p0, H = _check_data(p0)
     pi = check_distribution("pi", pi, p0.size)
@@ -127,13 +128,13 @@ def information_left_by_rate(s: np.ndarray, p0: np.ndarray, rate: np.ndarray) ->
     Args:
         s: exponents of any shape, at least 0 and finite.
         p0: [K], the histogram of the data.
-        rate: [K, K], a generator, as for `mutual_information_steps`.
+        rate: [K, K], a generator: non-negative off the diagonal, rows sum to 0.
 
     Returns:
         float64, of the shape of s: 1 at s = 0.
 
     Raises:
-        ValueError: s is negative or infinite, or p0 or rate as for `mutual_information_steps`.
+        ValueError: s is negative or infinite, p0 is not a distribution, or rate is not a generator.
     """
     p0, H = _check_data(p0)
     rate, fastest = _check_rate(rate, p0.size)
