@@ -1,6 +1,7 @@
 # make demo: train on real digits, evaluate, draw, report. make torch: PyTorch and the twin beside it. make test: every
 # behaviour once; make slow: the long tests; make parity: everything against PyTorch. make notebooks: executes
-# notebooks/*.py and writes *.ipynb. make docs: the site of docs/, in build/site; make docs-browser: opens all of it in
+# notebooks/*.py and writes *.ipynb. make docs: the site of docs/, in build/site, its tutorials executed, in minutes;
+# make docs-quick: the same in build/quick, nothing executed; make docs-browser: the site, and all of it opened in
 # Chromium. All set themselves up in .venv. Another Python has an environment of its own, for any of them:
 # make test PYTHON=python3.13 VENV=.venv-3.13
 PYTHON ?= python3
@@ -10,7 +11,7 @@ RUN := runs/digits
 # Not $(BIN)/d3pm: pip writes a broken one where the name of the folder has a quote.
 D3PM := $(BIN)/python -m d3pm_jax
 
-.PHONY: demo torch test slow parity lint notebooks docs docs-browser asked-python clean
+.PHONY: demo torch test slow parity lint notebooks docs docs-quick docs-browser asked-python clean
 
 demo: $(VENV)/installed-train
 	$(D3PM) train configs/digits_gaussian.py --workdir $(RUN) $(if $(wildcard $(RUN)/config.json),--resume)
@@ -42,8 +43,13 @@ notebooks: $(VENV)/installed-dev
 
 docs: $(VENV)/installed-docs
 	rm -rf build/site
-	$(BIN)/python -m sphinx -q -W --keep-going docs build/site
-	$(BIN)/python docs/check_site.py
+	$(BIN)/python -m sphinx -W --keep-going docs build/site
+	$(BIN)/python docs/check_site.py build/site
+
+# A cell that is not executed has no language, of which myst-nb warns.
+docs-quick: $(VENV)/installed-docs
+	$(BIN)/python -m sphinx -W --keep-going -D nb_execution_mode=off -D suppress_warnings=myst-nb.lexer docs build/quick
+	$(BIN)/python docs/check_site.py build/quick
 
 docs-browser: docs $(VENV)/installed-browser
 	$(BIN)/python docs/check_browser.py

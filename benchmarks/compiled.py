@@ -7,7 +7,7 @@
     python benchmarks/compiled.py step cifar10_uniform --on h100:8 --fsdp 8
     python benchmarks/compiled.py all
 
-It needs `pip install 'd3pm-jax[compiled,train]'` in an environment of its own. Nothing is run, and no time is
+It needs `pip install -e '.[compiled,train]'` in an environment of its own. Nothing is run, and no time is
 measured: a row says how many kernels a program is, what they move, in bytes and in passes (those of the
 logits), the temporaries, and the time that this takes at least, for each kernel the larger of its bytes at
 the bandwidth and its operations at their peak, where no array stays in the cache of the card. K = 256, 32

@@ -5,10 +5,9 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
-from public_names import ROOT, home, public_objects, statements
+from public_names import home, public_objects, statements
 from sphinx.util.inventory import InventoryFile
 
-SITE = ROOT / "build" / "site"
 LOADED = {"src", "srcset", "data", "poster"}
 
 
@@ -30,23 +29,23 @@ def is_elsewhere(address: str) -> bool:
     return re.match(r"(https?:)?//", address) is not None
 
 
-def list_loads() -> list[str]:
+def list_loads(site: Path) -> list[str]:
     """Returns what pages and styles load from other hosts, each with its file."""
-    pages = {page: Loads(page).addresses for page in SITE.rglob("*.html")}
+    pages = {page: Loads(page).addresses for page in site.rglob("*.html")}
     styles = {
         style: re.findall(r"""(?:url\(|@import )["']?([^"')]+)""", style.read_text())
-        for style in SITE.rglob("*.css")
+        for style in site.rglob("*.css")
     }
     files = {**pages, **styles}
     print(f"{len(pages)} pages, {sum(map(len, files.values()))} addresses that are loaded")
     return [
-        f"{file.relative_to(SITE)} loads {x}" for file, xs in files.items() for x in xs if is_elsewhere(x)
+        f"{file.relative_to(site)} loads {x}" for file, xs in files.items() for x in xs if is_elsewhere(x)
     ]
 
 
-def list_missing() -> list[str]:
+def list_missing(site: Path) -> list[str]:
     """Returns the public objects of which no name is in the inventory."""
-    inventory = InventoryFile.loads((SITE / "objects.inv").read_bytes(), uri="").data
+    inventory = InventoryFile.loads((site / "objects.inv").read_bytes(), uri="").data
     names = {name for kind, entries in inventory.items() if kind.startswith("py:") for name in entries}
     described = {home(*name.rsplit(".", 1)) for name in names if statements(name.rpartition(".")[0])}
     public = public_objects("d3pm_jax") | public_objects("torch_ref")
@@ -55,5 +54,6 @@ def list_missing() -> list[str]:
 
 
 if __name__ == "__main__":
-    defects = list_loads() + list_missing()
+    site = Path(sys.argv[1])
+    defects = list_loads(site) + list_missing(site)
     sys.exit("\n".join(defects) or 0)

@@ -5,6 +5,7 @@ import re
 import sys
 from pathlib import Path
 
+from jupyter_client import KernelManager
 from sphinx.application import Sphinx
 from sphinx.util import logging
 
@@ -40,6 +41,7 @@ nb_execution_timeout = 300
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_merge_streams = True
+KernelManager.transport_encryption.default_value = "auto"  # or each kernel warns that others may listen
 
 # What is in single backticks is code, and a link where it is a name of the reference.
 default_role = "py:obj"

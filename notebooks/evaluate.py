@@ -7,7 +7,7 @@
 #
 # It takes about three minutes on two CPU cores, most of it to train a small run first. With a run of your own
 # in `WORKDIR` it evaluates that: then set `LIMIT` to all test examples and `SAMPLES` to 2,000. It needs, in
-# the clone, `pip install '.[train,notebooks]'`.
+# the clone, `pip install -e '.[train,notebooks]'`.
 
 # %% tags=["parameters"]
 WORKDIR = "runs/evaluate"

@@ -7,7 +7,7 @@
 # whole reverse chain beside its bound. No network is trained; it takes seconds. Change `K`, `T` (at least 10
 # in the first part) and the laws of x_0: what is asserted stays true as long as the sums over K^2 states fit.
 #
-# It needs, in the clone, `pip install '.[notebooks]'`, not the trainer.
+# It needs, in the clone, `pip install -e '.[notebooks]'`, not the trainer.
 
 # %%
 import itertools

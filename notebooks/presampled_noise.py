@@ -8,7 +8,7 @@
 #
 # It takes about a minute on two CPU cores. What the two differ by grows slowly with `STEPS`, as rounding is
 # carried on by the optimizer; 4 to 100 steps were tried. It needs, in the clone,
-# `pip install '.[train,torch,notebooks]'`.
+# `pip install -e '.[train,torch,notebooks]'`.
 
 # %% tags=["parameters"]
 STEPS = 30

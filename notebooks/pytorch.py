@@ -7,7 +7,7 @@
 #
 # It takes about two minutes on two CPU cores. Any run of a U-Net without labels, with the default head and
 # the hybrid loss, will do in place of the small one that is trained first: set `WORKDIR` to its folder. It
-# needs, in the clone, `pip install '.[train,torch,notebooks]'`.
+# needs, in the clone, `pip install -e '.[train,torch,notebooks]'`.
 
 # %% tags=["parameters"]
 WORKDIR = "runs/pytorch"

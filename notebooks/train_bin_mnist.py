@@ -7,7 +7,7 @@
 # It takes about three minutes on two CPU cores, with 8 x 8 digits of scikit-learn. Where `DATA_DIR` has the
 # MNIST of TFDS (`tfds build mnist --file_format=array_record`), it takes that: for bounds like those of
 # docs/results.md set `STEPS = 6000`, `LIMIT = 1000` and `ema_decay=0.999`, which is hours on a CPU. It needs,
-# in the clone, `pip install '.[train,notebooks]'`.
+# in the clone, `pip install -e '.[train,notebooks]'`.
 
 # %% tags=["parameters"]
 import os

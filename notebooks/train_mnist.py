@@ -8,7 +8,7 @@
 # It takes about three minutes on two CPU cores, with the 8 x 8 digits of 17 levels that scikit-learn carries.
 # Where `DATA_DIR` has the MNIST of TFDS (`tfds build mnist --file_format=array_record`) it takes that, with
 # 256 levels: set `STEPS = 9000` then, and expect hours on a CPU. It needs, in the clone,
-# `pip install '.[train,notebooks]'`.
+# `pip install -e '.[train,notebooks]'`.
 
 # %% tags=["parameters"]
 import os

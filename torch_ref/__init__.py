@@ -17,7 +17,8 @@ from typing import Any
 try:
     import torch as torch
 except ModuleNotFoundError as error:
-    raise ModuleNotFoundError("torch_ref needs torch: pip install 'd3pm-jax[torch]'", name="torch") from error
+    cure = "pip install -e '.[torch]' in the clone ('d3pm-jax[torch]' once it is published)"
+    raise ModuleNotFoundError(f"torch_ref needs torch: {cure}", name="torch") from error
 
 from torch_ref.heads import forbid, logistic, residual
 from torch_ref.likelihood import all_t_bound, bits_per_dim, chain_rule, mean_and_se, strata_bound

@@ -102,7 +102,7 @@ def test_weights_and_biases_without_its_package_is_refused_before_anything_is_wr
 ):
     monkeypatch.setitem(sys.modules, "wandb", None)
     args = train_args(tmp_path / "run", data_dir, "--wandb", "digits")
-    assert "--wandb needs wandb: pip install 'd3pm-jax[wandb]'" in error(capsys, *args)
+    assert "--wandb needs wandb: pip install -e '.[wandb]' in the clone" in error(capsys, *args)
     assert not (tmp_path / "run").exists()
     assert status("train", "--help") == 0
     assert "--wandb PROJECT" in capsys.readouterr().out

@@ -128,7 +128,7 @@ def test_files_that_cannot_be_read_are_one_line(tmp_path, monkeypatch):
         config.Text(str(text), tokenizer=str(text)).describe()
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     monkeypatch.setattr("d3pm_jax.extras.find_spec", lambda name: None)
-    with pytest.raises(MissingExtra, match=r"needs tokenizers: pip install 'd3pm-jax\[text\]'"):
+    with pytest.raises(MissingExtra, match=r"needs tokenizers: pip install -e '\.\[text\]' in the clone"):
         config.Text(str(text), tokenizer=str(text)).describe()
 
 

@@ -16,6 +16,7 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, use_abstract_mesh
 
 from d3pm_jax.errors import UserError
+from d3pm_jax.extras import write_install
 
 EXTRA = "compiled"
 
@@ -193,8 +194,8 @@ def find_toolkit(card: Card) -> Path:
 
 def _explain_missing(card: Card, module: str) -> str:
     return (
-        f"compiling for a described {card.name} needs {module}: pip install 'd3pm-jax[{EXTRA},train]', in an "
-        f"environment of its own"
+        f"compiling for a described {card.name} needs {module}, in an environment of its own: "
+        f"{write_install(EXTRA, 'train')}"
     )
 
 
@@ -233,8 +234,8 @@ def _describe_tpus(card: Card, number: int) -> list[Any]:
     """Describes TPUs of a v5e: those of a host, or one of them."""
     if find_spec("libtpu") is None:
         raise UserError(
-            f"compiling for a described {card.name} needs libtpu: pip install 'd3pm-jax[train]' 'jax[tpu]', "
-            f"in an environment of its own"
+            f"compiling for a described {card.name} needs libtpu, in an environment of its own: "
+            f"{write_install('tpu', 'train')}"
         )
     shapes = {1: "2x2x1", 4: "2x2x1", 8: "2x4x1"}
     if number not in shapes:

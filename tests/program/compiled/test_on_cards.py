@@ -21,8 +21,8 @@ REFUSALS = {
     "h100:0": "'h100:0' is 0 cards: pass at least 1, as in h100:8",
     "h100:": "'h100:' is no cards: pass at least 1, as in h100:8",
     "h100:two": "'h100:two' is two cards: pass at least 1, as in h100:8",
-    "h100:8": "h100 needs jax_cuda12_plugin: pip install 'd3pm-jax[compiled,train]', in an environment",
-    "v5e:4": "v5e needs libtpu: pip install 'd3pm-jax[train]' 'jax[tpu]', in an environment of its own",
+    "h100:8": "h100 needs jax_cuda12_plugin, in an environment of its own: pip install -e '.[compiled,train]",
+    "v5e:4": "v5e needs libtpu, in an environment of its own: pip install -e '.[tpu,train]'",
 }
 
 

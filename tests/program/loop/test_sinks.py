@@ -135,7 +135,7 @@ def test_what_the_package_raises_is_one_line(tmp_path, service):
 
 def test_without_the_package_the_cure_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("d3pm_jax.extras.find_spec", lambda name: None)
-    cure = r"--wandb needs wandb: pip install 'd3pm-jax\[wandb\]'"
+    cure = r"--wandb needs wandb: pip install -e '\.\[wandb\]' in the clone"
     with pytest.raises(MissingExtra, match=cure), logs.open_wandb(tmp_path, "digits", {}):
         pass
     assert not list(tmp_path.iterdir())
