@@ -162,6 +162,7 @@ def _is_first_step(t: Array, shape: tuple[int, ...]) -> Array:
     return expand_trailing(t, shape)[..., None] == 1
 
 
+@declared()
 def with_belief(belief: Belief, f: Callable[..., Any]) -> Callable[..., Any]:
     """Returns f(..., belief=belief), but f itself for "d3pm", so that a user's f needs no such keyword.
 

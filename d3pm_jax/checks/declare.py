@@ -16,8 +16,18 @@ from d3pm_jax.checks.annotations import (
 )
 from d3pm_jax.checks.callbacks import Callback, call_collecting, check_returns, read_callback
 from d3pm_jax.checks.depth import ALL, CALLED, NOTHING, depth, is_declared
-from d3pm_jax.checks.ranges import AllowedRange, Outside, check_range, find_outside, is_known, mark, to_jax
-from d3pm_jax.checks.shapes import AxisSize, Sizes, bind_shape
+from d3pm_jax.checks.ranges import (
+    AllowedRange,
+    Outside,
+    at_least,
+    check_range,
+    find_outside,
+    is_known,
+    mark,
+    subtract_steps,
+    to_jax,
+)
+from d3pm_jax.checks.shapes import AxisSize, Shape, Sizes, bind_shape
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -219,15 +229,22 @@ def _check_ranges(
 ) -> list[Outside]:
     """Checks the values that are known, and computes where the others are out of range."""
     unknown = []
+
+    def check(name: str, x: Any, shape: Shape | None, allowed: AllowedRange) -> None:
+        if is_known(x):
+            check_range(name, x, allowed, sizes)
+        else:
+            unknown.append((x, shape, allowed))
+
     for name, allowed in ranges.items():
         x = values.get(name)
         # A network without classes knows no end of labels, and says itself that it takes none.
         has_end = not isinstance(allowed.high, str) or allowed.high in sizes
         if x is None or not has_end:
             continue
-        if is_known(x):
-            check_range(name, x, allowed, sizes)
-        else:
-            unknown.append((x, expected[name].shape, allowed))
+        check(name, x, expected[name].shape, allowed)
+        if allowed.not_after:
+            steps_left = subtract_steps(values[allowed.not_after], x)
+            check(f"{allowed.not_after} - {name}", steps_left, expected[name].shape, at_least(0))
     # These come last: they are compared with K and T, which may be arguments that were just checked.
     return [find_outside(x, shape, allowed, sizes) for x, shape, allowed in unknown]

@@ -27,6 +27,7 @@ class AllowedRange(NamedTuple):
     cure: str
     open_low: bool = False  # low itself is not allowed
     open_high: bool = False
+    not_after: str = ""  # the name of an argument: steps that these must not be after
 
     def last(self, sizes: Sizes) -> int | float:
         """Returns the upper end, from the sizes of the process or network."""
@@ -45,9 +46,10 @@ class AllowedRange(NamedTuple):
         return above & below
 
 
-def steps(first: int) -> AllowedRange:
-    """Returns the range first..T."""
-    return AllowedRange(first, "T", "t counts from 1 (least noise) to T; t = 0 is clean data")
+def steps(first: int, not_after: str = "") -> AllowedRange:
+    """Returns the range first..T, or up to the steps that another argument holds."""
+    cure = "t counts from 1 (least noise) to T; t = 0 is clean data"
+    return AllowedRange(first, "T", cure, not_after=not_after)
 
 
 def at_least(low: int | float, high: int | float = math.inf) -> AllowedRange:
@@ -69,7 +71,12 @@ BELOW_1 = AllowedRange(0, 1, "choose a number in between", open_high=True)
 PROBABILITY = AllowedRange(0, 1, "these are probabilities, and none is 0", open_low=True)
 FINITE = AllowedRange(-math.inf, math.inf, "", open_low=True, open_high=True)
 SCORES = AllowedRange(-math.inf, math.inf, "", open_high=True)
+NOT_NAN = AllowedRange(-math.inf, math.inf, "")
 POSITIVE = AllowedRange(0, math.inf, "choose a number above 0", open_low=True, open_high=True)
+FROM_0 = AllowedRange(0, math.inf, "choose a number from 0 on")
+# What a program computed, whose rounding may leave a little too much.
+ROUNDED_SHARE = AllowedRange(-0.01, 1.01, "these are probabilities")
+ROUNDED_ENTROPY = AllowedRange(-0.01, math.inf, "these are entropies")
 
 
 def check_range(name: str, x: AnyNumbers, allowed: AllowedRange, sizes: Sizes) -> AnyNumbers:
@@ -95,10 +102,9 @@ def check_range(name: str, x: AnyNumbers, allowed: AllowedRange, sizes: Sizes) -
     first_wrong = values[~np.asarray(allowed.contains(values, last))].ravel()[0]
     verb = "=" if values.ndim == 0 else "contains"
     problem = f"{name} {verb} {first_wrong}"
-    if allowed == FINITE:
-        raise ValueError(f"{problem}: it must be finite")
-    if allowed == SCORES:
-        raise ValueError(f"{problem}: it must be finite, or -inf")
+    without_ends = {FINITE: "finite", SCORES: "finite, or -inf", NOT_NAN: "a number, or infinite"}
+    if allowed in without_ends:
+        raise ValueError(f"{problem}: it must be {without_ends[allowed]}")
     if last == math.inf:
         side = "above" if allowed.open_low else "at least"
         raise ValueError(f"{problem}: it must be {side} {allowed.low:g}")
@@ -106,6 +112,16 @@ def check_range(name: str, x: AnyNumbers, allowed: AllowedRange, sizes: Sizes) -
         f"{problem}, outside {_describe_ends(allowed, last, values.dtype.kind in 'iu')}: "
         f"{_describe_cure(allowed, sizes)}"
     )
+
+
+def subtract_steps(later: Any, earlier: Any) -> Any:
+    """Returns later - earlier, of steps whose shapes are the beginnings of one shape."""
+    numpy = np if is_known(later) and is_known(earlier) else jnp
+    ndim = max(later.ndim, earlier.ndim)
+    later, earlier = (
+        numpy.asarray(x, np.int32).reshape(x.shape + (1,) * (ndim - x.ndim)) for x in (later, earlier)
+    )
+    return later - earlier
 
 
 def is_known(x: Any) -> bool:

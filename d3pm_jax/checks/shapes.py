@@ -60,9 +60,9 @@ def parse_shape(text: str) -> Shape:
 def bind_shape(name: str, shape: tuple[int, ...], expected: Shape, sizes: Sizes) -> None:
     """Adds the axes of an argument to the sizes. Raises ValueError where one differs from what is there."""
     if expected.is_prefix:
-        # Where no argument has *S, a prefix of it may be any shape.
-        longer, owner = sizes.get("*S", AxisSize(shape, name))
-        if shape != longer[: len(shape)]:
+        # Where no argument has *S, a prefix of it may be any shape, and another one is longer or shorter.
+        longer, owner = sizes.get("*S") or sizes.setdefault("...", AxisSize(shape, name))
+        if shape[: len(longer)] != longer[: len(shape)] or ("*S" in sizes and len(shape) > len(longer)):
             raise ValueError(
                 f"{name} has shape {shape}: it must be a prefix of the shape of {owner}, {longer}"
             )

@@ -10,7 +10,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from d3pm_jax import numerics
-from d3pm_jax.checks import CATEGORIES, SHARE, declared, steps
+from d3pm_jax.checks import CATEGORIES, POSITIVE, SHARE, declared, steps
 from d3pm_jax.posteriors import log_p_x0, p_logits
 from d3pm_jax.processes import Masked, Mixing, Process, expand_trailing, gather, gather_steps, is_category
 
@@ -42,7 +42,7 @@ def mask_of(process: Process) -> Array | None:
     return None
 
 
-@declared(xt=CATEGORIES, t=steps(1), s=steps(0), c=SHARE)
+@declared(xt=CATEGORIES, t=steps(1), s=steps(0, not_after="t"), c=SHARE)
 def keep_logits(
     process: Process,
     log_denoiser: Float[Array, "*S K"],
@@ -111,7 +111,7 @@ def mixture_logits(
     return numerics.log_add(log_kappa + bayes, log_rest + fresh)
 
 
-@declared(xt=CATEGORIES, t=steps(1), s=steps(0))
+@declared(xt=CATEGORIES, t=steps(1), s=steps(0, not_after="t"), sigma=SHARE)
 def remask_logits(
     process: Process,
     log_denoiser: Float[Array, "*S K"],
@@ -148,7 +148,8 @@ def remask_logits(
     stay = (mixed_s - sigma * alpha_t) / mixed_t
     # At the largest sigma rounding may leave less than nothing. What is more than rounding is an error.
     rounding = 8 * jnp.finfo(stay.dtype).eps
-    stay = jnp.where(stay >= -rounding, jnp.maximum(stay, 0.0), jnp.nan)
+    is_possible = (stay >= -rounding) & (sigma >= 0)
+    stay = jnp.where(is_possible, jnp.maximum(stay, 0.0), jnp.nan)
     is_masked = xt == mask
     other = jnp.where(is_masked[..., None], jnp.log(to_x0)[..., None] + log_denoiser, NEG_INF)
     unmasked = _add_at(other, xt, jnp.where(is_masked, jnp.log(stay), jnp.log1p(-sigma)))
@@ -157,16 +158,17 @@ def remask_logits(
     return jnp.where(is_masked[..., None], _unless_ruled_out(log_denoiser, law), law)
 
 
-@declared(t=steps(1), s=steps(0))
+@declared(t=steps(1), s=steps(0, not_after="t"))
 def most_remasked(process: Process, t: Int[Array, "..."], s: Int[Array, "..."]) -> Float[Array, "..."]:
     """min(1, (1 - alpha_s) / alpha_t): the most that `remask_logits` may mask again."""
     process = require_absorbing(process, "remask")
-    alpha_t = jnp.exp(gather(process.log_alpha_bar, t))
-    mixed_s = jnp.exp(gather(process.log_beta_bar, s))
+    shape = max(t.shape, s.shape, key=len)
+    alpha_t, _ = _levels(process, t, shape)
+    _, mixed_s = _levels(process, s, shape)
     return jnp.where(alpha_t > mixed_s, mixed_s / jnp.where(alpha_t > 0, alpha_t, 1.0), 1.0)
 
 
-@declared(xt=CATEGORIES, t=steps(0), s=steps(0))
+@declared(xt=CATEGORIES, t=steps(0, not_after="s"), s=steps(0))
 def renoise_logits(
     process: Process, xt: Int[Array, "*S"], t: Int[Array, "..."], s: Int[Array, "..."]
 ) -> Float[Array, "*S K"]:
@@ -207,7 +209,7 @@ def log_ratios(
     return pushed - at_xt
 
 
-@declared(xt=CATEGORIES, t=steps(1), s=steps(0))
+@declared(xt=CATEGORIES, t=steps(1), s=steps(0, not_after="t"))
 def log_rates(
     process: Process,
     logits_loo: Float[Array, "*S K"],
@@ -223,7 +225,7 @@ def log_rates(
         logits_loo: leave-one-out logits of x_0.
         xt: categories.
         t: steps 1..T.
-        s: steps below t.
+        s: steps 0..t.
 
     Returns:
         Logs [*S, K]; -inf at y = x_t, and at an extra mask, where none goes. +inf where a step between
@@ -249,7 +251,7 @@ def log_rates(
     return jnp.where(never, NEG_INF, scale + log_ratio)
 
 
-@declared(xt=CATEGORIES, t=steps(1))
+@declared(xt=CATEGORIES, t=steps(1), h=POSITIVE)
 def corrector_log_rates(
     process: Process, logits_loo: Float[Array, "*S K"], xt: Int[Array, "*S"], t: Int[Array, "..."], h: float
 ) -> Float[Array, "*S K"]:

@@ -16,7 +16,23 @@ from jax import lax
 from jax.scipy.special import entr
 from jaxtyping import Array, Bool, Float, Int
 
-from d3pm_jax.checks import Allowed, NotNegative, declared, hints
+from d3pm_jax.checks import (
+    FROM_0,
+    INDEX,
+    NOISE,
+    NOT_NAN,
+    POSITIVE,
+    ROUNDED_ENTROPY,
+    ROUNDED_SHARE,
+    SHARE,
+    Allowed,
+    NotNegative,
+    Size,
+    declared,
+    hints,
+    marked,
+)
+from d3pm_jax.checks.depth import depth, depth_within
 from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.processes.base import Process
 from d3pm_jax.sampling import laws, network, noise
@@ -53,7 +69,7 @@ __all__ = [
 ]
 
 
-@declared()
+@declared(score=NOT_NAN)
 def rank(score: Float[Array, "B L"], candidates: Bool[Array, "B L"]) -> Int[Array, "B L"]:
     """Returns how many candidates come before each place: those with a larger score, and equal earlier ones.
 
@@ -68,7 +84,7 @@ def rank(score: Float[Array, "B L"], candidates: Bool[Array, "B L"]) -> Int[Arra
     return jnp.argsort(order, axis=-1, stable=True).astype(jnp.int32)
 
 
-@declared()
+@declared(score=NOT_NAN, count=INDEX)
 def take_first(
     score: Float[Array, "B L"], candidates: Bool[Array, "B L"], count: Int[Array, " B"]
 ) -> Bool[Array, "B L"]:
@@ -83,7 +99,7 @@ def take_first(
 
 
 @declared()
-def cosine_counts(n: int, rows: int) -> np.ndarray:
+def cosine_counts(n: Annotated[int, hints.integers_from(0, hints.LARGEST_SIZE)], rows: Size) -> np.ndarray:
     """floor(m cos(pi i / (2 rows)) + 1e-9): how many of m masks stay after row i (MaskGIT).
 
     One table for every program, in float64: without the 1e-9 rounding decides where the product is a whole
@@ -97,17 +113,15 @@ def cosine_counts(n: int, rows: int) -> np.ndarray:
         int [n + 1, rows + 1], by m and i.
 
     Raises:
-        ValueError: n is below 0, or rows below 1.
+        ValueError: n is below 0, rows below 1, or one of them above 2**24.
     """
-    if n < 0 or rows < 1:
-        raise ValueError(f"n = {n}, rows = {rows}: pass a number of masks from 0 on, and at least 1 row")
     masks = np.arange(n + 1)[:, None]
     stay = np.floor(masks * np.cos(np.pi * np.arange(rows + 1) / (2 * rows)) + 1e-9)
     stay[:, rows] = 0
     return np.maximum(stay, 0).astype(np.int32)
 
 
-@declared()
+@declared(probability=ROUNDED_SHARE, threshold=POSITIVE)
 def count_above(probability: Float[Array, "B L"], threshold: float) -> Int[Array, " B"]:
     """Counts the probabilities, largest first, that reach a threshold; at least 1 (Fast-dLLM).
 
@@ -118,7 +132,7 @@ def count_above(probability: Float[Array, "B L"], threshold: float) -> Int[Array
     return jnp.maximum(jnp.sum(probability >= threshold, axis=-1, dtype=jnp.int32), 1)
 
 
-@declared()
+@declared(probability=ROUNDED_SHARE, factor=POSITIVE)
 def count_by_factor(probability: Float[Array, "B L"], factor: float) -> Int[Array, " B"]:
     """Returns the largest n with (n + 1) (1 - p_n) < factor, p_n the n-th largest; at least 1 (Fast-dLLM).
 
@@ -128,10 +142,10 @@ def count_by_factor(probability: Float[Array, "B L"], factor: float) -> Int[Arra
     """
     n = jnp.arange(1, probability.shape[-1] + 1, dtype=jnp.int32)[None]
     below = (n + 1).astype(probability.dtype) * (1 - probability) < factor
-    return jnp.maximum(jnp.max(jnp.where(below, n, 0), axis=-1), 1)
+    return jnp.max(jnp.where(below, n, 1), axis=-1, initial=1)
 
 
-@declared()
+@declared(entropy=ROUNDED_ENTROPY, bound=FROM_0)
 def count_by_entropy(entropy: Float[Array, "B L"], bound: float | Float[Array, ""]) -> Int[Array, " B"]:
     """Returns the longest prefix whose entropies, without the largest, sum to a bound at most (EB-Sampler).
 
@@ -489,7 +503,9 @@ class FirstHitting(Revealing):
         masked_share = jnp.where(is_active, after, before)
         time = view.process.time[t]
         if self.schedule is not None:
-            time = time_of(self.schedule, masked_share)
+            # A schedule of the user's own is checked as if it were called from outside.
+            with depth(depth_within(self.schedule)):
+                time = time_of(self.schedule, masked_share)
         return time, view.memory | {"masked_share": masked_share}
 
 
@@ -514,17 +530,22 @@ def _smallest_step(process: Process, share: Float[Array, " B"]) -> Int[Array, " 
     return jnp.clip(below, 1, process.T)
 
 
-def next_hitting(masked_share: Float[Array, " B"], left: Int[Array, " B"], u: Float[Array, " B"]) -> Array:
+@declared(masked_share=SHARE, left=INDEX, u=NOISE)
+def next_hitting(
+    masked_share: Float[Array, " B"], left: Int[Array, " B"], u: Float[Array, " B"]
+) -> Float[Array, " B"]:
     """Returns 1 - alpha at the next time that one of `left` masks is revealed: (1 - alpha) u^(1 / left)."""
     # JAX would divide int32 in float32, also where all else is float64.
     left = jnp.maximum(left, 1).astype(masked_share.dtype)
     return masked_share * u ** (1 / left)
 
 
+@declared(schedule=SHARE, masked_share=SHARE)
 def time_of(schedule: Schedule, masked_share: Float[Array, " B"]) -> Float[Array, " B"]:
     """Returns the time at which 1 - alpha is this share, by bisection: alpha falls with time."""
 
-    def halve(_: Array | int, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+    @marked
+    def halve(_: Array | int, ends: tuple[Array, Array]) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
         low, high = ends
         middle = (low + high) / 2
         is_before = schedule(middle).beta < masked_share

@@ -6,7 +6,7 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
-from d3pm_jax.checks import at_least, declared, describe
+from d3pm_jax.checks import Epsilon, Size, at_least, declared, describe
 from d3pm_jax.processes.base import Process
 from d3pm_jax.sampling import laws
 from d3pm_jax.sampling.chain import EVERY_BLOCK, Row
@@ -146,7 +146,8 @@ def _check_blocks(plan: Sequence[Row], sampler: Sampler, shape: tuple[int, ...])
             )
 
 
-def find_level(strength: float, T: int) -> int:
+@declared()
+def find_level(strength: Epsilon, T: Size) -> int:
     """round(strength T), at least 1: the step that an edit begins at.
 
     Args:
@@ -156,8 +157,6 @@ def find_level(strength: float, T: int) -> int:
     Raises:
         ValueError: strength is outside (0, 1].
     """
-    if not 0 < strength <= 1:
-        raise ValueError(f"strength = {strength}: it must be above 0, and at most 1")
     return max(1, round(strength * T))
 
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from d3pm_jax.checks import CATEGORIES, INDEX, NOISE, at_least, declared, marked
+from d3pm_jax.checks import CATEGORIES, INDEX, NOISE, Epsilon, at_least, declared, marked
 from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.sampling import fields, laws, network
 from d3pm_jax.sampling.chain import EVERY_BLOCK, Chain, Row, State, run_plan, with_calls
@@ -41,7 +41,7 @@ class PartWay(NamedTuple):
     """Says that chains start from noised examples, and not from noise: edits (2108.01073)."""
 
     x0: Int[Array | np.ndarray, " B *S"]  # the examples
-    strength: float
+    strength: Epsilon
     """in (0, 1]: how much of the process they go through, at least one step; 1 leaves next to nothing"""
 
 

@@ -16,7 +16,7 @@ from d3pm_jax.sampling.fields import Slot
 
 
 @declared()
-def top_k(logits: Float[Array, "*S K"], k: int) -> Float[Array, "*S K"]:
+def top_k(logits: Float[Array, "*S K"], k: Count) -> Float[Array, "*S K"]:
     """Keeps the k largest logits of each row, and makes the others -inf; of equal ones the first.
 
     Args:
@@ -26,13 +26,11 @@ def top_k(logits: Float[Array, "*S K"], k: int) -> Float[Array, "*S K"]:
     Raises:
         ValueError: k is below 1.
     """
-    if k < 1:
-        raise ValueError(f"k = {k}: top_k keeps at least 1 category; pass a number from 1 on")
     return _keep(logits, _rank(logits) < k)
 
 
 @declared()
-def top_p(logits: Float[Array, "*S K"], p: float) -> Float[Array, "*S K"]:
+def top_p(logits: Float[Array, "*S K"], p: Epsilon) -> Float[Array, "*S K"]:
     """Keeps the likeliest categories of each row up to and with the one whose sum of probabilities reaches p.
 
     So at least p of the probability stays. This is the convention of diffusers and of most code for text;
@@ -45,14 +43,14 @@ def top_p(logits: Float[Array, "*S K"], p: float) -> Float[Array, "*S K"]:
     Raises:
         ValueError: p is outside (0, 1].
     """
-    if _is_one(p):
+    if p == 1:  # The sum of all probabilities may be rounded to more.
         return logits
     before = _cumulative(logits, inclusive=False)
     return _keep(logits, before < p)
 
 
 @declared()
-def top_p_below(logits: Float[Array, "*S K"], p: float) -> Float[Array, "*S K"]:
+def top_p_below(logits: Float[Array, "*S K"], p: Epsilon) -> Float[Array, "*S K"]:
     """Keeps the likeliest categories of each row whose probabilities sum to at most p, and always the first.
 
     The category with which the sum would cross p is dropped, as ReMDM and Duo do.
@@ -64,7 +62,7 @@ def top_p_below(logits: Float[Array, "*S K"], p: float) -> Float[Array, "*S K"]:
     Raises:
         ValueError: p is outside (0, 1].
     """
-    if _is_one(p):
+    if p == 1:
         return logits
     through = _cumulative(logits, inclusive=True)
     return _keep(logits, (through <= p) | (_rank(logits) == 0))
@@ -73,13 +71,6 @@ def top_p_below(logits: Float[Array, "*S K"], p: float) -> Float[Array, "*S K"]:
 def _keep(logits: Array, is_kept: Array) -> Array:
     """Makes -inf of the others, but not of NaN: a network that broke down must be seen."""
     return jnp.where(is_kept | jnp.isnan(logits), logits, -jnp.inf)
-
-
-def _is_one(p: float) -> bool:
-    """Tells whether p is 1, which is left out: the sum of all probabilities may be rounded to more."""
-    if not 0 < p <= 1:
-        raise ValueError(f"p = {p}: top-p keeps a share of the probability; pass a number in (0, 1]")
-    return p == 1
 
 
 def _rank(logits: Array) -> Array:

@@ -209,8 +209,8 @@ CALLS = {
     "row 2 goes from 0 to 7: steps are 1..6": lambda: run(
         named.ddim(), plan=[Row(3, T, 0), Row(2, 0, 7), Row(1, 7, 0)]
     ),
-    "strength = 0.0: it must be above 0, and at most 1": lambda: edit(Sampler(), 0.0),
-    "strength = 1.5: it must be above 0, and at most 1": lambda: edit(Sampler(), 1.5),
+    "strength = 0.0: it must be a finite number above 0, at most 1": lambda: edit(Sampler(), 0.0),
+    "strength = 1.5: it must be a finite number above 0, at most 1": lambda: edit(Sampler(), 1.5),
     "strength = nan: it must be a finite number": lambda: edit(Sampler(), float("nan")),
     "block = 2: a block is drawn while all after it are masked": lambda: edit(named.blocks(2), 0.5),
     "FirstHitting begins where all places are masked": lambda: edit(named.first_hitting(), 0.5),
