@@ -340,7 +340,7 @@ def language_tables(
 ) -> str:
     """Makes the Markdown tables: of each figure by steps, and of samplers by their field."""
     rows = [
-        f"entropy of a place: {text.entropy / language.LENGTH:.4f} nats; samples of the language itself: "
+        f"entropy of a position: {text.entropy / language.LENGTH:.4f} nats; samples of the language itself: "
         f"-log p, KL of pairs and of triples {', '.join(format_figures(truth))}"
     ]
     for kind, of_kind in lines.items():
@@ -379,7 +379,7 @@ def language_fields_table(lines: dict[str, list[LanguagePoint]]) -> str:
     if not rows:
         return ""
     header = [
-        "| sampler | calls | -log p of a place | KL of pairs | KL of triples |",
+        "| sampler | calls | -log p of a position | KL of pairs | KL of triples |",
         "|---|---|---|---|---|",
     ]
     return "\n".join([*header, *rows])
@@ -424,7 +424,7 @@ def draw_language(
         triples.set(yscale="log", xlabel="network calls")
         triples.set_xticks(LANGUAGE_GRIDS, LANGUAGE_GRIDS)
         triples.minorticks_off()
-    grid[0, 0].set_ylabel("-log p of a place, nats (dotted: the entropy)")
+    grid[0, 0].set_ylabel("-log p of a position, nats (dotted: the entropy)")
     grid[1, 0].set_ylabel("KL of triples, nats (dotted: samples of the language)")
     figure.legend(
         handles.values(), handles.keys(), loc="outside lower center", frameon=False, fontsize=8, ncols=4
