@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from d3pm_jax import numerics
-from d3pm_jax.checks import CATEGORIES, CATEGORY, NUM_CATEGORIES, declared, promote_types
+from d3pm_jax.checks import CATEGORIES, CATEGORY, FINITE, NUM_CATEGORIES, declared, promote_types
 from d3pm_jax.numerics import double_float
 from d3pm_jax.numerics.logspace import at_least_float32
 
@@ -46,7 +46,7 @@ def forbid(logits: Float[Array, "*S K"], mask_id: int) -> Float[Array, "*S K"]:
     return jnp.where(is_mask, -jnp.inf, logits)
 
 
-@declared(K=NUM_CATEGORIES)
+@declared(loc=FINITE, log_scale=FINITE, K=NUM_CATEGORIES)
 def logistic(loc: Float[Array, "*S"], log_scale: Float[Array, "*S"], K: int) -> Float[Array, "*S K"]:
     """log(sigmoid(b_k) - sigmoid(a_k)): a logistic distribution cut into K bins (D3PM, "logistic_pars").
 
@@ -83,7 +83,7 @@ def logistic(loc: Float[Array, "*S"], log_scale: Float[Array, "*S"], K: int) -> 
     return jax.nn.log_sigmoid(z[..., 1:]) + jax.nn.log_sigmoid(-z[..., :-1]) + inside
 
 
-@declared(K=NUM_CATEGORIES, xt=CATEGORIES)
+@declared(output=FINITE, xt=CATEGORIES, K=NUM_CATEGORIES)
 def residual_logistic(output: Float[Array, "*S 2"], xt: Int[Array, "*S"], K: int) -> Float[Array, "*S K"]:
     """logistic(tanh(output_0 + 2 x_t / (K - 1) - 1), output_1, K): it starts from x_t.
 
@@ -100,7 +100,7 @@ def residual_logistic(output: Float[Array, "*S 2"], xt: Int[Array, "*S"], K: int
     return logistic(jnp.tanh(loc), output[..., 1], K)
 
 
-@declared(K=NUM_CATEGORIES)
+@declared(output=FINITE, K=NUM_CATEGORIES)
 def bounded_logistic(output: Float[Array, "*S 2"], K: int) -> Float[Array, "*S K"]:
     """logistic(tanh(output_0), output_1, K): `residual_logistic` without x_t.
 

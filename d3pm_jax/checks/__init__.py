@@ -72,6 +72,7 @@ from d3pm_jax.checks.ranges import (
     FROM_0,
     INDEX,
     INT32,
+    LOG_PROBABILITY,
     NOISE,
     NOT_NAN,
     NUM_CATEGORIES,

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import jaxtyping
 import numpy as np
 
-from d3pm_jax.checks.arrays import describe, real_array
-from d3pm_jax.checks.hints import check_value, is_restricted
+from d3pm_jax.checks.arrays import describe, real_array, shorten_value
+from d3pm_jax.checks.hints import LARGEST_INT, check_value, is_finite, is_restricted
 from d3pm_jax.checks.shapes import Shape, parse_shape
 
 Convert = Callable[[str, Any], Any]  # (name, value) -> what the function is called with
@@ -191,8 +191,11 @@ def _to_number(name: str, x: Any) -> Any:
         return x
     if isinstance(x, bool) or not isinstance(x, int | float):
         raise TypeError(f"{name} is {describe(x)}, expected a number: pass a float")
-    if not np.isfinite(x):
-        raise ValueError(f"{name} = {x}: it must be a finite number")
+    if not is_finite(x):
+        raise ValueError(f"{name} = {shorten_value(x)}: it must be a finite number")
+    # As a whole number it would be one of int32 beside arrays.
+    if isinstance(x, int) and abs(x) > LARGEST_INT:
+        return float(x)
     return x
 
 

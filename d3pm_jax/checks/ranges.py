@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array
 
 from d3pm_jax.checks.annotations import ResultShape, is_of_dtype, promote_types
+from d3pm_jax.checks.arrays import shorten_value
 from d3pm_jax.checks.shapes import Shape, Sizes
 
 # Where an argument, whose values only the program knows, is out of range, and the names of its axes.
@@ -72,6 +73,10 @@ PROBABILITY = AllowedRange(0, 1, "these are probabilities, and none is 0", open_
 FINITE = AllowedRange(-math.inf, math.inf, "", open_low=True, open_high=True)
 SCORES = AllowedRange(-math.inf, math.inf, "", open_high=True)
 NOT_NAN = AllowedRange(-math.inf, math.inf, "")
+# Rounding may bring the log of 1 above 0.
+LOG_PROBABILITY = AllowedRange(
+    -math.inf, 1e-3, "it must be the log of a probability; of a density or a score subtract its largest value"
+)
 POSITIVE = AllowedRange(0, math.inf, "choose a number above 0", open_low=True, open_high=True)
 FROM_0 = AllowedRange(0, math.inf, "choose a number from 0 on")
 # What a program computed, whose rounding may leave a little too much.
@@ -100,6 +105,9 @@ def check_range(name: str, x: AnyNumbers, allowed: AllowedRange, sizes: Sizes) -
 
     values = np.asarray(x)
     first_wrong = values[~np.asarray(allowed.contains(values, last))].ravel()[0]
+    if isinstance(first_wrong, int):
+        # Of Python, as no int64 holds it.
+        first_wrong = shorten_value(first_wrong)
     verb = "=" if values.ndim == 0 else "contains"
     problem = f"{name} {verb} {first_wrong}"
     without_ends = {FINITE: "finite", SCORES: "finite, or -inf", NOT_NAN: "a number, or infinite"}

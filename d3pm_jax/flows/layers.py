@@ -13,8 +13,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from d3pm_jax.checks import FINITE, Called, at_least, declared
+from d3pm_jax.checks import FINITE, Called, at_least, declared, is_known
 from d3pm_jax.flows.elementwise import Transformed
+from d3pm_jax.numerics.logspace import at_least_float32
 
 # The numbers that a coupling leaves alone -> the parameters of the others.
 Conditioner = Annotated[
@@ -110,9 +111,12 @@ def invert_autoregressive(
         conditioner: v -> parameters [B, *S, D, P], each of which depends on the numbers before its own alone.
         z: vectors.
         inverse: of the transform, such as `invert_mixture_affine`.
+
+    Returns:
+        v, in float32 or wider.
     """
     shape = z.shape
-    z = z.reshape(len(z), math.prod(shape[1:]))  # [B, N]
+    z = at_least_float32(z).reshape(len(z), math.prod(shape[1:]))  # [B, N]
 
     def invert_next(i: Array | int, v: Array) -> Array:
         v_of_examples = v.reshape(shape)
@@ -120,7 +124,7 @@ def invert_autoregressive(
         params = params.reshape(*z.shape, params.shape[-1])  # [B, N, P]
         params_i = lax.dynamic_index_in_dim(params, i, axis=1, keepdims=False)  # [B, P]
         z_i = lax.dynamic_index_in_dim(z, i, axis=1, keepdims=False)  # [B]
-        return lax.dynamic_update_index_in_dim(v, inverse(z_i, params_i), i, axis=1)
+        return lax.dynamic_update_index_in_dim(v, inverse(z_i, params_i).astype(v.dtype), i, axis=1)
 
     # Numbers that have no value yet are 0, which no parameter before them depends on.
     return lax.fori_loop(0, z.shape[1], invert_next, jnp.zeros_like(z)).reshape(shape)
@@ -137,8 +141,11 @@ def linear(
         matrix: one for all of them, invertible.
 
     Returns:
-        z, and log |det dz/dv| of each example: how many vectors it has times log |det matrix|.
+        z, and log |det dz/dv| of each example: how many vectors it has times log |det matrix|. In float32 or
+        wider.
     """
+    v = at_least_float32(v)
+    matrix = at_least_float32(matrix)
     num_vectors = math.prod(v.shape[1:-1])
     log_det = num_vectors * jnp.linalg.slogdet(matrix).logabsdet
     return jnp.matmul(v, matrix.T, precision=lax.Precision.HIGHEST), jnp.broadcast_to(log_det, v.shape[:1])
@@ -151,9 +158,26 @@ def invert_linear(z: Float[Array, " B *S D"], matrix: Float[Array, "D D"]) -> Fl
     Args:
         z: vectors.
         matrix: one for all of them, invertible.
+
+    Returns:
+        v, in float32 or wider; under `jit` NaN where the matrix is singular.
+
+    Raises:
+        ValueError: the matrix is singular, up to the last digit of its entries.
     """
+    z = at_least_float32(z)
+    matrix = at_least_float32(matrix)
     vectors = z.reshape(-1, z.shape[-1]).T  # [D, ..]
-    return jnp.linalg.solve(matrix, vectors).T.reshape(z.shape)
+    v = jnp.linalg.solve(matrix, vectors).T.reshape(z.shape)
+
+    # An entry a_ij that changes by a share of -1 / (a_ij b_ji), where b is the inverse, makes the matrix
+    # singular. The sum over all entries, unlike a condition number, is the same for scaled rows and columns.
+    # It is infinite or NaN where there is no inverse.
+    sensitivity = jnp.sum(jnp.abs(matrix * jnp.linalg.inv(matrix).T))
+    is_invertible = sensitivity < 1 / jnp.finfo(matrix.dtype).eps
+    if is_known(is_invertible) and not is_invertible:
+        raise ValueError("matrix is singular, so that no v is the only one of z: pass one with an inverse")
+    return jnp.where(is_invertible, v, jnp.nan)
 
 
 def _split(name: str, v: Array, num_fixed: int) -> tuple[Array, Array]:

@@ -3,11 +3,14 @@
 import dataclasses
 from typing import NamedTuple
 
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from d3pm_jax.beliefs import Belief, denoiser_of, leave_one_out_of
 from d3pm_jax.checks import declared
+from d3pm_jax.errors import describe_returned
 from d3pm_jax.processes.base import Process
+from d3pm_jax.sampling.fields import check_returned
 from d3pm_jax.sampling.network import Guided, Network, call_network
 
 
@@ -84,6 +87,13 @@ class Denoiser:
         """
         if isinstance(self.network, Guided):
             each = self.network.beliefs(x, time)
+            if not isinstance(each, list | tuple) or not each:
+                raise TypeError(
+                    f"{type(self.network).__name__}.beliefs returns {describe_returned(each)}: return a list "
+                    f"of logits of x_0"
+                )
+            for logits in each:
+                check_returned(self.network, "beliefs", logits, jnp.floating, (*x.shape, self.K))
         else:
             each = [call_network(self.network, x, time)]
         return [self.answer(logits, x, t) for logits in each]

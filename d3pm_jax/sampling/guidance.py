@@ -14,17 +14,21 @@ from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
 from d3pm_jax import numerics
 from d3pm_jax.checks import (
     CATEGORIES,
     FINITE,
     INDEX,
+    LOG_PROBABILITY,
     NUM_CATEGORIES,
     Called,
     declared,
+    is_known,
+    marked,
     promote_types,
+    values_in_range,
 )
 from d3pm_jax.processes import Process, expand_trailing
 from d3pm_jax.sampling.network import CURE_OF_LOGITS, Guided, Network, call_network
@@ -45,7 +49,7 @@ Place = Literal["x_s", "x_0"]
 # ---- Without a classifier ----
 
 
-@declared(gamma=FINITE)
+@declared(gamma=FINITE, late=INDEX)
 def classifier_free(
     network: Conditioned,
     inputs: Any,
@@ -70,29 +74,44 @@ def classifier_free(
         late: guide at times up to this one; above it gamma is 1. By default at all times.
 
     Raises:
+        TypeError: inputs or null hold something else than numbers, or only one of them floats.
         ValueError: gamma is not finite, late is negative, inputs and null differ in shape, or have no axis
-            of examples.
+            of examples; when it is called, they are of another number of examples than x.
     """
-    _check_inputs(inputs, null)
-    if late is not None and late < 0:
-        raise ValueError(f"late = {late}: it must be a time from 0 on, or None")
-    if gamma == 1:
-        return lambda x, time: network(x, time, inputs)
-    if gamma == 0 and late is None:
-        return lambda x, time: network(x, time, null)
-    both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), inputs, null)
+    if jax.tree.structure(inputs) != jax.tree.structure(null):
+        raise ValueError("null is another tree of arrays than inputs are: make both alike")
+    jax.tree.map(_check_alike, inputs, null)
+    # A gamma that only a program knows is any number.
+    if is_known(gamma) and gamma == 1:
+        return _tell(network, inputs)
+    if is_known(gamma) and gamma == 0 and late is None:
+        return _tell(network, null)
     guided = ClassifierFree if on == "x_s" else ClassifierFreeX0
-    return guided(lambda x, time: network(x, time, both), gamma, late)
+    return guided(_tell(network, inputs, null), gamma, late)
 
 
-def _check_inputs(inputs: Any, null: Any) -> None:
-    """Raises ValueError unless null is made as inputs are."""
-    shapes = [jax.tree.map(lambda x: jnp.shape(x), tree) for tree in (inputs, null)]
-    if shapes[0] != shapes[1]:
-        raise ValueError(f"inputs have shapes {shapes[0]}, but null has {shapes[1]}: they must be the same")
-    sizes = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(inputs)}
-    if len(sizes) > 1 or () in sizes:
-        raise ValueError(f"inputs have shapes {shapes[0]}: each must begin with one axis of B examples")
+def _tell(network: Callable[[Array, Array, Any], Array], *inputs: Any) -> Callable[[Array, Array], Array]:
+    """Returns a network that is told its inputs: those of one batch, or of two, one behind the other."""
+    told = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *inputs)
+
+    def call(x: Array, time: Array) -> Array:
+        for leaf in jax.tree.leaves(told):
+            if len(leaf) != len(x):
+                raise ValueError(
+                    f"inputs are of {len(leaf) // len(inputs)} examples, but x is of "
+                    f"{len(x) // len(inputs)}: pass those of each example"
+                )
+        return network(x, time, told)
+
+    return call
+
+
+@values_in_range()
+@declared()
+def _check_alike(inputs: Shaped[Array, " B *S"], null: Shaped[Array, " B *S"]) -> None:
+    """Raises TypeError, ValueError unless a part of null is made as that of the inputs is."""
+    if jnp.issubdtype(inputs.dtype, jnp.floating) != jnp.issubdtype(null.dtype, jnp.floating):
+        raise TypeError(f"inputs are {inputs.dtype}, but null is {null.dtype}: pass numbers of one type")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -176,13 +195,15 @@ def _add_where_possible(a: Any, log_p: Array, b: Any, log_q: Array) -> Array:
     # What is no number stays none beside -inf, so that a chain stops at it.
     is_impossible &= ~(jnp.isnan(log_p) | jnp.isnan(log_q))
     total = a * jnp.where(is_impossible, 0.0, log_p) + b * jnp.where(is_impossible, 0.0, log_q)
+    # A score of +inf would be one of -inf where its factor is negative.
+    total = jnp.where((log_p == jnp.inf) | (log_q == jnp.inf), jnp.nan, total)
     return jnp.where(is_impossible, -jnp.inf, total)
 
 
 # ---- By a classifier ----
 
 
-@declared(gamma=FINITE)
+@declared(log_prob=LOG_PROBABILITY, gamma=FINITE)
 def by_classifier(network: Network, log_prob: LogProb, gamma: float = 1.0, exact: bool = False) -> Network:
     """p(x_s | x_t) p(y | x_s)^gamma, normalised for each element on its own (2412.10193, eq. 11).
 
@@ -201,7 +222,7 @@ def by_classifier(network: Network, log_prob: LogProb, gamma: float = 1.0, exact
     Raises:
         ValueError: gamma is not finite.
     """
-    if gamma == 0:
+    if is_known(gamma) and gamma == 0:
         return network
     return ByClassifier(network, log_prob, gamma, exact)
 
@@ -229,6 +250,18 @@ class ByClassifier(Guided):
         return tilt_logits(log_p, changes(self.log_prob, x, process.time[s], process.K), self.gamma)
 
 
+def _call_classifier(
+    log_prob: Callable[[Array, Array], Array], one_hots: Array, time: Array
+) -> Float[Array, " N"]:
+    """Calls a classifier in the step of a loop, which then tells of which examples its values are wrong."""
+
+    @marked
+    def call(one_hots: Array, time: Array) -> Float[Array, " N"]:
+        return log_prob(one_hots, time)
+
+    return call(one_hots, time)
+
+
 @declared(gamma=FINITE)
 def tilt_logits(
     log_p: Float[Array, "*S K"], log_likelihood: Float[Array, "*S K"], gamma: float
@@ -237,7 +270,7 @@ def tilt_logits(
     return numerics.log_normalize(_add_where_possible(1.0, log_p, gamma, log_likelihood))
 
 
-@declared(x=CATEGORIES, time=INDEX, K=NUM_CATEGORIES)
+@declared(log_prob=LOG_PROBABILITY, x=CATEGORIES, time=INDEX, K=NUM_CATEGORIES)
 def first_order_changes(
     log_prob: LogProb, x: Int[Array, " B *S"], time: Int[Array, " B"], K: int
 ) -> Float[Array, " B *S K"]:
@@ -252,7 +285,7 @@ def first_order_changes(
     one_hots = jax.nn.one_hot(x, K)
 
     def total(one_hots: Array) -> tuple[Array, Array]:
-        log_p = log_prob(one_hots, time)
+        log_p = _call_classifier(log_prob, one_hots, time)
         return jnp.sum(log_p), log_p
 
     gradient, log_p = jax.grad(total, has_aux=True)(one_hots)
@@ -260,7 +293,7 @@ def first_order_changes(
     return expand_trailing(log_p, gradient.shape) + gradient - at_x
 
 
-@declared(x=CATEGORIES, time=INDEX, K=NUM_CATEGORIES)
+@declared(log_prob=LOG_PROBABILITY, x=CATEGORIES, time=INDEX, K=NUM_CATEGORIES)
 def all_changes(
     log_prob: LogProb, x: Int[Array, " B *S"], time: Int[Array, " B"], K: int
 ) -> Float[Array, " B *S K"]:
@@ -281,8 +314,8 @@ def all_changes(
         changed = jnp.broadcast_to(one_hots, (K, *one_hots.shape))  # [K, B, L, K]
         row = jnp.broadcast_to(every_k[:, None], (K, len(x), K))
         changed = changed.at[:, :, place].set(row)
-        log_p = log_prob(changed.reshape(K * len(x), *x.shape[1:], K), jnp.tile(time, K))
-        return log_p.reshape(K, len(x))
+        rows = changed.reshape(K * len(x), *x.shape[1:], K)
+        return _call_classifier(log_prob, rows, jnp.tile(time, K)).reshape(K, len(x))
 
     if num_places == 0:
         return jnp.zeros((*x.shape, K))

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from d3pm_jax.checks import INDEX, Called, at_least, declared
+from d3pm_jax.checks import INDEX, Called, at_least, declared, is_known
 
 # Numbers that are folded into the key of a seed, one for each use, so that commands with the same seed share
 # no noise: "eval" and "samp" in ASCII.
@@ -50,12 +50,13 @@ def per_example(key: Key[Array, ""], index: Int[Array, " B"], shape: tuple[int, 
     """
     keys = fold_in_each(key, index)
 
-    def draw(row: Array, stream: int | Array = DRAW) -> Array:
+    @declared(row=INDEX, stream=INDEX)
+    def draw(row: Int[Array, ""], stream: int | Int[Array, ""] = DRAW) -> Float[Array, " B *S"]:
         return jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(k, row), shape))(choose(stream))
 
     # Stream 0 is the key itself: it has been the noise of chains since there was one stream.
     def choose(stream: int | Array) -> Array:
-        if not isinstance(stream, Array) and stream == DRAW:
+        if is_known(stream) and stream == DRAW:
             return keys
         # As uint32: the number is above the largest int32.
         number = jnp.asarray(stream, jnp.uint32) + jnp.uint32(FIRST_STREAM)

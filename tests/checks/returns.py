@@ -63,7 +63,7 @@ VALUES = {
     "schedule": (np.nan, np.inf, 1.5, -0.5),
     "weights": (np.nan, np.inf, -0.5),
     "step": (),
-    "log_prob": (),
+    "log_prob": (np.nan, np.inf, 0.5),
     "conditioner": (np.nan,),
     "transform": (np.nan,),
     "inverse": (np.nan,),

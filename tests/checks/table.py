@@ -113,7 +113,7 @@ ROLES: dict[str, tuple[str, Any]] = {
     "process": ("process", PROCESSES["uniform"]),
     "inner": ("process", PROCESSES["uniform"]),
     "denoise": ("function", logits_of),
-    "log_prob": ("function", lambda one_hots, time: jnp.sum(one_hots, axis=(1, 2))),
+    "log_prob": ("function", lambda one_hots, time: -jnp.sum(one_hots, axis=(1, 2))),
     "fill_in": ("function", lambda xt: logits_of(xt, None)),
     "order": ("noise", UNIT),
     "known": ("history", sampling.Known(i32([0, 1, 2], [2, 1, 0]), UNIT < 0.5)),
