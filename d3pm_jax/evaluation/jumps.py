@@ -32,7 +32,8 @@ def jump_costs(
     a grid in which s is followed by t. The network is called once for each t.
 
     Args:
-        denoise: the network, (xt, time) -> logits of x_0; jitted, or each call is traced anew.
+        denoise: the network, (xt, process.time[t]) -> logits of x_0, or a `sampling.Denoiser`; jitted, or
+            each call is traced anew.
         process: what a constructor returned, all of its steps.
         x0: examples int32 [N, *S], over which the mean is taken.
         times: increasing steps, the last of them T.

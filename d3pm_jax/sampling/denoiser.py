@@ -11,7 +11,7 @@ from d3pm_jax.checks import declared
 from d3pm_jax.errors import describe_returned
 from d3pm_jax.processes.base import Process
 from d3pm_jax.sampling.fields import check_returned
-from d3pm_jax.sampling.network import Guided, Network, call_network
+from d3pm_jax.sampling.network import Guided, Network, TimeUnit, call_network, tell_unit_time
 
 
 class Answer(NamedTuple):
@@ -37,23 +37,44 @@ class Answer(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Denoiser:
-    """Holds a network, the process that it was trained on, and what its logits of x_0 are.
+    """Holds a network, the process that it was trained on, what its logits of x_0 are, and its unit of time.
 
-        denoiser = Denoiser(process, lambda xt, time: network(params, xt, time), "leave_one_out")
+        denoiser = Denoiser(process, lambda xt, time: network(params, xt, time), "leave_one_out", time="unit")
         chain = sampling.sample(key, denoiser, shape=(16, 64))
+        bound = likelihood.estimate_bound(key, denoiser, process, x0, index, belief=denoiser.belief)
 
-    Under `jit` make it inside of the compiled function, of a process and parameters that are arguments of it.
+    It stands wherever a network is asked for: called with (x_t, process.time[t]), it tells the network that
+    time in the unit of the network. Under `jit` make it inside of the compiled function, of a process and
+    parameters that are arguments of it.
     """
 
     process: Process
     network: Network
-    """(x_t int32 [B, *S], process.time[t] [B]) -> logits of x_0 [B, *S, K]; or one that `guidance` made"""
+    """(x_t int32 [B, *S], time [B]) -> logits of x_0 [B, *S, K]; or one that `guidance` made"""
     belief: Belief = "d3pm"
     """what the logits are, see `beliefs`"""
+    time: TimeUnit = "steps"
+    """what the network was trained with: "steps", process.time[t] in 1..T, or "unit", t / T in (0, 1]"""
 
     def __post_init__(self) -> None:
         """Raises TypeError, ValueError for arguments that are none of these."""
-        object.__setattr__(self, "network", _check_network(self.process, self.network, self.belief))
+        network = _check_network(self.process, self.network, self.belief, self.time)
+        object.__setattr__(self, "network", network)
+
+    def __call__(self, x: Array, time: Array) -> Float[Array, " B *S K"]:
+        """Returns the logits of the network at x_t, called as all networks here are: with the time in steps.
+
+        Raises:
+            TypeError: guidance changes the law of x_s, of which no logits of x_0 say anything.
+        """
+        return self._network_of_steps(x, time)
+
+    @property
+    def _network_of_steps(self) -> Network:
+        """Returns the network, or its guidance, as one that is called with steps."""
+        if self.time == "steps":
+            return self.network
+        return tell_unit_time(self.network, self.process)
 
     @property
     def K(self) -> int:
@@ -83,19 +104,20 @@ class Denoiser:
         Args:
             x: categories [B, *S].
             t: the step of each example, [B].
-            time: what the network is told, [B], such as process.time[t].
+            time: of each example in steps, [B]: process.time[t], or a real number between steps.
         """
-        if isinstance(self.network, Guided):
-            each = self.network.beliefs(x, time)
+        network = self._network_of_steps
+        if isinstance(network, Guided):
+            each = network.beliefs(x, time)
             if not isinstance(each, list | tuple) or not each:
                 raise TypeError(
-                    f"{type(self.network).__name__}.beliefs returns {describe_returned(each)}: return a list "
+                    f"{type(network).__name__}.beliefs returns {describe_returned(each)}: return a list "
                     f"of logits of x_0"
                 )
             for logits in each:
-                check_returned(self.network, "beliefs", logits, jnp.floating, (*x.shape, self.K))
+                check_returned(network, "beliefs", logits, jnp.floating, (*x.shape, self.K))
         else:
-            each = [call_network(self.network, x, time)]
+            each = [call_network(network, x, time)]
         return [self.answer(logits, x, t) for logits in each]
 
     def answer(self, logits: Array, x: Array, t: Array) -> Answer:
@@ -104,6 +126,6 @@ class Denoiser:
 
 
 @declared()
-def _check_network(process: Process, network: Network, belief: Belief) -> Network:
+def _check_network(process: Process, network: Network, belief: Belief, time: TimeUnit) -> Network:
     """Returns the network with what it returns checked."""
     return network

@@ -31,7 +31,7 @@ from d3pm_jax.checks import (
     values_in_range,
 )
 from d3pm_jax.processes import Process, expand_trailing
-from d3pm_jax.sampling.network import CURE_OF_LOGITS, Guided, Network, call_network
+from d3pm_jax.sampling.network import CURE_OF_LOGITS, Guided, Network, call_network, tell_unit_time
 
 # A network that is told more than x_t and the time: labels, conditions, or a tree of these, each [B, ..].
 Conditioned = Annotated[
@@ -66,12 +66,13 @@ def classifier_free(
     of twice the batch.
 
     Args:
-        network: (x, process.time[t], inputs) -> logits of x_0.
+        network: (x, process.time[t], inputs) -> logits of x_0; of one told times in [0, 1] the `Denoiser`
+            says so.
         inputs: what it is told: labels, a condition, or a tree of such arrays [B, ..].
         null: what it was told in training where that was dropped, of the same shapes.
         gamma: any finite number.
         on: the law that is guided.
-        late: guide at times up to this one; above it gamma is 1. By default at all times.
+        late: guide at times up to this one, in steps; above it gamma is 1. By default at all times.
 
     Raises:
         TypeError: inputs or null hold something else than numbers, or only one of them floats.
@@ -132,6 +133,9 @@ class WithAndWithout(Guided):
         twice_x = jnp.concatenate([x, x])
         twice_time = jnp.concatenate([time, time])
         return jnp.split(call_network(self.network, twice_x, twice_time), 2)
+
+    def tell_unit_time(self, process: Process) -> "WithAndWithout":
+        return dataclasses.replace(self, network=tell_unit_time(self.network, process))
 
     def gamma_at(self, time: Array) -> float | Float[Array, " B"]:
         """Returns gamma at the time of each example."""
@@ -243,6 +247,9 @@ class ByClassifier(Guided):
 
     def beliefs(self, x: Array, time: Array) -> list[Array]:
         return [call_network(self.network, x, time)]
+
+    def tell_unit_time(self, process: Process) -> "ByClassifier":
+        return dataclasses.replace(self, network=tell_unit_time(self.network, process))
 
     def guide(self, log_laws: list[Array], process: Process, x: Array, t: Array, s: Array) -> Array:
         (log_p,) = log_laws

@@ -2,8 +2,9 @@
 
 import abc
 from collections.abc import Callable
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from d3pm_jax.checks import Called, SelfChecked, marked
@@ -11,7 +12,9 @@ from d3pm_jax.processes.base import Process
 
 CURE_OF_LOGITS = "return a float logit of each category for each element, categories last"
 
-# A network: x_t and the time of each example -> logits of x_0.
+# What a network is told: steps, process.time[t] in 1..T, or that divided by its largest, in (0, 1].
+TimeUnit = Literal["steps", "unit"]
+# A network: x_t and the time of each example, in steps -> logits of x_0.
 Network = Annotated[
     Callable[[Int[Array, " B *S"], Int[Array, " B"]], Float[Array, " B *S K"]],
     Called("xt, time", CURE_OF_LOGITS),
@@ -50,6 +53,17 @@ class Guided(SelfChecked, abc.ABC):
     def beliefs(self, x: Array, time: Array) -> list[Array]:
         """Returns a list of logits of x_0, each [B, *S, K]: one for each law that `guide` takes."""
 
+    def tell_unit_time(self, process: Process) -> "Guided":
+        """Returns this guidance of a network that is told times in [0, 1], as `tell_unit_time` does.
+
+        Raises:
+            TypeError: it does not say which of its functions that is.
+        """
+        raise TypeError(
+            f"{type(self).__name__} calls a network itself, and time = 'unit' does not reach it: divide the "
+            f"time by process.time[-1] there, and leave time='unit' out"
+        )
+
     def guide(
         self, log_laws: list[Array], process: Process, x: Array, t: Array, s: Array
     ) -> Float[Array, " B *S K"]:
@@ -69,3 +83,20 @@ class Guided(SelfChecked, abc.ABC):
                 f"is, or guide x_0"
             )
         return self.beliefs(x, time)[0]
+
+
+def tell_unit_time(network: Callable[..., Array], process: Process) -> Any:
+    """Makes a network that is called with steps of one that is told times in [0, 1]; also of guidance of one.
+
+    Args:
+        network: (x, time, ..) -> logits of x_0.
+        process: what it was trained on, or that respaced.
+    """
+    if isinstance(network, Guided):
+        return network.tell_unit_time(process)
+
+    def call(x: Array, time: Array, *inputs: Any) -> Array:
+        last = jnp.asarray(process.time[-1], float)
+        return network(x, jnp.asarray(time, float) / last, *inputs)
+
+    return call

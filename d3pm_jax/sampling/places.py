@@ -381,7 +381,7 @@ class Revealing(Step):
     def tell_time(
         self, view: View, t: Int[Array, " B"], is_active: Bool[Array, " B"]
     ) -> tuple[Array, Memory]:
-        """Returns the time that the network is told, [B], and what is remembered.
+        """Returns the time at which the network is called, in steps, [B], and what is remembered.
 
         Args:
             view: of the row.
@@ -471,7 +471,7 @@ class FirstHitting(Revealing):
     """
 
     schedule: Schedule | None = None
-    """of `schedules.continuous`, for a network that sees them: it is called with times in [0, 1]"""
+    """of `schedules.continuous`, for a network that sees them: it is called with real numbers of steps"""
     starts_from_noise = True
 
     @property
@@ -506,6 +506,7 @@ class FirstHitting(Revealing):
             # A schedule of the user's own is checked as if it were called from outside.
             with depth(depth_within(self.schedule)):
                 time = time_of(self.schedule, masked_share)
+            time = time * view.process.time[-1].astype(time.dtype)
         return time, view.memory | {"masked_share": masked_share}
 
 

@@ -93,7 +93,7 @@ class Step(Slot, abc.ABC):
     starts_from_noise: ClassVar[bool] = False
     """whether it takes x_T alone to start from, and no x_t on the way"""
     tells_time: ClassVar[bool] = False
-    """whether it tells the network times in [0, 1], and not steps"""
+    """whether it calls the network at times between steps"""
 
     def check(self, process: Process) -> None:
         """Raises ValueError for a process that it is not for."""

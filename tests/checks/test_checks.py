@@ -188,5 +188,7 @@ def test_what_is_nearly_an_argument_is_told_how_to_become_one(monkeypatch):
         d3pm.q_sample(configs.Uniform(4, 5, configs.Cosine()), x0, 1, u)
     with pytest.raises(TypeError, match="network is a Trained, expected a function: pass its predict"):
         d3pm.Denoiser(process, Trained())
+    with pytest.raises(ValueError, match="time = 'minutes': it must be 'steps' or 'unit'"):
+        d3pm.Denoiser(process, lambda xt, t: xt, time="minutes")
     with pytest.raises(ValueError, match=r"beta must have shape \[T\].*: pass a schedule, as cosine\(100\)"):
         d3pm.uniform(5, 4)

@@ -17,7 +17,7 @@ from d3pm_jax.errors import UserError
 from d3pm_jax.program.machine import devices
 from d3pm_jax.program.parts import build, network
 from d3pm_jax.program.parts.completed import complete
-from d3pm_jax.program.parts.diffusion import call_at_steps
+from d3pm_jax.program.parts.diffusion import call_at_whole_steps
 from d3pm_jax.runs import Draw, run
 from d3pm_jax.runs.run import open_run
 from d3pm_jax.sampling import named
@@ -113,8 +113,8 @@ def test_chains_are_shown_of_samplers_that_take_the_steps(tmp_path, capsys):
 
 
 def test_a_network_that_sees_time_is_told_its_steps_when_places_are_hit():
-    times = jnp.array([0.0, 0.05, 0.25, 0.26, 1.0])
-    steps = call_at_steps(lambda x, t: t, jnp.asarray(4, jnp.int32))(times, times)
+    times = jnp.array([0.0, 0.2, 1.0, 1.04, 4.0])
+    steps = call_at_whole_steps(lambda x, t: t, jnp.asarray(4, jnp.int32))(times, times)
     assert steps.tolist() == [1, 1, 1, 2, 4]
     assert steps.dtype == jnp.int32
 

@@ -111,7 +111,6 @@ def test_what_cannot_be_guided_is_one_line(uniform, absorbing, tmp_path):
     on_x_s = ClassifierFreeGuidance(2.0, "x_s")
     refuse(absorbing, "revealed places take x_0: guide x_0, or leave it out", on_x_s, sampler="random_order")
     hit = named.first_hitting()
-    refuse(absorbing, "late = 2 is a step", ClassifierFreeGuidance(2.0, late=2), sampler=hit)
     assert draw(absorbing, guidance=2.0, sampler=hit).calls.tolist() == [2 * 6] * N
     with pytest.raises(UserError, match=r"guidance is .*much.*: pass gamma, as 2.0, or runs.ClassifierFree"):
         read_guidance("much")

@@ -207,7 +207,8 @@ def test_the_times_of_first_hitting_are_those_of_the_schedule():
         def noise(row, stream):
             return u[row, stream]
 
-        return run_chain(Denoiser(process, network), xT, noise, sampler, watch=lambda seen: seen.logits)
+        denoiser = Denoiser(process, network, time="unit")
+        return run_chain(denoiser, xT, noise, sampler, watch=lambda seen: seen.logits)
 
     chain = run(make_process("absorbing"), jnp.asarray(u))
     times = np.asarray(chain.seen)[:, :, 0, 0]  # [rows, B]

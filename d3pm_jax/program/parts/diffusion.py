@@ -275,7 +275,7 @@ def _make_denoiser(
 
     assert settled.sampler is not None  # as `_draw_batch` has seen
     if settled.sampler.step.tells_time:
-        conditioned = call_at_steps(conditioned, inputs.process.time[-1])
+        conditioned = call_at_whole_steps(conditioned, inputs.process.time[-1])
 
     network: Any = partial(conditioned, network_inputs=network_inputs)
     guidance = settled.guidance
@@ -283,7 +283,7 @@ def _make_denoiser(
         if inputs.guidance_params is not None:
             guidance = guidance.with_params(inputs.guidance_params)
         network = guidance.guide(conditioned, network_inputs, inputs.label, dropping)
-    return sampling.Denoiser(inputs.process, network, **logits_keywords(config.loss))
+    return sampling.Denoiser(inputs.process, network, logits_keywords(config.loss)["belief"])
 
 
 def _explain_failure(failed_at: int, settled: Settled) -> str:
@@ -300,11 +300,11 @@ def _explain_failure(failed_at: int, settled: Settled) -> str:
     )
 
 
-def call_at_steps(network: Callable[..., Array], T: Array) -> Callable[..., Array]:
-    """Makes a network of (x, time in [0, 1], ..), which is told the first of 1..T not before the time."""
+def call_at_whole_steps(network: Callable[..., Array], T: Array) -> Callable[..., Array]:
+    """Makes a network of times between steps, which is told the first of 1..T not before the time."""
 
     def call(x: Array, time: Array, *args: Any, **keywords: Any) -> Array:
-        step = jnp.ceil(time * T).astype(jnp.int32)
+        step = jnp.ceil(time).astype(jnp.int32)
         return network(x, jnp.clip(step, 1, T), *args, **keywords)
 
     return call

@@ -126,11 +126,6 @@ class ClassifierFreeGuidance(Guidance):
         if not is_one_law and on == "x_s":
             with as_user_error():
                 sampler.law_step(guidance.ClassifierFree)
-        if not is_one_law and self.late is not None and sampler.step.tells_time:
-            raise UserError(
-                f"late = {self.late} is a step, and first_hitting calls the network between steps: leave it "
-                f"out, or take `random_order`"
-            )
         return dataclasses.replace(self, on=on)
 
     def guide(
