@@ -93,10 +93,13 @@ def denoiser_of(
         belief: what the logits are.
 
     Returns:
-        Normalised logs in nats; all -inf where they contradict x_t.
+        Normalised logs in nats; -inf where q(x_t | x_0) = 0, whatever a network says there, but for
+        "official" at t = 1; all -inf where they contradict x_t.
     """
     if belief == "denoiser":
-        return numerics.log_normalize(promote(process, logits))
+        # A network that was trained on masked places alone says anything of the others.
+        is_possible = process.log_q_x0(xt, t) > -jnp.inf  # [*S, K]
+        return numerics.log_normalize(jnp.where(is_possible, promote(process, logits), -jnp.inf))
     converted = to_denoiser(process, logits, xt, t)
     if belief == "official":
         converted = jnp.where(_is_first_step(t, xt.shape), promote(process, logits), converted)

@@ -49,7 +49,8 @@ def denoiser_of(process: Process, logits: Tensor, xt: Tensor, t: Tensor, belief:
     """log p(x_0 | x_t) of logits with a belief: "d3pm" is leave-one-out, "official" but at t = 1."""
     converted = to_denoiser(process, logits, xt, t)
     if belief == "denoiser":
-        converted = logits.to(converted.dtype)
+        is_possible = process.log_q_x0(xt, t) > -torch.inf
+        converted = torch.where(is_possible, logits.to(converted.dtype), -torch.inf)
     if belief == "official":
         converted = torch.where(_is_first_step(t, xt), logits, converted)
     return numerics.log_normalize(converted)

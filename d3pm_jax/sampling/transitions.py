@@ -66,9 +66,13 @@ class Mixture(LawStep):
     """in [0, 1]; 1 is ancestral"""
 
     def law(self, view: View, answer: Answer) -> Array:
-        return laws.mixture_logits(
-            view.process, answer.logits_loo, answer.log_denoiser, view.x, view.t, self.kappa
-        )
+        log_denoiser = answer.log_denoiser
+        law = laws.mixture_logits(view.process, answer.logits_loo, log_denoiser, view.x, view.t, self.kappa)
+        if answer.belief != "official":
+            return law
+        # At t = 1 both parts are x_0 itself, which by the official rule may be what x_t rules out.
+        at_first = expand_trailing(view.t == 1, view.x.shape)
+        return jnp.where(at_first[..., None], log_denoiser, law)
 
 
 # ---- Masking again ----

@@ -12,7 +12,7 @@ from d3pm_jax.sampling.correctors import Corrected, Corrector
 from tests.sampling import rules
 from tests.sampling.rules import MASK, K, World
 
-ALL = ("uniform", "marginal", "absorbing", "masked", "gaussian")
+ALL = ("uniform", "marginal", "absorbing", "masked", "banded", "gaussian")
 MIXING = ("uniform", "marginal", "absorbing")
 ABSORBING = ("absorbing",)
 
@@ -23,6 +23,8 @@ def make_process(name: str) -> Process:
         return processes.masked(processes.marginal(rules.BETA, rules.INNER_PI), rules.GAMMA)
     if name == "gaussian":
         return processes.gaussian(rules.GAUSSIAN_BETA, K)
+    if name == "banded":
+        return processes.banded(rules.GAUSSIAN_BETA, K, bands=1)
     if name == "absorbing":
         return processes.absorbing(rules.BETA, K, MASK)
     return processes.marginal(rules.BETA, rules.make_world(name).pi)

@@ -40,7 +40,7 @@ class World(NamedTuple):
 
 
 def make_world(name: str) -> World:
-    """K = 3 and T = 4: "uniform", "marginal", "absorbing", "masked", "gaussian" or "dense"."""
+    """K = 3 and T = 4: "uniform", "marginal", "absorbing", "masked", "banded" or "gaussian"."""
     alpha = np.concatenate([[1.0], np.cumprod(1 - BETA)])
     pi = {"uniform": np.full(K, 1 / K), "marginal": PI, "absorbing": np.eye(K)[MASK]}.get(name)
     if pi is not None:
@@ -56,8 +56,14 @@ def make_world(name: str) -> World:
         keep_bar = np.concatenate([[1.0], np.cumprod(1 - GAMMA)])
         prior = np.append(keep_bar[-1] * INNER_PI, 1 - keep_bar[-1])
         return World(name, Q, prior, alpha, np.append(INNER_PI, 0.0), keep_bar, (0, 1))
-    assert name == "gaussian"
     Q = [np.eye(K)]
+    if name == "banded":
+        to_next = np.diag(np.ones(K - 1), 1) / K
+        for beta in GAUSSIAN_BETA:
+            q = beta * (to_next + to_next.T)
+            Q.append(q + np.diag(1 - q.sum(1)))
+        return World(name, np.array(Q), np.full(K, 1 / K), alpha, np.full(K, 1 / K), None, (0, 1, 2))
+    assert name == "gaussian"
     for beta in GAUSSIAN_BETA:
         weights = np.exp(-4 * np.arange(-K + 1, K) ** 2 / ((K - 1) ** 2 * beta))
         row = weights / weights.sum()
@@ -123,6 +129,35 @@ def _normalised(world: World, belief: np.ndarray) -> np.ndarray:
     uniform = np.isin(np.arange(K), world.data) / len(world.data)
     total = belief.sum(-1, keepdims=True)
     return np.where(total > 0, belief / np.where(total > 0, total, 1), uniform)
+
+
+def strip_evidence(world: World, denoiser: np.ndarray, x: np.ndarray, t: int) -> np.ndarray:
+    """denoiser(x_0) / q(x_t | x_0), normalised; 0 where x_0 cannot become x_t, whatever the denoiser says."""
+    evidence = np.moveaxis(world.Qbar[t][:, x], 0, -1)
+    leave_one_out = np.divide(denoiser, evidence, out=np.zeros_like(denoiser), where=evidence > 0)
+    total = leave_one_out.sum(-1, keepdims=True)
+    return np.divide(leave_one_out, total, out=leave_one_out, where=total > 0)
+
+
+class Believed(NamedTuple):
+    """What logits of a belief are to a law at t."""
+
+    world: World
+    leave_one_out: np.ndarray  # [B, L, K]
+
+
+def read_belief(world: World, belief: str, predicted: np.ndarray, x: np.ndarray, t: int) -> Believed:
+    """The leave-one-out belief that a law takes for a prediction, and the process that it takes it with.
+
+    By the official rule x_1 says nothing of x_0: the prediction is p(x_0 | x_1).
+    """
+    if belief == "denoiser":
+        return Believed(world, strip_evidence(world, predicted, x, t))
+    if belief == "official" and t == 1:
+        says_nothing = np.full((1, K, K), 1 / K)
+        Q = np.concatenate([world.Q[:1], says_nothing, world.Q[2:]])
+        return Believed(world._replace(Q=Q), predicted)
+    return Believed(world, predicted)
 
 
 def denoiser_of(world: World, leave_one_out: np.ndarray, x: np.ndarray, t: int) -> np.ndarray:
@@ -331,7 +366,7 @@ def draw_forward(world: World, q: np.ndarray, x: np.ndarray, u: np.ndarray) -> n
     drawn = np.empty_like(x)
     for place in np.ndindex(x.shape):
         order = list(range(K))
-        if world.name != "gaussian":
+        if world.name not in ("banded", "gaussian"):
             mask = [MASK] if world.name == "masked" and x[place] != MASK else []
             order = [k for k in order if k not in (x[place], *mask)] + [x[place]] + mask
         shares = np.cumsum(q[x[place], order])

@@ -21,29 +21,41 @@ class Simulated(NamedTuple):
 def simulate(
     case: Case,
     world: World,
-    beliefs: np.ndarray,
+    predicted: np.ndarray,
     x: np.ndarray,
     u: np.ndarray,
     levels: list[int],
     unknown: np.ndarray | None = None,
     x0: np.ndarray | None = None,
+    belief: str = "leave_one_out",
 ) -> Simulated:
     """Draws a chain by the rules.
 
     Args:
         case: of the sampler.
         world: the process.
-        beliefs: leave-one-out, by t and x_t: [T + 1, K^L, L, K].
+        predicted: what the network says, by t and x_t: [T + 1, K^L, L, K].
         x: x_T, [B, L].
         u: noise [rows + 1, streams, B, L], by the number of rows left and the stream.
         levels: T, ..., 0 of a sampler with a law; of one that reveals, as many and one more than it has rows.
         unknown: the places that may change, [B, L]; the others stay as they are in x.
         x0: what those hold in the end, where they are noised.
+        belief: what the predictions are.
     """
+
+    def believe(x: np.ndarray, t: int) -> rules.Believed:
+        return rules.read_belief(world, belief, predicted[t, rules.number_of(x)], x, t)
+
+    def strip(x: np.ndarray, t: int) -> np.ndarray:
+        leave_one_out = predicted[t, rules.number_of(x)]
+        if belief == "denoiser" or (belief == "official" and t == 1):
+            return rules.strip_evidence(world, leave_one_out, x, t)
+        return leave_one_out
+
     if unknown is None:
         unknown = np.ones(x.shape, bool)
     if case.choose is not None:
-        return _reveal(case, world, beliefs, x, u, len(levels) - 1, unknown)
+        return _reveal(case, world, believe, x, u, len(levels) - 1, unknown)
     block = case.sampler.block or x.shape[1]
     pairs = list(itertools.pairwise(levels))
     number = len(pairs) * (x.shape[1] // block)
@@ -56,20 +68,20 @@ def simulate(
             if s > t:
                 x = np.where(in_block, rules.draw_forward(world, world.Q[s], x, u[number, DRAW]), x)
             else:
-                x, memory = _move(case, world, beliefs[t], x, t, s, memory, u[number], in_block)
+                x, memory = _move(case, believe, x, t, s, memory, u[number], in_block)
                 calls += 1
             if x0 is not None:
                 x = np.where(unknown, x, rules.draw_forward(world, world.Qbar[s], x0, u[number, DRAW]))
             if s <= t and case.move is not None and s > 0:
-                x = _correct(case, world, beliefs[s], x, s, u[number], in_block)
+                x = _correct(case, world, strip, x, s, u[number], in_block)
                 calls += case.corrector.moves
             number -= 1
             states[number] = x
     return Simulated(states, calls)
 
 
-def _move(case, world, belief, x, t, s, memory, u, in_block):
-    leave_one_out = belief[rules.number_of(x)]
+def _move(case, believe, x, t, s, memory, u, in_block):
+    world, leave_one_out = believe(x, t)
     law = case.law(world, leave_one_out, x, t, s, memory)
     drawn = np.where(in_block, rules.draw(law, u[DRAW]), x)
     denoiser = rules.denoiser_of(world, leave_one_out, x, t)
@@ -79,7 +91,7 @@ def _move(case, world, belief, x, t, s, memory, u, in_block):
     return drawn, {"clock": clock, "confidence": confidence}
 
 
-def _correct(case, world, belief, x, s, u, may_change):
+def _correct(case, world, strip, x, s, u, may_change):
     moves_one_place = type(case.corrector).__name__ == "Gibbs"
     for i in range(case.corrector.moves):
         chosen = may_change
@@ -88,12 +100,12 @@ def _correct(case, world, belief, x, s, u, may_change):
             chosen = may_change & (np.arange(x.shape[1]) == np.argmax(order, axis=1)[:, None])
             if world.has_mask:
                 x = np.where(chosen, MASK, x)
-        law = case.move(world, belief[rules.number_of(x)], x, s)
+        law = case.move(world, strip(x, s), x, s)
         x = np.where(chosen, rules.draw(law, u[CORRECTOR + 2 * i]), x)
     return x
 
 
-def _reveal(case, world, beliefs, x, u, rows, unknown):
+def _reveal(case, world, believe, x, u, rows, unknown):
     x = x.copy()
     states = {rows: x.copy()}
     calls = np.zeros(len(x), int)
@@ -105,8 +117,8 @@ def _reveal(case, world, beliefs, x, u, rows, unknown):
                 continue
             calls[b] += 1
             t = smallest_step(world, masked.sum() / unknown[b].sum())
-            leave_one_out = beliefs[t, rules.number_of(x_b)]
-            p = rules.denoiser_of(world, leave_one_out, x_b, t)
+            of_rule, leave_one_out = believe(x_b, t)
+            p = rules.denoiser_of(of_rule, leave_one_out, x_b, t)
             drawn = rules.draw(p, u[number, DRAW, b])
             candidates = rules.Candidates(
                 p, drawn, masked, u[number, ORDER, b], at_start[b], rows + 1 - number, rows

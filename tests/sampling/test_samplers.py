@@ -105,12 +105,12 @@ def make_problem(process_name: str, name: str) -> Problem:
     return Problem(process, plan, make_beliefs(process_name), xT, u)
 
 
-def run_problem(name: str, problem: Problem, logits: np.ndarray) -> Chain:
+def run_problem(name: str, problem: Problem, logits: np.ndarray, belief: str = "leave_one_out") -> Chain:
     return run(
         problem.process,
         CASES[name].sampler,
         problem.plan,
-        "leave_one_out",
+        belief,
         *map(jnp.asarray, (logits, problem.xT, problem.u)),
     )
 
@@ -140,6 +140,33 @@ def test_a_chain_draws_the_integers_of_the_rules(process_name, name):
     np.testing.assert_array_equal(chain.calls, expected.calls)
     assert chain.failed_at == 0
     assert chain.program_calls == chain.calls.max()
+
+
+OF_BELIEFS = [("absorbing", name) for name in CASES]
+OF_BELIEFS += [("banded", name) for name in CASES if "banded" in CASES[name].names]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("belief", ["denoiser", "official"])
+@pytest.mark.parametrize(("process_name", "name"), OF_BELIEFS)
+def test_a_network_that_copies_nothing_draws_the_integers_of_the_rules_by_its_belief(
+    process_name, name, belief
+):
+    problem = make_problem(process_name, name)
+    expected = simulate(
+        CASES[name],
+        rules.make_world(process_name),
+        problem.beliefs,
+        problem.xT,
+        problem.u,
+        levels_of(name),
+        belief=belief,
+    )
+    with np.errstate(divide="ignore"):
+        chain = run_problem(name, problem, np.log(problem.beliefs), belief)
+    for number, x in expected.states.items():
+        np.testing.assert_array_equal(chain.states[number], x, err_msg=f"{number} rows left")
+    assert chain.failed_at == 0
 
 
 @EVERY_PAIR
