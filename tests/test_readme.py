@@ -160,7 +160,6 @@ def check_steer(names):
 
 CHECKS = {
     "README.md": check_readme,
-    "docs/architecture.md": None,
     "docs/compat.md": check_compat,
     "docs/config-reference.md": check_config_reference,
     "docs/how-to/classifier-free-guidance.md": check_classifier_free,
@@ -186,7 +185,6 @@ OTHERS = [page for page in ALL if blocks(page)]
 
 # Pages that compile much, each part of which has tests of its own.
 SLOW = (
-    "docs/architecture.md",
     "docs/coming-from.md",
     "docs/compat.md",
     "docs/concepts.md",
