@@ -48,6 +48,7 @@ docs: $(VENV)/installed-docs
 
 # A cell that is not executed has no language, of which myst-nb warns.
 docs-quick: $(VENV)/installed-docs
+	rm -rf build/quick
 	$(BIN)/python -m sphinx -W --keep-going -D nb_execution_mode=off -D suppress_warnings=myst-nb.lexer docs build/quick
 	$(BIN)/python docs/check_site.py build/quick
 

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
+from urllib.parse import quote
 
 import jax
 import jax.numpy as jnp
@@ -23,12 +24,12 @@ import numpy as np
 from explore import count_categories, make_betas, make_process, measure_histogram
 from playwright.sync_api import Browser, Page, sync_playwright
 from public_names import ROOT
+from queries import list_unanswered, read_queries
 
 import d3pm_jax as d3pm
 
 SITE = ROOT / "build" / "site"
 PHONE, DESK = 390, 1280
-QUERIES = ("uniform", "sampling", "posterior_kl", "no such words")
 Theme = Literal["light", "dark"]
 CHOICES = (
     # process, schedule, levels, T, t, x_0, x_t
@@ -126,12 +127,16 @@ def check_pages(watch: Watch) -> None:
 
 
 def check_search(watch: Watch) -> None:
-    for query in QUERIES:
-        page = watch.open(f"search.html?q={query}", DESK)
+    first_hits = {}
+    for query in [*read_queries(), "no such words"]:
+        page = watch.open(f"search.html?q={quote(query)}", DESK)
         page.wait_for_function("/finished|did not match/.test(document.body.innerText)")
         page.wait_for_load_state("networkidle")  # the pages from which the search quotes
+        links = page.locator("ul.search a")
+        href = links.first.get_attribute("href") if links.count() else ""
+        first_hits[query] = (href or "").replace(".html", "")
         page.close()
-    print(f"{len(QUERIES)} searches")
+    watch.defects += list_unanswered(first_hits)
 
 
 def compute_shown(

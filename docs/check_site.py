@@ -1,11 +1,17 @@
-"""Checks the built site: its inventory has every public name, and its pages load nothing from other hosts."""
+"""Checks the built site: it has every public name, loads nothing from other hosts, and its search answers.
+
+The queries are those of queries.txt. They are asked where there is Node; `make docs-browser` asks them too.
+"""
 
 import re
+import shutil
+import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
-from public_names import home, public_objects, statements
+from public_names import ROOT, home, public_objects, statements
+from queries import list_unanswered, read_queries
 from sphinx.util.inventory import InventoryFile
 
 LOADED = {"src", "srcset", "data", "poster"}
@@ -53,7 +59,19 @@ def list_missing(site: Path) -> list[str]:
     return [f"{module}.{name} is missing" for module, name in sorted(public - described)]
 
 
+def search(site: Path) -> list[str]:
+    """Returns the queries that are not answered by the first hit."""
+    node = shutil.which("node")
+    if node is None:
+        print("no searches: there is no Node")
+        return []
+    command = [node, ROOT / "docs" / "run_search.js", site, "1"]
+    queries = list(read_queries())
+    asked = subprocess.run(command, input="\n".join(queries), capture_output=True, text=True, check=True)
+    return list_unanswered(dict(zip(queries, asked.stdout.splitlines(), strict=True)))
+
+
 if __name__ == "__main__":
     site = Path(sys.argv[1])
-    defects = list_loads(site) + list_missing(site)
+    defects = list_loads(site) + list_missing(site) + search(site)
     sys.exit("\n".join(defects) or 0)

@@ -12,7 +12,7 @@ from sphinx.util import logging
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # or JAX looks for other devices, and says what it lacks
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "docs"))  # where `docstrings` and `explore` lie
+sys.path.insert(0, str(ROOT / "docs"))  # where `docstrings`, `sections` and `explore` lie
 SERVER = os.environ.get("GITHUB_SERVER_URL", "https://github.com")
 REPOSITORY = f"{SERVER}/{os.environ.get('GITHUB_REPOSITORY', 'd3pm-jax/d3pm-jax')}"
 
@@ -24,13 +24,14 @@ extensions = [
     "sphinx-mathjax-offline",
     "sphinx_copybutton",
     "docstrings",
+    "sections",
 ]
 html_theme = "furo"
 html_title = project
 html_favicon = "images/favicon.svg"
 templates_path = ["templates"]
 html_copy_source = False
-html_search_scorer = str(ROOT / "docs" / "search_scorer.js")
+html_search_scorer = str(ROOT / "docs" / "search.js")
 smartquotes_action = "D"  # dashes, but no quotes: "d3pm" is a value
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from docs.public_names import exported, home, module_of, public_modules, public_objects
+from docs.queries import read_queries
 
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
 OTHERS = {"index", "flat", "torch_ref"}
@@ -43,3 +44,9 @@ def test_the_page_of_the_twin_has_each_of_its_modules():
     described = [name for kind, name in entries if kind == "module"]
     offered = {m for m in public_modules("torch_ref") if any(not module_of(m, name) for name in exported(m))}
     assert sorted(described) == sorted(offered)
+
+
+def test_the_pages_that_answer_searches_exist():
+    pages = {answer.partition("#")[0] for answers in read_queries().values() for answer in answers}
+    docs = REFERENCE.parent
+    assert [page for page in pages if not list(docs.glob(f"{page}.*"))] == []

@@ -34,7 +34,10 @@ REMARKS = {
 
 HEAD = """# Licences of the dependencies
 
-d3pm_jax is under the MIT licence: see [LICENSE](../LICENSE).
+<!-- search: cite, citation, BibTeX, license, Apache, MIT, commercial use, copyright -->
+
+d3pm_jax is under the MIT licence: see [LICENSE](../LICENSE). To cite it, see
+[CITATION.cff](../CITATION.cff).
 
 The table has each package that it depends on directly, with the licence that the package's metadata states.
 The packages that these depend on have licences of their own, which are not listed here. With the extra
