@@ -516,7 +516,7 @@ KERNEL_MODULES = (
     "likelihood",
     "flows",
 )
-_A_KEY = "draws its noise from a JAX key, and then is "
+_A_KEY = "draws its noise from a key of its own framework (test_keys.py gives it to both), and then is "
 _A_SOLUTION = (
     "an interpolated solution of I(x_t; x_0): tests/schedules/test_information.py computes I densely"
 )
@@ -536,7 +536,7 @@ REASONS: dict[str, str] = {
     "sampling.guidance.by_classifier": "tilt_logits of a law by first_order_changes or by all_changes",
     "sampling.laws.require_mixing": _A_CHECK,
     "sampling.laws.require_absorbing": _A_CHECK,
-    "sampling.per_example": "draws from a JAX key: all other kernels take the noise",
+    "sampling.per_example": "draws from a key of its own framework: all other kernels take the noise",
     "Process.respaced": "respace is its check and this",
     "Process.positional": "what the library refuses a mask on top of",
     "Process.time": "which step each t is: the networks of sampling.run and all_t_bound are called with it",
@@ -552,6 +552,7 @@ REASONS: dict[str, str] = {
 # Parameters of a kernel that its twin has not.
 LEFT_OUT: dict[str, tuple[str, ...]] = {
     "sampling.run": ("sampler", "plan", "watch"),  # the twin runs ancestral chains alone
+    "sample": ("sampler", "start", "plan"),
 }
 
 

@@ -6,7 +6,7 @@ closed forms, and O(K^2) memory per element. Its float type is `torch.get_defaul
 The rule of flat names is that of d3pm_jax: the kernels that one needs to write a training loop, a bound and a
 chain, of which the flat one is the process (`uniform`) or the table of betas (`linear`) where a sub-package
 has the name too (`timesteps.uniform`, `schedules.continuous.linear`). Classes among them are `Process` and
-`Denoiser`, with which `sampling.run` draws from noise that is given.
+`Denoiser`, with which `sample` draws from a seed and `sampling.run` from noise that is given.
 
 Every sub-package is an attribute, imported when it is first used.
 """
@@ -21,7 +21,15 @@ except ModuleNotFoundError as error:
     raise ModuleNotFoundError(f"torch_ref needs torch: {cure}", name="torch") from error
 
 from torch_ref.heads import forbid, logistic, residual
-from torch_ref.likelihood import all_t_bound, bits_per_dim, chain_rule, mean_and_se, strata_bound
+from torch_ref.likelihood import (
+    all_t_bound,
+    bits_per_dim,
+    chain_rule,
+    estimate_bound,
+    mean_and_se,
+    strata_bound,
+    stratified_bound,
+)
 from torch_ref.losses import (
     cross_entropy,
     direct_kl,
@@ -59,7 +67,7 @@ from torch_ref.processes import (
     respace,
     uniform,
 )
-from torch_ref.sampling import Denoiser
+from torch_ref.sampling import Denoiser, sample
 from torch_ref.schedules import (
     cosine,
     cosine_squared,
@@ -86,6 +94,7 @@ __all__ = [
     "cross_entropy",
     "dense",
     "direct_kl",
+    "estimate_bound",
     "forbid",
     "from_alpha_bar",
     "from_rate",
@@ -121,9 +130,11 @@ __all__ = [
     "reciprocal",
     "residual",
     "respace",
+    "sample",
     "smoothed_cross_entropy",
     "stochastic_bound",
     "strata_bound",
+    "stratified_bound",
     "uniform",
 ]
 

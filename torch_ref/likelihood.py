@@ -14,7 +14,7 @@ from torch_ref.numerics.rows import to_rows
 from torch_ref.posteriors import q_sample
 from torch_ref.processes.base import Process
 from torch_ref.sampling.network import Network
-from torch_ref.sampling.noise import Noise
+from torch_ref.sampling.noise import Noise, per_example
 
 Term = Callable[[Process, Tensor, Tensor, Tensor, Tensor], Tensor]  # process, logits, x0, xt, t -> nats
 
@@ -24,6 +24,10 @@ class Bound(NamedTuple):
 
     steps: Tensor  # [T, B]  row t - 1 is the term of step t
     prior: Tensor  # [B]
+
+    def total(self) -> Tensor:
+        """Returns the bound on -log p(x_0), [B]."""
+        return self.steps.sum(dim=0) + self.prior
 
 
 def all_t_bound(
@@ -46,6 +50,20 @@ def all_t_bound(
     return Bound(torch.stack(steps), _sum_per_example(prior_kl(process, x0), weight))
 
 
+def estimate_bound(
+    key: int,
+    denoise: Network,
+    process: Process,
+    x0: Tensor,
+    index: Tensor,
+    term: Term = posterior_kl,
+    belief: Belief = "d3pm",
+    weight: Tensor | None = None,
+) -> Bound:
+    """Computes `all_t_bound` with noise that depends on (key, index_b, t) alone; the key is a seed."""
+    return all_t_bound(denoise, process, x0, per_example(key, index, x0.shape[1:]), term, belief, weight)
+
+
 def strata_bound(
     denoise: Network,
     process: Process,
@@ -65,6 +83,23 @@ def strata_bound(
         nats = term(process, denoise(xt, process.time[t[j]]), x0, xt, t[j])  # [B, *S]
         total = total + sizes[j] * _sum_per_example(nats, weight)
     return total
+
+
+def stratified_bound(
+    key: int,
+    denoise: Network,
+    process: Process,
+    x0: Tensor,
+    index: Tensor,
+    n: int,
+    term: Term = posterior_kl,
+    belief: Belief = "d3pm",
+    weight: Tensor | None = None,
+) -> Tensor:
+    """Computes `strata_bound` with noise that depends on (key, index_b) and n alone; row 0 of it is for t."""
+    u = per_example(key, index, (n,))(0)  # [B, n]
+    noise = per_example(key, index, x0.shape[1:])
+    return strata_bound(denoise, process, x0, u.T, noise, term, belief, weight)
 
 
 def chain_rule(fill_in: Callable[[Tensor], Tensor], x0: Tensor, order: Tensor, mask_id: int) -> Tensor:

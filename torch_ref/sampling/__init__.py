@@ -1,4 +1,4 @@
-"""Draws samples: the ancestral chain, noise given, and grids of steps.
+"""Draws samples: the ancestral chain, with a seed or with the noise given, and grids of steps.
 
 What other samplers are made of is in modules, each with the names of its twin in `d3pm_jax.sampling`: `laws`
 of x_s, the choice of `places`, `shaping` of logits, `guidance`, and `steering` by the choice of particles.
@@ -8,8 +8,8 @@ from torch_ref.sampling import guidance, laws, places, shaping, steering  # noqa
 from torch_ref.sampling.chain import Chain
 from torch_ref.sampling.denoiser import Denoiser
 from torch_ref.sampling.grids import best_grid, even_grid
-from torch_ref.sampling.noise import Noise, Streams
-from torch_ref.sampling.run import run
+from torch_ref.sampling.noise import Noise, Streams, per_example
+from torch_ref.sampling.run import run, sample
 from torch_ref.sampling.steps import Known
 
 __all__ = [
@@ -20,5 +20,7 @@ __all__ = [
     "Streams",
     "best_grid",
     "even_grid",
+    "per_example",
     "run",
+    "sample",
 ]

@@ -2,15 +2,24 @@
 
 import dataclasses
 
+from torch import Tensor
+
 from torch_ref.beliefs import Belief
 from torch_ref.processes.base import Process
-from torch_ref.sampling.network import Network
+from torch_ref.sampling.network import Network, TimeUnit
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Denoiser:
-    """Holds a network, the process that it was trained on, and what its logits of x_0 are."""
+    """Holds a network, its process, what its logits of x_0 are, and the unit of time that it is told."""
 
     process: Process
     network: Network
     belief: Belief = "d3pm"
+    time: TimeUnit = "steps"
+
+    def __call__(self, x: Tensor, time: Tensor) -> Tensor:
+        """Returns the logits of the network, which is told the time, in steps, in its own unit."""
+        if self.time == "unit":
+            time = time / self.process.time[-1]
+        return self.network(x, time)

@@ -8,8 +8,25 @@ from torch import Tensor
 from torch_ref.posteriors import p_sample
 from torch_ref.sampling.chain import Chain
 from torch_ref.sampling.denoiser import Denoiser
-from torch_ref.sampling.noise import DRAW, Streams
+from torch_ref.sampling.noise import DRAW, Streams, per_example
 from torch_ref.sampling.steps import Known
+
+PRIOR_STEP = 0  # the row of the noise that x_T is drawn with
+
+
+def sample(
+    key: int,
+    denoiser: Denoiser,
+    shape: tuple[int, ...],
+    *,
+    first: int = 0,
+    known: Known | None = None,
+    record: Sequence[int] = (),
+) -> Chain:
+    """Draws examples first, first + 1, ... of the endless sample that a seed stands for."""
+    noise = per_example(key, first + torch.arange(shape[0]), shape[1:])
+    x = denoiser.process.draw_prior(noise(PRIOR_STEP, DRAW))
+    return run(denoiser, x, noise, known=known, record=record)
 
 
 def run(
@@ -28,7 +45,7 @@ def run(
     failed_at = 0
     for t in range(process.T, 0, -1):
         ts = torch.full(x.shape[:1], t)
-        logits = denoiser.network(x, process.time[ts])
+        logits = denoiser(x, process.time[ts])
         x = p_sample(process, logits, x, ts, noise(t, DRAW), denoiser.belief)
         if known is not None:
             x = torch.where(known.mask, known.x0, x)
