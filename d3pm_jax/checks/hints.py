@@ -6,7 +6,7 @@ allowed. The fields of a config and the arguments of what it builds have the sam
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
@@ -136,6 +136,10 @@ def matches_hint(value: Any, hint: Any) -> bool:
     if origin is Literal:
         # True == 1 in Python, so the types are compared too.
         return any(type(value) is type(choice) and value == choice for choice in args)
+    if origin is Callable:
+        return callable(value)
+    if origin is Sequence:
+        return matches_hint(value, tuple[args[0], ...])
     if origin is tuple:
         if type(value) is not tuple:
             return False
@@ -166,6 +170,7 @@ _TYPE_NAMES = {
     str: "a text",
     tuple: "a tuple",
     Path: "a path",
+    Callable: "a function",
     None: "None",
     NoneType: "None",
 }
@@ -185,6 +190,8 @@ def describe_hint(hint: Any, suffix: str = "") -> str:
         return " or ".join(map(describe_hint, args)) + suffix
     if origin is Literal:
         return " or ".join(map(repr, args)) + suffix
+    if origin is Sequence:
+        return describe_hint(tuple[args[0], ...], suffix)
     if origin is tuple:
         items = [describe_hint(arg) for arg in args if arg is not ...]
         if ... in args:
@@ -196,7 +203,7 @@ def describe_hint(hint: Any, suffix: str = "") -> str:
         # Such an annotation has all of its words in its `Allowed`.
         return suffix.strip()
     # Of an annotation that is not understood this is all that is checked.
-    return _TYPE_NAMES.get(hint, "made of finite numbers") + suffix
+    return _TYPE_NAMES.get(origin or hint, "made of finite numbers") + suffix
 
 
 def name_conversion(value: Any, hint: Any) -> str:

@@ -146,7 +146,8 @@ class SampleCommand(arguments.Computation):
     infill: Annotated[str | None, arguments.name_option(metavar="TEXT")] = None
     """only text: fill the gaps in this, each written [MASK:N] for N tokens, as "The [MASK:12] fox\""""
     length: Annotated[Count | None, arguments.name_option(metavar="N")] = None
-    """only text: tokens of a sample (default: as in the data)"""
+    """only text and padded data: elements of each sample (default: of padded data those of test example i,
+    of other texts all)"""
     given: Annotated[Path | None, arguments.name_option(metavar="FILE")] = None
     """complete examples (--known) or edit them (--strength): sample i is made from example i modulo N;
     FILE is .npy of integers [*S] or [N, *S]; for images also .png; for text also .txt, an example per line"""
@@ -239,7 +240,7 @@ def execute(command: SampleCommand, words: list[str]) -> int:
         chains = chains._replace(given=Samples(made_from, levels))
     files_by_content = files.write_chains(kind, command.workdir, suffix, chains, run.caption, command.gif)
 
-    classes = _describe_classes(command, settled, run)
+    classes = _describe_classes(command, settled, run, bool((samples < 0).any()))
     print(f"{len(samples)} samples of step {run.step}{classes}, int32 {samples.shape}: {path}{replaced}")
     for line in _describe_way(command, sampler_name, settled, run, drawn):
         print(line)
@@ -344,8 +345,8 @@ def _name_files(command: SampleCommand, guidance: Guidance | None) -> str:
     return record.file_suffix(**options)
 
 
-def _describe_classes(command: SampleCommand, settled: Settled, run: Run) -> str:
-    """Says of which classes and conditions samples are."""
+def _describe_classes(command: SampleCommand, settled: Settled, run: Run, is_padded: bool) -> str:
+    """Says of which classes, lengths and conditions samples are."""
     num_classes = run.parts.recipe.classes
     if settled.guidance is not None and settled.guidance.classes is not None:
         num_classes = settled.guidance.classes
@@ -354,6 +355,8 @@ def _describe_classes(command: SampleCommand, settled: Settled, run: Run) -> str
         classes = f", all of class {command.label}"
     elif num_classes is not None:
         classes = f", sample i of class i modulo {num_classes}"
+    if is_padded:
+        classes += ", sample i as long as test example i of examples.npy modulo its rows"
     if command.condition is not None:
         classes += f", sample i with row i of {command.condition} modulo its rows"
     return classes

@@ -21,7 +21,9 @@ from d3pm_jax.config.argmax_flow import (
     UNetFeatures,
 )
 from d3pm_jax.config.checks import (
+    NOT_EMPTY as NOT_EMPTY,
     Allowed as Allowed,
+    AnyPath as AnyPath,
     Count as Count,
     Epsilon as Epsilon,
     Natural as Natural,
@@ -31,6 +33,7 @@ from d3pm_jax.config.checks import (
     check_fields as check_fields,
     check_instance as check_instance,
     check_number as check_number,
+    checks_arguments as checks_arguments,
     describe_hint as describe_hint,
     free_fields as free_fields,
     hints_of as hints_of,

@@ -6,8 +6,9 @@ allow everything that is finite.
 
 import dataclasses
 import functools
-from collections.abc import Iterator
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated, Any, ParamSpec, TypeVar, get_args, get_origin, get_type_hints
 
 from d3pm_jax.checks import (
     LARGEST_INT as LARGEST_INT,
@@ -15,6 +16,7 @@ from d3pm_jax.checks import (
     NOT_EMPTY as NOT_EMPTY,
     RISING as RISING,
     Allowed as Allowed,
+    AnyPath as AnyPath,
     Categories as Categories,
     Count as Count,
     Epsilon as Epsilon,
@@ -37,6 +39,9 @@ from d3pm_jax.checks import (
     shorten_value,
 )
 from d3pm_jax.errors import UserError, as_user_error
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class Free:
@@ -111,6 +116,31 @@ def check_number(name: str, value: Any, hint: Any) -> None:
     """Raises UserError unless a value, of Python or NumPy, is what an annotation allows."""
     with as_user_error():
         check_value(name, value, hint)
+
+
+def checks_arguments(f: Callable[P, R]) -> Callable[P, R]:
+    """Makes a function check its plain arguments, as sizes, paths and flags, against their annotations.
+
+    What is no plain value, such as an array or a run, the function checks by itself.
+    """
+    signature = inspect.signature(f)
+    hints = {name: x.annotation for name, x in signature.parameters.items() if _is_plain(x.annotation)}
+
+    @functools.wraps(f)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        bound = signature.bind(*args, **kwargs)
+        for name, hint in hints.items():
+            if name in bound.arguments:
+                with as_user_error():
+                    bound.arguments[name] = check_value(name, bound.arguments[name], hint)
+        return f(*bound.args, **bound.kwargs)
+
+    return checked
+
+
+def _is_plain(hint: Any) -> bool:
+    """Tells whether an annotation says all of a value: it restricts it, or is of a flag, function or list."""
+    return is_restricted(hint) or hint is bool or get_origin(hint) in (Callable, Sequence)
 
 
 def check_instance(name: str, value: Any, cls: Any, cure: str) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from d3pm_jax.checks.arrays import shorten_value
 from d3pm_jax.config.checks import check_fields, field_values, iterate_parts, list_paths
 from d3pm_jax.config.data import Data, list_data_paths
 from d3pm_jax.config.run import Config
@@ -235,7 +236,7 @@ def check_config(config: Any) -> None:
     """
     if not isinstance(config, Config):
         cure = "pass a Config, as config.io.read_config_file('config.py') reads one"
-        raise UserError(f"config is {one_line(repr(config), 80)}: {cure}")
+        raise UserError(f"config is {shorten_value(config)}: {cure}")
     for cls in _own_classes(config):
         if "__dataclass_params__" not in vars(cls):
             raise UserError(

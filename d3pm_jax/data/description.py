@@ -60,6 +60,11 @@ class Description:
                 f"{len(self.symbols)} symbols for {self.categories} categories: pass one for each"
             )
 
+    @property
+    def has_lengths(self) -> bool:
+        """Tells whether examples [L] may have fewer elements: texts, and whatever is padded."""
+        return len(self.shape) == 1 and (self.padded or self.symbols is not None)
+
     def text(self, x: Integer[np.ndarray, " n"], masked: str = "_") -> str:
         """Returns the text of categories, with `masked` for a category that the data does not have.
 

@@ -214,13 +214,23 @@ class Kind:
         Raises:
             UserError: it cannot be given, or not like this.
         """
-        for option, value in {"prompt": prompt, "infill": infill, "length": length}.items():
+        for option, value in {"prompt": prompt, "infill": infill}.items():
             if value is not None:
                 raise UserError(
                     f"--{option} is only for text, but the data of this run is of kind {self.name!r}; "
                     "leave it out"
                 )
+        self._check_length(length)
         return None
+
+    def _check_length(self, length: int | None) -> None:
+        """Raises UserError for samples longer than examples, or of data whose examples have no lengths."""
+        shape = self.description.shape
+        if length is not None and not (self.description.has_lengths and length <= shape[0]):
+            raise UserError(
+                f"--length {length}: examples of this run have shape {list(shape)}, and only text and padded "
+                f"data [L] have shorter ones; take at most L, or leave it out"
+            )
 
     def read_given(self, path: Path, shape: tuple[int, ...]) -> np.ndarray:
         """Reads an example [*S], or several [N, *S], that samples are to be made from.

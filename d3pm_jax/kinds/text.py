@@ -86,12 +86,8 @@ class TextKind(Kind):
         self, prompt: str | None = None, infill: str | None = None, length: int | None = None
     ) -> Known | None:
         """Returns the tokens that every sample has: those of a prompt, or of a text with gaps [MASK:N]."""
-        longest = self.description.shape[0]
-        if length is not None and length > longest:
-            raise UserError(
-                f"--length {length}: the texts of the run have at most {longest} tokens; take fewer"
-            )
-        length = length or longest
+        self._check_length(length)
+        length = length or self.description.shape[0]
         if prompt is not None:
             return self._tokenize_pieces([prompt], "prompt", length)
         if infill is None:
@@ -236,7 +232,7 @@ class TextKind(Kind):
         rows = {"test": test.read(num), "unigram": {"x": unigram}}
         figures = {name: measure(batch).figures for name, batch in rows.items()}
         name = f"words of texts of {self.description.shape[0]} tokens"
-        return Reference(compared, name, figures, lambda x: measure({"x": x}))
+        return Reference(compared, name, figures, lambda x: measure({"x": x, "weight": x >= 0}))
 
     def show_quality(self, samples: Samples, measured: Measured) -> Block | None:
         copied = measured.figures["copied"]
@@ -267,7 +263,9 @@ class TextKind(Kind):
         them.
         """
         token_texts: list[str | None] = []
-        for is_masked, group in itertools.groupby(x.tolist(), lambda k: k >= self.description.categories):
+        for is_masked, group in itertools.groupby(
+            x[x >= 0].tolist(), lambda k: k >= self.description.categories
+        ):
             tokens = np.array([*group])
             if is_masked:
                 token_texts += [None] * len(tokens)

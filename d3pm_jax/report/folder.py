@@ -188,7 +188,8 @@ def read_samples(run: Run, n: int) -> np.ndarray | None:
         num = stored.protocol["num"]
         if record.list_incomparable(stored, Record(samples.SAMPLES, protocol)) or num < n:
             return None
-        return _load_samples(path, (num, *run.parts.description.shape), run.parts.recipe.K)[:n]
+        least = -1 if run.parts.description.padded else 0
+        return _load_samples(path, (num, *run.parts.description.shape), run.parts.recipe.K, least)[:n]
     except (OSError, ValueError, TypeError, KeyError, EOFError) as error:
         raise record.damaged_error(protocol_path, samples.SAMPLES, error) from error
 
@@ -221,11 +222,11 @@ def read_made(run: Run) -> list[Made]:
     return made
 
 
-def _load_samples(path: Path, shape: tuple[int, ...], K: int) -> np.ndarray:
-    """Loads samples int32 of a shape [N, *S]. Raises ValueError where the file holds something else."""
+def _load_samples(path: Path, shape: tuple[int, ...], K: int, least: int = 0) -> np.ndarray:
+    """Loads samples int32 [N, *S] of a shape and in least..K - 1; ValueError where there are others."""
     x = np.load(path, allow_pickle=False)
     if x.dtype != np.int32 or x.shape != shape:
         raise ValueError(f"it holds {x.dtype} {list(x.shape)}")
-    if x.min() < 0 or x.max() >= K:
+    if x.min() < least or x.max() >= K:
         raise ValueError(f"it holds {x.min()}..{x.max()}, of {K} categories")
     return x

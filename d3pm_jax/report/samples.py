@@ -62,7 +62,7 @@ def draw_run(reported: Reported) -> ShownSamples | None:
         return None
     inputs = choose_inputs(run.parts, kept_examples or {})
     # Those of `d3pm sample` may be of other conditions than the run keeps.
-    stored_samples = None if inputs else read_samples(run, num_samples)
+    stored_samples = None if "condition" in inputs else read_samples(run, num_samples)
     num_drawn = num_samples if stored_samples is None else FILMED
     settled, _ = settle(run.parts, Draw(**inputs))
     times = times_to_show(settled, FRAMES)
@@ -100,6 +100,9 @@ def show_samples(reported: Reported, shown: ShownSamples | None) -> Html:
         words += " The samples have conditions: sample i has that of test example i."
     elif classes is not None:
         words += f" The samples have labels: sample i is of class i modulo {classes}."
+
+    if (samples.x < 0).any():
+        words += " Sample i is as long as test example i."
 
     block = draw_block(kind.show_samples, samples._replace(classes=classes).first(kind.lines_shown))
     samples_figure = _draw_figure(block, "Samples", words)

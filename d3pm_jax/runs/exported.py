@@ -18,12 +18,14 @@ from jaxtyping import Array
 
 from d3pm_jax.config import (
     DIFFUSION,
+    AnyPath,
     Config,
     Head,
     Model,
     Spec,
     Trained,
     check_instance,
+    checks_arguments,
     io as config_io,
     make_logits,
 )
@@ -31,6 +33,7 @@ from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, as_user_error, one_line
 from d3pm_jax.files import parse_json
 from d3pm_jax.models.variables import SplitModule, split_module
+from d3pm_jax.program.parts import inputs
 from d3pm_jax.program.parts.network import make_dropping, make_spec
 from d3pm_jax.program.storage import run_folder
 from d3pm_jax.runs.run import Run
@@ -38,7 +41,8 @@ from d3pm_jax.training.dropping import Dropping
 from d3pm_jax.weights import twin
 
 
-def export(run: Run, path: Path | str, raw: bool = False) -> None:
+@checks_arguments
+def export(run: Run, path: AnyPath, raw: bool = False) -> None:
     """Writes the weights of a run to a file of safetensors, for `denoiser` here and in `torch_ref`.
 
     Args:
@@ -51,7 +55,6 @@ def export(run: Run, path: Path | str, raw: bool = False) -> None:
         OSError: it cannot be written.
     """
     check_instance("run", run, Run, "pass a run, as runs.open(folder) gives it")
-    check_instance("path", path, str | Path, "pass the file to write")
     # A file of noise is one of this machine, and would make the config useless on another.
     train = dataclasses.replace(run.config.train, noise=None)
     config = config_io.to_json(dataclasses.replace(run.config, train=train))
@@ -139,7 +142,8 @@ def read_description(file: Path) -> Description | None:
         ) from error
 
 
-def network(file: str | Path) -> nnx.Module:
+@checks_arguments
+def network(file: AnyPath) -> nnx.Module:
     """Builds the network with its weights: xt [B, *S], t [B], label=None [B] -> what the head takes.
 
     A network of data with conditions takes them too, as `condition` [B, *C]; one that was trained to do
@@ -155,7 +159,8 @@ def network(file: str | Path) -> nnx.Module:
     return _load_network(Path(file)).module
 
 
-def denoiser(file: str | Path) -> Callable[..., Array]:
+@checks_arguments
+def denoiser(file: AnyPath) -> Callable[..., Array]:
     """Builds the network and its head: (xt [B, *S], t [B], label=None, weight=None) -> logits of x_0.
 
     A network of data with conditions takes a fifth argument, `condition` [B, *C].
@@ -163,17 +168,22 @@ def denoiser(file: str | Path) -> Callable[..., Array]:
     Raises:
         ValueError: as `network`, or the file holds a flow or a classifier.
     """
-    module, trains, head, K, extra_mask, dropping = _load_network(Path(file))
+    module, trains, head, spec, description, extra_mask, dropping = _load_network(Path(file))
     if trains not in (None, DIFFUSION):
         raise ValueError(f"{file} holds a {trains.name}, which has no logits of x_0: take network(file)")
 
     def logits(xt: Any, t: Any, label: Any = None, weight: Any = None, condition: Any = None) -> Array:
-        inputs = {"label": label, "weight": weight, "condition": condition}
-        extra_inputs = {name: jnp.asarray(x) for name, x in inputs.items() if x is not None}
+        xt, t = inputs.read_examples(xt, t, description, spec.K, spec.T)
+        label = inputs.read_label(label, spec.classes, len(xt))
+        if weight is not None:
+            weight = inputs.read_weight(weight, xt.shape)
+        condition = inputs.read_condition(condition, description, dropping, len(xt))
         if condition is not None and dropping is not None:
-            extra_inputs["condition"] = dropping.extend_condition(extra_inputs["condition"])
-        output = module(jnp.asarray(xt), jnp.asarray(t), **extra_inputs)  # pyright: ignore[reportCallIssue]
-        return make_logits(head, output, jnp.asarray(xt), K, extra_mask)
+            condition = dropping.extend_condition(jnp.asarray(condition))
+        possible_inputs = {"label": label, "weight": weight, "condition": condition}
+        extra_inputs = {name: jnp.asarray(x) for name, x in possible_inputs.items() if x is not None}
+        output = module(xt, t, **extra_inputs)  # pyright: ignore[reportCallIssue]
+        return make_logits(head, output, xt, spec.K, extra_mask)
 
     return logits
 
@@ -204,7 +214,8 @@ class _Loaded(NamedTuple):
     module: nnx.Module  # with its weights
     trains: Trained | None  # what it is of; None: a network of the user's own
     head: Head
-    K: int
+    spec: Spec  # the sizes that it was built for
+    description: Description  # of the data
     extra_mask: int | None  # that the network never predicts
     dropping: Dropping | None  # of labels and conditions in its training
 
@@ -236,4 +247,5 @@ def _load_network(file: Path) -> _Loaded:
     with jax.enable_x64(False):
         _, shapes = split_model(model, spec)
         params = twin.load(file, shapes)
-    return _Loaded(module.merge(in_default_type(params)), model.trains, head, spec.K, extra_mask, dropping)
+    module = module.merge(in_default_type(params))
+    return _Loaded(module, model.trains, head, spec, description, extra_mask, dropping)

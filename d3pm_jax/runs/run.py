@@ -6,13 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
 from d3pm_jax import likelihood
 from d3pm_jax.checks.arrays import describe
-from d3pm_jax.config import Config, Count, check_instance, check_number, io as config_io, move_data
+from d3pm_jax.config import (
+    AnyPath,
+    Config,
+    Count,
+    Natural,
+    NonEmptyStr,
+    check_instance,
+    checks_arguments,
+    io as config_io,
+    move_data,
+)
 from d3pm_jax.data import ArraySource, read_batch
 from d3pm_jax.errors import UserError
 from d3pm_jax.kinds import Reference
@@ -20,7 +28,7 @@ from d3pm_jax.processes import Process
 from d3pm_jax.program.loop import loop, sinks
 from d3pm_jax.program.machine.devices import mesh_of, use_all_cores
 from d3pm_jax.program.measure import bounds, record, sample_quality, samples, step_costs
-from d3pm_jax.program.parts import begin, build, reading
+from d3pm_jax.program.parts import begin, build, inputs, reading
 from d3pm_jax.program.parts.completed import complete
 from d3pm_jax.program.parts.draw import Draw
 from d3pm_jax.program.parts.recipe import Diffusion, require
@@ -67,16 +75,18 @@ class Run:
         return build.make_caption(self.workdir, self.parts)
 
     def predict(self, xt: Any, t: Any, label: Any = None, condition: Any = None) -> jax.Array:
-        """Returns logits of x_0 [B, *S, K] for x_t int32 [B, *S] at t int32 [B], a step of process.time."""
-        xt = jnp.asarray(xt)
-        t = jnp.asarray(t)
-        if t.shape != xt.shape[:1]:
-            raise UserError(f"t has shape {list(t.shape)}: pass {list(xt.shape[:1])}, a step for each of xt")
-        if label is not None and self.parts.recipe.classes is None:
-            raise UserError("label is passed, but the network of this run takes no labels: leave it out")
-        if condition is not None:
-            condition = jnp.asarray(condition)
-        return jax.jit(self._diffusion.network)(self.params, xt, t, label=label, condition=condition)
+        """Returns logits of x_0 [B, *S, K] for x_t int32 [B, *S] at t int32 [B], a step of process.time.
+
+        Raises:
+            UserError: an argument is something else, or the network takes no such label or condition.
+        """
+        recipe = self.parts.recipe
+        network = self._diffusion.network
+        xt, t = inputs.read_examples(xt, t, self.parts.description, recipe.K, int(recipe.times[-1]))
+        num_labels = recipe.classes if recipe.dropping is None else recipe.dropping.num_labels
+        label = inputs.read_label(label, num_labels, len(xt))
+        condition = self.parts.convert_condition(condition, len(xt))
+        return jax.jit(network)(self.params, xt, t, label=label, condition=condition)
 
     def classify(self, xt: Any, t: Any) -> jax.Array:
         """Returns log p(label | x_t, t) [B, classes] for x_t int32 [B, *S] at t int32 [B], of a classifier.
@@ -91,14 +101,7 @@ class Run:
         """
         recipe = self.parts.recipe
         classifier = require(recipe.classifier, "a classifier", self.config)
-        xt = _read_integers("xt", xt, recipe.K - 1)
-        t = _read_integers("t", t, int(recipe.times[-1]))
-        shape = self.parts.description.shape
-        if xt.shape[1:] != shape:
-            sizes = ", ".join(map(str, shape))
-            raise UserError(f"xt has shape {list(xt.shape)}: pass [N, {sizes}], as the data has")
-        if t.shape != xt.shape[:1]:
-            raise UserError(f"t has shape {list(t.shape)}: pass {list(xt.shape[:1])}, a step for each of xt")
+        xt, t = inputs.read_examples(xt, t, self.parts.description, recipe.K, int(recipe.times[-1]))
         classify = self.parts.once("classify", lambda: jax.jit(classifier.classify))
         return classify(self.params, xt, t)
 
@@ -133,6 +136,9 @@ class Run:
             UserError: the network gave NaN, takes no such label or condition, the sampler or the guidance is
                 not for this run, a score cannot be used, or an argument cannot be used.
         """
+        if isinstance(draw, Draw) and self.parts.description.padded:
+            kept_examples = run_folder.read_examples(self.workdir, self.parts.description)
+            draw = samples.pad_as_examples(self.parts, draw, kept_examples)
         return samples.draw_samples(
             self.parts, key, n, draw, batch_size=batch_size, progress=progress, chains=chains
         )
@@ -145,12 +151,11 @@ class Run:
         """
         return dataclasses.replace(self, parts=build.respace_parts(self.parts, steps))
 
+    @checks_arguments
     def evaluate(
-        self, limit: int | None = None, batch_size: int = 128, seed: int = 0, calls: int | None = None
+        self, limit: Count | None = None, batch_size: int = 128, seed: int = 0, calls: int | None = None
     ) -> record.Record:
         """Computes the bound on the test split, or on its first examples: see `evaluate_on`."""
-        if limit is not None:
-            check_number("limit", limit, Count)
         return bounds.compute_bound(
             self.parts,
             self.read_batch("test", limit),
@@ -160,7 +165,8 @@ class Run:
             split=bounds.name_test_split(self.parts),
         )
 
-    def read_batch(self, split: str, limit: int | None = None) -> dict[str, np.ndarray]:
+    @checks_arguments
+    def read_batch(self, split: NonEmptyStr, limit: Count | None = None) -> dict[str, np.ndarray]:
         """Reads examples of the data: "x" [N, *S], and "label" [N], "weight" and "condition" if any.
 
         Raises:
@@ -168,17 +174,21 @@ class Run:
         """
         return reading.read_batch(self.parts, self.workdir, split, limit)
 
-    def read_sample_inputs(self, limit: int | None = None) -> dict[str, Any]:
-        """Reads conditions and labels of test examples, as inputs for samples: see `samples.choose_inputs`.
+    @checks_arguments
+    def read_sample_inputs(self, limit: Count | None = None) -> dict[str, Any]:
+        """Reads conditions, labels and padding of test examples, as fields of a `Draw`.
 
         Raises:
             UserError: the data cannot be read.
         """
-        if self.parts.description.condition is None:
+        if self.parts.description.condition is None and not self.parts.description.padded:
             return {}
         return samples.choose_inputs(self.parts, self.read_batch("test", limit))
 
-    def read_split(self, split: str, limit: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
+    @checks_arguments
+    def read_split(
+        self, split: NonEmptyStr, limit: Count | None = None
+    ) -> tuple[np.ndarray, np.ndarray | None]:
         """Reads examples of the data [N, *S], and their labels if there are any.
 
         Raises:
@@ -186,9 +196,9 @@ class Run:
         """
         return reading.open_whole(self.parts, self.workdir, split).read_unweighted(limit)
 
-    def read_last(self, split: str, n: int) -> dict[str, np.ndarray]:
+    @checks_arguments
+    def read_last(self, split: NonEmptyStr, n: Count) -> dict[str, np.ndarray]:
         """Reads the last n examples of a split, or all if there are fewer; see `read_batch`."""
-        check_number("n", n, Count)
         return reading.read_last(self.parts, self.workdir, split, n)
 
     def about(self) -> dict[str, Any]:
@@ -236,10 +246,11 @@ class Run:
         """
         return sample_quality.prepare_reference(self.parts, self.workdir, num, batch_size, inception)
 
+    @checks_arguments
     def measure_quality(
         self,
         reference: Reference,
-        num: int,
+        num: Count,
         seed: int = 0,
         batch_size: int = 128,
         progress: Callable[[int], Any] = lambda done: None,
@@ -293,7 +304,7 @@ class Run:
             UserError: they are not what the data is described as, but for the size of an example; the weight
                 is no weight; or the network takes labels, and there are none.
         """
-        x0 = np.asarray(x0)
+        x0 = inputs.to_array("x0", x0, "pass integers [N, *S]")
         if labels is not None:
             labels = np.asarray(labels)
         elif self.parts.recipe.classes is not None:
@@ -308,49 +319,21 @@ class Run:
         )
         examples = read_batch(source, self.parts.recipe.categories, None, description)
         if weight is not None:
-            if np.shape(weight) != x0.shape:
-                raise UserError(
-                    f"the weight has shape {list(np.shape(weight))}: pass {list(x0.shape)}, as x0"
-                )
-            weight = np.asarray(weight)
-            # The comparisons are written so that NaN fails them.
-            if not (np.all((weight >= 0) & (weight < np.inf)) and weight.any()):
-                raise UserError(
-                    f"the weight holds {weight.min():g}..{weight.max():g}: pass finite numbers of at least "
-                    f"0, one of them above 0"
-                )
-            examples["weight"] = weight
+            examples["weight"] = inputs.read_weight(weight, x0.shape)
         condition = self.parts.convert_condition(condition, len(x0))
         if condition is not None:
             examples["condition"] = condition
         return bounds.compute_bound(self.parts, examples, batch_size, seed, progress, calls)
 
 
-def _read_integers(name: str, values: Any, largest: int) -> jax.Array:
-    """Returns integers in 0..largest as an array. Raises UserError where they are none.
-
-    Of what JAX traces, as in a score, the values are not known, and the type is checked alone.
-    """
-    cure = f"pass integers in 0..{largest}"
-    is_traced = isinstance(values, Tracer)
-    try:
-        array = values if is_traced else np.asarray(values)
-    except ValueError as error:
-        raise UserError(f"{name} is {describe(values)}: {cure}") from error
-    if not np.issubdtype(array.dtype, np.integer):
-        raise UserError(f"{name} is {describe(array)}: {cure}")
-    if not is_traced and np.any((array < 0) | (array > largest)):
-        raise UserError(f"{name} holds {array.min()}..{array.max()}: {cure}")
-    return jnp.asarray(array, jnp.int32)
-
-
+@checks_arguments
 def train(
     config: Config,
-    workdir: Path | str,
+    workdir: AnyPath,
     resume: bool = False,
     start: Run | None = None,
     *,
-    wandb: str | None = None,
+    wandb: NonEmptyStr | None = None,
     logs: Iterable[sinks.Log] = (),
 ) -> Run:
     """Trains a config, or goes on with the run in a folder, and opens it at its end.
@@ -377,7 +360,6 @@ def train(
     for log in logs:
         if not (hasattr(log, "log") and hasattr(log, "close")):
             raise UserError(f"logs holds {describe(log)}: a log has methods log and close")
-    check_instance("workdir", workdir, str | Path, "pass the folder to write to")
     weights = None
     if start is not None:
         check_instance("start", start, Run, "pass a run, as runs.open(folder) gives it")
@@ -387,14 +369,15 @@ def train(
     return Run(workdir, loop.run_training(config, workdir, saved, weights, wandb, logs))
 
 
+@checks_arguments
 def open_run(
-    workdir: Path | str,
+    workdir: AnyPath,
     config: Config | Path | str | None = None,
-    step: int | None = None,
-    steps: int | Sequence[int] | None = None,
-    batch_size: int = 128,
+    step: Natural | None = None,
+    steps: build.Steps | None = None,
+    batch_size: Count = 128,
     *,
-    data_dir: Path | str | None = None,
+    data_dir: AnyPath | None = None,
 ) -> Run:
     """Opens the run in a folder at a checkpoint; its data is not needed.
 
@@ -410,7 +393,6 @@ def open_run(
     Raises:
         UserError: there is no such run or checkpoint, it needs a config, or no data of it is in `data_dir`.
     """
-    check_instance("workdir", workdir, str | Path, "pass the folder of a run")
     workdir = Path(workdir)
     if isinstance(config, str):
         config = Path(config)

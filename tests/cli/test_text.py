@@ -80,7 +80,7 @@ def test_what_cannot_be_asked_of_a_text_is_said_in_a_line(run, capsys):
         (("--infill", "the"), "--infill 'the' has no gap: write [MASK:N]"),
         (("--infill", "a[MASK:9]"), "--infill has gaps of 9 tokens, but a sample has 8"),
         (("--infill", "the[MASK:6]"), "--infill has 9 tokens, but a sample has 8"),
-        (("--length", 9), "--length 9: the texts of the run have at most 8 tokens"),
+        (("--length", 9), "--length 9: examples of this run have shape [8], and only"),
     ):
         assert said in error(capsys, "sample", folder, *words)
     inception = error(capsys, "eval", folder, "--samples", 5, "--inception", "x")

@@ -48,6 +48,7 @@ def test_samples_have_no_steps_and_there_are_no_chains():
 def test_of_points_of_the_plane_so_many_are_drawn_that_their_density_is_seen(monkeypatch):
     description = Plane().describe()
     recipe = SimpleNamespace(
+        dropping=None,
         num_steps=0,
         times=np.zeros(1, np.int32),
         draw=SimpleNamespace(settle=lambda draw, settled: settled),

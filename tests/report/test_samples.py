@@ -32,6 +32,7 @@ def make_run(tmp_path, sampler, recorded_times):
         )
 
     recipe = SimpleNamespace(
+        dropping=None,
         num_steps=process.T,
         times=np.asarray(process.time),
         draw=SimpleNamespace(settle=settle),

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from d3pm_jax import show
+from d3pm_jax.config import AnyPath, checks_arguments
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.files import parse_json
 from d3pm_jax.program.storage.names import LOSS_CURVE, METRICS
@@ -25,7 +26,8 @@ LABELS = {"bound_bits_per_dim": "bound [bits/dim]", "ce": "cross entropy [nats]"
 Row = Mapping[str, Any]  # the metrics of a step, on the host
 
 
-def read_metrics(workdir: Path | str) -> list[dict[str, float | int]]:
+@checks_arguments
+def read_metrics(workdir: AnyPath) -> list[dict[str, float | int]]:
     """Reads the lines of metrics.jsonl; a last line cut off by a crash is left out.
 
     Raises:

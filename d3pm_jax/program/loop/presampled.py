@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
 
-from d3pm_jax.config import Config, Count, check_instance, check_number, describe_data, io as config_io
+from d3pm_jax.config import AnyPath, Config, Count, checks_arguments, describe_data, io as config_io
 from d3pm_jax.errors import UserError
 from d3pm_jax.files import parse_json, replacing
 from d3pm_jax.program.machine.devices import batch_sharding, check_batch, mesh_of, use_all_cores
@@ -61,7 +61,8 @@ def describe_noise(parts: Parts) -> dict[str, Any]:
     }
 
 
-def presample(config: Config, path: Path | str, steps: int | None = None) -> int:
+@checks_arguments
+def presample(config: Config, path: AnyPath, steps: Count | None = None) -> int:
     """Writes the noise of a training in advance, for `train.noise` and for `torch_ref.runs.presampled`.
 
     Args:
@@ -76,9 +77,6 @@ def presample(config: Config, path: Path | str, steps: int | None = None) -> int
         UserError: the noise cannot be drawn in advance, or not be written.
     """
     config_io.check_config(config)
-    check_instance("path", path, str | Path, "pass the file to write")
-    if steps is not None:
-        check_number("steps", steps, Count)
     return presample_checked(config, Path(path), steps)
 
 

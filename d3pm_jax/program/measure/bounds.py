@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from d3pm_jax.config import Absorbing, Count, Seed, check_number, io as config_io
+from d3pm_jax.config import Absorbing, Count, Seed, checks_arguments, io as config_io
 from d3pm_jax.errors import UserError, describe_returned
 from d3pm_jax.evaluation.bound import (
     count_elements,
@@ -30,13 +30,14 @@ PARTS = ("reconstruction", "prior")  # of a bound whose terms were all computed,
 ORDERS = ("left to right", "in random orders")  # of the elements, in an exact likelihood
 
 
+@checks_arguments
 def compute_bound(
     parts: Parts,
     examples: Mapping[str, np.ndarray],
-    batch_size: int = 128,
-    seed: int = 0,
+    batch_size: Count = 128,
+    seed: Seed = 0,
     progress: Callable[[int], Any] = lambda done: None,
-    calls: int | None = None,
+    calls: Count | None = None,
     split: str | None = None,
 ) -> record.Record:
     """Computes the bound on examples; of a classifier how well it tells their labels.
@@ -63,10 +64,6 @@ def compute_bound(
     Raises:
         UserError: the process has fewer steps than calls.
     """
-    check_number("batch_size", batch_size, Count)
-    check_number("seed", seed, Seed)
-    if calls is not None:
-        check_number("calls", calls, Count)
     figures = evaluate_examples(parts, examples, batch_size, seed, progress, calls)
     bound = parts.recipe.bound
     conditions = {"step": parts.step, "examples": len(examples["x"]), "seed": seed}
@@ -204,11 +201,12 @@ def find_fillable_mask(parts: Parts) -> int | None:
     return find_absorbing_mask(parts)
 
 
+@checks_arguments
 def compute_likelihood(
     parts: Parts,
     examples: Mapping[str, np.ndarray],
-    batch_size: int = 128,
-    seed: int = 0,
+    batch_size: Count = 128,
+    seed: Seed = 0,
     progress: Callable[[int], Any] = lambda done: None,
     split: str | None = None,
 ) -> record.Record:

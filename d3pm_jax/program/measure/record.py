@@ -5,8 +5,9 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
+from d3pm_jax.config import Allowed, checks_arguments
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.evaluation.bound import format_with_error
 from d3pm_jax.files import read_json, write_text
@@ -85,7 +86,13 @@ class Record(dict[str, Any]):
         return self.get("protocol", self)
 
 
-def list_incomparable(a: Record, b: Record) -> list[str]:
+AnyRecord = Annotated[
+    Any, Allowed("a Record, as run.evaluate() returns", lambda value: isinstance(value, Record))
+]
+
+
+@checks_arguments
+def list_incomparable(a: AnyRecord, b: AnyRecord) -> list[str]:
     """Lists the entries of the protocols by which two results cannot be compared; empty where they can.
 
     For results of two sorts it is "format" alone: an exact likelihood, whose order is fixed, is that of

@@ -13,7 +13,15 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from d3pm_jax.config import check_fields, describe_sampler
+from d3pm_jax.config import (
+    AnyPath,
+    Count,
+    Seed,
+    check_fields,
+    check_instance,
+    checks_arguments,
+    describe_sampler,
+)
 from d3pm_jax.errors import UserError
 from d3pm_jax.files import hash_arrays
 from d3pm_jax.kinds import SHIPPED, Measured, QualityTable, Reference, image
@@ -65,8 +73,9 @@ class SampleQuality(NamedTuple):
         return self.measured.nearest
 
 
+@checks_arguments
 def prepare_reference(
-    parts: Parts, workdir: Path, num: int, batch_size: int = 128, inception: Path | None = None
+    parts: Parts, workdir: Path, num: Count, batch_size: Count = 128, inception: AnyPath | None = None
 ) -> Reference:
     """Prepares the comparison of samples with the training split, and measures what they compete with.
 
@@ -92,13 +101,14 @@ def prepare_reference(
     return reference
 
 
+@checks_arguments
 def measure_quality(
     parts: Parts,
     reference: Reference,
-    num: int,
+    num: Count,
     draw: Draw = Draw(),
-    seed: int = 0,
-    batch_size: int = 128,
+    seed: Seed = 0,
+    batch_size: Count = 128,
     progress: Callable[[int], Any] = lambda done: None,
 ) -> SampleQuality:
     """Draws samples and compares them with the training split.
@@ -117,6 +127,7 @@ def measure_quality(
         UserError: the sampler is not for this run, or samples have categories that the data has not, or
             features that are not finite.
     """
+    check_instance("reference", reference, Reference, "pass what run.prepare_quality(num) returns")
     sampler = samples.choose_sampler_of(parts, draw.sampler)
     drawn = samples.draw_samples(
         parts, jax.random.key(seed), num, draw, batch_size=batch_size, progress=progress
@@ -145,6 +156,8 @@ def measure_quality(
     if draw.condition is not None:
         digest = hash_arrays(draw.condition)
         conditions = f"sample i has that of test example i modulo {len(draw.condition)}, sha256 {digest}"
+    if draw.padding is not None:
+        conditions = f"sample i is padded as test example i modulo {len(draw.padding)}"
     protocol = Protocol(
         N=num,
         split=getattr(parts.config.data, "train_split", "train"),
@@ -171,7 +184,8 @@ def make_record(rows: Mapping[str, Mapping[str, Any]], protocol: Protocol, kind:
     return record.Record(QUALITY, {"kind": kind, "protocol": dataclasses.asdict(protocol), "figures": rows})
 
 
-def write_quality(quality: record.Record, workdir: Path) -> Path:
+@checks_arguments
+def write_quality(quality: record.AnyRecord, workdir: AnyPath) -> Path:
     """Writes figures to the file of their protocol in the folder of a run, and returns its path.
 
     The name of the file has the sizes of the protocol, and a hash of all of it.
@@ -183,17 +197,18 @@ def write_quality(quality: record.Record, workdir: Path) -> Path:
     if protocol["steps"]:
         steps = f"_steps{protocol['steps']}"
     suffix = f"_n{protocol['N']}{steps}_seed{protocol['seed']}_{digest}"
-    path, _ = record.write_record(quality, workdir, suffix)
+    path, _ = record.write_record(quality, Path(workdir), suffix)
     return path
 
 
-def read_quality(workdirs: Sequence[Path]) -> list[record.Record]:
+@checks_arguments
+def read_quality(workdirs: Sequence[AnyPath]) -> list[record.Record]:
     """Reads all figures of sample quality of runs.
 
     Raises:
         UserError: a file of them is damaged.
     """
-    return [quality for workdir in workdirs for quality in record.read_records(workdir, QUALITY)]
+    return [quality for workdir in workdirs for quality in record.read_records(Path(workdir), QUALITY)]
 
 
 def _check_quality(quality: record.Record) -> None:
@@ -248,7 +263,8 @@ def _number_names(row: Mapping[str, Any]) -> list[str]:
     return [name for name, value in row.items() if name != "n" and not isinstance(value, str | list | dict)]
 
 
-def format_quality(results: Sequence[record.Record], user_table: QualityTable | None = None) -> list[str]:
+@checks_arguments
+def format_quality(results: Sequence[record.AnyRecord], user_table: QualityTable | None = None) -> list[str]:
     """Writes figures side by side as lines of text, one for each file, and marks those that do not compare.
 
     What the samples compete with, such as the test split, is listed once for each reference.
@@ -257,6 +273,7 @@ def format_quality(results: Sequence[record.Record], user_table: QualityTable | 
         results: figures of samples, of `read_quality`.
         user_table: of a user's kind of data, see `find_table`.
     """
+    check_instance("user_table", user_table, QualityTable | None, "pass the kinds.QualityTable of a kind")
     columns = image.QUALITY.columns
     if results:
         columns = find_table(results[0], user_table).columns

@@ -11,9 +11,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from d3pm_jax.checks import check_value, describe, values_in_range
-from d3pm_jax.config import Count, Natural, Size, check_number, choose_sampler, describe_hint, matches_hint
-from d3pm_jax.errors import UserError, as_user_error, one_line
+from d3pm_jax.checks import check_value, describe, shorten_value, values_in_range
+from d3pm_jax.config import (
+    Count,
+    Natural,
+    Size,
+    check_instance,
+    check_number,
+    checks_arguments,
+    choose_sampler,
+)
+from d3pm_jax.errors import UserError, as_user_error
 from d3pm_jax.files import write_npy
 from d3pm_jax.kinds import SHOWN_CHAINS, STATES, Chains, Samples, States
 from d3pm_jax.numerics import inverse_cdf
@@ -24,6 +32,7 @@ from d3pm_jax.program.measure.record import Format, Record, write_record
 from d3pm_jax.program.parts.build import Parts
 from d3pm_jax.program.parts.draw import Draw, Inputs, Particles, Select, Settled
 from d3pm_jax.program.parts.guidance import Guidance, is_number, read_guidance
+from d3pm_jax.program.parts.inputs import read_integers
 from d3pm_jax.program.parts.recipe import Drawing, require
 from d3pm_jax.program.storage.names import SAMPLES as SAMPLES_FILE
 from d3pm_jax.sampling import (
@@ -53,15 +62,16 @@ class Drawn(NamedTuple):
 Progress = Callable[[int], Any]  # is called with the number of samples that are done
 
 
+@checks_arguments
 def draw_samples(
     parts: Parts,
     key: jax.Array,
-    n: int,
+    n: Count,
     draw: Draw = Draw(),
     *,
-    batch_size: int = 128,
+    batch_size: Count = 128,
     progress: Progress = lambda done: None,
-    chains: int | None = None,
+    chains: Natural | None = None,
 ) -> Drawn:
     """Draws n samples of a run, in batches by one program, which is compiled once for each `Settled`.
 
@@ -82,17 +92,7 @@ def draw_samples(
         UserError: an argument cannot be used, the sampler or the guidance is not for this run, or the network
             gave no distribution.
     """
-    is_key = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    if not is_key or key.shape != ():
-        raise UserError(f"key is {describe(key)}, expected one key: pass jax.random.key(0)")
-    check_number("n", n, Count)
-    check_number("batch_size", batch_size, Count)
-    if chains is not None:
-        check_number("chains", chains, Natural)
-    if not callable(progress):
-        raise UserError(
-            f"progress is {describe(progress)}, expected a function of the number of samples that are done"
-        )
+    _check_key(key)
     drawing = require(parts.recipe.draw, "samples", parts.config)
     settled, arguments = settle(parts, draw, n, batch_size)
     draw_batch = compile_batch(parts, drawing, settled)
@@ -109,7 +109,14 @@ def draw_samples(
         progress(first)
         batches.append(_read_batch(drawing, fetch(batch), settled, first, max(0, num_recorded - first)))
     progress(n)
-    return _join(batches, n)
+    return _mark_padding(_join(batches, n), arguments.padding)
+
+
+def _check_key(key: Any) -> None:
+    """Raises UserError for what is not one typed key."""
+    is_key = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    if not is_key or key.shape != ():
+        raise UserError(f"key is {describe(key)}, expected one key: pass jax.random.key(0)")
 
 
 class Arguments(NamedTuple):
@@ -119,6 +126,7 @@ class Arguments(NamedTuple):
     condition: np.ndarray | None  # [M, *C]
     known: Known | None  # [*S] or [M, *S]
     start: Any  # x_0 of edits, [*S] or [M, *S], or None
+    padding: np.ndarray | None  # [*S] or [M, *S]; padding is known too, so that it is not drawn
 
 
 def settle(parts: Parts, draw: Draw, n: int = 1, batch_size: int = 128) -> tuple[Settled, Arguments]:
@@ -135,10 +143,8 @@ def settle(parts: Parts, draw: Draw, n: int = 1, batch_size: int = 128) -> tuple
     """
     if not isinstance(draw, Draw):
         raise UserError(f"draw is {describe(draw)}: pass a runs.Draw, as runs.Draw(label=3)")
-    if draw.shape is not None and not matches_hint(draw.shape, tuple[Size, ...]):
-        raise UserError(f"shape = {draw.shape!r}: it must be {describe_hint(tuple[Size, ...])}")
-    shape = draw.shape or parts.description.shape
     with as_user_error():
+        shape = check_value("shape", draw.shape, tuple[Size, ...] | None) or parts.description.shape
         record = check_value("record", draw.record, tuple[Natural, ...])
     draw = dataclasses.replace(draw, record=record)
     drawing = require(parts.recipe.draw, "samples", parts.config)
@@ -156,6 +162,13 @@ def settle(parts: Parts, draw: Draw, n: int = 1, batch_size: int = 128) -> tuple
     if draw.known is not None:
         pair = _read_pair("known", draw.known, "(x0, mask), integers and booleans of the shape of a sample")
         known = convert_known("known", Known(*pair), shape, parts.recipe.categories)
+    padding = None
+    if draw.padding is not None:
+        _check_padding(parts, draw)
+        known = convert_known(
+            "padding", Known(np.zeros((), int), draw.padding), shape, parts.recipe.categories
+        )
+        padding = np.asarray(known.mask)
     sampler = choose_sampler_of(parts, draw.sampler)
     batch_samples = _samples_per_batch(n, draw.select, batch_size, parts.mesh.size)
     asked = Settled(
@@ -173,7 +186,17 @@ def settle(parts: Parts, draw: Draw, n: int = 1, batch_size: int = 128) -> tuple
         raise UserError(
             f"record = {list(record)}: its entries must be in 0..{num_rows}, each a number of rows left, or t"
         )
-    return settled, Arguments(draw.label, parts.convert_condition(draw.condition), known, start_x0)
+    condition = parts.convert_condition(draw.condition)
+    return settled, Arguments(draw.label, condition, known, start_x0, padding)
+
+
+def _check_padding(parts: Parts, draw: Draw) -> None:
+    """Raises UserError for padding of data that has none, or beside a field that says what a sample is."""
+    others = [name for name in ("known", "start", "shape") if getattr(draw, name) is not None]
+    if others or not parts.description.padded:
+        raise UserError(
+            f"padding is for padded data, and goes not with {' or '.join(others) or 'this run'}: leave it out"
+        )
 
 
 def _check_select(draw: Draw) -> None:
@@ -222,6 +245,10 @@ def _inputs_of_batch(
         known = Known(*(rows_of_batch(np.asarray(array), index, shape) for array in known))
     if start is not None:
         start = rows_of_batch(start, index, shape)
+    weight = None
+    if arguments.padding is not None:
+        padding = rows_of_batch(arguments.padding, of_chains, shape)
+        weight = np.broadcast_to(~padding, (len(of_chains), *shape)).astype(np.float32)
     return Inputs(
         params=parts.params,
         process=parts.recipe.process,
@@ -230,6 +257,7 @@ def _inputs_of_batch(
         first=np.int32(first),
         label=make_labels(classes, of_chains, arguments.label),
         condition=condition,
+        weight=weight,
         known=known,
         start=start,
     )
@@ -308,6 +336,19 @@ def _join(batches: list[Drawn], n: int) -> Drawn:
     return Drawn(
         join(x0), join(states, 1), join(calls), total, join(candidates), join(scores), join(sizes, 1)
     )
+
+
+def _mark_padding(drawn: Drawn, padding: np.ndarray | None) -> Drawn:
+    """Returns samples with -1 on their padding, [*S] or [M, *S]."""
+    if padding is None:
+        return drawn
+    rows = rows_of_batch(padding, np.arange(len(drawn.x0)), drawn.x0.shape[1:])
+    padding = np.broadcast_to(rows, drawn.x0.shape)
+    candidates = drawn.candidates
+    if candidates is not None:
+        candidates = np.where(padding[:, None], -1, candidates)
+    states = np.where(padding[: drawn.states.shape[1]], -1, drawn.states)
+    return drawn._replace(x0=np.where(padding, -1, drawn.x0), states=states, candidates=candidates)
 
 
 def _explain_particles(drawing: Drawing, settled: Settled, batch: Steered, first: int) -> None:
@@ -441,7 +482,8 @@ def times_to_show(settled: Settled, n: int) -> list[int]:
     return sorted({round(num_steps * (i / (n - 1))) for i in range(n)})
 
 
-def draw_forward(key: jax.Array, process: Process, x0: np.ndarray, times: Sequence[int]) -> np.ndarray:
+@checks_arguments
+def draw_forward(key: jax.Array, process: Process, x0: np.ndarray, times: Sequence[Natural]) -> np.ndarray:
     """Draws forward chains x_1 ~ q(x_1 | x_0), x_2 ~ q(x_2 | x_1), ..., x_T, beginning with x_T.
 
     x_T is drawn given x_0, then every x_{t-1} given x_t and x_0. By Bayes' rule this is the same law, in O(K)
@@ -455,7 +497,13 @@ def draw_forward(key: jax.Array, process: Process, x0: np.ndarray, times: Sequen
 
     Returns:
         x_t [R, N, *S] at these times, int32.
+
+    Raises:
+        UserError: an argument is something else.
     """
+    _check_key(key)
+    check_instance("process", process, Process, "pass a process of d3pm_jax.processes, as run.process")
+    x0 = np.atleast_1d(read_integers("x0", x0, process.K - 1, least=-1))
 
     @jax.jit
     @values_in_range()
@@ -516,15 +564,30 @@ def chains_to_show(
 
 
 def choose_inputs(parts: Parts, examples: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Returns the inputs "condition" and "label" of samples that are to have those of examples.
+    """Returns the fields "condition", "label" and "padding" of a `Draw` of samples with those of examples.
 
-    Nothing where the data has no conditions: sample i is then of class i modulo the number of classes. With
+    Without conditions there is no label: sample i is then of class i modulo the number of classes. With
     conditions a class of its own choice would contradict them.
+
+    Args:
+        parts: of the run.
+        examples: a batch, or what a run keeps, where x is -1 on padding; or none.
     """
-    if parts.description.condition is None:
-        return {}
-    inputs = parts.extra_inputs(examples)
-    return {name: inputs[name] for name in ("condition", "label") if name in inputs}
+    fields = {}
+    if parts.description.condition is not None:
+        inputs = parts.extra_inputs(examples)
+        fields = {name: inputs[name] for name in ("condition", "label") if name in inputs}
+    if parts.description.padded and examples:
+        fields["padding"] = examples["weight"] == 0 if "weight" in examples else examples["x"] < 0
+    return fields
+
+
+def pad_as_examples(parts: Parts, draw: Draw, examples: Mapping[str, np.ndarray] | None) -> Draw:
+    """Returns what is asked for with the padding of examples, where it does not say what a sample is."""
+    says_already = (draw.padding, draw.known, draw.start, draw.shape)
+    if examples is None or any(field is not None for field in says_already):
+        return draw
+    return dataclasses.replace(draw, padding=choose_inputs(parts, examples).get("padding"))
 
 
 def make_labels(classes: int | None, index: np.ndarray, label: int | np.ndarray | None) -> np.ndarray | None:
@@ -535,8 +598,8 @@ def make_labels(classes: int | None, index: np.ndarray, label: int | np.ndarray 
     """
     if label is not None and classes is None:
         raise UserError(
-            f"label = {label}: the network of this run takes no labels; leave it out, or train a "
-            "network with model.classes"
+            f"label = {shorten_value(label)}: the network of this run takes no labels; leave it out, or "
+            "train a network with model.classes"
         )
     if classes is None:
         return None
@@ -544,7 +607,7 @@ def make_labels(classes: int | None, index: np.ndarray, label: int | np.ndarray 
         return (index % classes).astype(np.int32)
     labels = np.atleast_1d(label)  # [M]
     if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1 or not labels.size:
-        raise UserError(f"label = {one_line(repr(label), 80)}: it must be a whole number, or [M] of them")
+        raise UserError(f"label = {shorten_value(label)}: it must be a whole number, or [M] of them")
     unknown = labels[(labels < 0) | (labels >= classes)]
     if len(unknown) > 0:
         raise UserError(f"label = {unknown[0]}: it must be in 0..{classes - 1}")

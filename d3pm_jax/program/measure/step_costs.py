@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from d3pm_jax.config import checks_arguments
 from d3pm_jax.config.process import build_process
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.evaluation.jumps import jump_costs
@@ -57,6 +58,7 @@ def num_times(parts: Parts) -> int:
     return min(parts.recipe.num_steps, most)
 
 
+@checks_arguments
 def measure_costs(parts: Parts, workdir: Path, progress: Callable[[int], Any] = lambda done: None) -> Jumps:
     """Computes the costs of a run with all of its steps, on examples that are not those of the test.
 

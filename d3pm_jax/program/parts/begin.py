@@ -6,8 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from d3pm_jax.checks.arrays import describe
-from d3pm_jax.config import Config, describe_data, io as config_io
+from d3pm_jax.config import AnyPath, Config, check_instance, checks_arguments, describe_data, io as config_io
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, as_user_error
 from d3pm_jax.models.variables import name_leaves
@@ -65,8 +64,9 @@ def _shapes_by_name(params: Params) -> dict[str, Any]:
     }
 
 
+@checks_arguments
 def import_weights(
-    file: Path | str, config: Config, workdir: Path | str, description: Description | None = None
+    file: AnyPath, config: Config, workdir: AnyPath, description: Description | None = None
 ) -> None:
     """Begins a run from a file of weights, which become its step 0.
 
@@ -82,8 +82,7 @@ def import_weights(
         UserError: the folder is not empty, or the tensors are not those of the network of the config.
     """
     config_io.check_config(config)
-    if not isinstance(file, str | Path):
-        raise UserError(f"file is {describe(file)}: pass the file of weights")
+    check_instance("description", description, Description | None, "pass the data.Description of the data")
     begin_from_file(Path(file), config, Path(workdir), description)
 
 

@@ -4,19 +4,19 @@ import dataclasses
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import jax
 import numpy as np
 from flax.errors import FlaxError
 
 from d3pm_jax import kinds
-from d3pm_jax.config import CLASSIFIER, Config, build_optimizer
+from d3pm_jax.config import CLASSIFIER, NOT_EMPTY, Config, Count, build_optimizer, checks_arguments
 from d3pm_jax.data import Description
-from d3pm_jax.data.description import convert_conditions
 from d3pm_jax.errors import UserError, as_user_error, one_line
 from d3pm_jax.placing import is_described, place
 from d3pm_jax.program.machine import cluster, devices
+from d3pm_jax.program.parts import inputs
 from d3pm_jax.program.parts.classifier import make_classifier
 from d3pm_jax.program.parts.completed import Completed
 from d3pm_jax.program.parts.diffusion import make_diffusion, with_steps
@@ -27,6 +27,7 @@ from d3pm_jax.program.storage.names import CHECKPOINTS
 from d3pm_jax.training.state import TrainState, init_state
 from d3pm_jax.types import Params
 
+Steps = Count | Annotated[Sequence[Count], NOT_EMPTY]  # how many, or which
 Program = TypeVar("Program")
 
 
@@ -103,25 +104,11 @@ class Parts:
         Raises:
             UserError: the network takes none, or others.
         """
-        description = self.description
-        if description.condition is None:
-            if condition is not None:
-                raise UserError("a condition is passed, but the network of this run takes none: leave it out")
-            return None
-
-        axes = ", ".join(map(str, ("N" if num is None else num, *description.condition)))
-        cure = f"pass condition (d3pm sample --condition FILE.npy), {description.condition_type} [{axes}]"
-        if condition is None:
-            raise UserError(f"the network of this run takes a condition: {cure}")
-        condition = np.asarray(condition)
-        has_length = condition.ndim > 0 and len(condition) > 0 and num in (None, len(condition))
-        if not has_length or condition.shape[1:] != description.condition:
-            raise UserError(f"the condition has shape {list(condition.shape)}: {cure}")
-        with as_user_error("the condition "):
-            return convert_conditions(condition, description.condition_type)
+        return inputs.read_condition(condition, self.description, self.recipe.dropping, num)
 
 
-def respace_parts(parts: Parts, steps: int | Sequence[int]) -> Parts:
+@checks_arguments
+def respace_parts(parts: Parts, steps: Steps) -> Parts:
     """Returns the parts with a number of evenly spaced steps of their process, or with the listed steps.
 
     Raises:

@@ -267,7 +267,11 @@ def _make_denoiser(
     """Makes what a sampler asks: the network with its inputs, or what guides it."""
     # Labels of a network that takes none are of what guides it, as a classifier.
     label_of_network = None if classes is None else inputs.label
-    possible_inputs = {"label": label_of_network, "condition": inputs.condition}
+    possible_inputs = {
+        "label": label_of_network,
+        "condition": inputs.condition,
+        "weight": inputs.weight,
+    }
     network_inputs = {name: x for name, x in possible_inputs.items() if x is not None}
 
     def conditioned(x: Array, time: Array, network_inputs: Mapping[str, Array]) -> Array:

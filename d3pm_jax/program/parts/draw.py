@@ -77,6 +77,10 @@ class Draw:
     """`runs.BestOf(score, 16)` or `runs.Particles(score, 16)`: draws several, and prefers large scores"""
     shape: tuple[int, ...] | None = None
     """*S of a sample, where it is not that of the data"""
+    padding: np.ndarray | None = None
+    """bool [*S], or [N, *S], of which sample i has row i modulo N: elements that are no part of a sample of
+    padded data, and -1 in it (0 to a score); None: those of the test examples that the run keeps, unless
+    known, start or shape say what a sample is"""
     record: Sequence[int] = ()
     """the numbers of rows left whose x to return as well; of a sampler that takes all steps these are t"""
 
@@ -123,5 +127,6 @@ class Inputs(NamedTuple):
     first: Any  # the number of the first sample
     label: Any  # [N P], or None
     condition: Any  # [N P, *C], or None
+    weight: Any  # [N P, *S], 0 on padding, or None
     known: Known | None  # [*S] or [N, *S]
     start: Any  # x_0 of edits, [*S] or [N, *S], or None

@@ -4,7 +4,7 @@ import abc
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from jaxtyping import Array
@@ -70,7 +70,8 @@ class Guidance(abc.ABC):
 
         Args:
             network: (x, time, inputs) -> logits of x_0.
-            inputs: "label" [B] and "condition" [B, *C], if the network takes any.
+            inputs: "label" [B] and "condition" [B, *C], if the network takes any, and "weight" [B, *S] of
+                padded samples.
             label: [B], also of a network that takes none, where the guidance does.
             dropping: of labels and conditions in training.
         """
@@ -106,8 +107,7 @@ class ClassifierFreeGuidance(Guidance):
     def __post_init__(self) -> None:
         """Raises UserError for a field that cannot be used."""
         object.__setattr__(self, "gamma", read_gamma(self.gamma))
-        if self.on not in (None, *get_args(Place)):
-            raise UserError(f"on = {self.on!r}: it must be 'x_s' or 'x_0', the law that is guided, or None")
+        check_number("on", self.on, Place | None)
         if self.late is not None:
             check_number("late", self.late, Natural)
 
@@ -140,8 +140,9 @@ class ClassifierFreeGuidance(Guidance):
         network_inputs = dict(inputs)
         if "condition" in network_inputs:
             network_inputs["condition"] = dropping.extend_condition(network_inputs["condition"])
+        null_inputs = network_inputs | dropping.null_inputs(B)
         return guidance.classifier_free(
-            network, network_inputs, dropping.null_inputs(B), self.gamma, self.on or "x_s", self.late
+            network, network_inputs, null_inputs, self.gamma, self.on or "x_s", self.late
         )
 
     def options(self) -> dict[str, Any]:

@@ -147,7 +147,7 @@ def test_arguments_that_cannot_be_used_are_told_with_a_cure(tmp_path, small_netw
         "x0 has dtype float64: categories are integers": lambda: run.evaluate_on(x0[None] * 0.5),
         r"the labels of x0 have shape \(2,\)": lambda: run.evaluate_on(x0[None], np.zeros(2, int)),
         "the label of example 0 is 10, but classes": lambda: run.evaluate_on(x0[None], np.array([10])),
-        r"the weight has shape \[1, 8\]: pass \[1, 8, 8, 1\]": lambda: run.evaluate_on(
+        r"the weight is of .*, shape \(1, 8\): pass floats \[1, 8, 8, 1\]": lambda: run.evaluate_on(
             x0[None], weight=np.ones((1, 8))
         ),
         r"the weight holds nan\.\.nan: pass finite numbers": lambda: run.evaluate_on(
@@ -161,9 +161,9 @@ def test_arguments_that_cannot_be_used_are_told_with_a_cure(tmp_path, small_netw
         "there is no split 'trian': take train or test": lambda: run.read_batch("trian"),
         "there is no split 'valid': take train or test": lambda: run.read_split("valid"),
         "config is 'a.py': pass a Config, as config.io.read": lambda: runs.train("a.py", tmp_path / "new"),
-        "workdir is None: pass the folder to write": lambda: runs.train(run.config, None),
+        "workdir = None: it must be a path, as": lambda: runs.train(run.config, None),
         "start is 'w': pass a run, as runs.open": lambda: runs.train(run.config, tmp_path / "new", start="w"),
-        "workdir is 3: pass the folder of a run": lambda: runs.open(3),
+        "workdir = 3: it must be a path, as": lambda: runs.open(3),
         "config is 3: pass a Config, or the file": lambda: runs.open(tmp_path / "w", 3),
         "no config file none.py: pass the Python file": lambda: runs.open(tmp_path / "w", "none.py"),
         "run is 'w': pass a run, as runs.open": lambda: runs.export("w", tmp_path / "w.safetensors"),
@@ -171,7 +171,7 @@ def test_arguments_that_cannot_be_used_are_told_with_a_cure(tmp_path, small_netw
         r"record = 5: it must be a tuple, each a whole number in 0\.\.": lambda: draw(record=5),
         "known is of dtype int32, shape .*: pass a pair": lambda: draw(known=x0),
         r"draw is 1: pass a runs.Draw, as runs.Draw\(label=3\)": lambda: run.sample(key, 4, 1),
-        "progress is True, expected a function": lambda: run.sample(key, 4, progress=True),
+        "progress = True: it must be a function": lambda: run.sample(key, 4, progress=True),
         "sampler is 3: pass a sampling.Sampler, as": lambda: draw(sampler=3),
         "sampler = 'psy': there is none of this name; did you mean psi": lambda: draw(sampler="psy"),
         "label is passed, but the network of this run takes no labels: leave it out": lambda: run.predict(
@@ -184,10 +184,10 @@ def test_arguments_that_cannot_be_used_are_told_with_a_cure(tmp_path, small_netw
         "a log has methods log and close": lambda: runs.train(
             run.config, tmp_path / "new", logs=iter([print])
         ),
-        "path is None: pass the file to write": lambda: runs.export(run, None),
+        "path = None: it must be a path, as": lambda: runs.export(run, None),
         "config is 'a.py': pass a Config": lambda: runs.presample("a.py", tmp_path / "x"),
         r"config is 'b.py': pass a Config": lambda: runs.import_weights("w", "b.py", tmp_path / "new"),
-        "file is a Run: pass the file of weights": lambda: runs.import_weights(
+        r"file = Run\(.*: it must be a path, as": lambda: runs.import_weights(
             run, run.config, tmp_path / "new"
         ),
         "is a folder: pass the file that d3pm export": lambda: runs.import_weights(
