@@ -19,6 +19,7 @@ from d3pm_jax.checks import (
     steps,
 )
 from d3pm_jax.numerics import inverse_cdf
+from d3pm_jax.numerics.logspace import at_least_float32
 
 
 @declared(u=NOISE, T=NUM_STEPS)
@@ -33,7 +34,7 @@ def uniform(u: Float[Array, " B"], T: int) -> Int[Array, " B"]:
         int32 in 1..T.
     """
     # u T can round up to T. The remainder then gives T % T + 1 = 1, step 1.
-    return jnp.floor(u * T).astype(jnp.int32) % T + 1
+    return jnp.floor(at_least_float32(u) * T).astype(jnp.int32) % T + 1
 
 
 @declared(u=NOISE, B=at_least(1, 2**24), T=NUM_STEPS)
@@ -91,7 +92,8 @@ def stratified(u: Float[Array, "n B"], T: int) -> tuple[Int[Array, "n B"], Int[A
     first = jnp.asarray(ends[:-1], jnp.int32)  # [n]
     size = jnp.asarray(np.diff(ends), jnp.int32)  # [n]
     # u size can round up to size, so the minimum below.
-    inside = jnp.floor(u * size[:, None].astype(u.dtype)).astype(jnp.int32)  # [n, B]
+    wide_u = at_least_float32(u)  # 16 bits do not count so far
+    inside = jnp.floor(wide_u * size[:, None].astype(wide_u.dtype)).astype(jnp.int32)  # [n, B]
     return first[:, None] + jnp.minimum(inside, size[:, None] - 1) + 1, size
 
 

@@ -10,7 +10,8 @@ from torch_ref import numerics
 
 def uniform(u: Tensor, T: int) -> Tensor:
     """t = floor(u T) + 1; where rounding takes u T to T, 1."""
-    return torch.floor(u * T).long() % T + 1
+    wide_u = u.to(torch.promote_types(u.dtype, torch.float32))  # 16 bits do not count up to T
+    return torch.floor(wide_u * T).long() % T + 1
 
 
 def low_discrepancy(u: Tensor, B: int, T: int) -> Tensor:
@@ -28,7 +29,8 @@ def stratified(u: Tensor, T: int) -> tuple[Tensor, Tensor]:
     n = len(u)
     parts = [range(j * T // n + 1, (j + 1) * T // n + 1) for j in range(n)]
     sizes = torch.tensor([len(part) for part in parts])
-    inside = torch.minimum(torch.floor(u * sizes[:, None]).long(), sizes[:, None] - 1)
+    wide_u = u.to(torch.promote_types(u.dtype, torch.float32))
+    inside = torch.minimum(torch.floor(wide_u * sizes[:, None]).long(), sizes[:, None] - 1)
     return torch.stack([torch.tensor(part)[i] for part, i in zip(parts, inside, strict=True)]), sizes
 
 

@@ -116,9 +116,10 @@ def gumbel_threshold(
         v, and log |det dv/du|.
     """
     # With U = sigmoid(u) a standard Gumbel is -log(-log U), and -log U is softplus(-u). For large u that is
-    # exp(-u), which rounds to 0: the Gumbel is u itself, from 37 on to the precision of a float64. There the
-    # other formula sees 0, as its infinite slope would make a gradient NaN.
-    is_large = u > 37
+    # exp(-u), which rounds to 0: the Gumbel is u itself, from 37 on to the precision of a float64. In float16
+    # that is so from 6.8 on, where multiples of the slope exp(u) are still numbers. There the other formula
+    # sees 0, as its infinite slope would make a gradient NaN.
+    is_large = u > min(37.0, -0.7 * np.log(float(jnp.finfo(u.dtype).tiny)))
     gumbel_noise = jnp.where(is_large, u, -jnp.log(jax.nn.softplus(-jnp.where(is_large, 0.0, u))))
     v, truncated = _draw_gumbel(phi, x, gumbel_noise)
 

@@ -19,6 +19,7 @@ from d3pm_jax.checks import (
     declared,
     is_known,
 )
+from d3pm_jax.numerics.logspace import at_least_float32
 
 
 @declared(K=NUM_CATEGORIES, base=NUM_CATEGORIES)
@@ -96,9 +97,12 @@ def draw_code(
     if num_codes < K:
         raise ValueError(f"num_codes = {num_codes} is below K = {K}: take a larger base or more digits")
     n = (num_codes - 1 - x) // K + 1  # [*S]
+    # A float of 16 bits holds no large n.
+    wide_u = at_least_float32(u)
+    wide_n = n.astype(wide_u.dtype)
     # u n may round up to n.
-    which_code = jnp.minimum(jnp.floor(u * n.astype(u.dtype)).astype(jnp.int32), n - 1)
-    return x + K * which_code, jnp.log(n.astype(u.dtype))
+    which_code = jnp.minimum(jnp.floor(wide_u * wide_n).astype(jnp.int32), n - 1)
+    return x + K * which_code, jnp.log(wide_n).astype(u.dtype)
 
 
 @declared(code=INDEX, K=NUM_CATEGORIES)

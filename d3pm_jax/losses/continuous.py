@@ -55,6 +55,7 @@ def uniform_draw(
         int32 categories.
     """
     beta = expand_trailing(schedule(time).beta, x0.shape)
+    u = at_least_float32(u)  # 16 bits do not count up to K
 
     # Each of the other K - 1 categories has an interval of length beta / K, from u = 0 on; x_0 has all that
     # is left.

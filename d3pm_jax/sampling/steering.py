@@ -22,6 +22,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from d3pm_jax.checks import CATEGORIES, INDEX, NOISE, SCORES, Called, at_least, declared, marked
 from d3pm_jax.numerics import inverse_cdf
+from d3pm_jax.numerics.logspace import at_least_float32
 from d3pm_jax.processes import expand_trailing, promote
 from d3pm_jax.sampling import laws
 from d3pm_jax.sampling.chain import Chain
@@ -103,6 +104,9 @@ def resample(log_weights: Float[Array, "N P"], u: Float[Array, " N"]) -> Int[Arr
     """
     P = log_weights.shape[-1]
     _check_any("log_weights", P)
+    # In 16 bits a sum of many weights would be rounded by whole particles.
+    log_weights = at_least_float32(log_weights)
+    u = at_least_float32(u)
     top = jnp.max(log_weights, axis=-1, keepdims=True)
     has_law = jnp.isfinite(top)  # [N, 1]
     weights = jnp.exp(log_weights - jnp.where(has_law, top, 0.0))
@@ -132,6 +136,7 @@ def effective_size(log_weights: Float[Array, "N P"]) -> Float[Array, " N"]:
         log_weights: in nats, not normalised.
     """
     _check_any("log_weights", log_weights.shape[-1])
+    log_weights = at_least_float32(log_weights)
     top = jnp.max(log_weights, axis=-1, keepdims=True)
     is_zero = top == -jnp.inf  # [N, 1]
     weights = jnp.exp(log_weights - jnp.where(is_zero, 0.0, top))

@@ -1,5 +1,7 @@
 """Lifts categories x to vectors v in R^K with argmax v = x (Hoogeboom et al. 2021, arXiv 2102.05379)."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -47,7 +49,7 @@ def log_gumbel(phi: Tensor, v: Tensor) -> Tensor:
 def gumbel_threshold(u: Tensor, x: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
     """v of `gumbel` from the noise -log(-log sigmoid(u)), and log |det dv/du| by the chain rule."""
     # exp(-u) underflows for large u, where the noise is u itself long before.
-    is_large = u > 40
+    is_large = u > min(40.0, -0.7 * math.log(torch.finfo(u.dtype).tiny))
     gumbel_noise = torch.where(is_large, u, -torch.log(-F.logsigmoid(torch.where(is_large, 0.0, u))))
     v, _ = gumbel(phi, x, gumbel_noise)
 

@@ -35,11 +35,12 @@ def draw_code(x: Tensor, K: int, num_codes: int, u: Tensor) -> tuple[Tensor, Ten
     """Returns number floor(u n) of the n codes that mean x, and log n."""
     means_x = from_code(torch.arange(num_codes), K) == x[..., None]  # [*S, num_codes]
     n = means_x.sum(dim=-1)
-    turn = torch.minimum(torch.floor(u * n).long(), n - 1)
+    wide_u = u.to(torch.promote_types(u.dtype, torch.float32))  # 16 bits hold no large n
+    turn = torch.minimum(torch.floor(wide_u * n).long(), n - 1)
 
     # The code at which so many codes of x have gone by, itself included.
     code = (means_x.cumsum(dim=-1) == turn[..., None] + 1).int().argmax(dim=-1)
-    return code, torch.log(n.to(u.dtype))
+    return code, torch.log(n.to(wide_u.dtype)).to(u.dtype)
 
 
 def from_code(code: Tensor, K: int) -> Tensor:

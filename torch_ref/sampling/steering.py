@@ -7,6 +7,7 @@ from torch import Tensor
 def resample(log_weights: Tensor, u: Tensor) -> Tensor:
     """Draws particle j of P at (j + u) / P of the sum of all weights; -1 where there is none."""
     N, P = log_weights.shape
+    log_weights = log_weights.to(torch.promote_types(log_weights.dtype, torch.float32))
     ancestors = torch.full((N, P), -1)
     for i in range(N):
         top = log_weights[i].max()
@@ -24,6 +25,7 @@ def resample(log_weights: Tensor, u: Tensor) -> Tensor:
 
 def effective_size(log_weights: Tensor) -> Tensor:
     """(sum w)^2 / sum w^2; 0 where there are no weights."""
+    log_weights = log_weights.to(torch.promote_types(log_weights.dtype, torch.float32))
     top = log_weights.max(dim=-1, keepdim=True).values
     weights = (log_weights - top).exp()
     size = weights.sum(dim=-1) ** 2 / (weights**2).sum(dim=-1)
