@@ -172,15 +172,12 @@ def exact_tables(kind: str, lines: dict[str, list[Point]]) -> str:
 
 
 def steps_table(lines: dict[str, list[Point]], value: Callable[[Point], float]) -> str:
-    """Makes a table with a column for each number of steps; calls are named where they are others."""
+    """Makes a table with a column for each number of steps."""
     rows = [f"| sampler | {' | '.join(map(str, GRIDS))} |", "|---" * (len(GRIDS) + 1) + "|"]
     for name, points in lines.items():
         by_steps = {p.parameter: p for p in points}
         columns = [by_steps.get(f"{n} steps") for n in GRIDS]
-        shown = [p for p in columns if p is not None]
-        if shown:
-            if any(p.parameter != f"{p.calls:g} steps" for p in shown):
-                name += f" ({', '.join(f'{p.calls:g}' for p in shown)} calls)"
+        if any(columns):
             cells = ["" if p is None else format_nats(value(p)) for p in columns]
             rows.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(rows)
