@@ -5,14 +5,21 @@ import hashlib
 import io
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
+try:
+    import fcntl
+except ImportError:  # Windows has none: nothing is locked there, and what killed processes leave stays
+    fcntl = None
+
+PARTIAL = re.compile(r".*\.[0-9a-f]{16}\.partial")
 DEEPEST = 50  # levels of nested JSON that are read
 TOO_DEEP = f"it is nested more than {DEEPEST} deep"
 # A folder that another process of a run writes: this process replaces no file in it.
@@ -24,8 +31,9 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yields the path of an empty file to write, which takes the place of `path` when the block ends well.
 
     Whatever happens, also where several write it at once, `path` is what it was or what was written, never a
-    part of it. A link is replaced, not followed. A process that is killed leaves its NAME.*.partial. In
-    `folder_of_another_process` nothing is replaced: what was written is thrown away.
+    part of it. A link is replaced, not followed. A process that is killed leaves its NAME.*.partial, which
+    the next writer in the folder deletes. In `folder_of_another_process` nothing is replaced: what was
+    written is thrown away.
 
     Raises:
         OSError: naming `path`, which is a directory or cannot be written.
@@ -34,8 +42,10 @@ def replacing(path: Path) -> Iterator[Path]:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     # The name is random, so that no other writer of `path` has it.
     partial = path.with_name(f"{path.name}.{secrets.token_hex(8)}.partial")
+    held = ExitStack()
     try:
-        partial.open("xb").close()
+        _delete_partials(path.parent)
+        _lock(held.enter_context(partial.open("xb")))
         yield partial
         # The content must be on the disk before the name points to it: after a loss of power a file that was
         # renamed first could be empty.
@@ -46,9 +56,31 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
+        held.close()
         # What keeps it from being deleted, as a file where its folder should be, has been raised above.
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def _lock(file: BinaryIO) -> bool:
+    """Locks a file for as long as it is open and its process lives; says whether it could be."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # another process has it, or the file system has no locks
+        return False
+    return True
+
+
+def _delete_partials(folder: Path) -> None:
+    """Deletes what processes that were killed have left of files in a folder: what no process has locked."""
+    for partial in folder.glob("*.partial"):
+        if PARTIAL.fullmatch(partial.name) and partial.is_file():
+            # Where it cannot be opened or deleted, it stays.
+            with suppress(OSError), partial.open("r+b") as file:
+                if _lock(file):
+                    partial.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -83,8 +115,15 @@ def describe_content(*arrays: np.ndarray) -> str:
     return f"sha256 {hash_arrays(*arrays)[:12]}"
 
 
+def check_is_file(path: Path) -> None:
+    """Raises ValueError for a folder, and for a pipe or a device, which might never end."""
+    if path.exists() and not path.is_file():
+        raise ValueError("it is no file")
+
+
 def read_json(path: Path) -> Any:
     """Returns the value that a file of JSON holds; see `parse_json`."""
+    check_is_file(path)
     return parse_json(path.read_bytes())
 
 

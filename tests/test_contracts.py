@@ -73,7 +73,7 @@ def test_no_room_of_the_program_imports_the_one_above_it(below, graph):
 
 
 def test_rooms_on_one_floor_do_not_know_each_other(graph):
-    assert LAYERS[-1] == ["cpu", "errors", "files", "lazy", "types"]
+    assert LAYERS[-1] == ["cpu", "errors", "files", "keys", "lazy", "types"]
     for other in LAYERS[-1]:
         if other != "cpu":
             assert broken(graph, ("cpu.malloc", f"d3pm_jax.{other}")) == {FLOORS}

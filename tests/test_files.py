@@ -1,6 +1,8 @@
 """Files that are either whole or not there, and JSON that may be damaged."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -58,6 +60,32 @@ def test_two_writers_of_a_file_do_not_meet(tmp_path):
     (tmp_path / "plain").touch()
     assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
     assert sorted(os.listdir(tmp_path)) == ["file", "plain"]
+
+
+def test_what_killed_processes_leave_is_deleted_and_what_is_written_stays(tmp_path):
+    left = tmp_path / "other.0123456789abcdef.partial"
+    foreign = tmp_path / "notes.partial"
+    for path in (left, foreign):
+        path.touch()
+    with replacing(tmp_path / "first") as writing:  # has deleted what was left
+        assert not left.exists()
+        write_text(tmp_path / "second", "new")
+        assert writing.exists()
+        writing.write_text("new")
+    assert sorted(os.listdir(tmp_path)) == ["first", "notes.partial", "second"]
+
+
+def test_what_a_killed_process_has_left_is_deleted(tmp_path):
+    program = f"""
+import os, signal, pathlib
+from d3pm_jax.files import replacing
+with replacing(pathlib.Path({str(tmp_path / "file")!r})):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    subprocess.run([sys.executable, "-c", program])
+    assert len(list(tmp_path.glob("file.*.partial"))) == 1
+    write_text(tmp_path / "file", "new")
+    assert os.listdir(tmp_path) == ["file"]
 
 
 def test_what_fails_leaves_the_old_file(tmp_path):

@@ -28,6 +28,22 @@ CURES = {
 }
 # How JAX begins what it says of a device that JAX_PLATFORMS asks for and that it cannot use.
 NO_DEVICE = ("Unable to initialize backend", "Unknown backend")
+# Settings by which JAX refuses what commands do; who looks for such places in code of their own sets them.
+STRICT = (
+    "jax_debug_infs",
+    "jax_debug_nans",
+    "jax_disable_jit",
+    "jax_error_checking_behavior_divide",
+    "jax_error_checking_behavior_nan",
+    "jax_error_checking_behavior_oob",
+    "jax_no_execution",
+    "jax_no_tracing",
+    "jax_transfer_guard_device_to_device",
+    "jax_transfer_guard_device_to_host",
+    "jax_transfer_guard_host_to_device",
+    "jax_transfer_guard",
+)
+LENIENT = (None, False, "allow", "ignore", "log", "log_explicit")
 
 
 class Command(NamedTuple):
@@ -129,15 +145,39 @@ def _describe_error(error: Exception) -> str | None:
         return f"{message}{cure}"
     if cure:
         return f"{one_line(error, 300)}{cure}"
-    if str(error).startswith(NO_DEVICE):
+    if str(error).startswith(NO_DEVICE) or _found_no_card(error):
         platforms = os.environ.get("JAX_PLATFORMS")
         if not platforms:
             return f"{one_line(error, 300)}; set JAX_PLATFORMS=cpu to compute without it"
-        return f"JAX_PLATFORMS={platforms}: {one_line(error, 300)}; unset it, or set it to cpu"
+        reason = one_line(str(error) or "there is no such device", 300)
+        return f"JAX_PLATFORMS={platforms}: {reason}; unset it, or set it to cpu"
+    strict_settings = _list_strict_settings()
+    if strict_settings:
+        return f"{' '.join(strict_settings)} forbids what commands do ({one_line(error, 200)}): unset it"
     # Where others wait, JAX has been imported already: it joined the processes.
     if _others_wait() and isinstance(error, sys.modules["jax"].errors.JaxRuntimeError):
         return f"another process has ended, or cannot be reached: {one_line(error, 300)}"
     return None
+
+
+def _found_no_card(error: Exception) -> bool:
+    """Says whether an error is that of JAX_PLATFORMS=cuda without a card, an assertion without a word."""
+    if not isinstance(error, AssertionError) or "jax" not in sys.modules:
+        return False
+    try:
+        sys.modules["jax"].devices()
+    except (AssertionError, RuntimeError):
+        return True
+    return False
+
+
+def _list_strict_settings() -> list[str]:
+    """Lists the settings of `STRICT` that are on by variables of the environment."""
+    if "jax" not in sys.modules:
+        return []
+    values = sys.modules["jax"].config.values
+    names = [name for name in STRICT if name.upper() in os.environ and values.get(name) not in LENIENT]
+    return [f"{name.upper()}={os.environ[name.upper()]}" for name in names]
 
 
 def _find_cure(error: Exception) -> str:

@@ -355,7 +355,9 @@ def _replace_fields(part: Any, values: Mapping[str, Any]) -> Any:
 
 def print_help(cls: type[Any], usage: str) -> NoReturn:
     """Prints the options of a command, below them the rest of its docstring, and exits."""
-    summary, _, more = (inspect.getdoc(cls) or "").partition("\n\n")
+    # Python -OO drops docstrings, and a dataclass without one gets its signature there.
+    docstring = "" if sys.flags.optimize > 1 else inspect.getdoc(cls) or ""
+    summary, _, more = docstring.partition("\n\n")
     with contextlib.suppress(SystemExit):
         tyro.cli(cls, args=["--help"], prog=usage, description=summary, config=OPTIONS, registry=SLOTS)
     wrapper = textwrap.TextWrapper(shutil.get_terminal_size().columns, break_on_hyphens=False)

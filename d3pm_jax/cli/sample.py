@@ -4,7 +4,6 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-import jax
 import numpy as np
 
 from d3pm_jax.cli import arguments
@@ -12,6 +11,7 @@ from d3pm_jax.config import Choice, Count, Epsilon, Natural, Seed, describe_samp
 from d3pm_jax.data.source import open_npy
 from d3pm_jax.errors import UsageError, UserError, as_user_error
 from d3pm_jax.files import describe_content, write_npy
+from d3pm_jax.keys import make_key
 from d3pm_jax.kinds import Samples, files
 from d3pm_jax.program.machine.terminal import Terminal
 from d3pm_jax.program.measure import bounds, record, step_costs
@@ -217,7 +217,7 @@ def execute(command: SampleCommand, words: list[str]) -> int:
         raise UserError(
             "--gif: a GIF shows chains from noise to data, and a flow draws samples in one pass; leave it out"
         )
-    key = jax.random.key(command.seed)
+    key = make_key(command.seed)
     with Terminal("sample", command.num).show_bar() as terminal:
         drawn = run.sample(
             key,

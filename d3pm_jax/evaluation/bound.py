@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, Key
 from d3pm_jax import flows, likelihood, losses
 from d3pm_jax.checks import values_in_range
 from d3pm_jax.errors import UserError
+from d3pm_jax.keys import make_key
 from d3pm_jax.placing import fetch, place
 from d3pm_jax.posteriors import q_sample
 from d3pm_jax.processes import Process
@@ -79,7 +80,7 @@ def _compiled(predict: Callable[..., Any], seed: int, estimate: Callable[..., An
 
     @jax.jit
     def bound(params: Any, process: Process, x0: Any, index: Any, extra_inputs: dict[str, Any]) -> Any:
-        key = jax.random.fold_in(jax.random.key(seed), EVALUATION)
+        key = jax.random.fold_in(make_key(seed), EVALUATION)
         denoise = partial(predict, params, **extra_inputs)
         with values_in_range():
             return estimate(key, denoise, process, x0, index, weight=extra_inputs.get("weight"))
@@ -95,7 +96,7 @@ def left_to_right(index: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 def random_order(seed: int) -> Order:
     """Makes a random `Order` of its own for every example; it depends only on the number of the example."""
-    key = jax.random.fold_in(jax.random.key(seed), EVALUATION)
+    key = jax.random.fold_in(make_key(seed), EVALUATION)
 
     def draw_order(index: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         return per_example(key, index, shape)(jnp.asarray(0, jnp.int32))  # [B, *S]
@@ -255,7 +256,7 @@ def compile_log_weights(log_weights: LogWeights, num_digits: int, draws: int, se
     def compute(params: Any, process: None, x0: Any, index: Any, extra_inputs: dict[str, Any]) -> Array:
         if "weight" in extra_inputs:
             raise UserError("the examples have weights, but a flow takes whole examples: leave weight out")
-        key = jax.random.fold_in(jax.random.key(seed), EVALUATION)
+        key = jax.random.fold_in(make_key(seed), EVALUATION)
         keys = fold_in_each(key, index)
 
         def compute_draw(draw: Array) -> Float[Array, " B"]:
@@ -314,7 +315,7 @@ def compile_label_terms(classify: Callable[..., Array], steps: Sequence[int], se
     @jax.jit
     @values_in_range()
     def compute(params: Any, process: Process, x0: Any, index: Any, extra_inputs: dict[str, Any]) -> Any:
-        key = jax.random.fold_in(jax.random.key(seed), EVALUATION)
+        key = jax.random.fold_in(make_key(seed), EVALUATION)
         noise = per_example(key, index, x0.shape[1:])
         label = extra_inputs["label"]
 

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from d3pm_jax.checks import values_in_range
+from d3pm_jax.keys import make_key
 from d3pm_jax.models.classifier import Classifier
 from d3pm_jax.types import Params
 
@@ -45,7 +46,7 @@ def network_shapes(shape: tuple[int, ...], classes: int) -> tuple[Any, Params]:
     """
     from flax import nnx
 
-    return nnx.split(nnx.eval_shape(_make_builder(shape, classes), jax.random.key(SEED)))
+    return nnx.split(nnx.eval_shape(_make_builder(shape, classes), make_key(SEED)))
 
 
 def train_classifier(
@@ -70,7 +71,7 @@ def train_classifier(
 
     graph = network_shapes(x.shape[1:], classes)[0]
     build = jax.jit(_make_builder(x.shape[1:], classes))
-    params = nnx.split(build(jax.random.key(SEED)))[1]
+    params = nnx.split(build(make_key(SEED)))[1]
     optimizer = optax.adam(optax.cosine_decay_schedule(PEAK, STEPS))
 
     @partial(jax.jit, donate_argnums=(0, 1))

@@ -19,6 +19,7 @@ from flax import nnx
 from jaxtyping import Array, Key
 
 from d3pm_jax.checks import bare
+from d3pm_jax.keys import make_key
 from d3pm_jax.types import Params
 
 Variables = Any  # Params, or any pytree of parameters that no module of Flax made
@@ -98,7 +99,7 @@ def _seed_streams(streams: Params, key: Key[Array, ""] | None) -> Params:
         key: from which each takes its own. In evaluation it is None, and they are the same in every call.
     """
     if key is None:
-        key = jax.random.key(0)
+        key = make_key(0)
     leaves, tree = jax.tree.flatten(streams)
     seeded = []
     for number, leaf in enumerate(leaves):
@@ -136,7 +137,7 @@ def split_module(build: Callable[[Key[Array, ""]], Any]) -> tuple[SplitModule, P
         traced.append((training_graph, evaluation_graph, inspect.signature(called), type(called).__call__))
         return streams, variables
 
-    streams, shapes = jax.eval_shape(trace, jax.random.key(0))
+    streams, shapes = jax.eval_shape(trace, make_key(0))
     _check_variables(shapes)
     training_graph, evaluation_graph, signature, called_method = traced[0]
     return SplitModule(training_graph, evaluation_graph, streams, signature, called_method), shapes

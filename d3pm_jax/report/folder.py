@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from d3pm_jax.config import io as config_io
+from d3pm_jax.files import check_is_file
 from d3pm_jax.program.loop import metrics
 from d3pm_jax.program.measure import bounds, record, sample_quality, samples
 from d3pm_jax.program.measure.record import Record
@@ -224,6 +225,7 @@ def read_made(run: Run) -> list[Made]:
 
 def _load_samples(path: Path, shape: tuple[int, ...], K: int, least: int = 0) -> np.ndarray:
     """Loads samples int32 [N, *S] of a shape and in least..K - 1; ValueError where there are others."""
+    check_is_file(path)
     x = np.load(path, allow_pickle=False)
     if x.dtype != np.int32 or x.shape != shape:
         raise ValueError(f"it holds {x.dtype} {list(x.shape)}")

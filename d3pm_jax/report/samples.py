@@ -3,11 +3,11 @@
 import io
 from typing import NamedTuple
 
-import jax
 import numpy as np
 from PIL import Image
 
 from d3pm_jax.errors import UserError, one_line
+from d3pm_jax.keys import make_key
 from d3pm_jax.kinds import SHOWN_CHAINS, STATES, Chains, Kind, Samples
 from d3pm_jax.kinds.blocks import Block, Film, TextFilm, draw_block
 from d3pm_jax.program.measure.samples import (
@@ -50,7 +50,7 @@ def draw_run(reported: Reported) -> ShownSamples | None:
         UserError: the weights are not finite, or the samples in the folder are damaged.
     """
     run = reported.run
-    key = jax.random.key(SEED)
+    key = make_key(SEED)
     classes = run.parts.recipe.classes
     num_samples = run.parts.kind.samples_drawn
     if classes is not None and classes <= CLASSES:

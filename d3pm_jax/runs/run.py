@@ -1,6 +1,7 @@
 """Trains and opens runs from Python, as the commands do from a shell."""
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from d3pm_jax.program.parts import begin, build, inputs, reading
 from d3pm_jax.program.parts.completed import complete
 from d3pm_jax.program.parts.draw import Draw
 from d3pm_jax.program.parts.recipe import Diffusion, require
-from d3pm_jax.program.storage import checkpoint, names, run_folder
+from d3pm_jax.program.storage import checkpoint, names, run_folder, run_format
 from d3pm_jax.sampling import Sampler
 from d3pm_jax.types import Params
 
@@ -418,6 +419,9 @@ def open_saved(
 ) -> Run:
     """Opens a run as `open_run` does, of which the folder has been read, with a config that was checked."""
     config = run_folder.adopt_numbers(saved, config)
+    other_settings = run_format.describe_other_settings(saved.settings)
+    if other_settings:
+        warnings.warn(f"the run in {saved.workdir} {other_settings}", stacklevel=3)
     if data_dir is not None:
         config = dataclasses.replace(config, data=move_data(config.data, str(data_dir)))
     use_all_cores(batch_size)

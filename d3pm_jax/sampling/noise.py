@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from d3pm_jax.checks import INDEX, Called, at_least, declared, is_known
+from d3pm_jax.keys import convert_key
 
 # Numbers that are folded into the key of a seed, one for each use, so that commands with the same seed share
 # no noise: "eval" and "samp" in ASCII.
@@ -66,5 +67,5 @@ def per_example(key: Key[Array, ""], index: Int[Array, " B"], shape: tuple[int, 
 
 
 def fold_in_each(key: Key[Array, ""], index: Int[Array, " B"]) -> Key[Array, " B"]:
-    """Makes a key for each example or sample from its number."""
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, index)
+    """Makes a key for each example or sample from its number; what it draws depends on no other's."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(convert_key(key), index)

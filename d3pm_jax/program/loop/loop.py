@@ -14,6 +14,7 @@ from d3pm_jax import data
 from d3pm_jax.config import Config, Data, describe_data, describe_with_digest, say_where_it_lies
 from d3pm_jax.errors import UserError, as_user_error
 from d3pm_jax.files import write_npy
+from d3pm_jax.keys import make_key
 from d3pm_jax.kinds import Samples, files
 from d3pm_jax.models.variables import check_precision, check_sizes, name_leaves, split_variables
 from d3pm_jax.placing import place, place_part
@@ -31,6 +32,7 @@ from d3pm_jax.program.storage.run_folder import (
     adopt_numbers,
     check_description,
     check_is_no_file,
+    check_settings,
     claim_folder,
 )
 from d3pm_jax.training.state import TrainState
@@ -161,7 +163,8 @@ def build_run(config: Config, saved: SavedRun | None = None) -> tuple[build.Part
     """
     devices.use_all_cores(config.train.batch_size // config.train.accumulate, config.mesh.fsdp)
     if saved is not None:
-        # Another config is refused before the data is read, which may take long.
+        # Another config, or other settings, are refused before the data is read, which may take long.
+        check_settings(saved)
         config = adopt_numbers(saved, config)
     with explain_missing_data(config, saved):
         sources = splits.open_sources(config)
@@ -373,7 +376,7 @@ class Outputs:
 
     def _write_samples(self, step: int, parts: build.Parts) -> None:
         """Draws samples of the averaged parameters and writes them as their kind does, or as an array."""
-        key = jax.random.key(parts.config.train.seed)
+        key = make_key(parts.config.train.seed)
         draw = Draw(**self._sample_inputs)
         samples = draw_samples(parts, key, NUM_SAMPLES, draw, batch_size=NUM_SAMPLES).x0
         path = self._workdir / SAMPLES / f"step_{step:07d}"

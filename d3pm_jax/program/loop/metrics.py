@@ -10,8 +10,8 @@ import numpy as np
 
 from d3pm_jax import show
 from d3pm_jax.config import AnyPath, checks_arguments
-from d3pm_jax.errors import UserError, one_line
-from d3pm_jax.files import parse_json
+from d3pm_jax.errors import UserError, as_user_error, one_line
+from d3pm_jax.files import check_is_file, parse_json
 from d3pm_jax.program.storage.names import LOSS_CURVE, METRICS
 from d3pm_jax.training.step import Metrics
 
@@ -36,6 +36,8 @@ def read_metrics(workdir: AnyPath) -> list[dict[str, float | int]]:
     path = Path(workdir) / METRICS
     if not path.exists():
         return []
+    with as_user_error(f"{path}: move it away, "):
+        check_is_file(path)
     lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last newline was cut off, or is empty
     rows = []
     for i, line in enumerate(lines, 1):

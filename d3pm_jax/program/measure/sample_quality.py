@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from d3pm_jax.config import (
@@ -24,6 +23,7 @@ from d3pm_jax.config import (
 )
 from d3pm_jax.errors import UserError
 from d3pm_jax.files import hash_arrays
+from d3pm_jax.keys import make_key
 from d3pm_jax.kinds import SHIPPED, Measured, QualityTable, Reference, image
 from d3pm_jax.program.measure import record, samples
 from d3pm_jax.program.parts.build import Parts, describe_conditions
@@ -129,9 +129,7 @@ def measure_quality(
     """
     check_instance("reference", reference, Reference, "pass what run.prepare_quality(num) returns")
     sampler = samples.choose_sampler_of(parts, draw.sampler)
-    drawn = samples.draw_samples(
-        parts, jax.random.key(seed), num, draw, batch_size=batch_size, progress=progress
-    )
+    drawn = samples.draw_samples(parts, make_key(seed), num, draw, batch_size=batch_size, progress=progress)
     x = drawn.x0
     # The kind of the data knows no other categories than those of the data. A sample with the mask in it
     # would be compared as if it were a level of grey or a symbol.

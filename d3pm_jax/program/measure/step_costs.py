@@ -13,6 +13,7 @@ from d3pm_jax.config.process import build_process
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.evaluation.jumps import jump_costs
 from d3pm_jax.files import hash_arrays
+from d3pm_jax.keys import make_key
 from d3pm_jax.placing import fetch
 from d3pm_jax.program.measure import record
 from d3pm_jax.program.parts import reading, recipe
@@ -82,7 +83,7 @@ def measure_costs(parts: Parts, workdir: Path, progress: Callable[[int], Any] = 
             process=process,
             x0=examples["x"],
             times=times,
-            key=jax.random.key(SEED),
+            key=make_key(SEED),
             term=diffusion.term,
             progress=progress,
             weight=examples.get("weight"),

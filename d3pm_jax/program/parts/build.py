@@ -14,6 +14,7 @@ from d3pm_jax import kinds
 from d3pm_jax.config import CLASSIFIER, NOT_EMPTY, Config, Count, build_optimizer, checks_arguments
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, as_user_error, one_line
+from d3pm_jax.keys import make_key
 from d3pm_jax.placing import is_described, place
 from d3pm_jax.program.machine import cluster, devices
 from d3pm_jax.program.parts import inputs
@@ -191,7 +192,7 @@ def check_mask(parts: Parts) -> None:
 
 def _keys(config: Config) -> jax.Array:
     """Makes the key of the first parameters, and that of the noise of training."""
-    return jax.random.split(jax.random.key(config.train.seed))
+    return jax.random.split(make_key(config.train.seed))
 
 
 def initialize_state(parts: Parts) -> Parts:

@@ -15,6 +15,7 @@ from d3pm_jax.config import Config, Spec
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, locate_statement, wrong_return
 from d3pm_jax.evaluation.bound import Compiled, compile_label_terms, summarize_labels
+from d3pm_jax.keys import make_key
 from d3pm_jax.models import variables
 from d3pm_jax.placing import place
 from d3pm_jax.processes import Process
@@ -131,7 +132,7 @@ def _check_call(config: Config, module: variables.SplitModule, shapes: Params, s
     # Two examples show what one would hide: logits without an axis of examples.
     one_hots = jnp.zeros((2, *spec.shape, spec.K))
     time = jnp.zeros(2, jnp.int32)
-    logits, _ = jax.eval_shape(partial(call_in_training, module), shapes, jax.random.key(0), one_hots, time)
+    logits, _ = jax.eval_shape(partial(call_in_training, module), shapes, make_key(0), one_hots, time)
     is_float = jnp.issubdtype(getattr(logits, "dtype", np.int32), jnp.floating)
     if not is_float or logits.shape != (2, spec.classes):
         cure = f"logits of the label, of a float type, [2, {spec.classes}]"

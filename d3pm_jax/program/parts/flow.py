@@ -21,6 +21,7 @@ from d3pm_jax.evaluation.bound import (
     format_with_error,
     summarize_bound,
 )
+from d3pm_jax.keys import make_key
 from d3pm_jax.models import variables
 from d3pm_jax.program.machine.devices import batch_sharding
 from d3pm_jax.program.parts.draw import Draw, Inputs, Particles, Settled
@@ -183,6 +184,6 @@ def _check_call(
     x = jnp.zeros((2, *shape), jnp.int32)
     normal = jnp.zeros((2, *shape, num_digits))
     u = jnp.zeros(x.shape)
-    log_weights, _ = jax.eval_shape(module.call, shapes, jax.random.key(0), x, u, normal)
+    log_weights, _ = jax.eval_shape(module.call, shapes, make_key(0), x, u, normal)
     if getattr(log_weights, "shape", None) != (2,):
         raise wrong_return(module.called_method, log_weights, "log weights, one for each example")

@@ -15,6 +15,7 @@ from d3pm_jax.checks import bare
 from d3pm_jax.config import Config, Head, LogisticHead, Spec, make_logits
 from d3pm_jax.data import Description
 from d3pm_jax.errors import locate_statement, wrong_return
+from d3pm_jax.keys import make_key
 from d3pm_jax.models import variables
 from d3pm_jax.processes import Process
 from d3pm_jax.program.machine import cluster
@@ -124,7 +125,7 @@ def split_network(
     condition = None
     if description.condition is not None:
         condition = jnp.zeros((2, *description.condition), description.condition_type)
-    key = jax.random.key(0)
+    key = make_key(0)
     _check_call(config, module, choose_inputs(key, label, None, condition))
     call_network = make_train_function(lambda output, xt, K: output)
     output, new_buffers = jax.eval_shape(call_network, shapes, x, t, key, label, None, condition)

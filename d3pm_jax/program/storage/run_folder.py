@@ -10,14 +10,14 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from d3pm_jax.config import Config, check_fields, free_fields, from_data, io as config_io
 from d3pm_jax.data import Description, digests
-from d3pm_jax.errors import UserError, one_line
-from d3pm_jax.files import parse_json
+from d3pm_jax.errors import UserError, as_user_error, one_line
+from d3pm_jax.files import check_is_file, parse_json
 from d3pm_jax.program.storage import checkpoint, lock, manifest, names, run_format
 
 # Test examples that a run keeps, to sample, export and draw pictures without its data.
@@ -57,6 +57,7 @@ class SavedRun(NamedTuple):
     config: Config
     files: Files
     description: Description | None  # of its data; None where it was deleted
+    settings: Mapping[str, Any]  # of JAX that noise depends on
 
 
 def read_run(workdir: Path | str, user_config: Path | Config | None = None) -> SavedRun:
@@ -81,7 +82,7 @@ def read_run(workdir: Path | str, user_config: Path | Config | None = None) -> S
     path = workdir / names.CONFIG
     if not path.is_file():
         raise UserError(f"{workdir} holds no run (no {names.CONFIG}): pass the --workdir of a `d3pm train`")
-    run_format.check_format(workdir)
+    settings = run_format.read_settings(workdir)
     cure = run_format.CURE
     try:
         tree = parse_json(manifest.read_checked_file(workdir, names.CONFIG, cure) or b"")
@@ -114,7 +115,7 @@ def read_run(workdir: Path | str, user_config: Path | Config | None = None) -> S
     description = None
     if (workdir / names.DESCRIPTION).is_file():
         description = _read_and_load(workdir, names.DESCRIPTION, description_from_json)
-    return SavedRun(workdir, config, files, description)
+    return SavedRun(workdir, config, files, description, settings)
 
 
 def read_run_to_resume(workdir: Path, user_config: Config) -> SavedRun:
@@ -145,14 +146,24 @@ def adopt_numbers(run: SavedRun, config: Config) -> Config:
     return config
 
 
+def check_settings(run: SavedRun) -> None:
+    """Raises UserError where settings of JAX would give a run another noise than it has had so far."""
+    other_settings = run_format.describe_other_settings(run.settings)
+    if other_settings:
+        raise UserError(f"the run in {run.workdir} {other_settings}, or start in a new workdir")
+
+
 def check_links(workdir: Path) -> None:
-    """Raises UserError where a run would be read from, or written to, a place outside its folder."""
+    """Raises UserError where a run would be read from, or written to, a link, a pipe or a device."""
     files = (*FILES, names.MANIFEST, names.LOCK, names.METRICS, names.LAYOUTS, names.WANDB_ID)
     folders = (names.SAMPLES, names.TENSORBOARD, names.WANDB, names.CHECKPOINTS)
     paths = [workdir / name for name in (*files, *folders)]
     for path in [*paths, *checkpoint.list_folders(workdir / names.CHECKPOINTS)]:
         if path.is_symlink():
             raise UserError(f"{path} is a link to {os.readlink(path)}: replace the link by what it points to")
+    for path in paths[: len(files)]:
+        with as_user_error(f"{path}: move it away, "):
+            check_is_file(path)
 
 
 def _load_own_parts(workdir: Path, user_config: Path | Config) -> Mapping[str, type]:

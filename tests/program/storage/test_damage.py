@@ -6,6 +6,8 @@ Quick: some of the bytes; slow: every one of our JSON and of exported weights, e
 import collections
 import dataclasses
 import json
+import os
+import re
 import shutil
 
 import jax
@@ -15,6 +17,10 @@ import pytest
 from d3pm_jax.config import io as config_io
 from d3pm_jax.errors import UserError
 from d3pm_jax.program.loop import metrics, sinks as logs
+from d3pm_jax.program.measure.bounds import EVAL
+from d3pm_jax.program.measure.record import read_records
+from d3pm_jax.program.measure.sample_quality import QUALITY
+from d3pm_jax.program.measure.samples import SAMPLES
 from d3pm_jax.program.parts import build, network
 from d3pm_jax.program.parts.completed import complete
 from d3pm_jax.program.storage import checkpoint, manifest
@@ -269,3 +275,27 @@ def test_no_missing_entry_changes_a_run_silently(saved, parts, tmp_path):
     harmless = {name for name, result in outcomes.items() if result == "harmless"}
     in_the_folder_itself = {name for name in harmless if "/" not in name}
     assert in_the_folder_itself == {"manifest.json", "metrics.jsonl", "weights.safetensors"}
+
+
+def read_all(workdir):
+    read_run(workdir)
+    for file_format in (SAMPLES, EVAL, QUALITY):
+        read_records(workdir, file_format)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_a_pipe_or_a_folder_in_the_place_of_a_file_is_named(make, tmp_path, saved):
+    files = [path.name for path in saved.iterdir() if path.suffix in (".json", ".npy", ".jsonl")]
+    assert {"config.json", "examples.npy", "manifest.json", "metrics.jsonl"} <= {*files}
+    results = ("samples.json", "eval_limit100.json", "quality_3_samples.json")
+    for name in ("layouts.jsonl", *files, *results):
+        workdir = shutil.copytree(saved, tmp_path / name)
+        path = workdir / name
+        path.unlink(missing_ok=True)
+        make(path)
+        message = f"{path}: move it away, it is no file"
+        if name in results:
+            message = f"{name} is damaged (it is no file): "
+        for read in (read_all, metrics.read_metrics) if name == "metrics.jsonl" else (read_all,):
+            with pytest.raises(UserError, match=re.escape(message)):
+                read(workdir)
