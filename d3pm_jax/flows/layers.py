@@ -76,7 +76,7 @@ def invert_coupling(
         inverse: of the transform, such as `invert_mixture_affine`.
 
     Raises:
-        ValueError: as `coupling`.
+        ValueError: no number is left to transform, or the conditioner has another width.
     """
     fixed, moved = _split("z", z, num_fixed)
     v = inverse(moved, _condition(conditioner, fixed, moved))

@@ -85,10 +85,11 @@ def sample(
         key: a typed key.
         denoiser: the process, and the network with what its logits are.
         shape: (B, *S), how many examples of which shape.
-        sampler: its slots, or one of `sampling.named`; by default it is ancestral (D3PM section 3).
+        sampler: what each row of the chain does, or one of `sampling.named`; ancestral by default (D3PM
+            section 3).
         first: the number of the first example; example i is the same whatever the batch it is drawn in.
-        known: places that stay as they are. They are exact for an absorbing process with an extra mask and a
-            network that sees no time; of others docs/control.md says how far off they are.
+        known: positions that stay as they are. They are exact for an absorbing process with an extra mask and
+            a network that sees no time; of others docs/control.md says how far off they are.
         plan: the rows to take, of `make_plan` by default.
         record: the numbers of rows left whose x to return, as in `run`; of all steps these are t.
         start: begin with these examples, noised, in the place of noise; the rows of the plan from there on
@@ -98,7 +99,8 @@ def sample(
         A `Chain`. Look at `failed_at` before using it.
 
     Raises:
-        ValueError: as `run`; a strength is outside (0, 1], or the sampler begins with all places masked.
+        ValueError: the sampler is not for this process, or a plan not for the sampler; a strength is outside
+            (0, 1], or the sampler begins with all places masked.
     """
     if not shape:
         raise ValueError("shape = (): it must be (B, *S), the number of examples and the shape of each")

@@ -124,7 +124,7 @@ class Shaping(Slot):
         """Returns the shaped logits [*S, K].
 
         Raises:
-            ValueError: as `check`.
+            ValueError: a forbidden category is none of K, or all are forbidden.
         """
         self.check(logits.shape[-1])
         if self.temperature != 1:
