@@ -107,7 +107,7 @@ const listForms = (hits, word) => {
     .forEach((other) => forms.has(other) || forms.set(other, OF_A_SYNONYM));
   if ([...forms.keys()].some((form) => hits.has(form))) return forms;
   // A word that no page has: those that begin as it does, or as most of it does if its end is mistyped.
-  for (let length = word.length; length > 2 && length > word.length - 4; length--) {
+  for (let length = word.length; length > 3 && length > word.length - 3; length--) {
     const alike = [...hits.keys()].filter((known) => known.startsWith(word.slice(0, length)));
     if (alike.length) return new Map(alike.map((known) => [known, OF_A_SYNONYM]));
   }
