@@ -8,6 +8,7 @@ from pathlib import Path
 from jupyter_client import KernelManager
 from sphinx.application import Sphinx
 from sphinx.util import logging
+from traitlets.log import get_logger
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # or JAX looks for other devices, and says what it lacks
 
@@ -43,6 +44,7 @@ nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_merge_streams = True
 KernelManager.transport_encryption.default_value = "auto"  # or each kernel warns that others may listen
+get_logger().setLevel("WARNING")  # that a page is executed stands there already
 
 # What is in single backticks is code, and a link where it is a name of the reference.
 default_role = "py:obj"
