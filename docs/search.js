@@ -27,7 +27,6 @@ const SAME = [
 const FACTORS = [
   ["how-to/index", 0.5],
   ["how-to/", 1.35],
-  ["tutorials/index", 0.5],
   ["tutorials/", 1.2],
   ["coming-from", 1.25],
   ["not-here", 1.25],
@@ -42,7 +41,7 @@ const FACTORS = [
   ["trainings", 0.6],
 ];
 const OF_A_NAME = 3; // the entry of a name that is the whole query, as in posterior_kl
-const OF_A_PHRASE = 1.5; // a section among whose search words the whole query stands, between commas
+const OF_A_PHRASE = 2; // a section among whose search words the whole query stands, between commas
 
 const stemmer = new Stemmer();
 const stems = new Map();
@@ -54,7 +53,8 @@ const stem = (word) => {
 
 // The words of a text as they are compared: "fine-tune" is fine, tune and finetune, 50,000 is 50000.
 const listWords = (text) => {
-  const plain = text.toLowerCase().replace(/w&b/g, "wandb").replace(/(\d),(?=\d{3})/g, "$1");
+  const unaccented = text.toLowerCase().normalize("NFD").replace(/\p{M}/gu, "");
+  const plain = unaccented.replace(/w&b/g, "wandb").replace(/(\d),(?=\d{3})/g, "$1");
   return [...plain.matchAll(/[\p{L}\p{N}]+(?:[-_][\p{L}\p{N}]+)*/gu)].flatMap(([compound]) => {
     const parts = compound.split(/[-_]/);
     return (parts.length > 1 ? [...parts, parts.join("")] : parts).map(stem);
