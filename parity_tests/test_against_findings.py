@@ -125,6 +125,20 @@ def test_a_gradient_alone_may_be_wrong() -> None:
     assert compare("cross_entropy", detached)[1].note == "the result does not depend on it, or is detached"
 
 
+def test_a_gradient_that_is_nan_is_said_to_be() -> None:
+    def with_nan(process: Any, logits_x0: Any, x0: Any, xt: Any, t: Any) -> torch.Tensor:
+        # The root of 0 has an infinite slope, and 0 times that, of what is not chosen, is NaN.
+        root = (0 * logits_x0).nan_to_num().sum(-1).sqrt()
+        chosen = torch.where(torch.tensor(True), torch.zeros_like(root), root)
+        return torch_ref.posterior_kl(process, logits_x0, x0, xt, t) + chosen
+
+    results = [x for x in compare("posterior_kl", with_nan) if not x.ok]
+    assert results
+    assert all(x.quantity == "gradient of logits_x0" for x in results)
+    assert all(" are NaN, as of a torch.where whose other branch is infinite" in x.note for x in results)
+    assert all(row[2] == "DIFFERS" for row in rows(results, every=True)[1:])
+
+
 def test_draws_and_processes_by_their_betas() -> None:
     def by_beta(process: Any, t: torch.Tensor) -> torch.Tensor:
         if process.name not in ("uniform", "gaussian"):

@@ -37,8 +37,7 @@ GIF_CHAINS = 25  # samples in the GIF
 MADE_FROM_SHOWN = 64  # samples beside which that is written which they were made from, at most
 CLAMPED = (
     "note: the network was not trained with known elements among the noise, so the others fit them "
-    "only roughly: --sampler repaint fits them more closely, Absorbing with see_time=False exactly; "
-    "see docs/how-to/inpaint.md"
+    "only roughly: {closer} more closely, Absorbing with see_time=False exactly; see docs/how-to/inpaint.md"
 )
 NEARLY_EXACT = (
     "note: the other elements fit the known ones nearly exactly in one pass, by ancestral sampling: only the "
@@ -238,7 +237,8 @@ def execute(command: SampleCommand, words: list[str]) -> int:
         made_from = _show_known(known, command.strength, len(samples), samples.shape[1:], levels)
         write_npy(run.workdir / f"{names.MADE_FROM}{suffix}.npy", made_from)
         chains = chains._replace(given=Samples(made_from, levels))
-    files_by_content = files.write_chains(kind, command.workdir, suffix, chains, run.caption, command.gif)
+    caption = "; ".join([run.caption, *_describe_request(command, sampler_name, settled)])
+    files_by_content = files.write_chains(kind, command.workdir, suffix, chains, caption, command.gif)
 
     classes = _describe_classes(command, settled, run, bool((samples < 0).any()))
     print(f"{len(samples)} samples of step {run.step}{classes}, int32 {samples.shape}: {path}{replaced}")
@@ -247,7 +247,7 @@ def execute(command: SampleCommand, words: list[str]) -> int:
     for content_name, file in files_by_content.items():
         print(f"{content_name}: {file}")
     if known is not None and np.any(known.mask) and bounds.find_fillable_mask(run.parts) is None:
-        print(_describe_fit(run.parts))
+        print(_describe_fit(run.parts, settled))
     for line in kind.in_words(samples):
         print(line)
     return 0
@@ -371,20 +371,31 @@ def _describe_way(
         steps = run.parts.recipe.num_steps
         level = find_level(command.strength, steps)
         lines.append(f"edits of {command.given}, from step {level} of {steps} on")
-    ways = []
-    if sampler_name:
-        ways.append(f"by {sampler_name}")
-    if settled.guidance is not None:
-        ways.append(f"guided, {settled.guidance.in_words()}")
-    if ways:
+    ways = _describe_request(command, sampler_name, settled)
+    if sampler_name or settled.guidance is not None:
         lines.append(f"{', '.join(ways)}: {np.mean(drawn.calls):.4g} calls of the network for each sample")
     return lines
 
 
-def _describe_fit(parts: Parts) -> str:
+def _describe_request(command: SampleCommand, sampler_name: str, settled: Settled) -> list[str]:
+    """Says what was asked for beside samples as such: the sampler, the guidance and the class, in words."""
+    words = []
+    if sampler_name:
+        words.append(f"by {sampler_name}")
+    if settled.guidance is not None:
+        words.append(f"guided, {settled.guidance.in_words()}")
+    if command.label is not None:
+        words.append(f"class {command.label}")
+    return words
+
+
+def _describe_fit(parts: Parts, settled: Settled) -> str:
     """Says how well samples fit their known elements, of a run whose samples do not fit them exactly."""
     if bounds.find_absorbing_mask(parts) is None:
-        return CLAMPED
+        closer = "--sampler repaint fits them"
+        if settled.sampler is not None and settled.sampler.passes > 1:
+            closer = f"more than {settled.sampler.passes} passes (--sampler.passes) fit them"
+        return CLAMPED.format(closer=closer)
     # Among extra masks a network is trained with clean elements: it only expects more or fewer at this time.
     if hasattr(parts.config.model, "see_time"):
         return f"{NEARLY_EXACT}; a network with see_time=False is exact"

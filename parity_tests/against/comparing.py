@@ -17,6 +17,9 @@ from parity_tests.compare import TOLERANCES
 from parity_tests.frameworks import DIFFERENTIABLE, Arguments, Function, precision
 from parity_tests.pairs import PAIRS
 
+# Of a gradient of finite values.
+WHY_NAN = "as of a torch.where whose other branch is infinite: pass that branch a finite argument there"
+
 
 class Finding(NamedTuple):
     """The result of one comparison."""
@@ -172,8 +175,13 @@ def _measure_difference(
     slips = ()
     if finding.quantity == "value":
         slips = hints.find_slips(call, finding.dtype, theirs, ours, scale)
+    note = ""
+    num_nan = int((np.isnan(theirs) & ~np.isnan(ours)).sum())
+    if num_nan and finding.quantity.startswith("gradient"):
+        note = f"{num_nan} are NaN, {WHY_NAN}"
     at = np.unravel_index(np.argmax(distance), distance.shape)
     return finding._replace(
+        note=note,
         input="; ".join(filter(None, (finding.input, _describe_place(call.case.args, at)))),
         size=differ.size,
         differ=int(differ.sum()),

@@ -410,7 +410,7 @@ def files(opened: Opened) -> Iterator[Call]:
     yield Call("read_metrics", runs.read_metrics, {"workdir": run.workdir}, {"workdir": "folder"})
     yield Call("read_quality", runs.read_quality, {"workdirs": [run.workdir]}, {"workdirs": "folders"})
     quality = run.measure_quality(runs_reference(), 2).record
-    roles = {"quality": "other", "workdir": "other"}
+    roles = {"quality": "other", "workdir": "new path"}
     yield Call("write_quality", runs.write_quality, {"quality": quality, "workdir": run.workdir}, roles)
     roles = {"results": "sequence", "user_table": "other or None"}
     yield Call("format_quality", runs.format_quality, {"results": [quality]}, roles)

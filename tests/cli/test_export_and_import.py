@@ -73,6 +73,7 @@ def test_a_run_goes_through_a_file_to_a_new_run(old, tmp_path, capsys):
     same(imported.params, state.ema)
     same(imported.ema, state.ema)
     assert imported.step == 0
+    assert runs.open(new).caption.endswith("; the weights that it began from")
     assert all(not np.any(x) for x in jax.tree.leaves(imported.opt_state))
     assert "holds a run already: pass another --workdir" in error(capsys, "import", file, "--workdir", new)
 

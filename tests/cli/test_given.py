@@ -51,6 +51,11 @@ def test_known_parts_stay_and_are_shown(workdir, capsys):
     assert f"samples beside what they were made from: {picture}\n" in printed
     assert picture.exists()
     assert "the network was not trained with known elements among the noise" in printed
+    assert "only roughly: --sampler repaint fits them more closely" in printed
+
+    words = ("--known", "left", "--sampler", "repaint", "--sampler.passes", 2)
+    assert status("sample", workdir, "--num", 4, "--given", given, *words) == 0
+    assert "only roughly: more than 2 passes (--sampler.passes) fit them more" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("model", [tiny.get_config().model, Transformer()])

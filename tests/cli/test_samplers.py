@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from d3pm_jax import sampling
+from d3pm_jax.cli.sample import SampleCommand, _describe_request
 from d3pm_jax.config import Absorbing, Linear, Reciprocal, Uniform
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
@@ -18,7 +19,8 @@ from d3pm_jax.program.machine import devices
 from d3pm_jax.program.parts import build, network
 from d3pm_jax.program.parts.completed import complete
 from d3pm_jax.program.parts.diffusion import call_at_whole_steps
-from d3pm_jax.runs import Draw, run
+from d3pm_jax.program.parts.draw import Settled
+from d3pm_jax.runs import ClassifierFreeGuidance, Draw, run
 from d3pm_jax.runs.run import open_run
 from d3pm_jax.sampling import named
 from tests import tiny
@@ -91,6 +93,17 @@ def test_samples_of_samplers_lie_beside_each_other_with_their_slots(workdir, cap
     assert (content.pop("calls"), content.pop("program_calls")) == (2, 2)
     assert content == plain
     assert len(list(workdir.glob("samples*.npy"))) == 2
+
+
+def test_a_picture_is_titled_by_what_was_asked_for():
+    def describe(name, guidance=None, **options):
+        command = SampleCommand(workdir=Path("w"), **options)
+        return _describe_request(command, name, Settled((1, 2), guidance=guidance))
+
+    assert describe("") == []
+    guidance = ClassifierFreeGuidance(2.0, "x_s", late=3)
+    words = ["by maskgit", "guided, gamma = 2 on x_s at steps up to 3", "class 4"]
+    assert describe("maskgit", guidance, label=4) == words
 
 
 @pytest.mark.slow

@@ -89,7 +89,8 @@ def test_plain_lines_where_there_is_no_terminal(capsys, monkeypatch):
         "step 20000/20010  compiling",
         "step 20001/20010  0.0286 steps/s  05:15 left",
         "step 20004/20010  0.08 steps/s  01:15 left  loss 0.5  bits/dim 2  kl 0.3333",
-        "step 20010/20010  0.198 steps/s  00:00 left  loss 0.5  bits/dim 2  kl 0.3333",
+        # What is shown between two lines of metrics is of the step of the last one.
+        "step 20010/20010  0.198 steps/s  00:00 left  at step 20004: loss 0.5  bits/dim 2",
     ]
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from d3pm_jax.errors import UserError
+from d3pm_jax.program.measure import samples
 from d3pm_jax.runs import BestOf, Draw, Particles
 from d3pm_jax.sampling import named
 from tests.runs.test_guidance import CONDITIONS, KEY, LABELS, make_run
@@ -39,6 +40,18 @@ def draw_all(run, labels=LABELS[:2]):
     numbers = np.repeat(np.arange(N), P)
     conditions = CONDITIONS[numbers % len(CONDITIONS)]
     return draw(run, N * P, N * P, label=labels[numbers % len(labels)], condition=conditions)
+
+
+def test_more_than_fits_is_refused_and_much_is_said(run, monkeypatch, capsys):
+    with pytest.raises(UserError, match=r"^1,000,000,000 chains are drawn at once, and their logits take"):
+        draw(run, 1, select=BestOf(of_first_place, 10**9), shape=(1000,))
+    with pytest.raises(UserError, match="chains are drawn at once"):
+        draw(run, 10**9, 10**9, shape=(1000,))
+    monkeypatch.setattr(samples, "MANY_BYTES", 0)
+    draw(run, N, N * P, select=BestOf(of_first_place, P))
+    assert "note: 6 chains are drawn at once, and their logits take" in capsys.readouterr().err
+    draw(run, N, N * P)
+    assert capsys.readouterr().err == ""
 
 
 def test_particles_and_candidates_are_samples_with_the_label_of_theirs(run):

@@ -1,7 +1,7 @@
 """Says what a step costs on the devices of a run, from its program, which is compiled and not run."""
 
-import os
 import time
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from d3pm_jax.models.variables import split_variables
 from d3pm_jax.program.compiled import flops
-from d3pm_jax.program.machine.devices import batch_sharding
+from d3pm_jax.program.machine.devices import batch_sharding, find_memory, format_bytes as format_bytes
 from d3pm_jax.program.parts import build
 from d3pm_jax.training.loss import Noise
 from d3pm_jax.training.step import make_update
@@ -86,7 +86,7 @@ def abstract_inputs(parts: build.Parts) -> tuple[dict[str, Any], Noise]:
 
 def describe_cost(cost: Cost, parts: build.Parts) -> str:
     """Writes what a step costs, and whether it fits into memory, as lines for a terminal."""
-    devices = parts.mesh.devices.flatten()
+    devices = parts.mesh.devices.ravel().tolist()
     stored = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(parts.state.params))
     return "\n".join(
         [
@@ -96,31 +96,16 @@ def describe_cost(cost: Cost, parts: build.Parts) -> str:
             "  convolutions, forward and backward; what is computed again counts once)",
             f"memory of a step: {format_bytes(cost.memory)} on each device, "
             f"{format_bytes(cost.arguments)} of arguments and {format_bytes(cost.added)} that it adds",
-            _whether_it_fits(cost, devices[0], len(devices)),
+            _whether_it_fits(cost, devices),
         ]
     )
 
 
-def _whether_it_fits(cost: Cost, device: Any, number: int) -> str:
-    """Compares the memory that a step needs with that of the device, or of the machine."""
-    limit = (device.memory_stats() or {}).get("bytes_limit")
-    if limit is not None:
-        needed = cost.memory
-        available = limit
-        where = f"a device has {format_bytes(available)}"
-    elif device.platform == "cpu" and hasattr(os, "sysconf"):
-        # The devices of a CPU report no limit: they share the memory of the machine.
-        needed = number * cost.memory
-        available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        where = f"this machine has {format_bytes(available)} for all devices"
-    else:
+def _whether_it_fits(cost: Cost, devices: Sequence[Any]) -> str:
+    """Compares the memory that a step needs with that of the devices, or of the machine."""
+    available = find_memory(devices)
+    if available is None:
         return "whether it fits is not known: the device does not tell its memory"
+    needed = len(devices) * cost.memory
     verdict = "fits" if needed <= available else "does not fit"
-    return f"it {verdict}: {format_bytes(needed)} needed, {where}"
-
-
-def format_bytes(number: int) -> str:
-    """Writes a number of bytes in GB, or in MB where it is less than one GB."""
-    if number >= 1e9:
-        return f"{number / 1e9:.2f} GB"
-    return f"{number / 1e6:.1f} MB"
+    return f"it {verdict}: {format_bytes(needed)} needed, {format_bytes(available)} there for all devices"

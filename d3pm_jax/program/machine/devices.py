@@ -92,6 +92,26 @@ def _count_in_words(devices: Sized) -> str:
     return words
 
 
+def find_memory(devices: Sequence[Any]) -> int | None:
+    """Returns the bytes that devices have together; those of a CPU share the memory of the machine.
+
+    None where they do not tell.
+    """
+    limit = (devices[0].memory_stats() or {}).get("bytes_limit")
+    if limit is not None:
+        return len(devices) * limit
+    if devices[0].platform == "cpu" and hasattr(os, "sysconf"):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return None
+
+
+def format_bytes(number: int) -> str:
+    """Writes a number of bytes in GB, or in MB where it is less than one GB."""
+    if number >= 1e9:
+        return f"{number / 1e9:.2f} GB"
+    return f"{number / 1e6:.1f} MB"
+
+
 def replicated_sharding(mesh: Mesh) -> NamedSharding:
     """Returns the sharding of an array that every device holds as a whole."""
     return NamedSharding(mesh, PartitionSpec())

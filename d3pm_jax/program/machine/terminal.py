@@ -59,6 +59,7 @@ class Terminal:
         self._total = total
         self._done = start
         self._metrics: list[str] = []
+        self._metrics_at = start  # the step that they are of
         # What was done when all was compiled, and when that was: the rate is that since then.
         self._compiled: tuple[int, float] | None = None
         self._advanced_at = 0.0
@@ -99,6 +100,7 @@ class Terminal:
     def show_metrics(self, row: Mapping[str, float | int]) -> None:
         """Shows the metrics of an interval, as many as fit."""
         self._metrics = [f"{NAMES[name]} {row[name]:.4g}" for name in NAMES if name in row]
+        self._metrics_at = self._done
         if not self._drawn:
             self._print_progress(self._list_pieces())
 
@@ -143,14 +145,18 @@ class Terminal:
         done_when_compiled, compiled_at = self._compiled
         done = self._done - done_when_compiled
         seconds = self._advanced_at - compiled_at
+        shown_metrics = self._metrics
+        if self._metrics and self._metrics_at != self._done:
+            first, *others = self._metrics
+            shown_metrics = [f"at {self._unit} {self._metrics_at}: {first}", *others]
         if not done or not seconds:
-            return self._metrics
+            return shown_metrics
 
         rate = done / seconds
         digits = f"{rate:.0f}" if rate >= 100 else f"{rate:.3g}"
         seconds_left = (self._total - self._done) * seconds / done
         time_left = str(datetime.timedelta(seconds=round(seconds_left))).removeprefix("0:")
-        return [f"{digits} {self._unit}s/s", f"{time_left} left", *self._metrics]
+        return [f"{digits} {self._unit}s/s", f"{time_left} left", *shown_metrics]
 
 
 def _make_rewriter() -> Callable[[str], None]:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +29,7 @@ from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.placing import fetch
 from d3pm_jax.posteriors import q_posterior, q_sample
 from d3pm_jax.processes import Process
+from d3pm_jax.program.machine.devices import find_memory, format_bytes
 from d3pm_jax.program.measure.record import Format, Record, write_record
 from d3pm_jax.program.parts.build import Parts
 from d3pm_jax.program.parts.draw import Draw, Inputs, Particles, Select, Settled
@@ -45,6 +47,8 @@ from d3pm_jax.sampling import (
     choose_best,
     per_example,
 )
+
+MANY_BYTES = 1e9  # of which a word is said before they are taken
 
 
 class Drawn(NamedTuple):
@@ -95,6 +99,7 @@ def draw_samples(
     _check_key(key)
     drawing = require(parts.recipe.draw, "samples", parts.config)
     settled, arguments = settle(parts, draw, n, batch_size)
+    _check_memory(parts, settled)
     draw_batch = compile_batch(parts, drawing, settled)
     # Commands with the same seed share no noise, see `sampling.noise`.
     key = jax.random.fold_in(key, SAMPLING)
@@ -110,6 +115,24 @@ def draw_samples(
         batches.append(_read_batch(drawing, fetch(batch), settled, first, max(0, num_recorded - first)))
     progress(n)
     return _mark_padding(_join(batches, n), arguments.padding)
+
+
+def _check_memory(parts: Parts, settled: Settled) -> None:
+    """Raises UserError where the logits of a call alone do not fit into memory; says so of many gigabytes.
+
+    What a score selects among is drawn at once, whatever the batch size.
+    """
+    chains = settled.shape[0] * settled.per_sample
+    needed = 4 * chains * math.prod(settled.shape[1:]) * parts.recipe.K  # float32
+    available = find_memory(parts.mesh.devices.ravel().tolist())
+    words = f"{chains:,} chains are drawn at once, and their logits take {format_bytes(needed)} in each call"
+    if available is not None and needed > available:
+        raise UserError(
+            f"{words}, of {format_bytes(available)} that there are: take a smaller batch, or of candidates "
+            f"and particles fewer"
+        )
+    if settled.select is not None and needed > MANY_BYTES:
+        print(f"note: {words}, of which there are {len(settled.rows)}", file=sys.stderr)
 
 
 def _check_key(key: Any) -> None:

@@ -269,7 +269,8 @@ def restore_state(workdir: Path, parts: Parts, step: int | None = None) -> Parts
 
 def make_caption(workdir: Path, parts: Parts) -> str:
     """Writes the caption of a picture: the run, what it trains and the step of its weights."""
-    return f"{workdir.resolve().name}: {parts.recipe.name}; weights of step {parts.step:,}"
+    weights = f"weights of step {parts.step:,}" if parts.step else "the weights that it began from"
+    return f"{workdir.resolve().name}: {parts.recipe.name}; {weights}"
 
 
 def describe_conditions(parts: Parts) -> dict[str, Any]:

@@ -80,11 +80,11 @@ def test_what_does_not_fit():
     small = cost.Cost(1, 1, 6 * 10**9, 5 * 10**9, 1.0)
     device = types.SimpleNamespace(platform="gpu")
     device.memory_stats = lambda: {"bytes_limit": 10**10}
-    assert cost._whether_it_fits(small, device, 8) == (
-        "it does not fit: 11.00 GB needed, a device has 10.00 GB"
+    assert cost._whether_it_fits(small, [device] * 8) == (
+        "it does not fit: 88.00 GB needed, 80.00 GB there for all devices"
     )
     device.memory_stats = lambda: None
-    assert "not known" in cost._whether_it_fits(small, device, 8)
+    assert "not known" in cost._whether_it_fits(small, [device] * 8)
 
 
 def test_speed_follows_from_the_seconds_of_a_step(monkeypatch):
