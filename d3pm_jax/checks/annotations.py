@@ -3,7 +3,7 @@
 import inspect
 import operator
 import types
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -161,6 +161,8 @@ def _read_conversion(annotation: Any) -> Convert | None:
         return partial(check_value, hint=annotation)
     if origin is Iterable:
         return partial(_check_iterable, expected="a sequence of arrays")
+    if origin is Mapping:
+        return partial(_check_instance, cls=Mapping)
     if isinstance(annotation, TypeVar):
         return _check_numbers
     if annotation in (inspect.Parameter.empty, Any) or not isinstance(annotation, type):
@@ -218,7 +220,8 @@ def _check_numbers(name: str, x: Any) -> Any:
 
 
 def _check_iterable(name: str, x: Any, expected: str) -> Any:
-    if isinstance(x, str | dict | type) or not hasattr(x, "__iter__"):
+    # An array of no axes has the attribute, and nothing to go through.
+    if isinstance(x, str | dict | type) or not hasattr(x, "__iter__") or getattr(x, "shape", None) == ():
         raise TypeError(f"{name} is {describe(x)}, expected {expected}")
     return x
 

@@ -113,12 +113,8 @@ def check_returns(
     checks_values = checks_values and inner_depth != SHAPES
 
     def checked(*args: Any, **kwargs: Any) -> Any:
-        try:
-            with depth(inner_depth):
-                result = f(*args, **kwargs)
-        except TypeError as error:
-            _refuse_signature(name, f, callback.called, args, kwargs, error)
-            raise
+        with depth(inner_depth):
+            result = call_by_signature(name, callback.called.arguments, f, *args, **kwargs)
 
         # A copy: the next call may have other axes, such as those of fewer examples.
         sizes_of_call = dict(sizes)
@@ -134,30 +130,36 @@ def check_returns(
     return checked
 
 
-def _refuse_signature(
-    name: str,
-    f: Callable[..., Any],
-    called: Called,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    error: TypeError,
-) -> None:
-    """Raises TypeError where f cannot be called with these arguments; another error is that of its body."""
+def call_by_signature(name: str, names: str, f: Callable[..., R], /, *args: Any, **kwargs: Any) -> R:
+    """Returns f(*args, **kwargs), where f is a function of the user.
+
+    Args:
+        name: of the function, for an error.
+        names: of its arguments, such as "xt, time".
+        f, args, kwargs: the call.
+
+    Raises:
+        TypeError: f does not take these arguments; another error is that of its body.
+    """
     try:
-        signature = inspect.signature(f)
-    except (TypeError, ValueError):
-        # A function that is not of Python may have no signature.
-        return
-    try:
-        signature.bind(*args, **kwargs)
-    except TypeError:
-        arguments = ", ".join([called.arguments, *(f"{key}={value!r}" for key, value in kwargs.items())])
-        empty = inspect.Parameter.empty
-        parameters = [x.replace(annotation=empty, default=empty) for x in signature.parameters.values()]
-        raise TypeError(
-            f"{name} is called as {name}({arguments}), but takes ({', '.join(map(str, parameters))}): "
-            f"make it take these arguments"
-        ) from error
+        return f(*args, **kwargs)
+    except TypeError as error:
+        try:
+            signature = inspect.signature(f)
+        except (TypeError, ValueError):
+            # A function that is not of Python may have no signature.
+            raise error from None
+        try:
+            signature.bind(*args, **kwargs)
+        except TypeError:
+            arguments = ", ".join([names, *(f"{key}={value!r}" for key, value in kwargs.items())])
+            empty = inspect.Parameter.empty
+            parameters = [x.replace(annotation=empty, default=empty) for x in signature.parameters.values()]
+            raise TypeError(
+                f"{name} is called as {name}({arguments}), but takes ({', '.join(map(str, parameters))}): "
+                f"make it take these arguments"
+            ) from error
+        raise
 
 
 def _check_returned(

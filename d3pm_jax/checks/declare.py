@@ -244,7 +244,11 @@ def _check_ranges(
             continue
         check(name, x, expected[name].shape, allowed)
         if allowed.not_after:
-            steps_left = subtract_steps(values[allowed.not_after], x)
-            check(f"{allowed.not_after} - {name}", steps_left, expected[name].shape, at_least(0))
+            check(
+                f"{allowed.not_after} - {name}",
+                subtract_steps(values[allowed.not_after], x),
+                expected[name].shape,
+                at_least(0),
+            )
     # These come last: they are compared with K and T, which may be arguments that were just checked.
     return [find_outside(x, shape, allowed, sizes) for x, shape, allowed in unknown]

@@ -49,8 +49,9 @@ class AllowedRange(NamedTuple):
 
 def steps(first: int, not_after: str = "") -> AllowedRange:
     """Returns the range first..T, or up to the steps that another argument holds."""
-    cure = "t counts from 1 (least noise) to T; t = 0 is clean data"
-    return AllowedRange(first, "T", cure, not_after=not_after)
+    return AllowedRange(
+        first, "T", "t counts from 1 (least noise) to T; t = 0 is clean data", not_after=not_after
+    )
 
 
 def at_least(low: int | float, high: int | float = math.inf) -> AllowedRange:
@@ -109,7 +110,9 @@ def check_range(name: str, x: AnyNumbers, allowed: AllowedRange, sizes: Sizes) -
         # Of Python, as no int64 holds it.
         first_wrong = shorten_value(first_wrong)
     verb = "=" if values.ndim == 0 else "contains"
-    problem = f"{name} {verb} {first_wrong}"
+    # Python refuses to print an int that NumPy has no type for.
+    shown = shorten_value(first_wrong) if values.dtype == object else first_wrong
+    problem = f"{name} {verb} {shown}"
     without_ends = {FINITE: "finite", SCORES: "finite, or -inf", NOT_NAN: "a number, or infinite"}
     if allowed in without_ends:
         raise ValueError(f"{problem}: it must be {without_ends[allowed]}")

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from d3pm_jax.checks import declared
 from d3pm_jax.errors import one_line
 from d3pm_jax.sampling import SAMPLERS, Sampler, Shaping
 
@@ -31,6 +32,7 @@ class Choice(NamedTuple):
         return {"sampler": self.name, **self.fields}
 
 
+@declared()
 def choose_sampler(name: str, fields: Mapping[str, str | Number] | None = None) -> Choice:
     """Returns the sampler of a name.
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Int
 
-from d3pm_jax.checks.hints import Count, Positive
+from d3pm_jax.checks.hints import Count, Positive, check_value
 from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.processes.base import Process, check_elementwise
 from d3pm_jax.sampling import laws, network, transitions
@@ -92,7 +92,9 @@ class RateCorrector(Corrector):
     def move(self, view: View, step: LawStep) -> Array:
         logits_loo = view.ask(view.x, view.t).logits_loo
         log_rate = laws.corrector_log_rates(view.process, logits_loo, view.x, view.t, self.h)
-        return inverse_cdf.categorical(step.leap(log_rate, view.x), view.noise(0))
+        law = step.leap(log_rate, view.x)
+        check_returned(step, "leap", law, jnp.floating, log_rate.shape)
+        return inverse_cdf.categorical(law, view.noise(0))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,6 +115,8 @@ class Corrected(Step):
 
     def check(self, process: Process) -> None:
         self.between.check(process)
+        # A corrector of the user's own may have none.
+        check_value(f"{type(self.corrector).__name__}.moves", getattr(self.corrector, "moves", None), Count)
         self.corrector.check(process, self.between)
 
     def law_step(self, guided: type[network.Guided]) -> LawStep:

@@ -29,7 +29,12 @@ class Slot:
         """
         for field in dataclasses.fields(self):  # pyright: ignore[reportArgumentType]
             value = getattr(self, field.name, None)
-            if value is not None and _is_checked(field.type):
+            # A field of the user's own may have None for its default, whatever its annotation says, or be set
+            # later.
+            may_be_none = (
+                types.NoneType in list_options(field.type) or field.default is None or not field.init
+            )
+            if (value is not None or not may_be_none) and _is_checked(field.type):
                 convert = read_annotation(field.type).convert
                 assert convert is not None  # as each of these has one
                 object.__setattr__(self, field.name, convert(field.name, value))
@@ -46,6 +51,38 @@ def _is_checked(annotation: Any) -> bool:
         or (isinstance(option, type) and issubclass(option, Slot))
         for option in options
     )
+
+
+def to_arrays(function: str, value: Any) -> Any:
+    """Returns what a function, which may be the user's own, returned: arrays in any tree.
+
+    Raises:
+        TypeError: it holds something else.
+    """
+    try:
+        return jax.tree.map(jnp.asarray, value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise TypeError(f"{function} returns {describe_returned(value)}: return arrays, by name") from error
+
+
+def check_memory(part: object, memory: Any, before: Any) -> None:
+    """Raises TypeError where a part, which may be the user's, remembers other arrays than before a row.
+
+    Args:
+        part: that remembers.
+        memory: after the row.
+        before: arrays; one of a weak type, such as that of a number, may become one of another type.
+    """
+    arrays = to_arrays(f"{type(part).__name__}.draw(view).memory", memory)
+    has_same_types = all(
+        old.shape == x.shape and (old.weak_type or old.dtype == x.dtype)
+        for old, x in zip(jax.tree.leaves(before), jax.tree.leaves(arrays), strict=False)
+    )
+    if not has_same_types or jax.tree.structure(arrays) != jax.tree.structure(before):
+        raise TypeError(
+            f"{type(part).__name__} changes its memory from {jax.tree.map(describe_returned, before)} to "
+            f"{jax.tree.map(describe_returned, arrays)}: keep the names, shapes and types of `start`"
+        )
 
 
 def check_returned(part: object, method: str, x: Any, dtype: Any, shape: tuple[int, ...]) -> None:

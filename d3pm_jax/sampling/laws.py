@@ -148,8 +148,7 @@ def remask_logits(
     stay = (mixed_s - sigma * alpha_t) / mixed_t
     # At the largest sigma rounding may leave less than nothing. What is more than rounding is an error.
     rounding = 8 * jnp.finfo(stay.dtype).eps
-    is_possible = (stay >= -rounding) & (sigma >= 0)
-    stay = jnp.where(is_possible, jnp.maximum(stay, 0.0), jnp.nan)
+    stay = jnp.where((stay >= -rounding) & (sigma >= 0), jnp.maximum(stay, 0.0), jnp.nan)
     is_masked = xt == mask
     other = jnp.where(is_masked[..., None], jnp.log(to_x0)[..., None] + log_denoiser, NEG_INF)
     unmasked = _add_at(other, xt, jnp.where(is_masked, jnp.log(stay), jnp.log1p(-sigma)))

@@ -27,6 +27,7 @@ from d3pm_jax.checks import (
     SHARE,
     Allowed,
     NotNegative,
+    Positive,
     Size,
     declared,
     hints,
@@ -95,6 +96,8 @@ def take_first(
         candidates: which places count.
         count: how many to take of each example.
     """
+    # A place without a score is never taken, so that a chain of such an order fails.
+    candidates = candidates & ~jnp.isnan(score)
     return candidates & (rank(score, candidates) < count[:, None])
 
 
@@ -162,12 +165,17 @@ def count_by_entropy(entropy: Float[Array, "B L"], bound: float | Float[Array, "
 
 # ---- Slots ----
 
+
 # An annotation of floats takes finite ones alone.
 AtLeastZero = Annotated[
-    Any, Allowed("a number of at least 0, or infinity", lambda x: type(x) in (int, float) and x >= 0)
+    Any,
+    Allowed(
+        "a number of at least 0, or infinity", lambda x: x == math.inf or hints.matches_hint(x, NotNegative)
+    ),
 ]
 AboveZero = Annotated[
-    Any, Allowed("a number above 0, or infinity", lambda x: type(x) in (int, float) and x > 0)
+    Any,
+    Allowed("a number above 0, or infinity", lambda x: x == math.inf or hints.matches_hint(x, Positive)),
 ]
 
 
@@ -372,7 +380,7 @@ class Revealing(Step):
         raise ValueError(f"guidance changes the law of x_s, and revealed places take x_0: {guided.cure}")
 
     def plan(self, process: Process, places: int) -> tuple[Row, ...]:
-        rows = self.num_rows(places)
+        rows = hints.check_value(f"{type(self).__name__}.num_rows", self.num_rows(places), Size)
         return tuple(Row(rows - i, process.T, 0) for i in range(rows))
 
     def start(self, view: View) -> Memory:

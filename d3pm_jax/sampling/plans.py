@@ -30,7 +30,7 @@ def make_plan(sampler: Sampler, process: Process, shape: tuple[int, ...]) -> tup
     """
     sampler.check(process)
     block = _length_of_block(sampler, shape)
-    of_block = _repeat_rows(sampler.step.plan(process, block), sampler.passes)
+    of_block = _repeat_rows(read_plan(sampler.step.plan(process, block)), sampler.passes)
     if sampler.block is None:
         return of_block
     blocks = math.prod(shape) // block

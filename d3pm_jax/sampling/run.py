@@ -16,7 +16,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from d3pm_jax.checks import CATEGORIES, INDEX, NOISE, Epsilon, at_least, declared, marked
+from d3pm_jax.checks import (
+    CATEGORIES,
+    INDEX,
+    NOISE,
+    Epsilon,
+    Natural,
+    at_least,
+    call_by_signature,
+    check_value,
+    declared,
+    marked,
+)
 from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.sampling import fields, laws, network
 from d3pm_jax.sampling.chain import EVERY_BLOCK, Chain, Row, State, run_plan, with_calls
@@ -250,11 +261,8 @@ def prepare(
     step = sampler.step
     if denoiser.guided is not None:
         step = GuidedStep(sampler.law_step(type(denoiser.guided)), denoiser.guided)
-    if plan is None:
-        rows = make_plan(sampler, process, x.shape[1:])
-    else:
-        rows = read_plan(plan)
-        check_plan(rows, sampler, process, x.shape[1:])
+    rows = make_plan(sampler, process, x.shape[1:]) if plan is None else read_plan(plan)
+    check_plan(rows, sampler, process, x.shape[1:])
 
     @marked
     def draw_noise(row: Array, stream: int | Array) -> Float[Array, " B *S"]:
@@ -274,10 +282,15 @@ def prepare(
 
 def run_rows(prepared: PreparedChain, step: Step, record: Sequence[int] = ()) -> Chain:
     """Takes the rows of a plan by a step; what they saw is beside each other in `Chain.seen`."""
+    calls_of_plan = check_value(
+        f"{type(step).__name__}.count_calls", step.count_calls(prepared.plan), Natural | None
+    )
 
     def take_row(state: State, row: Row) -> tuple[State, Any]:
-        taken = step.take(prepared.view(state.x, state.memory, row))
-        state = state._replace(x=taken.x, memory=taken.memory)
+        taken = with_own_calls(step, calls_of_plan, step.take(prepared.view(state.x, state.memory, row)))
+        # A step of the user's own may draw what is no category, which then fails.
+        is_category = (taken.x >= 0) & (taken.x < prepared.denoiser.K)
+        state = state._replace(x=jnp.where(is_category, taken.x, -1), memory=taken.memory)
         if taken.calls is not None:
             most = jnp.max(taken.calls, initial=0)
             calls = state.calls + taken.calls.astype(jnp.int32)
@@ -286,14 +299,27 @@ def run_rows(prepared: PreparedChain, step: Step, record: Sequence[int] = ()) ->
 
     first_row = Row(jnp.asarray(PRIOR_STEP, jnp.int32), prepared.plan[0].t, prepared.plan[0].t, EVERY_BLOCK)
     view = prepared.view(prepared.x, {}, first_row)
-    memory = step.start(view._replace(may_change=view.unknown))
+    memory = fields.to_arrays(
+        f"{type(step).__name__}.start", step.start(view._replace(may_change=view.unknown))
+    )
     chain = run_plan(take_row, prepared.plan, prepared.x, memory, record)
-    calls = step.count_calls(prepared.plan)
-    if calls is not None:
+    if calls_of_plan is not None:
         # Where all examples take all calls, they are counted outside of the loop: in it they would cost a
         # kernel.
-        chain = with_calls(chain, calls)
+        chain = with_calls(chain, calls_of_plan)
     return chain._replace(calls=chain.calls * prepared.denoiser.calls)
+
+
+def with_own_calls(step: Step, calls: int | None, taken: Taken) -> Taken:
+    """Returns what a step took, with the calls of the row if they are not counted for all rows at once.
+
+    Raises:
+        TypeError: they are not, and the row has none.
+    """
+    if calls is not None:
+        return taken._replace(calls=None)
+    fields.check_returned(step, "draw(view).calls", taken.calls, jnp.integer, taken.x.shape[:1])
+    return taken
 
 
 # ---- Steps around a step ----
@@ -352,7 +378,9 @@ class Rising(AroundStep[Step]):
 
     def draw(self, view: View) -> Taken:
         return jax.lax.cond(
-            view.row.s > view.row.t, lambda: self._rise(view), lambda: self.step.checked_draw(view)
+            view.row.s > view.row.t,
+            lambda: self._rise(view),
+            lambda: with_own_calls(self.step, self.count_calls(()), self.step.checked_draw(view)),
         )
 
     def _rise(self, view: View) -> Taken:
@@ -380,7 +408,8 @@ class Watched(AroundStep[Step]):
 
     def take(self, view: View) -> Taken:
         taken = self.step.take(view._replace(see=see_logits(view)))
-        return taken._replace(seen=self.watch(Seen(view.x, taken.seen, taken.x != view.x)))
+        kept = call_by_signature("watch", "seen", self.watch, Seen(view.x, taken.seen, taken.x != view.x))
+        return taken._replace(seen=fields.to_arrays("watch", kept))
 
 
 def see_logits(view: View) -> Callable[[Answer | None], Array]:

@@ -46,7 +46,8 @@ def top_p(logits: Float[Array, "*S K"], p: Epsilon) -> Float[Array, "*S K"]:
     if p == 1:  # The sum of all probabilities may be rounded to more.
         return logits
     before = _cumulative(logits, inclusive=False)
-    return _keep(logits, before < p)
+    # The first is kept where p, in their type, is 0.
+    return _keep(logits, (before < p) | (before == 0))
 
 
 @declared()
@@ -131,7 +132,10 @@ class Shaping(Slot):
             # Less the largest, so that none becomes infinite.
             logits = at_least_float32(logits)
             top = jnp.max(logits, axis=-1, keepdims=True)
-            logits = (logits - jnp.where(top == -jnp.inf, 0.0, top)) / self.temperature
+            # In their type neither the temperature nor its reciprocal is 0, where it is 1e-50 or 1e50.
+            tiny = float(jnp.finfo(logits.dtype).tiny)
+            temperature = min(max(self.temperature, tiny), 1 / tiny)
+            logits = (logits - jnp.where(top == -jnp.inf, 0.0, top)) / temperature
         for k in self.forbid:
             logits = heads.forbid(logits, k)
         if self.top_k is not None:

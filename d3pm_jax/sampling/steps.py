@@ -24,7 +24,7 @@ from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.processes.base import Process
 from d3pm_jax.sampling.chain import Row, plan_levels
 from d3pm_jax.sampling.denoiser import Answer
-from d3pm_jax.sampling.fields import Slot, check_returned
+from d3pm_jax.sampling.fields import Slot, check_memory, check_returned
 from d3pm_jax.sampling.laws import mask_of
 from d3pm_jax.sampling.network import Guided
 from d3pm_jax.sampling.noise import DRAW
@@ -135,6 +135,7 @@ class Step(Slot, abc.ABC):
             returned = describe_returned(taken)
             raise TypeError(f"{type(self).__name__}.draw returns {returned}: return Taken(x, view.memory)")
         check_returned(self, "draw", taken.x, jnp.integer, view.x.shape)
+        check_memory(self, taken.memory, view.memory)
         return taken
 
     def take(self, view: View) -> Taken:

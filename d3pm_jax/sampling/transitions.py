@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from d3pm_jax import beliefs
+from d3pm_jax.checks import call_by_signature
 from d3pm_jax.checks.hints import Probability, integers_from
 from d3pm_jax.posteriors import p_logits, p_sample
 from d3pm_jax.processes import Masked, Mixing, Process, expand_trailing, gather, is_category
@@ -39,8 +39,10 @@ class OwnReverse(LawStep):
     reverse: Callable[..., Array]
 
     def law(self, view: View, answer: Answer) -> Array:
-        reverse = beliefs.with_belief(answer.belief, self.reverse)
-        return reverse(view.process, answer.logits, view.x, view.t)
+        # As `beliefs.with_belief`: a function for "d3pm" needs no such keyword.
+        belief = {} if answer.belief == "d3pm" else {"belief": answer.belief}
+        arguments = (view.process, answer.logits, view.x, view.t)
+        return call_by_signature("reverse", "process, logits, xt, t", self.reverse, *arguments, **belief)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,23 +10,33 @@ this folder have, which users have not either.
 """
 
 import collections
+import dataclasses
 import functools
 import inspect
+import itertools
 import re
 import sys
+import typing
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import d3pm_jax as d3pm
-from d3pm_jax import beliefs
-from d3pm_jax.sampling import laws, places, plans, shaping
+from d3pm_jax import beliefs, sampling
+from d3pm_jax.config import samplers
+from d3pm_jax.numerics import inverse_cdf
+from d3pm_jax.sampling import chain, correctors, laws, named, places, plans, sampler, shaping, transitions
+from d3pm_jax.sampling.correctors import Corrected, Corrector, RateCorrector
+from d3pm_jax.sampling.fields import Slot
+from d3pm_jax.sampling.places import Reveal
+from d3pm_jax.sampling.steps import LawStep, Step, Taken
+from d3pm_jax.sampling.transitions import OwnReverse, Remask
 from d3pm_jax.schedules import continuous
-from tests.checks import table
+from tests.checks import constructors, table
 from tests.checks.table import Bad, K, S, T, i32, raised_here, spoilt_once
 
 OUTCOMES = ("clear", "marked", "legal", "unclear", "silent", "NaN")
@@ -198,7 +208,7 @@ def is_legal(which: str, role: str, bad: Bad, result: Any, jit: bool) -> bool:
 Result = tuple[str, str, str]  # what came of a call, which one it was, and how it ended
 
 
-def any_case(which: str, bad: Bad) -> bool:
+def any_case(which: str, case: Any) -> bool:
     return True
 
 
@@ -269,6 +279,561 @@ def results_of_orders(jit: bool) -> Iterator[Result]:
             yield kind, f"{name}(s) {case}", how
 
 
+# ---- Fields ----
+
+# Which of `constructors.WRONG` are right for a field.
+NUMBERS_FROM_0 = ("0", "2.5", "2**32")
+SHARE = ("0",)
+COUNT = ()
+POSITIVE = ("2.5", "2**32")
+POSITIVE_SHARE = ()
+PART = ()
+FLAG = ("True",)
+FUNCTION = ("a class",)
+FIELDS: dict[Callable[..., Any], dict[str, tuple[str, ...]]] = {
+    transitions.OwnReverse: {"reverse": FUNCTION},
+    transitions.Keep: {"c": SHARE},
+    transitions.Mixture: {"kappa": SHARE},
+    transitions.Cap: {"eta": SHARE},
+    transitions.Rescale: {"eta": SHARE},
+    transitions.WhileHeld: {"held": SHARE},
+    transitions.Remask: {"schedule": PART},
+    transitions.RemaskLoop: {"schedule": PART, "rows": COUNT, "alpha": SHARE},
+    correctors.Gibbs: {"moves": COUNT},
+    correctors.RateCorrector: {"moves": COUNT, "h": POSITIVE},
+    correctors.Corrected: {"corrector": PART, "between": PART},
+    places.DrawnProbability: {"temperature": NUMBERS_FROM_0},
+    places.Cosine: {"rows": COUNT},
+    places.Threshold: {"threshold": (*POSITIVE, "inf")},
+    places.Factor: {"factor": (*POSITIVE, "inf")},
+    places.EntropyBound: {"bound": (*NUMBERS_FROM_0, "inf")},
+    places.Reveal: {"order": PART, "count": PART},
+    places.FirstHitting: {"schedule": (*FUNCTION, "None")},
+    shaping.Shaping: {
+        "temperature": POSITIVE,
+        "forbid": ("[]", "(-1,)"),  # which are compared with K when there is one
+        "top_k": (*COUNT, "None"),
+        "top_p": POSITIVE_SHARE,
+        "top_p_below": POSITIVE_SHARE,
+    },
+    sampling.Sampler: {
+        "step": PART,
+        "shaping": PART,
+        "block": (*COUNT, "None"),
+        "passes": COUNT,
+        "noises_known": FLAG,
+    },
+    sampling.Denoiser: {"process": PART, "network": FUNCTION, "belief": ()},
+    named.ddim: {"c": SHARE},
+    named.psi: {"kappa": SHARE},
+    named.remdm_cap: {"eta": SHARE},
+    named.remdm_rescale: {"eta": SHARE},
+    named.remdm_loop: {"rows": COUNT, "alpha": SHARE},
+    named.first_hitting: {"schedule": (*FUNCTION, "None")},
+    named.maskgit: {"rows": COUNT, "choice_temperature": NUMBERS_FROM_0},
+    named.fast_dllm_threshold: {"threshold": (*POSITIVE, "inf")},
+    named.fast_dllm_factor: {"factor": (*POSITIVE, "inf")},
+    named.entropy_bound: {"bound": (*NUMBERS_FROM_0, "inf")},
+    named.blocks: {"block": (*COUNT, "None")},
+    named.predictor_corrector: {"moves": COUNT, "h": POSITIVE},
+    named.gibbs: {"moves": COUNT},
+    named.repaint: {"passes": COUNT, "noises_known": FLAG},
+    samplers.choose_sampler: {"name": (), "fields": ("None", "{}")},
+}
+GOOD: dict[Callable[..., Any], dict[str, Any]] = {
+    transitions.OwnReverse: {"reverse": d3pm.p_logits},
+    correctors.Corrected: {"corrector": correctors.Gibbs()},
+    sampling.Denoiser: {"process": ABSORBING, "network": table.logits_of},
+    samplers.choose_sampler: {"name": "maskgit"},
+}
+OTHER_PARTS = {"another part": sampling.Sampler(), "a class of parts": places.One, "a function": print}
+WRONG_FIELDS = constructors.WRONG | OTHER_PARTS
+# Another word for a field.
+ALIASES = {"choice_temperature": "temperature", "name": "sampler"}
+
+
+def results_of_fields(wanted: Callable[[str, str], bool] = any_case) -> Iterator[Result]:
+    """Spoils every field of every slot, and every argument of the named samplers."""
+    for make, fields in FIELDS.items():
+        for name, right in fields.items():
+            word = rf"\b({name}|{ALIASES.get(name, name)})\b"
+            takes_functions = "a class" in right
+            for case, value in WRONG_FIELDS.items():
+                if not wanted(make.__name__, case):
+                    continue
+                is_right = case in right or (takes_functions and case in ("a class of parts", "a function"))
+                f = functools.partial(make, **GOOD.get(make, {}) | {name: value})
+                kind, how = outcome(f, word, lambda result, is_right=is_right: is_right, may_mark=False)
+                yield kind, f"{make.__name__}({name}) {case}", how
+
+            def traced(x: Any, make: Any = make, name: str = name) -> Any:
+                make(**GOOD.get(make, {}) | {name: x})
+                return x
+
+            kind, how = outcome(lambda f=traced: jax.jit(f)(1.0), word, lambda result: False, may_mark=False)
+            yield kind, f"{make.__name__}({name}) traced", how
+
+
+def is_slot(x: Any, module: Any) -> bool:
+    return inspect.isclass(x) and issubclass(x, Slot) and x.__module__ == module.__name__
+
+
+def all_fields() -> dict[str, set[str]]:
+    """Returns the fields of every slot, and the arguments of every named sampler, by name."""
+    fields = {name: set(inspect.signature(f).parameters) for name, f in named.SAMPLERS.items()}
+    for module in (transitions, correctors, places, shaping, sampler):
+        for name, part in vars(module).items():
+            if is_slot(part, module) and dataclasses.is_dataclass(part):
+                fields[name] = {field.name for field in dataclasses.fields(part)}
+    return {name: names for name, names in fields.items() if names}
+
+
+# ---- What parts of one's own return ----
+
+UNIFORM = table.PROCESSES["uniform"]
+KEY = jax.random.key(0)
+B, L = S
+DRAWN = jnp.zeros((B, L), jnp.int32)
+KNOWN = sampling.Known(X, UNIT < 0.5)
+
+
+def own(base: type, method: str, result: Any, **members: Any) -> Any:
+    """Makes a part of a user's own, with a method that returns this."""
+    returned = result if method == "moves" else lambda self, *arguments: result
+    return type(f"My{base.__name__}", (base,), {**members, method: returned})()
+
+
+def draw_by_bayes(self: Any, view: Any) -> Taken:
+    answer = view.ask(view.x, view.t)
+    law = d3pm.p_logits(view.process, answer.logits, view.x, view.t, answer.belief)
+    return Taken(inverse_cdf.categorical(law, view.noise(0)), view.memory, view.see(answer))
+
+
+def law_by_bayes(self: Any, view: Any, answer: Any) -> Any:
+    return d3pm.p_logits(view.process, answer.logits, view.x, view.t, answer.belief)
+
+
+def own_law(method: str, result: Any, **members: Any) -> Any:
+    return own(LawStep, method, result, **{"law": law_by_bayes, **members})
+
+
+class Returns(NamedTuple):
+    """Holds a method that a user may write: what it has to return, and what takes one that returns that."""
+
+    name: str
+    role: str
+    good: Any
+    make: Callable[[Any], Any]  # a step of a sampler
+    word: str
+
+
+def methods() -> Iterator[Returns]:
+    """Yields every method of a part that a user may write, with what it returns."""
+    law = jnp.log(jnp.full((B, L, K), 1 / K))
+    ones = jnp.ones(B, jnp.int32)
+    unit = jnp.full((B, L), 0.5)
+    start = {"n": jnp.zeros(B)}
+    none = {"move": lambda self, view, step: view.x}
+    every = {"num_rows": lambda self, places: places}
+    yield Returns("OwnReverse.reverse", "law", law, lambda x: OwnReverse(lambda *arguments: x), "law")
+    yield Returns("LawStep.law", "law", law, lambda x: own_law("law", x), "law")
+    yield Returns("LawStep.choose", "draw", DRAWN, lambda x: own_law("choose", x), "draw")
+    leap = functools.partial(own_law, "leap", leaps=True)
+    yield Returns("LawStep.leap", "law", law, lambda x: Corrected(RateCorrector(), leap(x)), "leap")
+    yield Returns("LawStep.remember", "memory", {}, lambda x: own_law("remember", x), "memory")
+    yield Returns("LawStep.start", "start", start, lambda x: own_law("start", x), "start")
+    yield Returns("Step.draw", "taken", DRAWN, lambda x: own(Step, "draw", x), "draw")
+    yield Returns("Taken.x", "draw", DRAWN, lambda x: own(Step, "draw", Taken(x, {})), "draw")
+    yield Returns("Taken.memory", "memory", {}, lambda x: own(Step, "draw", Taken(DRAWN, x)), "memory")
+    calls = {"count_calls": lambda self, plan: None}
+    yield Returns(
+        "Taken.calls", "calls", ones, lambda x: own(Step, "draw", Taken(DRAWN, {}, None, x), **calls), "calls"
+    )
+    yield Returns(
+        "Step.count_calls",
+        "number",
+        3,
+        lambda x: own(Step, "count_calls", x, draw=draw_by_bayes),
+        "calls|count_calls",
+    )
+    yield Returns(
+        "Step.plan",
+        "plan",
+        chain.plan_levels(range(T, -1, -1)),
+        lambda x: own(Step, "plan", x, draw=draw_by_bayes),
+        "plan|row",
+    )
+    yield Returns("Order.score", "score", unit, lambda x: Reveal(own(places.Order, "score", x)), "score")
+    yield Returns(
+        "Count.count", "count", ones, lambda x: Reveal(count=own(places.Count, "count", x)), "count"
+    )
+    count = {"count": lambda self, candidates, score: ones}
+    yield Returns(
+        "Count.num_rows",
+        "number",
+        L,
+        lambda x: Reveal(count=own(places.Count, "num_rows", x, **count)),
+        "num_rows",
+    )
+    yield Returns(
+        "Revealing.choose",
+        "chosen",
+        unit > 0,
+        lambda x: own(places.Revealing, "choose", x, **every),
+        "choose",
+    )
+    choose = {"choose": lambda self, candidates: candidates.masked}
+    yield Returns(
+        "Revealing.num_rows",
+        "number",
+        L,
+        lambda x: own(places.Revealing, "num_rows", x, **choose),
+        "num_rows",
+    )
+    yield Returns(
+        "Sigma.sigma", "sigma", 0.1 * unit, lambda x: Remask(own(transitions.Sigma, "sigma", x)), "sigma"
+    )
+    sigma = {"sigma": lambda self, view, most: 0 * unit}
+    yield Returns(
+        "Sigma.start", "start", start, lambda x: Remask(own(transitions.Sigma, "start", x, **sigma)), "start"
+    )
+    yield Returns(
+        "Sigma.remember",
+        "memory",
+        {},
+        lambda x: Remask(own(transitions.Sigma, "remember", x, **sigma)),
+        "memory",
+    )
+    yield Returns(
+        "Corrector.move", "draw", DRAWN, lambda x: Corrected(own(Corrector, "move", x, moves=1)), "move"
+    )
+    yield Returns(
+        "Corrector.moves",
+        "number",
+        1,
+        lambda x: Corrected(own(Corrector, "moves", x, **none)),
+        "moves",
+    )
+
+
+OF_UNIFORM = ("LawStep.leap", "Taken.x", "OwnReverse.reverse")  # an absorbing process has no such rates
+BY_HAND: dict[str, Any] = {
+    "None": None,
+    "1": 1,
+    "2.5": 2.5,
+    "-1": -1,
+    "'abc'": "abc",
+    "()": (),
+    "{}": {},
+    "a number by name": {"n": 1.5},
+    "a text by name": {"n": "abc"},
+    "an array by another name": {"other": jnp.zeros(B)},
+    "an array of another shape": {"n": jnp.zeros(B + 1)},
+    "integers": {"n": jnp.zeros(B, jnp.int32)},
+    "object": object(),
+    "a class": dict,
+    "texts": np.array(["a", "b"]),
+    "zeros [2]": np.zeros(2),
+    "rows of floats": ((T, T, 1.5),),
+    "rows above T": ((1, T + 1, 0),),
+    "rows that stop": ((1, T, 1),),
+    "2**40": 2**40,
+}
+RETURNS_RIGHT = {
+    "memory": ("{}",),
+    # Whatever is remembered is numbers, of any names and shapes.
+    "start": tuple(set(BY_HAND) - {"'abc'", "a text by name", "object", "a class", "texts", "2**40"}),
+    "number": ("1",),
+}
+
+
+def wrong_returns(returned: Returns) -> Iterator[tuple[str, Any, str]]:
+    """Yields what a method may return by mistake, and the outcome besides an error that is right."""
+    for case, value in BY_HAND.items():
+        yield case, value, "legal" if case in RETURNS_RIGHT.get(returned.role, ()) else ""
+    good = returned.good
+    if not isinstance(good, jax.Array):
+        return
+    for dtype in ("int32", "float32", "bool", "complex64"):
+        if good.dtype != dtype:
+            yield f"dtype {dtype}", good.astype(dtype), ""
+    yield "a rank less", good[0], ""
+    yield "a rank more", good[None], ""
+    yield "an example more", jnp.concatenate([good, good[:1]]), ""
+    yield "no examples", good[:0], ""
+    if returned.role == "law":
+        yield "of NaN", good * jnp.nan, "marked"
+        yield "of -inf", jnp.full_like(good, -jnp.inf), "marked"
+    if returned.role == "sigma":
+        for value in (NAN, 1.5, -0.5):
+            yield f"of {value}", jnp.full_like(good, value), "marked"
+    if returned.role == "score":
+        yield "of NaN", good * jnp.nan, "marked"
+    if returned.role == "draw":
+        for value in (K, -2, 2**31 - 1):
+            yield f"of {value}", jnp.full_like(good, value), "marked"
+    if returned.role == "count":
+        # Fewer than none is none, and then masks are left.
+        yield "of -1", jnp.full_like(good, -1), "marked"
+
+
+def sample_by(step: Callable[[], Any], process: Any, jit: bool, belief: Any = "d3pm", **slots: Any) -> Any:
+    """Draws two examples by a sampler of a step."""
+    denoiser = sampling.Denoiser(process, lambda x, t: table.logits_of(x, t) + t[:, None, None], belief)
+
+    def draw(key: Any) -> sampling.Chain:
+        return sampling.sample(key, denoiser, (B, L), sampling.Sampler(step(), **slots))
+
+    return (jax.jit(draw) if jit else draw)(KEY)
+
+
+def results_of_returns(jit: bool, wanted: Callable[[str, str], bool] = any_case) -> Iterator[Result]:
+    """Lets every method of a user's part return something else."""
+    for returned in methods():
+        process = UNIFORM if returned.name in OF_UNIFORM else ABSORBING
+        for case, value, right in wrong_returns(returned):
+            if not wanted(returned.name, case):
+                continue
+            make = functools.partial(returned.make, value)
+            for slots in ({}, {"passes": 2}):
+                if slots and not returned.name.startswith(("Step", "Taken", "LawStep")):
+                    continue
+                f = functools.partial(sample_by, make, process, jit, **slots)
+                legal = lambda result, right=right: right == "legal"  # noqa: E731
+                kind, how = outcome(f, rf"\b({returned.word})\b", legal, may_mark=right == "marked")
+                yield kind, f"{returned.name} returns {case} {slots or ''}", how
+
+
+# ---- What a chain is run with ----
+
+
+def network(x: Any, t: Any) -> Any:
+    return table.logits_of(x, t)
+
+
+DENOISER = sampling.Denoiser(ABSORBING, network)
+NOISE = functools.partial(lambda row, stream: UNIT)
+GOOD_OF_SAMPLE = {"key": KEY, "denoiser": DENOISER, "shape": S}
+GOOD_OF_RUN = {"denoiser": DENOISER, "x": X, "noise": NOISE}
+ANYTHING = constructors.WRONG | {
+    "a process": ABSORBING,
+    "a network": network,
+    "a sampler": sampling.Sampler(),
+    "a step": transitions.Bayes(),
+    "known places": KNOWN,
+    "part of the way": sampling.PartWay(X, 0.5),
+    "two keys": jax.random.split(KEY),
+    "words of a key": jax.random.key_data(KEY),
+    "a name": "ddim",
+    "rows": ((1, T, 0),),
+}
+# What is right for an argument, of all these.
+RIGHT = {
+    "key": (),
+    "denoiser": (),
+    "shape": ("words of a key",),  # which are 0
+    "sampler": ("a sampler",),
+    "first": ("0",),
+    "known": ("None", "known places"),
+    "start": ("None", "part of the way"),
+    "plan": ("None",),
+    "record": ("[]", "words of a key"),
+    "x": (),
+    "noise": (),
+    "watch": ("None",),
+}
+
+
+def other_shapes() -> Iterator[tuple[str, Any]]:
+    """Yields categories of other shapes and types than those of the chain."""
+    yield "another batch", jnp.concatenate([X, X[:1]])
+    yield "one example", X[:1]
+    yield "no examples", X[:0]
+    yield "a rank less", X[0]
+    yield "a rank more", X[None]
+    yield "another length", X[:, :2]
+    yield "floats", UNIT
+    yield "booleans", X > 0
+    yield "K", X.at[0, 0].set(K)
+    yield "-1", X.at[0, 0].set(-1)
+    yield "a list", [[0, 1, 2], [2, 1, 0]]
+    yield "None", None
+    yield "a text", "abc"
+
+
+def wrong_masks() -> Iterator[tuple[str, Any]]:
+    """Yields masks of other shapes and types."""
+    for case, x in other_shapes():
+        if isinstance(x, jax.Array) and case not in ("booleans", "K", "-1"):
+            yield case, x > 0 if case != "floats" else x
+    yield "integers", X
+    yield "None", None
+    yield "True", True
+    yield "a text", "abc"
+
+
+WRONG_PLANS = {
+    "a step too long": ((2, T, 1), (1, 1, 0)),
+    "above T": ((1, T + 1, 0),),
+    "below 0": ((2, T, -1), (1, -1, 0)),
+    "not to 0": ((1, T, 1),),
+    "not from T": ((1, 1, 0),),
+    "a gap": ((2, T, 3), (1, 2, 0)),
+    "numbered from 0": tuple((n - 1, n, n - 1) for n in range(T, 0, -1)),
+    "of floats": ((1, 5.0, 0),),
+    "of NaN": ((1, NAN, 0),),
+    "of two entries": ((T, 0),),
+    "of five entries": ((1, T, 0, -1, 0),),
+    "of 2**40": ((1, 2**40, 0),),
+    "of texts": (("1", "5", "0"),),
+    "of None": (None,),
+    "of another block": ((1, T, 0, 3),),
+    "up above T": ((3, T, T + 2), (2, T + 2, T), (1, T, 0)),
+    "an array of floats": np.full((1, 3), 5.0),
+}
+STEPS_OF_PLANS = {
+    "Bayes": sampling.Sampler(),
+    "Keep": sampling.Sampler(transitions.Keep()),
+    "Reveal": sampling.Sampler(Reveal()),
+    "blocks": sampling.Sampler(block=1),
+    "noised": sampling.Sampler(noises_known=True),
+}
+
+
+def draws() -> Iterator[tuple[str, Callable[..., Any], dict[str, Any], str, bool]]:
+    """Yields a call, its arguments, a word of its error, and whether it is right."""
+    for f, good, optional in (
+        (sampling.sample, GOOD_OF_SAMPLE, ("sampler", "first", "known", "start", "plan", "record")),
+        (sampling.run, GOOD_OF_RUN, ("sampler", "known", "plan", "record", "watch")),
+    ):
+        is_run = f is sampling.run
+        for name in (*good, *optional):
+            for case, value in ANYTHING.items():
+                if not (callable(value) and name in ("noise", "watch")):
+                    word = "plan|row" if name == "plan" else name
+                    yield f"{f.__name__}({name}) {case}", f, good | {name: value}, word, case in RIGHT[name]
+        for case, x in other_shapes():
+            known = sampling.Known(x, UNIT < 0.5)
+            yield f"{f.__name__}(known.x0) {case}", f, good | {"known": known}, "known", False
+        for case, mask in wrong_masks():
+            known = sampling.Known(X, mask)
+            yield f"{f.__name__}(known.mask) {case}", f, good | {"known": known}, "known", False
+        for known, (case, plan), (of_step, slots) in itertools.product(
+            (None, KNOWN), WRONG_PLANS.items(), STEPS_OF_PLANS.items()
+        ):
+            is_long = of_step == "Keep" and case == "a step too long"
+            starts_below = is_run and case == "not from T" and of_step in ("Bayes", "Keep", "noised")
+            arguments = good | {"known": known, "plan": plan, "sampler": slots}
+            which = f"{f.__name__}(plan) {case}, {of_step}{', known' * (known is not None)}"
+            yield which, f, arguments, "plan|row|rows|block|blocks", is_long or starts_below
+    for case, x in other_shapes():
+        start = {"start": sampling.PartWay(x, 0.5)}
+        yield f"sample(start.x0) {case}", sampling.sample, GOOD_OF_SAMPLE | start, "start", False
+        if case != "None":
+            yield f"run(x) {case}", sampling.run, GOOD_OF_RUN | {"x": x}, r"x|noise", False
+    for strength in (0, -1, 1.5, NAN, INF, "abc", None, True, np.zeros(2), 1j):
+        start = {"start": sampling.PartWay(X, typing.cast(Any, strength))}
+        yield f"sample(start.strength) {strength}", sampling.sample, GOOD_OF_SAMPLE | start, "strength", False
+    # After the last int32 the numbers go on as those of uint32.
+    for first in (-1, 2**31, 2**40, 2.5, NAN, i32(0, 1), "abc", True):
+        yield f"sample(first) {first}", sampling.sample, GOOD_OF_SAMPLE | {"first": first}, "first", False
+    for shape in ((), (2.5, 3), (-1, 3), (2, -3), (2**40, 3), ("a",), (True, 3), (NAN,), 2, "23", (None,)):
+        yield f"sample(shape) {shape}", sampling.sample, GOOD_OF_SAMPLE | {"shape": shape}, "shape", False
+    for record in ((T + 1,), (-1,), (2.5,), ("a",), (True,), (2**40,), (None,), 3, "12"):
+        yield f"run(record) {record}", sampling.run, GOOD_OF_RUN | {"record": record}, "record", False
+    for case, u in {
+        "another batch": jnp.concatenate([UNIT, UNIT[:1]]),
+        "one example": UNIT[:1],
+        "a rank less": UNIT[0],
+        "a rank more": UNIT[None],
+        "integers": X,
+        "None": None,
+        "a number": 0.5,
+        "a text": "abc",
+        "a list": [[0.5] * L] * B,
+        "1": UNIT.at[0, 0].set(1.0),
+        "NaN": UNIT.at[0, 0].set(NAN),
+        "-0.5": UNIT.at[0, 0].set(-0.5),
+    }.items():
+        noises = GOOD_OF_RUN | {"noise": lambda row, stream, u=u: u}
+        yield f"run(noise) returns {case}", sampling.run, noises, "noise", False
+    logits = jnp.zeros((B, L, K))
+    for case, said in {
+        "another batch": jnp.concatenate([logits, logits[:1]]),
+        "one example": logits[:1],
+        "a rank less": logits[0],
+        "K + 1": jnp.zeros((B, L, K + 1)),
+        "integers": logits.astype(int),
+        "booleans": logits > 0,
+        "complex": logits.astype(complex),
+        "None": None,
+        "a number": 0.5,
+        "a text": "abc",
+        "two": (logits, logits),
+        "NaN": logits * NAN,
+    }.items():
+        said_by = sampling.Denoiser(ABSORBING, lambda x, t, said=said: said)
+        yield (
+            f"run(network) returns {case}",
+            sampling.run,
+            GOOD_OF_RUN | {"denoiser": said_by},
+            "network",
+            False,
+        )
+    for case, kept in {
+        "a text": "abc",
+        "an object": object(),
+        "2**40": 2**40,
+        "a text by name": {"a": "abc"},
+    }.items():
+        watches = GOOD_OF_RUN | {"watch": lambda seen, kept=kept: kept}
+        yield f"run(watch) returns {case}", sampling.run, watches, "watch", False
+    for case, f in {"of one argument": lambda row: UNIT, "of none": lambda: UNIT}.items():
+        yield f"run(noise) {case}", sampling.run, GOOD_OF_RUN | {"noise": f}, "noise", False
+        one = GOOD_OF_RUN | {"denoiser": sampling.Denoiser(ABSORBING, f)}
+        yield f"run(network) {case}", sampling.run, one, "network", False
+    for case, f in {"of two arguments": lambda seen, more: seen.x, "of none": lambda: X}.items():
+        yield f"run(watch) {case}", sampling.run, GOOD_OF_RUN | {"watch": f}, "watch", False
+    for belief in ("d3pm", "leave_one_out"):
+        for case, f in {"of two arguments": lambda process, logits: logits, "of none": lambda: X}.items():
+            own = sampling.Sampler(OwnReverse(f))
+            of_belief = sampling.Denoiser(ABSORBING, network, belief)
+            arguments = GOOD_OF_RUN | {"sampler": own, "denoiser": of_belief}
+            yield f"run, a reverse {case}, {belief}", sampling.run, arguments, "reverse", False
+    for case, schedule in {
+        "of NaN": lambda t: continuous.Level(t * NAN, t * NAN),
+        "of None": lambda t: None,
+        "of another shape": lambda t: continuous.Level(t[:1], t[:1]),
+        "of integers": lambda t: continuous.Level(t.astype(int), t.astype(int)),
+        "of one array": lambda t: t,
+        "above 1": lambda t: continuous.Level(-t, 1 + t),
+        "of no argument": lambda: None,
+    }.items():
+        hitting = sampling.Sampler(places.FirstHitting(schedule))
+        sees_time = sampling.Denoiser(ABSORBING, lambda x, t: network(x, t) + t[:, None, None])
+        masked = jnp.full(S, K - 1)
+        arguments = GOOD_OF_RUN | {"sampler": hitting, "denoiser": sees_time, "x": masked}
+        yield f"run, a schedule {case}", sampling.run, arguments, "schedule", False
+
+
+def results_of_draws(jit: bool, wanted: Callable[[str, Any], bool] = any_case) -> Iterator[Result]:
+    """Runs chains with every argument spoilt, the arrays of the call as those of a program under jit."""
+    for which, f, arguments, word, is_right in draws():
+        if not wanted(which, arguments):
+            continue
+        arrays = {name: x for name, x in arguments.items() if isinstance(x, jax.Array)}
+        others = {name: x for name, x in arguments.items() if name not in arrays}
+        for name in ("known", "start"):
+            value = others.get(name)
+            if jit and isinstance(value, tuple) and all(isinstance(x, jax.Array | float) for x in value):
+                arrays[name] = others.pop(name)
+        call = functools.partial(f, **arguments)
+        if jit:
+            call = functools.partial(jax.jit(functools.partial(f, **others)), **arrays)
+        kind, how = outcome(call, rf"\b({word})\b", lambda result, r=is_right: r, may_mark=True)
+        yield kind, which, how
+
+
 def tables() -> dict[str, Iterator[Result]]:
     """Returns the results of all calls, by their title."""
     return {
@@ -276,6 +841,11 @@ def tables() -> dict[str, Iterator[Result]]:
         "functions, jit": results_of_functions(jit=True),
         "orders, eager": results_of_orders(jit=False),
         "orders, jit": results_of_orders(jit=True),
+        "fields": results_of_fields(),
+        "own parts, eager": results_of_returns(jit=False),
+        "own parts, jit": results_of_returns(jit=True),
+        "draws, eager": results_of_draws(jit=False),
+        "draws, jit": results_of_draws(jit=True),
     }
 
 

@@ -40,6 +40,41 @@ def test_what_only_a_run_can_see_of_them_is_marked():
     assert count(parts.results_of_functions(jit=True, wanted=wanted))["marked"] > 10
 
 
+def test_every_field_of_every_part_is_checked():
+    assert {make.__name__: set(fields) for make, fields in parts.FIELDS.items()}.items() >= (
+        parts.all_fields().items()
+    )
+    few = ("None", "True", "nan", "'abc'", "another part")
+    counts = count(parts.results_of_fields(wanted=lambda name, case: case in few))
+    assert counts["clear"] > 50
+
+
+# What `test_own_parts` has not.
+OF_ROWS = (
+    "LawStep.leap",
+    "LawStep.start",
+    "LawStep.remember",
+    "Step.count_calls",
+    "Step.plan",
+    "Corrector.moves",
+)
+
+
+def test_what_parts_of_ones_own_remember_count_and_plan_is_checked():
+    def wanted(name, case):
+        return name in OF_ROWS and case == "'abc'"
+
+    assert count(parts.results_of_returns(jit=False, wanted=wanted))["clear"] > 5
+
+
+def test_what_a_chain_is_run_with_is_checked():
+    def wanted(which, arguments):
+        is_right = "too long, Keep" in which or "not from T" in which
+        return which.startswith(("run(plan)", "run(record)")) and not is_right
+
+    assert count(parts.results_of_draws(jit=False, wanted=wanted))["clear"] > 150
+
+
 @pytest.mark.slow
 def test_the_whole_table_of_parts_without_the_checks_of_these_tests():
     """As users have it: in a process of its own."""

@@ -86,3 +86,13 @@ def test_numbers_that_keep_all_change_nothing():
     np.testing.assert_array_equal(shaping.top_k(logits, K + 3), logits)
     assert slot.changes_nothing(K)
     assert not Shaping(top_k=K - 1).changes_nothing(K)
+
+
+def test_numbers_that_float32_has_not_shape_as_their_limits():
+    """A temperature or a share below its smallest number, and one above its largest."""
+    logits = jnp.array([[0.0, 1.0, 2.0, -jnp.inf]])
+    is_likeliest = np.array([[0.0, 0.0, 1.0, 0.0]])
+    np.testing.assert_array_equal(np.exp(Shaping(temperature=1e-50).apply(logits)), is_likeliest)
+    np.testing.assert_array_equal(Shaping(temperature=1e50).apply(logits), [[0.0, 0.0, 0.0, -np.inf]])
+    for share in (shaping.top_p, shaping.top_p_below):
+        np.testing.assert_array_equal(np.exp(share(logits, 1e-50)) > 0, is_likeliest)
