@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.typing import ArrayLike
 from optax.contrib import MuonDimensionNumbers, muon
@@ -20,6 +21,7 @@ from d3pm_jax.config.checks import (
     NotNegative,
     Positive,
     UnitInterval,
+    check_value,
     field_values,
     undefined_method,
 )
@@ -184,6 +186,16 @@ class RatedOptimizer(Optimizer):
 
     def check_steps(self, steps: int) -> None:
         self.rate.check_steps(steps)
+        rate = self.rate.build()
+        if not callable(rate):
+            raise wrong_return(self.rate.build, rate, "a function of the number of updates before")
+        check_value("rate of the first update", rate(jnp.zeros((), jnp.int32)), NotNegative)
+        rates = np.asarray(jax.vmap(rate)(jnp.arange(steps)))
+        if not np.all((rates >= 0) & (rates < np.inf)) or not np.any(rates):
+            raise ValueError(
+                f"optimizer.rate = {self.rate} is {rates.min():g} to {rates.max():g} in {steps} updates: it "
+                f"must be finite and at least 0, and above 0 in some of them"
+            )
 
     def build(self) -> optax.GradientTransformation:
         rule = _check_rule(self.rule, self.rule(self.learning_rate))
@@ -197,10 +209,7 @@ class RatedOptimizer(Optimizer):
         """Returns the learning rate of update number count, counted from 0."""
         # As in `WSDRate`, 1.0 is added before the division, for the width of the result.
         warmup = jnp.minimum(1.0, (jnp.asarray(count) + 1.0) / max(1, self.warmup_steps))
-        rate = self.rate.build()
-        if not callable(rate):
-            raise wrong_return(self.rate.build, rate, "a function of the number of updates before")
-        return self.lr * rate(count) * warmup
+        return self.lr * self.rate.build()(count) * warmup
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,6 +17,7 @@ from d3pm_jax.config.checks import (
     NotNegative,
     Positive,
     Size,
+    check_value,
     undefined_method,
 )
 from d3pm_jax.config.from_data import FromData, Shares, filled_field
@@ -54,6 +55,8 @@ def build_process(spec: Process) -> processes.Process:
     process = spec.build()
     if not isinstance(process, processes.Process):
         raise wrong_return(spec.build, process, "a Process, as d3pm_jax.uniform(beta, K)")
+    for name in ("K", "T"):
+        check_value(f"{name} of the process", getattr(process, name), Count)
     return process
 
 

@@ -103,7 +103,6 @@ def resample(log_weights: Float[Array, "N P"], u: Float[Array, " N"]) -> Int[Arr
         or NaN).
     """
     P = log_weights.shape[-1]
-    _check_any("log_weights", P)
     # In 16 bits a sum of many weights would be rounded by whole particles.
     log_weights = at_least_float32(log_weights)
     u = at_least_float32(u)
@@ -135,7 +134,6 @@ def effective_size(log_weights: Float[Array, "N P"]) -> Float[Array, " N"]:
     Args:
         log_weights: in nats, not normalised.
     """
-    _check_any("log_weights", log_weights.shape[-1])
     log_weights = at_least_float32(log_weights)
     top = jnp.max(log_weights, axis=-1, keepdims=True)
     is_zero = top == -jnp.inf  # [N, 1]
@@ -161,7 +159,6 @@ def choose_best(
         ValueError: a score is NaN or +inf.
     """
     N, P = candidates.shape[:2]
-    _check_any("candidates", P)
     flat = candidates.reshape(N * P, *candidates.shape[2:])
     scores = _marked(score)(flat).reshape(N, P)
     best = jnp.argmax(jnp.where(jnp.isnan(scores), -jnp.inf, scores), axis=-1)
@@ -368,12 +365,6 @@ def _marked(score: Callable[[Array], Array]) -> Callable[[Array], Array]:
         return score(x)
 
     return call
-
-
-def _check_any(name: str, P: int) -> None:
-    """Raises ValueError where there are no particles."""
-    if P == 0:
-        raise ValueError(f"{name} has P = 0 particles for each sample: pass at least 1")
 
 
 def _of_particles(known: Known | None, P: int) -> Known | None:

@@ -16,7 +16,16 @@ from d3pm_jax.losses.variational import per_step
 from d3pm_jax.models.variables import merge_variables
 from d3pm_jax.processes import Process
 from d3pm_jax.timesteps import LossHistory
-from d3pm_jax.training.loss import Batch, Buffers, Metrics, is_array, split_keys, spread_noise
+from d3pm_jax.training.loss import (
+    Batch,
+    Buffers,
+    Metrics,
+    is_array,
+    list_shapes,
+    list_types,
+    split_keys,
+    spread_noise,
+)
 from d3pm_jax.types import Params
 
 __all__ = ["DiffusionLoss", "Objective", "Timesteps"]
@@ -96,6 +105,9 @@ def draw_noise(
     drawn = timesteps.draw(key_t, history, shape[0], T)
     _check_times(timesteps, drawn, shape[0])
     t, p_t = drawn
+    # What is no probability, or of real times no density, becomes NaN, as does the loss.
+    is_density = jnp.issubdtype(t.dtype, jnp.floating)
+    p_t = jnp.where((p_t > 0) & (p_t < jnp.inf) & (is_density | (p_t <= 1)), p_t, jnp.nan)
     u = jax.random.uniform(key_q, shape)  # [B, *S]
     return spread_noise(StepNoise(t, p_t, u), sharding)
 
@@ -193,7 +205,7 @@ class DiffusionLoss:
     ) -> LossHistory | None:
         """Returns the history of the timesteps after a batch, from its kl [B]."""
         updated = self.timesteps.update(history, noise.t, costs)
-        if jax.tree.structure(updated) != jax.tree.structure(history):
+        if [*list_shapes(updated), *list_types(updated)] != [*list_shapes(history), *list_types(history)]:
             cure = "what start(T) returned, after the batch"
             raise wrong_return(self.timesteps.update, updated, cure)
         return updated

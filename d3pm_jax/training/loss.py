@@ -75,6 +75,16 @@ def spread_noise(noise: Noise, sharding: jax.sharding.Sharding | None) -> Noise:
     return jax.lax.with_sharding_constraint(noise, sharding)
 
 
+def list_shapes(tree: Any) -> list[Any]:
+    """Returns the structure of a tree, and the shape of each leaf."""
+    return [jax.tree.structure(tree), *map(np.shape, jax.tree.leaves(tree))]
+
+
+def list_types(tree: Any) -> list[Any]:
+    """Returns the type of the entries of each leaf."""
+    return [getattr(leaf, "dtype", type(leaf)) for leaf in jax.tree.leaves(tree)]
+
+
 def is_array(x: Any, shape: tuple[int, ...], wider: Any) -> bool:
     """Says whether x is an array of this shape, whose type is a case of a wider one."""
     return hasattr(x, "dtype") and np.shape(x) == shape and jnp.issubdtype(x.dtype, wider)

@@ -11,6 +11,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Key
 
+from d3pm_jax.errors import wrong_return
 from d3pm_jax.models.variables import check_precision, is_narrow, merge_variables, split_variables
 from d3pm_jax.processes import Process
 from d3pm_jax.training.diffusion import (
@@ -22,7 +23,16 @@ from d3pm_jax.training.diffusion import (
     without_buffers,
 )
 from d3pm_jax.training.dropping import Dropping
-from d3pm_jax.training.loss import Batch, BatchLoss, Buffers, Metrics as Metrics, Noise, split_keys
+from d3pm_jax.training.loss import (
+    Batch,
+    BatchLoss,
+    Buffers,
+    Metrics as Metrics,
+    Noise,
+    list_shapes,
+    list_types,
+    split_keys,
+)
 from d3pm_jax.training.state import TrainState
 from d3pm_jax.types import Params
 
@@ -68,7 +78,14 @@ def make_update(
         decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
 
         def take_update() -> TrainState:
-            updates, opt_state = optimizer.update(grads, state.opt_state, params)
+            changed = optimizer.update(grads, state.opt_state, params)
+            # Updates may be of another type than the parameters, to which they are added in theirs.
+            is_alike = list_shapes(changed) == list_shapes((grads, state.opt_state))
+            if not is_alike or list_types(changed[1]) != list_types(state.opt_state):
+                raise wrong_return(
+                    optimizer.update, changed, "updates and a state, each array as what it takes the place of"
+                )
+            updates, opt_state = changed
             variables = merge_variables(optax.apply_updates(params, updates), new_buffers)
             ema = _move_average(state.ema, variables, 1.0 - decay)
             history = loss.update_history(state.history, noise, costs)

@@ -84,7 +84,7 @@ def _cure(name: str, row: Row, step: int) -> str:
         cure = "no update was made yet, look at the first weights of the network, the weights of the data, "
         cure += "and parts of your own"
         if "kl" in row:
-            cure += " (t is in 1..T, x_t in 0..K - 1)"
+            cure += " (t is in 1..T, p_t in (0, 1], x_t in 0..K - 1)"
         return cure
     return "start anew with a lower optimizer.lr"
 

@@ -13,7 +13,7 @@ from jaxtyping import Array
 from d3pm_jax import losses, sampling
 from d3pm_jax.config import Config, HybridLoss, HybridOfParameters, build_process, logits_keywords
 from d3pm_jax.data import Description
-from d3pm_jax.errors import UserError, as_user_error
+from d3pm_jax.errors import UserError, as_user_error, wrong_return
 from d3pm_jax.evaluation.bound import (
     Compiled,
     all_terms,
@@ -30,6 +30,7 @@ from d3pm_jax.program.parts.recipe import Bound, Diffusion, Drawing, Figures, Re
 from d3pm_jax.schedules.continuous import Schedule
 from d3pm_jax.training.diffusion import DiffusionLoss, Predict
 from d3pm_jax.training.dropping import Dropping
+from d3pm_jax.training.loss import is_array
 
 
 def make_diffusion(
@@ -55,7 +56,16 @@ def make_diffusion(
     # enough for that.
     x0 = jax.ShapeDtypeStruct(description.shape, np.int32)
     t = jax.ShapeDtypeStruct((), np.int32)
-    jax.eval_shape(full_process.log_q_probs, x0, t)
+    log_p = jax.ShapeDtypeStruct((*description.shape, full_process.K), np.float32)
+    for method, arguments, shape in (
+        (full_process.log_q_probs, (x0, t), log_p.shape),
+        (full_process.log_q_back, (x0, t), log_p.shape),
+        (full_process.log_push, (log_p, t), log_p.shape),
+        (full_process.log_prior, (), log_p.shape[-1:]),
+    ):
+        rows = jax.eval_shape(method, *arguments)
+        if not is_array(rows, shape, jnp.floating):
+            raise wrong_return(method, rows, f"logs of the K probabilities, of a float type, {list(shape)}")
 
     functions = network.split_network(config, description, full_process, extra_mask)
     sharding = batch_sharding(mesh)

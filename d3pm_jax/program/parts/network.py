@@ -128,7 +128,14 @@ def split_network(
     key = make_key(0)
     _check_call(config, module, choose_inputs(key, label, None, condition))
     call_network = make_train_function(lambda output, xt, K: output)
-    output, new_buffers = jax.eval_shape(call_network, shapes, x, t, key, label, None, condition)
+    program, (output, new_buffers) = jax.make_jaxpr(call_network, return_shape=True)(
+        shapes, x, t, key, label, None, condition
+    )
+    if not _sees(program.jaxpr, len(jax.tree.leaves(shapes)), len(jax.tree.leaves(output))):
+        _warn(
+            f"the network of {type(config.model).__name__} does not look at x_t, and says the same of all "
+            f"examples: use xt in its __call__"
+        )
     # A head of the user's own may take any output: what it makes of it is checked below.
     is_own_head = type(head).logits not in (Head.logits, LogisticHead.logits)
     if not is_own_head:
@@ -150,7 +157,11 @@ def split_network(
                 f"loss = {type(config.loss).__name__} needs an extra mask that the head forbids, but "
                 f"{type(head).__name__}.logits does not: end it with d3pm_jax.forbid(logits, {extra_mask})"
             )
-        _warn_of_free_mask(head, description, extra_mask)
+        _warn(
+            f"category {extra_mask} is a mask that the data, of {description.categories} categories, "
+            f"never has, but {type(head).__name__}.logits does not forbid it, so that samples may hold it: "
+            f"end it with d3pm_jax.forbid(logits, {extra_mask}) in a new run"
+        )
         extra_mask = None
 
     read_logits = partial(make_logits, head, extra_mask=extra_mask)
@@ -206,15 +217,22 @@ def _forbids(head: Head, output: Any, xt: Array, K: int, mask: int) -> bool:
     return bool(jax.jit(forbids)())
 
 
-def _warn_of_free_mask(head: Head, description: Description, mask: int) -> None:
-    """Prints a line about a head of the user's own that lets samples hold an extra mask."""
+def _warn(text: str) -> None:
+    """Prints a line about a part of the user's own that may be meant otherwise."""
     if cluster.is_first():
-        print(
-            f"warning: category {mask} is a mask that the data, of {description.categories} categories, "
-            f"never has, but {type(head).__name__}.logits does not forbid it, so that samples may hold it: "
-            f"end it with d3pm_jax.forbid(logits, {mask}) in a new run",
-            file=sys.stderr,
-        )
+        print(f"warning: {text}", file=sys.stderr)
+
+
+def _sees(program: Any, number: int, num_outputs: int) -> bool:
+    """Tells whether the first outputs of a program, a jaxpr, depend on its input of a number.
+
+    What is a program of its own in it, such as a loop, counts as one operation, which sees all of its inputs.
+    """
+    seen = {id(program.invars[number])}
+    for operation in program.eqns:
+        if not seen.isdisjoint(map(id, operation.invars)):
+            seen.update(map(id, operation.outvars))
+    return not seen.isdisjoint(map(id, program.outvars[:num_outputs]))
 
 
 def _check_call(config: Config, module: variables.SplitModule, inputs: dict[str, Any]) -> None:
