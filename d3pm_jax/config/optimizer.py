@@ -190,11 +190,12 @@ class RatedOptimizer(Optimizer):
         if not callable(rate):
             raise wrong_return(self.rate.build, rate, "a function of the number of updates before")
         check_value("rate of the first update", rate(jnp.zeros((), jnp.int32)), NotNegative)
-        rates = np.asarray(jax.vmap(rate)(jnp.arange(steps)))
-        if not np.all((rates >= 0) & (rates < np.inf)) or not np.any(rates):
+        rates = np.asarray(jax.vmap(self.learning_rate)(jnp.arange(steps)))
+        # An lr of 0 is meant so.
+        if not np.all((rates >= 0) & (rates < np.inf)) or (self.lr != 0 and not np.any(rates)):
             raise ValueError(
-                f"optimizer.rate = {self.rate} is {rates.min():g} to {rates.max():g} in {steps} updates: it "
-                f"must be finite and at least 0, and above 0 in some of them"
+                f"the learning rate, optimizer.lr times optimizer.rate, is {rates.min():g} to {rates.max():g} "
+                f"in {steps} updates: it must be finite and at least 0, and above 0 in some of them"
             )
 
     def build(self) -> optax.GradientTransformation:

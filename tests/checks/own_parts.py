@@ -101,6 +101,14 @@ class OwnRule(configs.Optimizer):
 
 
 @dataclasses.dataclass(frozen=True)
+class OwnRated(configs.RatedOptimizer):
+    lr: float = 0.1  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    def rule(self, learning_rate: Any) -> Any:
+        return optax.sgd(learning_rate)
+
+
+@dataclasses.dataclass(frozen=True)
 class OwnRate(configs.Rate):
     def build(self) -> Any:
         return lambda count: 1.0
@@ -135,7 +143,7 @@ class Fault(NamedTuple):
     is_legal: bool = False
 
 
-def changed(base: type, **methods: Callable[..., Any]) -> Any:
+def changed(base: type, **methods: Any) -> Any:
     """Returns an instance of a class of the user's own with some methods in the place of its own."""
     cls = type(f"Own{base.__name__}", (base,), {**methods, "__module__": __name__})
     return dataclasses.dataclass(frozen=True)(cls)()
@@ -241,6 +249,8 @@ def rates() -> Iterator[Fault]:
     }
     for case, rate in later.items():
         yield Fault("optimizer.rate", f"it is {case}", lambda r=rate: with_rate(r), "rate")
+    yield Fault("optimizer", "lr = -1", lambda: OwnRated(lr=-1.0), "rate")
+    yield Fault("optimizer", "lr = 0", lambda: OwnRated(lr=0.0), "", is_legal=True)
     right = {
         "of JAX": lambda count: jnp.asarray(0.5),
         "0 at first": lambda count: jnp.minimum(1.0, jnp.asarray(count) / 2),

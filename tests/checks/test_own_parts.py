@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -57,7 +58,8 @@ def test_an_update_keeps_the_shapes_of_parameters_and_state():
             continue
         rule = fault.make().build()
         step = make_step(configs.HybridLoss(), configs.LowDiscrepancy(), rule, predict, 0.9)
-        state = init_state(jnp.zeros(own_parts.K), rule)
+        params: Any = jnp.zeros(own_parts.K)
+        state = init_state(params, rule)
 
         def take(state, step=step):
             return step(state, process, {"x": X}, jax.random.key(0))

@@ -131,11 +131,6 @@ def split_network(
     program, (output, new_buffers) = jax.make_jaxpr(call_network, return_shape=True)(
         shapes, x, t, key, label, None, condition
     )
-    if not _sees(program.jaxpr, len(jax.tree.leaves(shapes)), len(jax.tree.leaves(output))):
-        _warn(
-            f"the network of {type(config.model).__name__} does not look at x_t, and says the same of all "
-            f"examples: use xt in its __call__"
-        )
     # A head of the user's own may take any output: what it makes of it is checked below.
     is_own_head = type(head).logits not in (Head.logits, LogisticHead.logits)
     if not is_own_head:
@@ -149,6 +144,13 @@ def split_network(
         raise ValueError(
             f"the network and its head give logits {list(logits.shape)} for x {[2, *spec.shape]}: "
             f"expected {[2, *spec.shape, spec.K]}"
+        )
+
+    number_of_x = len(jax.tree.leaves(shapes))
+    if number_of_x > 0 and not _sees(program.jaxpr, number_of_x, len(jax.tree.leaves(output))):
+        _warn(
+            f"the network of {type(config.model).__name__} does not look at x_t, and says the same of all "
+            f"examples: use xt in its __call__"
         )
 
     if is_own_head and extra_mask is not None and not _forbids(head, output, x, spec.K, extra_mask):
