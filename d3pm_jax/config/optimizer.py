@@ -194,7 +194,7 @@ class RatedOptimizer(Optimizer):
         # An lr of 0 is meant so.
         if not np.all((rates >= 0) & (rates < np.inf)) or (self.lr != 0 and not np.any(rates)):
             raise ValueError(
-                f"the learning rate, optimizer.lr times optimizer.rate, is {rates.min():g} to {rates.max():g} "
+                f"the learning rate, optimizer.lr by optimizer.rate, is {rates.min():g} to {rates.max():g} "
                 f"in {steps} updates: it must be finite and at least 0, and above 0 in some of them"
             )
 
