@@ -84,7 +84,7 @@ const buildIndex = (rows) => {
     return { page, anchor, title, pageTitle, fields, phrases };
   });
   const means = WEIGHTS.map(
-    (_, field) => sections.reduce((sum, section) => sum + section.fields[field].length, 0) / sections.length,
+    (_, field) => sections.reduce((sum, section) => sum + section.fields[field].length, 1) / sections.length,
   );
   const hits = new Map();
   sections.forEach((section, number) => {
