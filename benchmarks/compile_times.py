@@ -101,6 +101,8 @@ def main() -> None:
     seconds: dict[str, dict[int, float]] = {}
     for words in args.K:
         first, _, last = words.partition("-")
+        if not (first.isdecimal() and (last or first).isdecimal()):
+            parser.error(f"unknown range {words}: pass a number of categories, or a range such as 2-300")
         for K in range(int(first), int(last or first) + 1):
             for name, f, arguments in make_programs(K):
                 if not any(words in name for words in args.only):

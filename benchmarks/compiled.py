@@ -96,6 +96,12 @@ def main() -> None:
 
     rows = [word for word in args.words if word in ROWS]
     names = [word for word in args.words if word not in ROWS and word != "all"]
+    configs = [path.stem for path in sorted((ROOT / "configs").glob("*.py"))]
+    if unknown := set(names) - {*FAMILIES, *configs, TEXT}:
+        parser.error(
+            f"unknown word {unknown.pop()}: choose rows ({', '.join(ROWS)}, all), families "
+            f"({', '.join(FAMILIES)}) and configs ({', '.join([*configs, TEXT])})"
+        )
     if "all" in args.words or not rows:
         rows = list(ROWS)
     # A program from a cache is not compiled again, and no PTX of it is written.
@@ -111,9 +117,14 @@ def main() -> None:
         ROWS[row](args, names, card, devices)
 
 
+def choose_families(names: list[str]) -> list[str]:
+    """Returns the families among names, or all of them where there is none."""
+    return [name for name in names if name in FAMILIES] or list(FAMILIES)
+
+
 def loss(args: argparse.Namespace, names: list[str], card: cards.Card, devices: list[Any]) -> None:
     """The hybrid loss of each element, with cotangents of each, and the gradient by the logits."""
-    for family in names or FAMILIES:
+    for family in choose_families(names):
         process = FAMILIES[family](K)
         beliefs = BELIEFS if family == "masked" else BELIEFS[:1]
         for belief in [args.belief] if args.belief else beliefs:
@@ -126,7 +137,7 @@ def draw(args: argparse.Namespace, names: list[str], card: cards.Card, devices: 
     """Draws from logits, of x_{t-1} by a reverse step, and of x_t."""
     logits, _, integers, t, u = loss_arguments(None, args, K, SHAPE)[1:6]
     report(Form("categorical", d3pm.categorical, (logits, u)), args, card, devices)
-    for family in names or FAMILIES:
+    for family in choose_families(names):
         process = FAMILIES[family](K)
         belief = args.belief or "d3pm"
         step = functools.partial(d3pm.p_sample, belief=belief)
@@ -185,7 +196,8 @@ def compared(args: argparse.Namespace, names: list[str], card: cards.Card, devic
 
 def step(args: argparse.Namespace, names: list[str], card: cards.Card, devices: list[Any]) -> None:
     """The training step of configs."""
-    for name in names or ("cifar10_uniform", "shakespeare_absorbing", "mnist_uniform", TEXT):
+    configs = [name for name in names if name not in FAMILIES]
+    for name in configs or ("cifar10_uniform", "shakespeare_absorbing", "mnist_uniform", TEXT):
         title = f"step of {name}" + ", bfloat16" * args.bf16 + f", fsdp {args.fsdp}" * (args.fsdp > 1)
         try:
             parts = loop.build_described_run(*open_config(name, args, devices))

@@ -32,6 +32,8 @@ def main() -> None:
     parser.add_argument("what", nargs="*", metavar="STUDY", help="which studies (all)")
     parser.add_argument("--rounds", type=int, default=9, help="rounds per study (9)")
     args = parser.parse_args()
+    if unknown := set(args.what) - set(STUDIES):
+        parser.error(f"unknown study {unknown.pop()}: choose from {', '.join(STUDIES)}")
     for name in args.what or STUDIES:
         print(f"\n{name}: {STUDIES[name].__doc__}")
         STUDIES[name](args.rounds)

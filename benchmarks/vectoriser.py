@@ -66,6 +66,8 @@ def search_twice(x, u, N):
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2 or not sys.argv[1].isdecimal():
+        sys.exit(f"vectoriser.py: error: unknown N {' '.join(sys.argv[1:])}: pass one whole number")
     N = int(sys.argv[1])
     lowered = jax.jit(search_twice, static_argnums=2).lower(jnp.ones((64, 2 * N)), jnp.full(64, 0.3), N)
     began = time.perf_counter()

@@ -147,8 +147,23 @@ def _table_of_results(
     """
     if not rows:
         return None
-    table = build_table(["run", "file", *titles, *fields, "examples"], rows, left)
-    return join_html(tag("p", words, class_="soft"), table)
+    head = ["run", "file", *titles, *fields, "examples"]
+    return join_html(tag("p", words, class_="soft"), *_split_off_alike(head, rows, fields, left))
+
+
+def _split_off_alike(
+    head: Sequence[str], rows: Sequence[list[object]], fields: Sequence[str], left: int
+) -> tuple[Html, Html | None]:
+    """Builds a table, and what its rows have alike of these fields: all of them are wider than a screen.
+
+    A cell that is empty is like all others.
+    """
+    cells = {name: {row[i] for row in rows} - {""} for i, name in enumerate(head)}
+    alike = {name: cells[name].pop() for name in fields if len(cells[name]) == 1}
+    others = [i for i, name in enumerate(head) if name not in alike]
+    table = build_table([head[i] for i in others], [[row[i] for i in others] for row in rows], left)
+    said = [f"{name} {value}" for name, value in alike.items() if value != "-"]
+    return table, tag("p", f"In all rows: {', '.join(said)}.", class_="soft") if said else None
 
 
 def tabulate_accuracies(runs: Sequence[Reported]) -> Html:
@@ -229,7 +244,8 @@ def _quality_table(table: QualityTable, results: Sequence[tuple[str, Record]]) -
 
     head = ["run", "of", "n", *titles.values(), "compares with row 1", "steps", "file", *OF_QUALITY]
     words = f"{table.words} Figures compare where N, split, reference and features are the same."
-    return join_html(tag("p", words, class_="soft"), build_table([*head, "reference"], rows, 2))
+    parts = _split_off_alike([*head, "reference"], rows, OF_QUALITY, 2)
+    return join_html(tag("p", words, class_="soft"), *parts)
 
 
 def _protocol_cells(record: Record, name: str) -> list[object]:

@@ -10,6 +10,7 @@ from importlib import resources
 import numpy as np
 from PIL import Image
 
+LONGEST_CELL = 16  # characters of a cell that stands on one line
 VOID = {"img", "input", "link", "meta"}
 
 
@@ -99,15 +100,16 @@ def build_table(head: Sequence[object], rows: Sequence[Sequence[object]], number
         numbers: from which column on cells are aligned at the right.
     """
 
-    def class_of(column: int) -> str | None:
-        if numbers is None or column < numbers:
-            return None
-        return "number"
+    def class_of(column: int, cell: object = "") -> str | None:
+        classes = ["number"] if numbers is not None and column >= numbers else []
+        if numbers is not None and len(str(cell)) > LONGEST_CELL:
+            classes.append("long")
+        return " ".join(classes) or None
 
     titles = [tag("th", cell, scope="col", class_=class_of(i)) for i, cell in enumerate(head)]
     lines = []
     for name, *values in rows:
-        cells = [tag("td", cell, class_=class_of(i)) for i, cell in enumerate(values, 1)]
+        cells = [tag("td", cell, class_=class_of(i, cell)) for i, cell in enumerate(values, 1)]
         lines.append(tag("tr", tag("th", name, scope="row"), *cells))
     inside = tag("table", tag("thead", tag("tr", *titles)), tag("tbody", *lines))
     return tag("div", inside, class_="scroll", tabindex="0")

@@ -54,7 +54,8 @@ def test_figures_of_texts_have_a_table_of_their_own():
 def test_baselines_are_told_once():
     result = bound(1.0, baselines={"histogram": 2.5})
     words = Page(figures.tabulate_bounds([record(bounds=[result]), record("b", bounds=[result])])).inside["p"]
-    assert words[1:] == ["For comparison, on the same examples as a, b: histogram 2.5 bits/dim."]
+    assert words[1].startswith("In all rows: step 7, steps ")
+    assert words[2:] == ["For comparison, on the same examples as a, b: histogram 2.5 bits/dim."]
 
 
 def test_a_classifier_has_its_accuracy_and_a_diffusion_beside_it_its_bounds():

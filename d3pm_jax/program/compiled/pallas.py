@@ -7,14 +7,16 @@ jaxpr shows each load and store, in the loops around them, and the grid over whi
 import contextlib
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from d3pm_jax.program.compiled.flops import inner_programs
+from d3pm_jax.program.compiled.programs import SECTOR
 
 # An array of at most so many bytes is read from the memory of a card once: all further reads are from caches.
 CACHED = 2**20
@@ -27,8 +29,9 @@ def count_ratios(jaxprs: Iterable[ClosedJaxpr]) -> dict[str, float]:
 
     What it moves are its loads and stores, times the trips of the loops inside and of the grid. Elements
     beyond the end of an array, which a mask leaves out, do not count. Of branches the one that moves most
-    counts, of a loop of unknown length one round. A device that holds a part of the operands moves a part of
-    the bytes, in the same ratio.
+    counts, of a loop of unknown length one round. Of elements that lie apart whole sectors are moved; loads
+    that follow each other share those that they are both in. A device that holds a part of the operands moves
+    a part of the bytes, in the same ratio.
     """
     moved: Counter[str] = Counter()
     operands: Counter[str] = Counter()
@@ -95,13 +98,18 @@ def _count_kernel(kernel: Any, references: Mapping[Any, Any], trips: int) -> int
         trips: how often it runs.
     """
     total = 0
+    definitions = {variable: equation for equation in kernel.eqns for variable in equation.outvars}
+    accesses: Counter[Any] = Counter()
     for equation in kernel.eqns:
         name = equation.primitive.name
         if name in LOADS or name in STORES:
-            array = references.get(equation.invars[0])
-            if array is not None:
+            reference = equation.invars[0]
+            if reference in references:
                 block = equation.invars[1] if name == "addupdate" else equation.outvars[0]
-                total += _count_accesses(block.aval, array, trips)
+                # Of a store what is stored comes before the index.
+                indices = equation.invars[1 if name in LOADS else 2 :]
+                distance = _find_distance(block.aval.shape, indices, definitions)
+                accesses[name in LOADS, reference, block.aval.shape, distance] += 1
             # A swap returns what was there: a load too, where that is used.
             continue
         branches = [
@@ -111,7 +119,43 @@ def _count_kernel(kernel: Any, references: Mapping[Any, Any], trips: int) -> int
             total += max(branches, default=0)
         else:
             total += sum(branches)
+    for (_, reference, shape, distance), number in accesses.items():
+        total += _count_accesses(shape, references[reference], trips, number, distance)
     return total
+
+
+def _find_distance(shape: tuple[int, ...], indices: Any, definitions: Mapping[Any, Any]) -> int:
+    """Returns how many elements an access of such a block goes on by for the next one, as far as it is known.
+
+    Args:
+        shape: of the block.
+        indices: operands of the access, of which the index of each element counts.
+        definitions: the equation that each variable is a result of.
+    """
+    axes = [axis for axis, size in enumerate(shape) if size > 1]
+    for index in indices:
+        if axes and index.aval.shape == shape and jnp.issubdtype(index.aval.dtype, jnp.integer):
+            return max(1, _find_step(index, axes[-1], definitions))
+    return 1
+
+
+def _find_step(index: Any, axis: int, definitions: Mapping[Any, Any]) -> int:
+    """Returns how much an index grows along an axis: of counts, their sums and multiples; 0 of all else."""
+    is_single = index.aval.shape[axis : axis + 1] in ((), (1,))
+    if is_single or isinstance(index, Literal) or index not in definitions:
+        return 0
+    equation = definitions[index]
+    name = equation.primitive.name
+    if name == "iota":
+        return int(equation.params["dimension"] == axis)
+    if name == "broadcast_in_dim":
+        axes = equation.params["broadcast_dimensions"]
+        return _find_step(equation.invars[0], axes.index(axis), definitions) if axis in axes else 0
+    if name == "add":
+        return sum(_find_step(operand, axis, definitions) for operand in equation.invars)
+    if name == "mul" and isinstance(equation.invars[1], Literal):
+        return int(equation.invars[1].val) * _find_step(equation.invars[0], axis, definitions)
+    return 0
 
 
 def _count_inner(equation: Any, inner: Any, references: Mapping[Any, Any], trips: int) -> int:
@@ -138,12 +182,22 @@ def _count_inner(equation: Any, inner: Any, references: Mapping[Any, Any], trips
     return _count_kernel(inner, inner_references, trips)
 
 
-def _count_accesses(block: Any, array: Any, trips: int) -> int:
-    """Counts the bytes of a load or store of a block of an array, which runs so often."""
-    shape = block.shape
+def _count_accesses(shape: Sequence[int], array: Any, trips: int, number: int, distance: int) -> int:
+    """Counts the bytes of so many loads or stores of a block of an array, which run so often.
+
+    Each element costs its sector, and all of them at most what lies between them, or what they are.
+    """
     if len(shape) == len(array.shape):
         shape = [min(sizes) for sizes in zip(shape, array.shape, strict=True)]
-    moved = math.prod(shape) * array.dtype.itemsize * trips
+    elements = math.prod(shape) * trips
+    apart = distance * array.dtype.itemsize
+    taken = _limit_to_array(elements * array.dtype.itemsize, array)
+    of_sectors = _limit_to_array(elements * min(number * min(apart, SECTOR), apart), array)
+    return max(number * taken, of_sectors)
+
+
+def _limit_to_array(moved: int, array: Any) -> int:
+    """Returns how many of the bytes that are moved of an array come from memory, and belong to it."""
     whole = _num_bytes(array)
     # The lengths of blocks are powers of two, so that blocks which cover an array once reach less than twice
     # as far, and a mask leaves out what is beyond it.

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from jax.experimental import pallas as pl
+from jax.experimental.pallas import triton
 
 from d3pm_jax.program.compiled import pallas, programs
 
@@ -254,3 +255,34 @@ def test_a_pallas_kernel_is_counted_from_its_jaxpr():
     shown = 4 * (rows * K + 8 + rows)
     assert pallas.count_ratios([jaxpr]) == {"sum_rows": pytest.approx(moved / shown, rel=1e-15)}
     assert pallas.count_ratios(calls) == pallas.count_ratios([jaxpr])
+
+
+def test_a_pallas_kernel_moves_the_sectors_that_its_elements_are_in():
+    """By hand: of floats 64 bytes apart each costs 32 bytes, and their neighbours are in the same sectors."""
+    N = 2**20
+    bytes_of_a_group = {
+        # Floats from one to the next, and the loads: bytes that are loaded for each float that is stored.
+        (1, 1): 4,
+        (2, 1): 8,
+        (4, 1): 16,
+        (16, 1): 32,
+        (16, 2): 64,
+        (16, 16): 64,
+        (16, 32): 128,
+    }
+    for (stride, loads), loaded in bytes_of_a_group.items():
+
+        def add_loads(x_ref, o_ref, stride=stride, loads=loads):
+            group = pl.program_id(0) * 64 + jnp.arange(64)
+            total = sum(triton.load(x_ref.at[group * stride + i]) for i in range(loads))
+            triton.store(o_ref.at[group], total)
+
+        call = pl.pallas_call(
+            add_loads,
+            out_shape=jax.ShapeDtypeStruct((N // stride,), jnp.float32),
+            grid=(N // stride // 64,),
+            name="add_loads",
+        )
+        jaxpr = jax.make_jaxpr(call)(jax.ShapeDtypeStruct((N,), jnp.float32))
+        ratio = (loaded + 4) / (4 * stride + 4)
+        assert pallas.count_ratios([jaxpr]) == {"add_loads": pytest.approx(ratio, rel=1e-15)}
