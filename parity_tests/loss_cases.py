@@ -125,6 +125,8 @@ def continuous(*names: str) -> Callable[[str], Iterator[Case]]:
                 "mask_id": K - 1,
                 "K": K,
             }
+            if "mask_id" in names:
+                args["logits_x0"][..., K - 1] = -np.inf  # an extra mask
             eager = (schedule == "linear") == (dtype == "float64")
             yield Case(schedule, {name: args[name] for name in ("schedule", *names)}, eager)
 

@@ -186,7 +186,7 @@ def of_arrays(logits, x0, xt, t, u, v):
         "losses.continuous": (
             losses.continuous.absorbing_draw(linear, x0, time, u, K - 1),
             losses.continuous.uniform_draw(linear, x0, time, u, K),
-            losses.continuous.absorbing_nelbo(linear, logits, x0, xt, time, K - 1),
+            losses.continuous.absorbing_nelbo(linear, d3pm.forbid(logits, K - 1), x0, xt, time, K - 1),
         ),
         "compat.logistic": compat.logistic(u, -u, K),
     }

@@ -86,6 +86,7 @@ from d3pm_jax.checks.ranges import (
     SHARE,
     TIME,
     AllowedRange,
+    Measure,
     at_least,
     check_range,
     is_known,

@@ -242,6 +242,10 @@ def _check_ranges(
         has_end = not isinstance(allowed.high, str) or allowed.high in sizes
         if x is None or not has_end:
             continue
+        measure = allowed.measure
+        if measure is not None:
+            check(measure.words, measure.compute(values), expected[measure.like].shape, allowed)
+            continue
         check(name, x, expected[name].shape, allowed)
         if allowed.not_after:
             check(

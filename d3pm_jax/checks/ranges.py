@@ -1,7 +1,7 @@
 """Checks values against a range where they are known, and marks results where they are not."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -20,6 +20,14 @@ Outside = tuple[Array, tuple[str, ...]]
 AnyNumbers = TypeVar("AnyNumbers")
 
 
+class Measure(NamedTuple):
+    """Says what of the arguments has to lie in a range, in the place of an argument itself."""
+
+    words: str
+    compute: Callable[[dict[str, Any]], Array]  # of the arguments by name
+    like: str  # the argument whose axes it has
+
+
 class AllowedRange(NamedTuple):
     """Says which values an argument may have."""
 
@@ -29,6 +37,7 @@ class AllowedRange(NamedTuple):
     open_low: bool = False  # low itself is not allowed
     open_high: bool = False
     not_after: str = ""  # the name of an argument: steps that these must not be after
+    measure: Measure | None = None  # what lies in the range, if it is not the argument
 
     def last(self, sizes: Sizes) -> int | float:
         """Returns the upper end, from the sizes of the process or network."""

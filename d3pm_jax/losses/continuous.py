@@ -5,12 +5,25 @@ to 0, so that neither a prior nor a reconstruction term remains: the bound on -l
 time, uniform in (0, 1], and over x_t of the losses below, summed over elements.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from d3pm_jax import numerics
-from d3pm_jax.checks import CATEGORIES, CATEGORY, INDEX, NOISE, NUM_CATEGORIES, SHARE, TIME, declared
+from d3pm_jax.checks import (
+    CATEGORIES,
+    CATEGORY,
+    INDEX,
+    NOISE,
+    NUM_CATEGORIES,
+    SHARE,
+    TIME,
+    AllowedRange,
+    Measure,
+    declared,
+)
 from d3pm_jax.numerics.logspace import at_least_float32
 from d3pm_jax.processes.tables import expand_trailing, is_category
 from d3pm_jax.schedules.continuous import Level, Schedule
@@ -67,7 +80,25 @@ def uniform_draw(
     return jnp.where(moved, j + (j >= x0).astype(j.dtype), x0).astype(jnp.int32)
 
 
-@declared(schedule=SHARE, x0=CATEGORIES, xt=CATEGORIES, time=TIME, mask_id=CATEGORY)
+def _measure_mask(values: dict[str, Any]) -> Array:
+    """Returns p(x_0 = mask_id) where x_t is the mask, and 0 elsewhere, [*S]."""
+    is_masked = jnp.asarray(values["xt"]) == values["mask_id"]
+    mask = jnp.full(is_masked.shape, values["mask_id"], jnp.int32)
+    p = jnp.exp(numerics.log_prob(at_least_float32(jnp.asarray(values["logits_x0"])), mask))
+    # A network that broke down is no question of the mask.
+    return jnp.where(is_masked & (p > 0), p, 0.0)
+
+
+# More than 0 by less than rounding, as where a program makes a logit -1e6 or so.
+NO_MASK = AllowedRange(
+    0,
+    1e-7,
+    "this bound is for a network that forbids the mask; pass d3pm.forbid(logits_x0, mask_id)",
+    measure=Measure("p(x_0 = mask_id) of logits_x0", _measure_mask, like="xt"),
+)
+
+
+@declared(schedule=SHARE, x0=CATEGORIES, xt=CATEGORIES, time=TIME, mask_id=CATEGORY, logits_x0=NO_MASK)
 def absorbing_nelbo(
     schedule: Schedule,
     logits_x0: Float[Array, "*S K"],
@@ -90,6 +121,9 @@ def absorbing_nelbo(
 
     Returns:
         Nats per unit of time, +inf where the prediction rules x_0 out.
+
+    Raises:
+        ValueError: the logits do not forbid the mask where x_t is it; under `jit` the loss is NaN there.
     """
     level, rate = _level_and_rate(schedule, time)
     ce = -numerics.log_prob(at_least_float32(logits_x0), x0)  # [*S]

@@ -115,6 +115,41 @@ def test_only_masked_elements_cost():
     assert np.isfinite(gradient).all()
 
 
+# Of a mask that has a probability, of one whose probability is below rounding, and of one that is forbidden.
+LOGIT_OF_MASK = [0.0, -10.0, -100.0, -1e6, -np.inf]
+
+
+def test_a_mask_that_is_not_forbidden_is_refused_or_marked_where_it_counts():
+    """The limit of T `posterior_kl` then has another term: that of staying a mask for good."""
+    logits = jnp.zeros((5, 3)).at[:, 2].set(jnp.asarray(LOGIT_OF_MASK))
+    x0 = jnp.zeros(5, jnp.int32)
+    time = jnp.asarray(0.5)
+    process = d3pm.absorbing(d3pm.reciprocal(10**5), 3, 2)
+    t = jnp.asarray(5 * 10**4)
+
+    @jax.jit
+    def both(logits, xt):
+        loss = continuous.absorbing_nelbo(linear, logits, x0, xt, time, 2)
+        return loss, 10**5 * d3pm.posterior_kl(process, logits, x0, xt, t)
+
+    masked = jnp.full(5, 2)
+    loss, limit = both(logits, masked)
+    np.testing.assert_array_equal(np.isnan(loss), [True, True, False, False, False])
+    np.testing.assert_allclose(loss[2:], limit[2:], rtol=1e-3)
+    # A mask may be one because x_0 is, or, with 1 - alpha = 1 / 2, because it was masked.
+    masks = np.exp(np.asarray(logits[:2, 2]))
+    p_of_each = 0.5 / (0.5 * 2 + masks)
+    np.testing.assert_allclose(limit[:2], 2 * (-np.log(p_of_each) - (1 - 2 * p_of_each)), rtol=5e-3)
+    assert 2 * np.log(3) > limit[0] + 0.4  # what the formula would say of the first
+    for wrong in (0, 1):
+        with pytest.raises(ValueError, match=r"^p\(x_0 = mask_id\) of logits_x0 .*; pass d3pm\.forbid\("):
+            continuous.absorbing_nelbo(linear, logits[wrong:], x0[wrong:], masked[wrong:], time, 2)
+    right = continuous.absorbing_nelbo(linear, logits[2:], x0[2:], masked[2:], time, 2)
+    np.testing.assert_allclose(right, loss[2:])
+    # What is said of places that are visible counts nothing.
+    assert np.all(continuous.absorbing_nelbo(linear, logits, x0, x0, time, 2) == 0)
+
+
 @pytest.mark.usefixtures("x64")
 def test_the_mean_over_time_is_the_exact_likelihood_of_one_masked_element():
     """One element and a network that ignores its input: -log p(x_0), whatever the schedule."""

@@ -27,7 +27,10 @@ def absorbing_nelbo(
     """-alpha' / (1 - alpha) (-log p(x_0)) where x_t is the mask."""
     beta = schedule(time).beta
     weight = expand_trailing(rate(schedule, time) / torch.where(beta > 0, beta, 1.0), x0.shape)
-    ce = -log_normalize(logits_x0).gather(-1, x0[..., None])[..., 0]
+    log_p = log_normalize(logits_x0)
+    if (log_p[..., mask_id].exp()[xt == mask_id] > 1e-7).any():
+        raise ValueError("logits_x0 give the mask a probability: pass heads.forbid(logits_x0, mask_id)")
+    ce = -log_p.gather(-1, x0[..., None])[..., 0]
     return torch.where(xt == mask_id, weight * ce, 0.0)
 
 
