@@ -101,7 +101,7 @@ def test_the_twin_takes_examples_of_one_element_and_any_strides() -> None:
     process = torch_ref.uniform(np.full(2, 0.5), 3)
     assert torch_ref.stochastic_bound(process, ones, torch.tensor([0, 1, 2]), ones).shape == (3,)
     x0 = torch.arange(12).reshape(1, 3, 2, 2).permute(0, 2, 3, 1)
-    order = torch.arange(12, dtype=torch.float64).reshape(x0.shape)
+    order = torch.arange(12, dtype=torch.float64).reshape(x0.shape) / 12
     nats = torch_ref.chain_rule(lambda xt: torch.zeros(*xt.shape, 13, dtype=torch.float64), x0, order, 12)
     assert nats.dtype == torch.float64
     torch.testing.assert_close(nats, torch.full(x0.shape, np.log(13.0), dtype=torch.float64))

@@ -1,43 +1,27 @@
 """Says what the logits of x_0 are: the denoiser p(x_0 | x_t), or p(x_0 | x_t at all other elements)."""
 
 from collections.abc import Callable
-from functools import partial, wraps
-from typing import Any, Literal, ParamSpec, TypeVar, get_args
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from torch_ref import numerics
+from torch_ref.checks import Belief, declared
 from torch_ref.processes.base import Process, expand_trailing
 
 __all__ = ["to_denoiser", "to_leave_one_out"]
 
-Belief = Literal["d3pm", "official", "leave_one_out", "denoiser"]
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-def refuse_unknown_belief(f: Callable[P, R]) -> Callable[P, R]:
-    """Returns f with a check of its belief."""
-    beliefs = get_args(Belief)
-
-    @wraps(f)
-    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
-        for x in (*args, *kwargs.values()):
-            if isinstance(x, str) and x not in beliefs:
-                raise ValueError(f"belief = {x!r}: it must be {' or '.join(map(repr, beliefs))}")
-        return f(*args, **kwargs)
-
-    return checked
-
-
+@declared(logits_loo="*S K floats", xt="*S categories", t="... steps_or_0")
 def to_denoiser(process: Process, logits_loo: Tensor, xt: Tensor, t: Tensor) -> Tensor:
     """logits_loo + log q(x_t | x_0)."""
     evidence = process.log_q_x0(xt, t)  # [*S, K]
     return logits_loo.to(torch.promote_types(logits_loo.dtype, process.pi.dtype)) + evidence
 
 
+@declared(logits_denoiser="*S K floats", xt="*S categories", t="... steps_or_0")
 def to_leave_one_out(process: Process, logits_denoiser: Tensor, xt: Tensor, t: Tensor) -> Tensor:
     """logits_denoiser - log q(x_t | x_0); -inf where q(x_t | x_0) = 0."""
     evidence = process.log_q_x0(xt, t)  # [*S, K]
@@ -45,6 +29,7 @@ def to_leave_one_out(process: Process, logits_denoiser: Tensor, xt: Tensor, t: T
     return torch.where(evidence == -torch.inf, -torch.inf, logits - evidence)
 
 
+@declared(logits="*S K floats", xt="*S categories", t="... steps_or_0")
 def denoiser_of(process: Process, logits: Tensor, xt: Tensor, t: Tensor, belief: Belief) -> Tensor:
     """log p(x_0 | x_t) of logits with a belief: "d3pm" is leave-one-out, "official" but at t = 1."""
     converted = to_denoiser(process, logits, xt, t)
@@ -56,6 +41,7 @@ def denoiser_of(process: Process, logits: Tensor, xt: Tensor, t: Tensor, belief:
     return numerics.log_normalize(converted)
 
 
+@declared(logits="*S K floats", xt="*S categories", t="... steps_or_0")
 def leave_one_out_of(process: Process, logits: Tensor, xt: Tensor, t: Tensor, belief: Belief) -> Tensor:
     """Returns leave-one-out logits of logits with a belief."""
     converted = to_leave_one_out(process, logits, xt, t)

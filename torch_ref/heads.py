@@ -4,17 +4,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from torch_ref.checks import declared
 
+
+@declared(output="*S K floats", xt="*S integers")
 def residual(output: Tensor, xt: Tensor) -> Tensor:
     """output + onehot(x_t)."""
     return output + F.one_hot(xt, output.shape[-1]).to(output.dtype)
 
 
+@declared(logits="*S K floats", mask_id="categories")
 def forbid(logits: Tensor, mask_id: int) -> Tensor:
     """Returns the logits with -inf at mask_id."""
     return torch.where(torch.arange(logits.shape[-1], device=logits.device) == mask_id, float("-inf"), logits)
 
 
+@declared(loc="*S floats", log_scale="*S floats", K="two_or_more")
 def logistic(loc: Tensor, log_scale: Tensor, K: int) -> Tensor:
     """log(sigmoid(b_k) - sigmoid(a_k)), bins of width 2 / (K - 1) around -1, .., 1, scale exp(log_scale - 2).
 
@@ -34,11 +39,13 @@ def logistic(loc: Tensor, log_scale: Tensor, K: int) -> Tensor:
     return (log_near + torch.log1p(-torch.exp(log_far - log_near))).to(loc.dtype)
 
 
+@declared(output="*S 2 floats", xt="*S integers", K="two_or_more")
 def residual_logistic(output: Tensor, xt: Tensor, K: int) -> Tensor:
     """logistic(tanh(output_0 + 2 x_t / (K - 1) - 1), output_1, K)."""
     return logistic(torch.tanh(output[..., 0] + 2 * xt / (K - 1) - 1), output[..., 1], K)
 
 
+@declared(output="*S 2 floats", K="two_or_more")
 def bounded_logistic(output: Tensor, K: int) -> Tensor:
     """logistic(tanh(output_0), output_1, K)."""
     return logistic(torch.tanh(output[..., 0]), output[..., 1], K)

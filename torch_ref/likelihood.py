@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from torch_ref import beliefs, timesteps
-from torch_ref.beliefs import Belief
+from torch_ref.checks import Belief, declared
 from torch_ref.losses import posterior_kl, prior_kl
 from torch_ref.numerics.rows import to_rows
 from torch_ref.posteriors import q_sample
@@ -30,6 +30,7 @@ class Bound(NamedTuple):
         return self.steps.sum(dim=0) + self.prior
 
 
+@declared(x0="B *S categories", weight="B *S from_0")
 def all_t_bound(
     denoise: Network,
     process: Process,
@@ -64,6 +65,7 @@ def estimate_bound(
     return all_t_bound(denoise, process, x0, per_example(key, index, x0.shape[1:]), term, belief, weight)
 
 
+@declared(x0="B *S categories", u="n B noise", weight="B *S from_0")
 def strata_bound(
     denoise: Network,
     process: Process,
@@ -102,6 +104,7 @@ def stratified_bound(
     return strata_bound(denoise, process, x0, u.T, noise, term, belief, weight)
 
 
+@declared(x0="B *S categories", order="B *S noise", mask_id="index")
 def chain_rule(fill_in: Callable[[Tensor], Tensor], x0: Tensor, order: Tensor, mask_id: int) -> Tensor:
     """-log p(x_i | the elements before i), elements from the lowest entry of `order` to the highest."""
     if not x0.numel():
@@ -124,11 +127,13 @@ def chain_rule(fill_in: Callable[[Tensor], Tensor], x0: Tensor, order: Tensor, m
     return torch.stack(costs)
 
 
+@declared(x="N floats")
 def mean_and_se(x: Tensor) -> tuple[Tensor, Tensor]:
     """Returns the mean of independent values and its standard error."""
     return x.mean(), x.std(correction=1) / math.sqrt(len(x))
 
 
+@declared(D="count")
 def bits_per_dim(nats: Tensor, D: int) -> Tensor:
     """nats / (D ln 2)."""
     return nats / (D * math.log(2))

@@ -6,24 +6,29 @@ import torch
 from torch import Tensor
 
 from torch_ref import numerics
+from torch_ref.checks import declared
 
 
+@declared(u="B noise", T="count")
 def uniform(u: Tensor, T: int) -> Tensor:
     """t = floor(u T) + 1; where rounding takes u T to T, 1."""
     wide_u = u.to(torch.promote_types(u.dtype, torch.float32))  # 16 bits do not count up to T
     return torch.floor(wide_u * T).long() % T + 1
 
 
+@declared(u="noise", B="count", T="count")
 def low_discrepancy(u: Tensor, B: int, T: int) -> Tensor:
     """t_i = floor(((u + i / B) mod 1) T) + 1."""
     return uniform((u + torch.arange(B) / B) % 1.0, T)
 
 
+@declared(u="noise", B="count")
 def antithetic(u: Tensor, B: int) -> Tensor:
     """time_i = 1 - ((u + i / B) mod 1), in (0, 1]."""
     return 1.0 - (u + torch.arange(B) / B) % 1.0
 
 
+@declared(u="n B noise", T="count")
 def stratified(u: Tensor, T: int) -> tuple[Tensor, Tensor]:
     """Cuts 1..T at floor(j T / n) into n parts; returns the t at u of the way through each, and its size."""
     n = len(u)
@@ -46,6 +51,7 @@ def empty_history(T: int) -> LossHistory:
     return LossHistory(torch.zeros(T), torch.zeros(T, dtype=torch.int64))
 
 
+@declared(least_count="index", inner="positive", outer="from_0")
 def probabilities(
     history: LossHistory, least_count: int = 10, inner: float = 1e-10, outer: float = 1e-4
 ) -> Tensor:
@@ -58,12 +64,14 @@ def probabilities(
     return weight / weight.sum()
 
 
+@declared(u="B noise", p="T share")
 def importance(u: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
     """Returns the first t with p_1 + ... + p_t > u, and its p_t."""
     index = numerics.categorical(p.log().expand(*u.shape, -1), u)
     return index + 1, p[index]
 
 
+@declared(t="B steps", kl="B floats", decay="share")
 def update(history: LossHistory, t: Tensor, kl: Tensor, decay: float = 0.9) -> LossHistory:
     """Decays the mean square of each t of the batch towards the mean of its kl^2, and counts it."""
     mean_square = history.mean_square.clone()

@@ -6,9 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from torch_ref.checks import declared
 from torch_ref.numerics import log_add, log_sum
 
 
+@declared(u="*S K finite", x="*S categories")
 def softplus_threshold(u: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """v_x = u_x, and v_i = u_x - softplus(u_x - u_i) for the others; dv_i/du_i = sigmoid(u_x - u_i)."""
     is_x = _is_category(x, u)
@@ -19,6 +21,7 @@ def softplus_threshold(u: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     return v, log_det
 
 
+@declared(phi="*S K finite", x="*S categories", gumbel_noise="*S K finite")
 def gumbel(phi: Tensor, x: Tensor, gumbel_noise: Tensor) -> tuple[Tensor, Tensor]:
     """v ~ independent Gumbel(phi_i), given that argmax v = x; and log q(v | x).
 
@@ -31,6 +34,7 @@ def gumbel(phi: Tensor, x: Tensor, gumbel_noise: Tensor) -> tuple[Tensor, Tensor
     return v, log_gumbel_posterior(phi, x, v)
 
 
+@declared(phi="*S K finite", x="*S categories", v="*S K finite")
 def log_gumbel_posterior(phi: Tensor, x: Tensor, v: Tensor) -> Tensor:
     """log of the density of the maximum, v_x, and of the others, each divided by F(v_x)."""
     v_x = _pick(v, x)
@@ -41,11 +45,13 @@ def log_gumbel_posterior(phi: Tensor, x: Tensor, v: Tensor) -> Tensor:
     return torch.where(v.argmax(dim=-1) == x, maximum + others, float("-inf"))
 
 
+@declared(phi="*S K finite", v="*S K finite")
 def log_gumbel(phi: Tensor, v: Tensor) -> Tensor:
     """sum_i (phi_i - v_i - exp(phi_i - v_i))."""
     return (phi - v - torch.exp(phi - v)).sum(dim=-1)
 
 
+@declared(u="*S K finite", x="*S categories", phi="*S K finite")
 def gumbel_threshold(u: Tensor, x: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
     """v of `gumbel` from the noise -log(-log sigmoid(u)), and log |det dv/du| by the chain rule."""
     # exp(-u) underflows for large u, where the noise is u itself long before.
@@ -61,6 +67,7 @@ def gumbel_threshold(u: Tensor, x: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]
     return v, log_det
 
 
+@declared(u="*S finite", bits="*S bits")
 def signed_softplus(u: Tensor, bits: Tensor) -> tuple[Tensor, Tensor]:
     """v = softplus(u) where the bit is 1, -softplus(u) where it is 0; log |dv/du| = log sigmoid(u)."""
     # As in JAX the gradient of a maximum is shared where both are equal; that of torch.clamp is not.

@@ -3,7 +3,10 @@
 import torch
 from torch import Tensor
 
+from torch_ref.checks import declared
 
+
+@declared(K="two_or_more", base="two_or_more")
 def count_digits(K: int, base: int) -> int:
     """Returns the smallest d with base^d >= K: one more than how often K - 1 can be divided by base."""
     digits = 1
@@ -14,6 +17,7 @@ def count_digits(K: int, base: int) -> int:
     return digits
 
 
+@declared(code="*S index", base="two_or_more", digits="count")
 def to_digits(code: Tensor, base: int, digits: int) -> Tensor:
     """Divides by the base again and again; the remainders are the digits from the last to the first."""
     remainders = []
@@ -23,6 +27,7 @@ def to_digits(code: Tensor, base: int, digits: int) -> Tensor:
     return torch.stack(remainders[::-1], dim=-1)
 
 
+@declared(digits="*S d index", base="two_or_more")
 def from_digits(digits: Tensor, base: int) -> Tensor:
     """code <- base code + digit, from the first digit to the last."""
     code = torch.zeros_like(digits[..., 0])
@@ -31,6 +36,7 @@ def from_digits(digits: Tensor, base: int) -> Tensor:
     return code
 
 
+@declared(x="*S categories", K="two_or_more", num_codes="two_or_more", u="*S noise")
 def draw_code(x: Tensor, K: int, num_codes: int, u: Tensor) -> tuple[Tensor, Tensor]:
     """Returns number floor(u n) of the n codes that mean x, and log n."""
     means_x = from_code(torch.arange(num_codes), K) == x[..., None]  # [*S, num_codes]
@@ -43,6 +49,7 @@ def draw_code(x: Tensor, K: int, num_codes: int, u: Tensor) -> tuple[Tensor, Ten
     return code, torch.log(n.to(wide_u.dtype)).to(u.dtype)
 
 
+@declared(code="*S index", K="two_or_more")
 def from_code(code: Tensor, K: int) -> Tensor:
     """code mod K."""
     return code % K

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from torch_ref.checks import declared
 from torch_ref.numerics import log_normalize, log_sum
 
 HALVINGS = 100  # an interval is then narrower than the last digit of a float64, wherever its ends were
@@ -18,16 +19,19 @@ class Transformed(NamedTuple):
     log_slope: Tensor
 
 
+@declared(v="*V finite", shift="*V finite", log_scale="*V finite")
 def affine(v: Tensor, shift: Tensor, log_scale: Tensor) -> Transformed:
     """z = exp(log_scale) v + shift."""
     return Transformed(torch.exp(log_scale) * v + shift, log_scale)
 
 
+@declared(z="*V finite", shift="*V finite", log_scale="*V finite")
 def invert_affine(z: Tensor, shift: Tensor, log_scale: Tensor) -> Tensor:
     """v = (z - shift) exp(-log_scale)."""
     return (z - shift) * torch.exp(-log_scale)
 
 
+@declared(v="*V finite", logit_weights="*V m finite", means="*V m finite", log_scales="*V m finite")
 def mixture_logit(v: Tensor, logit_weights: Tensor, means: Tensor, log_scales: Tensor) -> Transformed:
     """z = log F(v) - log(1 - F(v)), F(v) = sum_j w_j sigmoid(a_j), a_j = (v - mean_j) / scale_j.
 
@@ -41,6 +45,7 @@ def mixture_logit(v: Tensor, logit_weights: Tensor, means: Tensor, log_scales: T
     return Transformed(log_cdf - log_survival, log_density - log_cdf - log_survival)
 
 
+@declared(z="*V finite", logit_weights="*V m finite", means="*V m finite", log_scales="*V m finite")
 @torch.no_grad()
 def invert_mixture_logit(z: Tensor, logit_weights: Tensor, means: Tensor, log_scales: Tensor) -> Tensor:
     """Inverts `mixture_logit`: finds v by bisection between mean_j + scale_j z of the parts."""
@@ -55,6 +60,7 @@ def invert_mixture_logit(z: Tensor, logit_weights: Tensor, means: Tensor, log_sc
     return (low + high) / 2
 
 
+@declared(raw="*V finite", log_bound="*V finite")
 def bounded_log_scale(raw: Tensor, log_bound: Tensor) -> Tensor:
     """exp(a) tanh(s / max(exp(a), 1)), s = raw and a = log_bound."""
     bound = torch.exp(log_bound)
@@ -62,6 +68,7 @@ def bounded_log_scale(raw: Tensor, log_bound: Tensor) -> Tensor:
     return bound * torch.tanh(raw / torch.where(bound >= 1.0, bound, 1.0))
 
 
+@declared(v="*V finite", params="*V P finite")
 def mixture_affine(v: Tensor, params: Tensor) -> Transformed:
     """z = exp(log_scale) mixture_logit(v) + shift, the parameters of each number in one array."""
     shift, log_scale, mixture = _split_params(params)
@@ -70,6 +77,7 @@ def mixture_affine(v: Tensor, params: Tensor) -> Transformed:
     return Transformed(scaled.z, scaled.log_slope + logit.log_slope)
 
 
+@declared(z="*V finite", params="*V P finite")
 def invert_mixture_affine(z: Tensor, params: Tensor) -> Tensor:
     """Inverts `mixture_affine`: returns v."""
     shift, log_scale, mixture = _split_params(params)

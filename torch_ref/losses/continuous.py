@@ -3,16 +3,19 @@
 import torch
 from torch import Tensor
 
+from torch_ref.checks import declared
 from torch_ref.numerics import log_normalize
 from torch_ref.processes.base import expand_trailing
 from torch_ref.schedules.continuous import Schedule, rate
 
 
+@declared(x0="*S index", time="... share", u="*S noise", mask_id="index")
 def absorbing_draw(schedule: Schedule, x0: Tensor, time: Tensor, u: Tensor, mask_id: int) -> Tensor:
     """Draws the mask with probability beta, else x_0."""
     return torch.where(u < expand_trailing(schedule(time).beta, x0.shape), mask_id, x0)
 
 
+@declared(x0="*S categories", time="... share", u="*S noise", K="two_or_more")
 def uniform_draw(schedule: Schedule, x0: Tensor, time: Tensor, u: Tensor, K: int) -> Tensor:
     """Draws the first k but x_0 at which the sum of beta / K so far exceeds u; x_0 if none does."""
     others = ~torch.nn.functional.one_hot(x0, K).bool()  # [*S, K]
@@ -21,6 +24,9 @@ def uniform_draw(schedule: Schedule, x0: Tensor, time: Tensor, u: Tensor, K: int
     return torch.where(hit.any(dim=-1), hit.int().argmax(dim=-1), x0)
 
 
+@declared(
+    logits_x0="*S K floats", x0="*S categories", xt="*S categories", time="... share", mask_id="categories"
+)
 def absorbing_nelbo(
     schedule: Schedule, logits_x0: Tensor, x0: Tensor, xt: Tensor, time: Tensor, mask_id: int
 ) -> Tensor:
@@ -34,6 +40,7 @@ def absorbing_nelbo(
     return torch.where(xt == mask_id, weight * ce, 0.0)
 
 
+@declared(logits_x0="*S K floats", x0="*S categories", xt="*S categories", time="... share")
 def uniform_nelbo(schedule: Schedule, logits_x0: Tensor, x0: Tensor, xt: Tensor, time: Tensor) -> Tensor:
     """alpha' / (K alpha) [K / a_i - K / b_i - sum_j (a_j / a_i) log((b_i a_j) / (b_j a_i))], i = x_t.
 

@@ -3,7 +3,10 @@
 import torch
 from torch import Tensor
 
+from torch_ref.checks import declared
 
+
+@declared(log_p="*S K floats", u="*S noise", u_low="*S noise")
 def categorical(log_p: Tensor, u: Tensor, u_low: Tensor | None = None) -> Tensor:
     """Returns the first k with p_k > 0 and p_0 + ... + p_k > u (p_0 + ... + p_{K-1}).
 

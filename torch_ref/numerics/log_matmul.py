@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from torch_ref.checks import declared
 from torch_ref.numerics.logspace import log_sum
 
 
@@ -13,6 +14,7 @@ def smallest_entry(dtype: torch.dtype) -> float:
     return 2.0**-80
 
 
+@declared(log_p="*L M K floats", table="*L K J from_0")
 def log_matmul(log_p: Tensor, table: Tensor) -> Tensor:
     """log(exp(log_p) @ table), [.., M, K] x [.., K, J]; no gradient reaches the table."""
     terms = log_p[..., :, :, None] + table.detach().log()[..., None, :, :]

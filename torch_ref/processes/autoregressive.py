@@ -5,6 +5,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
+from torch_ref.checks import declared
 from torch_ref.processes.base import Process, expand_trailing, from_matrices
 
 
@@ -40,6 +41,7 @@ class Autoregressive(Process):
         return torch.arange(self.Q_step.shape[1])
 
 
+@declared(L="count", K="two_or_more", mask_id="categories")
 def autoregressive(L: int, K: int, mask_id: int) -> Process:
     """At step t position L - t goes to the mask, the others stay."""
     I = torch.eye(K, dtype=torch.float64)

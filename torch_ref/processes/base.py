@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from torch_ref import numerics
+from torch_ref.checks import declared
 from torch_ref.numerics import inverse_cdf
 
 Numbers = Tensor | np.ndarray
@@ -59,26 +60,32 @@ class Process:
             raise AttributeError("this process has no alpha_bar: the rows of Qbar differ off the diagonal")
         return (Qbar[:, 0, 0] - Qbar[:, 1, 0]).to(self.pi.dtype)
 
+    @declared(t="*B steps_or_0")
     def Q(self, t: Tensor) -> Tensor:
         """q(x_t | x_{t-1}), [.., K, K]."""
         return self.Q_step[t]
 
+    @declared(t="*B steps_or_0")
     def Qbar(self, t: Tensor) -> Tensor:
         """q(x_t | x_0), [.., K, K]."""
         return self.Q_cum[t]
 
+    @declared(x0="*S categories", t="... steps_or_0")
     def log_q_probs(self, x0: Tensor, t: Tensor) -> Tensor:
         """log q(x_t = . | x_0), a row of Qbar[t]."""
         return self.Q_cum[expand_trailing(t, x0.shape), x0].log()
 
+    @declared(xt="*S categories", t="... steps_or_0")
     def log_q_back(self, xt: Tensor, t: Tensor) -> Tensor:
         """log q(x_t = xt | x_{t-1} = .), a column of Q[t]."""
         return self.Q_step.mT[expand_trailing(t, xt.shape), xt].log()
 
+    @declared(xt="*S categories", t="... steps_or_0")
     def log_q_x0(self, xt: Tensor, t: Tensor) -> Tensor:
         """log q(x_t = xt | x_0 = .), a column of Qbar[t]."""
         return self.Q_cum.mT[expand_trailing(t, xt.shape), xt].log()
 
+    @declared(log_p="*S K floats", t="... steps_or_0")
     def log_push(self, log_p: Tensor, t: Tensor) -> Tensor:
         """log sum_i p_i Qbar[t, i, :]."""
         terms = log_p[..., :, None] + self.Qbar(expand_trailing(t, log_p.shape[:-1])).log()
@@ -88,6 +95,7 @@ class Process:
         """log p(x_T), [K]."""
         return self.pi.log()
 
+    @declared(x0="*S categories", t="... steps_or_0", u="*S noise", u_low="*S noise")
     def draw_q(self, x0: Tensor, t: Tensor, u: Tensor, u_low: Tensor | None = None) -> Tensor:
         """Inverts the cumulative row of Qbar at u.
 
@@ -96,6 +104,7 @@ class Process:
         """
         return self._draw(self._rows(self.Q_cum, x0, t), x0, u, u_low)
 
+    @declared(x="*S categories", t="... steps_or_0", u="*S noise", u_low="*S noise")
     def draw_step(self, x: Tensor, t: Tensor, u: Tensor, u_low: Tensor | None = None) -> Tensor:
         """Inverts the cumulative row of Q at u, with the order of `draw_q`."""
         return self._draw(self._rows(self.Q_step, x, t), x, u, u_low)
@@ -118,6 +127,7 @@ class Process:
             unmoved = torch.where(noise < 1 - p[..., mask:].sum(dim=-1), unmoved, mask)
         return torch.where(hit.any(dim=-1), hit.int().argmax(dim=-1), unmoved)
 
+    @declared(u="*S noise", u_low="*S noise")
     def draw_prior(self, u: Tensor, u_low: Tensor | None = None) -> Tensor:
         """Inverts the cumulative prior at u."""
         return inverse_cdf.categorical(self.log_prior().expand(*u.shape, self.K), u, u_low)

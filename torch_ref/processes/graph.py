@@ -3,11 +3,13 @@
 import torch
 from torch import Tensor
 
+from torch_ref.checks import declared
 from torch_ref.processes.base import Numbers, Process, as_float64
 from torch_ref.processes.dense import dense
 from torch_ref.processes.neighbours import Weights, adjacency
 
 
+@declared(embeddings="N D finite", k="count")
 def knn_graph(embeddings: Numbers, k: int, weights: Weights | None = None) -> Tensor:
     """G + G^T + 2 I, rows and columns divided by their sums in turn; G as in `adjacency`."""
     G = adjacency(embeddings, k, weights)
@@ -18,6 +20,7 @@ def knn_graph(embeddings: Numbers, k: int, weights: Weights | None = None) -> Te
     return W
 
 
+@declared(embeddings="N D finite", k="count")
 def knn_rate(embeddings: Numbers, k: int, weights: Weights | None = None) -> Tensor:
     """A - diag(A 1) with A = (G + G^T) / (2 k)."""
     G = adjacency(embeddings, k, weights)
@@ -25,6 +28,7 @@ def knn_rate(embeddings: Numbers, k: int, weights: Weights | None = None) -> Ten
     return A - torch.diag(A.sum(dim=1))
 
 
+@declared(level_rates="n from_0")
 def hierarchical_rate(level_rates: Numbers) -> Tensor:
     """level_rates[l] over the number of leaves in the other half, l the first bit that differs."""
     rates = as_float64(level_rates)

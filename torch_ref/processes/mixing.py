@@ -4,6 +4,7 @@ import dataclasses
 
 import torch
 
+from torch_ref.checks import declared
 from torch_ref.processes.base import Numbers, Process, as_float64, from_matrices
 
 
@@ -15,11 +16,13 @@ def marginal(beta: Numbers, pi: Numbers) -> Process:
     return dataclasses.replace(from_matrices(Q, pi), own_last=True)
 
 
+@declared(K="two_or_more")
 def uniform(beta: Numbers, K: int) -> Process:
     """Q = (1 - beta) I + beta / K."""
     return marginal(beta, torch.full((K,), 1 / K, dtype=torch.float64))
 
 
+@declared(K="two_or_more", mask_id="categories")
 def absorbing(beta: Numbers, K: int, mask_id: int) -> Process:
     """Q = (1 - beta) I + beta 1 e_mask^T."""
     return marginal(beta, torch.eye(K, dtype=torch.float64)[mask_id])

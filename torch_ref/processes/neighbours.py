@@ -5,17 +5,20 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from torch_ref.checks import declared
 from torch_ref.processes.base import Numbers, as_float64
 
 Weights = Callable[[Tensor], Tensor]  # distances [K, k], nearest first, to weights [K, k]
 
 
+@declared(embeddings="K D finite")
 def unit_rows(embeddings: Numbers) -> Tensor:
     """Divides each row by its norm."""
     x = as_float64(embeddings)
     return x / (x**2).sum(dim=1, keepdim=True).sqrt()
 
 
+@declared(distances="N k from_0")
 def rank_weights(distances: Numbers) -> Tensor:
     """k exp(-2 r^2 / k), divided by their sum over the ranks r = 0..k - 1, for each row."""
     d = as_float64(distances)
@@ -24,6 +27,7 @@ def rank_weights(distances: Numbers) -> Tensor:
     return (k * w / w.sum()).expand(d.shape)
 
 
+@declared(distances="N k from_0", scale="positive")
 def gaussian_weights(distances: Numbers, scale: float) -> Tensor:
     """k exp(-d^2 / (2 scale^2)), divided by their sum over the row."""
     d = as_float64(distances)

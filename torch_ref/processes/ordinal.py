@@ -3,10 +3,12 @@
 import torch
 from torch import Tensor
 
+from torch_ref.checks import declared
 from torch_ref.processes.base import Numbers, Process, as_float64
 from torch_ref.processes.dense import dense
 
 
+@declared(K="two_or_more", bands="count")
 def gaussian(beta: Numbers, K: int, bands: int | None = None) -> Process:
     """w_{i-j} / sum_{n=-bands}^{bands} w_n, w_n = exp(-4 n^2 / ((K-1)^2 beta)), for 0 < |i-j| <= bands."""
     if bands is None:
@@ -16,6 +18,7 @@ def gaussian(beta: Numbers, K: int, bands: int | None = None) -> Process:
     return _by_distance(w[:, bands:] / w.sum(-1, keepdim=True), K)
 
 
+@declared(K="two_or_more", bands="count")
 def banded(beta: Numbers, K: int, bands: int) -> Process:
     """beta / K for 0 < |i-j| <= bands."""
     return _by_distance((as_float64(beta) / K)[:, None].expand(-1, bands + 1), K)

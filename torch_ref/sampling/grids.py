@@ -6,12 +6,16 @@ from math import ceil
 
 from torch import Tensor
 
+from torch_ref.checks import declared
 
+
+@declared(T="count", steps="count")
 def even_grid(T: int, steps: int) -> list[int]:
     """ceil(i T / steps) for i = 1..steps."""
     return [ceil(Fraction(i * T, steps)) for i in range(1, steps + 1)]
 
 
+@declared(steps="count")
 def best_grid(costs: Tensor, steps: int) -> list[int]:
     """argmin over 0 < t_1 < .. < t_steps = T of sum_i costs[t_{i-1}, t_i], t_0 = 0."""
 

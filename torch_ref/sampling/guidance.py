@@ -5,11 +5,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from torch_ref.checks import declared
 from torch_ref.numerics import log_normalize
 
 LogProb = Callable[[Tensor, Tensor], Tensor]  # one-hots of x [B, *S, K], time [B] -> log p(y | x) [B]
 
 
+@declared(logits="B *S K floats", null_logits="B *S K floats")
 def combine_logits(logits: Tensor, null_logits: Tensor, gamma: float | Tensor) -> Tensor:
     """gamma logits + (1 - gamma) null_logits, normalised: -inf where either is, but at gamma = 0 and 1."""
     gammas = torch.as_tensor(gamma).expand(len(logits))
@@ -27,12 +29,14 @@ def combine_logits(logits: Tensor, null_logits: Tensor, gamma: float | Tensor) -
     return torch.stack(combined)
 
 
+@declared(log_p="*S K floats", log_likelihood="*S K floats", gamma="finite")
 def tilt_logits(log_p: Tensor, log_likelihood: Tensor, gamma: float) -> Tensor:
     """log_p + gamma log_likelihood, normalised: -inf where either is."""
     is_possible = (log_p > -torch.inf) & (log_likelihood > -torch.inf)
     return log_normalize(torch.where(is_possible, log_p + gamma * log_likelihood, -torch.inf))
 
 
+@declared(x="B *S categories", time="B index", K="two_or_more")
 def first_order_changes(log_prob: LogProb, x: Tensor, time: Tensor, K: int) -> Tensor:
     """log p(y | x) + g_k - g_x with g its gradient in the one-hots of x: each element changed to each k."""
     one_hots = torch.nn.functional.one_hot(x, K).to(torch.get_default_dtype()).requires_grad_()
@@ -42,6 +46,7 @@ def first_order_changes(log_prob: LogProb, x: Tensor, time: Tensor, K: int) -> T
     return log_p.detach().reshape(-1, *(1,) * x.ndim) + gradient - at_x
 
 
+@declared(x="B *S categories", time="B index", K="two_or_more")
 def all_changes(log_prob: LogProb, x: Tensor, time: Tensor, K: int) -> Tensor:
     """log p(y | x with an element changed to k), for each element and each k."""
     num_places = x[0].numel()

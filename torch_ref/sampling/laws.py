@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from torch_ref import beliefs, numerics
+from torch_ref.checks import declared
 from torch_ref.posteriors import log_p_x0, q_posterior
 from torch_ref.processes.base import Process, expand_trailing
 
@@ -24,6 +25,7 @@ def mask_of(process: Process) -> Tensor | None:
     return None
 
 
+@declared(log_denoiser="*S K floats", xt="*S categories", t="... steps", s="... steps_up_to_t", c="share")
 def keep_logits(
     process: Process, log_denoiser: Tensor, xt: Tensor, t: Tensor, s: Tensor, c: float = 1.0
 ) -> Tensor:
@@ -46,6 +48,9 @@ def keep_logits(
     return _unless_ruled_out(log_denoiser, law).to(log_denoiser.dtype)
 
 
+@declared(
+    logits_loo="*S K floats", log_denoiser="*S K floats", xt="*S categories", t="... steps", kappa="share"
+)
 def mixture_logits(
     process: Process, logits_loo: Tensor, log_denoiser: Tensor, xt: Tensor, t: Tensor, kappa: float = 1.0
 ) -> Tensor:
@@ -58,6 +63,9 @@ def mixture_logits(
     return _add_logs(_weighed(share, by_bayes), _weighed(1 - share, fresh)).to(log_denoiser.dtype)
 
 
+@declared(
+    log_denoiser="*S K floats", xt="*S categories", t="... steps", s="... steps_up_to_t", sigma="*S share"
+)
 def remask_logits(
     process: Process, log_denoiser: Tensor, xt: Tensor, t: Tensor, s: Tensor, sigma: Tensor
 ) -> Tensor:
@@ -79,12 +87,14 @@ def remask_logits(
     return law.to(log_denoiser.dtype)
 
 
+@declared(t="... steps", s="... steps_up_to_t")
 def most_remasked(process: Process, t: Tensor, s: Tensor) -> Tensor:
     """min(1, (1 - alpha_s) / alpha_t)."""
     most = mixed_shares(process)[s] / alphas(process)[t]
     return torch.where(most < 1.0, most, 1.0).to(process.pi.dtype)
 
 
+@declared(xt="*S categories", t="... steps_up_to_s", s="... steps_or_0")
 def renoise_logits(process: Process, xt: Tensor, t: Tensor, s: Tensor) -> Tensor:
     """log q(x_s | x_t) for s > t: a row of Q[t + 1] ... Q[s]."""
     t = expand_trailing(t, xt.shape)
@@ -101,6 +111,7 @@ def renoise_logits(process: Process, xt: Tensor, t: Tensor, s: Tensor) -> Tensor
     return law.to(process.pi.dtype)
 
 
+@declared(logits_loo="*S K floats", xt="*S categories", t="... steps")
 def log_ratios(process: Process, logits_loo: Tensor, xt: Tensor, t: Tensor) -> Tensor:
     """log of p_t(y) / p_t(x_t) = sum over x_0 of denoiser(x_0) q_t(y | x_0) / q_t(x_t | x_0), for each y.
 
@@ -116,6 +127,7 @@ def log_ratios(process: Process, logits_loo: Tensor, xt: Tensor, t: Tensor) -> T
     return _average(weights, log_q)
 
 
+@declared(logits_loo="*S K floats", xt="*S categories", t="... steps", s="... steps_up_to_t")
 def log_rates(process: Process, logits_loo: Tensor, xt: Tensor, t: Tensor, s: Tensor) -> Tensor:
     """log of R_y = log(alpha_s / alpha_t) pi(x_t) p_t(y) / p_t(x_t); -inf at y = x_t.
 
@@ -138,6 +150,7 @@ def log_rates(process: Process, logits_loo: Tensor, xt: Tensor, t: Tensor, s: Te
     return torch.where(never, -torch.inf, log_rate).to(log_ratio.dtype)
 
 
+@declared(logits_loo="*S K floats", xt="*S categories", t="... steps", h="positive")
 def corrector_log_rates(process: Process, logits_loo: Tensor, xt: Tensor, t: Tensor, h: float) -> Tensor:
     """log of R_y = h (pi(y) + pi(x_t) p_t(y) / p_t(x_t)); -inf at y = x_t."""
     log_ratio = log_ratios(process, logits_loo, xt, t)
@@ -146,6 +159,7 @@ def corrector_log_rates(process: Process, logits_loo: Tensor, xt: Tensor, t: Ten
     return torch.where(F.one_hot(xt, process.K).bool(), -torch.inf, rates).to(log_ratio.dtype)
 
 
+@declared(log_rate="*S K floats", xt="*S categories")
 def euler_logits(log_rate: Tensor, xt: Tensor) -> Tensor:
     """Moves to y with probability R_y / max(1, sum R), and stays with the rest."""
     log_total = numerics.log_sum(log_rate.double())[..., None]
@@ -157,6 +171,7 @@ def euler_logits(log_rate: Tensor, xt: Tensor) -> Tensor:
     return torch.where(F.one_hot(xt, log_rate.shape[-1]).bool(), stay, moves).to(log_rate.dtype)
 
 
+@declared(log_rate="*S K floats", xt="*S categories")
 def poisson_logits(log_rate: Tensor, xt: Tensor) -> Tensor:
     """Moves to y with probability R_y exp(-sum R), and else stays."""
     total = log_rate.double().exp().sum(dim=-1, keepdim=True)
@@ -165,18 +180,21 @@ def poisson_logits(log_rate: Tensor, xt: Tensor) -> Tensor:
     return torch.where(F.one_hot(xt, log_rate.shape[-1]).bool(), stay, moves).to(log_rate.dtype)
 
 
+@declared(log_p="*S K floats", xt="*S categories")
 def leaving_probability(log_p: Tensor, xt: Tensor) -> Tensor:
     """1 - p(x_t)."""
     stay = log_p.gather(-1, xt[..., None])[..., 0]
     return (1 - stay.double().exp()).to(log_p.dtype)
 
 
+@declared(log_p="*S K floats", xt="*S categories")
 def leaving_logits(log_p: Tensor, xt: Tensor) -> Tensor:
     """The law of where x_t goes, given that it goes."""
     is_xt = F.one_hot(xt, log_p.shape[-1]).bool()
     return numerics.log_normalize(torch.where(is_xt, -torch.inf, log_p))
 
 
+@declared(logits_loo="*S K floats", xt="*S categories", t="... steps_or_0")
 def gibbs_logits(process: Process, logits_loo: Tensor, xt: Tensor, t: Tensor) -> Tensor:
     """log sum over x_0 of leave_one_out(x_0) q_t(x_t | x_0), for each x_t."""
     return process.log_push(log_p_x0(process, logits_loo), t)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from torch_ref.checks import declared
 from torch_ref.posteriors import p_sample
 from torch_ref.sampling.chain import Chain
 from torch_ref.sampling.denoiser import Denoiser
@@ -29,6 +30,7 @@ def sample(
     return run(denoiser, x, noise, known=known, record=record)
 
 
+@declared(x="B *S categories")
 def run(
     denoiser: Denoiser,
     x: Tensor,

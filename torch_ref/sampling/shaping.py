@@ -5,12 +5,16 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from torch_ref.checks import declared
 
+
+@declared(logits="*S K floats", k="count")
 def top_k(logits: Tensor, k: int) -> Tensor:
     """Keeps the k largest logits of each row, and makes the others -inf; of equal ones the first."""
     return _keep(logits, lambda row: _likeliest_first(row)[:k])
 
 
+@declared(logits="*S K floats", p="probability")
 def top_p(logits: Tensor, p: float) -> Tensor:
     """Keeps the likeliest categories of each row up to and with the one whose sum reaches p."""
     if p == 1:
@@ -29,6 +33,7 @@ def top_p(logits: Tensor, p: float) -> Tensor:
     return _keep(logits, choose)
 
 
+@declared(logits="*S K floats", p="probability")
 def top_p_below(logits: Tensor, p: float) -> Tensor:
     """Keeps the likeliest categories of each row that sum to at most p, and always the first."""
     if p == 1:

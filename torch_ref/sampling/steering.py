@@ -3,7 +3,10 @@
 import torch
 from torch import Tensor
 
+from torch_ref.checks import declared
 
+
+@declared(log_weights="N P floats", u="N noise")
 def resample(log_weights: Tensor, u: Tensor) -> Tensor:
     """Draws particle j of P at (j + u) / P of the sum of all weights; -1 where there is none."""
     N, P = log_weights.shape
@@ -23,6 +26,7 @@ def resample(log_weights: Tensor, u: Tensor) -> Tensor:
     return ancestors
 
 
+@declared(log_weights="N P floats")
 def effective_size(log_weights: Tensor) -> Tensor:
     """(sum w)^2 / sum w^2; 0 where there are no weights."""
     log_weights = log_weights.to(torch.promote_types(log_weights.dtype, torch.float32))

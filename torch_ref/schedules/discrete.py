@@ -5,7 +5,10 @@ import math
 import torch
 from torch import Tensor
 
+from torch_ref.checks import declared
 
+
+@declared(T="count", start="finite", stop="finite")
 def linear(T: int, start: float = 1e-4, stop: float = 0.02) -> Tensor:
     """beta_t in equal steps from start to stop; a single step gets stop."""
     if T == 1:
@@ -13,6 +16,7 @@ def linear(T: int, start: float = 1e-4, stop: float = 0.02) -> Tensor:
     return torch.linspace(start, stop, T, dtype=torch.float64)
 
 
+@declared(T="count", offset="from_0", largest="probability")
 def cosine(T: int, offset: float = 0.008, largest: float = 0.999) -> Tensor:
     """beta_t = min(1 - f(t/T) / f((t-1)/T), largest), f(u) = cos((u + offset) / (1 + offset) pi / 2)."""
     u = torch.arange(T + 1, dtype=torch.float64) / T
@@ -20,6 +24,7 @@ def cosine(T: int, offset: float = 0.008, largest: float = 0.999) -> Tensor:
     return torch.clamp(1 - f[1:] / f[:-1], max=largest)
 
 
+@declared(T="count", offset="from_0", smallest="noise")
 def cosine_squared(T: int, offset: float = 0.008, smallest: float = 0.001) -> Tensor:
     """alpha_t^2 = max(f(t/T) / f((t-1)/T), smallest), f(u) = cos((u + offset) / (1 + offset) pi / 2)^2."""
     u = torch.arange(T + 1, dtype=torch.float64) / T
@@ -27,23 +32,27 @@ def cosine_squared(T: int, offset: float = 0.008, smallest: float = 0.001) -> Te
     return 1 - torch.sqrt(torch.clamp(f[1:] / f[:-1], min=smallest))
 
 
+@declared(T="count", scale="from_1")
 def reciprocal(T: int, scale: float = 1.0) -> Tensor:
     """beta_t = 1 / (scale T - t + 1)."""
     t = torch.arange(1, T + 1, dtype=torch.float64)
     return 1 / (scale * T - t + 1)
 
 
+@declared(T="count", eps="noise")
 def log_linear(T: int, eps: float = 1e-3) -> Tensor:
     """alpha_bar_t = exp(-sigma_t), sigma_t = -log(1 - (1 - eps) t / T)."""
     sigma = -torch.log1p(-(1 - eps) * torch.arange(T + 1, dtype=torch.float64) / T)
     return from_alpha_bar(torch.exp(-sigma))
 
 
+@declared(T="count", power="positive")
 def polynomial(T: int, power: float = 2.0) -> Tensor:
     """alpha_bar_t = 1 - (t / T)^power."""
     return from_alpha_bar(1 - (torch.arange(T + 1, dtype=torch.float64) / T) ** power)
 
 
+@declared(alpha_bar="n share")
 def from_alpha_bar(alpha_bar: Tensor) -> Tensor:
     """beta_t = 1 - alpha_bar_t / alpha_bar_{t-1}."""
     return 1 - alpha_bar[1:] / alpha_bar[:-1]

@@ -3,9 +3,11 @@
 import torch
 from torch import Tensor
 
+from torch_ref.checks import declared
 from torch_ref.processes.base import Numbers, as_float64
 
 
+@declared(s="*T from_0", p0="K share", pi="K share")
 def information_left(s: Numbers, p0: Numbers, pi: Numbers) -> Tensor:
     """I(x_t; x_0) / H(x_0) for Qbar = exp(-s) I + (1 - exp(-s)) 1 pi^T."""
     s = as_float64(s)
@@ -15,6 +17,7 @@ def information_left(s: Numbers, p0: Numbers, pi: Numbers) -> Tensor:
     return _left(p0, keep * torch.eye(len(p0), dtype=torch.float64) + (1 - keep) * pi)
 
 
+@declared(s="*T from_0", p0="K share", rate="K K finite")
 def information_left_by_rate(s: Numbers, p0: Numbers, rate: Numbers) -> Tensor:
     """I(x_t; x_0) / H(x_0) for Qbar = exp(s rate)."""
     s = as_float64(s)

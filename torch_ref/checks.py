@@ -1,0 +1,104 @@
+"""Refuses arguments that mean nothing, as d3pm_jax does: `declared` says what those of a function must be."""
+
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from math import inf
+from typing import Any, Literal, ParamSpec, TypeVar, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Belief = Literal["d3pm", "official", "leave_one_out", "denoiser"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# What numbers an argument may hold, by a word: integers or floats, and the range. Its end may be K or T of
+# the process, or another argument.
+RANGES: dict[str, tuple[str, str, float, float | str, str]] = {
+    "categories": ("integer", "[", 0, "K", ")"),
+    "steps": ("integer", "[", 1, "T", "]"),
+    "steps_or_0": ("integer", "[", 0, "T", "]"),
+    "steps_up_to_t": ("integer", "[", 0, "t", "]"),
+    "steps_up_to_s": ("integer", "[", 0, "s", "]"),
+    "index": ("integer", "[", 0, 2**31, ")"),
+    "count": ("integer", "[", 1, 2**24, "]"),
+    "two_or_more": ("integer", "[", 2, 2**31, ")"),
+    "bits": ("integer", "[", 0, 1, "]"),
+    "noise": ("float", "[", 0, 1, ")"),
+    "share": ("float", "[", 0, 1, "]"),
+    "rounded_share": ("float", "[", -0.01, 1.01, "]"),
+    "probability": ("float", "(", 0, 1, "]"),
+    "positive": ("float", "(", 0, inf, ")"),
+    "from_0": ("float", "[", 0, inf, "]"),
+    "from_1": ("float", "[", 1, inf, ")"),
+    "finite": ("float", "(", -inf, inf, ")"),
+    "not_nan": ("float", "[", -inf, inf, "]"),
+    # Any, NaN too. Heads go with a network through `torch.vmap`, which lets no value be read.
+    "floats": ("float", "", 0, 0, ""),
+    "integers": ("integer", "", 0, 0, ""),
+}
+
+
+def declared(**specs: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Makes a decorator that checks arguments by "axes range", such as "*S K floats"; "..." begins as *S."""
+
+    def decorate(f: Callable[P, R]) -> Callable[P, R]:
+        signature = inspect.signature(f)
+
+        @wraps(f)
+        def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+            values = signature.bind(*args, **kwargs).arguments
+            owner = values.get("process", values.get("self"))
+            sizes = {axis: getattr(owner, axis, values.get(axis)) for axis in "KT"}
+            ends = values | {axis: (size,) for axis, size in sizes.items() if isinstance(size, int)}
+            for name, x in values.items():
+                if name in specs and (x is not None or signature.parameters[name].default is not None):
+                    _check(name, x, specs[name].split(), ends)
+            if values.get("belief", "d3pm") not in get_args(Belief):
+                raise ValueError(f"belief = {values['belief']!r}: it must be one of {get_args(Belief)}")
+            return f(*args, **kwargs)
+
+        return checked
+
+    return decorate
+
+
+def _check(name: str, x: Any, spec: list[str], ends: dict[str, Any]) -> None:
+    """Raises TypeError, ValueError for what is no such array, or has other axes than those before."""
+    *axes, word = spec
+    kind, opens, low, high, closes = RANGES[word]
+    if not isinstance(x, Tensor | np.ndarray | int | float) or isinstance(x, bool):
+        raise TypeError(f"{name} is {x!r}, expected {kind}s")
+    x = torch.as_tensor(x)
+    is_whole = not (x.is_floating_point() or x.is_complex() or x.dtype == torch.bool)
+    # A plain number may be whole where floats are expected.
+    is_right = is_whole if kind == "integer" else x.is_floating_point() or (is_whole and not axes)
+    if not is_right:
+        raise TypeError(f"{name} has dtype {x.dtype}, expected {kind}s")
+    _bind_shape(name, tuple(x.shape), axes, ends)
+    last = torch.as_tensor(ends.get(high, inf) if isinstance(high, str) else high)
+    above = x > low if opens == "(" else x >= low
+    inside = above & (x < last if closes == ")" else x <= last)
+    # A compiler knows no values.
+    if opens and not torch.compiler.is_compiling() and not inside.all():
+        value = x.expand_as(inside)[~inside][0].item()
+        raise ValueError(f"{name} = {value:g} is outside {opens}{low}, {high}{closes}")
+
+
+def _bind_shape(name: str, shape: tuple[int, ...], axes: list[str], ends: dict[str, Any]) -> None:
+    """Raises ValueError where an axis has another size than one of its name before; the first sets it."""
+    if axes == ["..."]:
+        expected = ends.get("*S", shape)[: len(shape)]
+    else:
+        num_starred = len(shape) - sum(not axis.startswith("*") for axis in axes)
+        expected = ()
+        for axis in axes:
+            size = (int(axis),) if axis.isdigit() else shape[len(expected) :][:1]
+            if axis.startswith("*"):
+                size = shape[len(expected) :][: max(num_starred, 0)]
+            expected += ends.setdefault(axis, size)
+    if shape != expected:
+        raise ValueError(f"{name} has shape {shape}, expected {expected} [{' '.join(axes)}]")
