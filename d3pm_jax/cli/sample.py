@@ -237,7 +237,10 @@ def execute(command: SampleCommand, words: list[str]) -> int:
         made_from = _show_known(known, command.strength, len(samples), samples.shape[1:], levels)
         write_npy(run.workdir / f"{names.MADE_FROM}{suffix}.npy", made_from)
         chains = chains._replace(given=Samples(made_from, levels))
-    caption = "; ".join([run.caption, *_describe_request(command, sampler_name, settled)])
+    captions = [run.caption, *_describe_request(sampler_name, settled)]
+    if command.label is not None:
+        captions.append(f"class {command.label}")
+    caption = "; ".join(captions)
     files_by_content = files.write_chains(kind, command.workdir, suffix, chains, caption, command.gif)
 
     classes = _describe_classes(command, settled, run, bool((samples < 0).any()))
@@ -371,21 +374,19 @@ def _describe_way(
         steps = run.parts.recipe.num_steps
         level = find_level(command.strength, steps)
         lines.append(f"edits of {command.given}, from step {level} of {steps} on")
-    ways = _describe_request(command, sampler_name, settled)
-    if sampler_name or settled.guidance is not None:
+    ways = _describe_request(sampler_name, settled)
+    if ways:
         lines.append(f"{', '.join(ways)}: {np.mean(drawn.calls):.4g} calls of the network for each sample")
     return lines
 
 
-def _describe_request(command: SampleCommand, sampler_name: str, settled: Settled) -> list[str]:
-    """Says what was asked for beside samples as such: the sampler, the guidance and the class, in words."""
+def _describe_request(sampler_name: str, settled: Settled) -> list[str]:
+    """Says by which sampler and guidance samples are drawn, in words; none by default."""
     words = []
     if sampler_name:
         words.append(f"by {sampler_name}")
     if settled.guidance is not None:
         words.append(f"guided, {settled.guidance.in_words()}")
-    if command.label is not None:
-        words.append(f"class {command.label}")
     return words
 
 

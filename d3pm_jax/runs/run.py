@@ -359,7 +359,7 @@ def train(
     except TypeError as error:
         raise UserError(f"logs is {describe(logs)}: pass a list of logs, each with log and close") from error
     for log in logs:
-        if not (hasattr(log, "log") and hasattr(log, "close")):
+        if not (callable(getattr(log, "log", None)) and callable(getattr(log, "close", None))):
             raise UserError(f"logs holds {describe(log)}: a log has methods log and close")
     weights = None
     if start is not None:

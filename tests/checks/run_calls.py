@@ -42,7 +42,7 @@ from d3pm_jax.config import (
 from d3pm_jax.data import Description
 from d3pm_jax.sampling import Known, PartWay, named
 from tests import tiny
-from tests.checks.constructors import DEFECTS as DEFECTS, INF, NAN, WRONG, Call, Result, outcome, report
+from tests.checks.constructors import INF, NAN, WRONG, Call, Result, outcome, report
 from tests.runs import conditioned
 
 N = 2
@@ -208,33 +208,31 @@ def make_config(folder: Path) -> Config:
     )
 
 
-@dataclasses.dataclass(frozen=True)
 class Opened:
-    """Holds runs that are called."""
+    """Holds runs that are called, each made where it is first asked for."""
 
-    folder: Path
-    config: Config
-    run: runs.Run  # of masks and labels, trained without them too
-    conditioned: runs.Run
-    classifier: runs.Run
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config = make_config(folder)
 
+    @functools.cached_property
+    def run(self) -> runs.Run:
+        """Of masks and labels, trained without labels too."""
+        tiny.write_run(self.folder / "run", self.config, 1, DESCRIPTION)
+        return runs.open(self.folder / "run", batch_size=N)
 
-def open_runs(folder: Path) -> Opened:
-    config = make_config(folder)
-    tiny.write_run(folder / "run", config, 1, DESCRIPTION)
-    of_condition = conditioned.get_config()
-    tiny.write_run(folder / "conditioned", of_condition, 1, of_condition.data.describe())
-    labels = dataclasses.replace(
-        config, loss=LabelLoss(), model=NoisyClassifier(width=8, num_layers=1), train=Train(steps=1)
-    )
-    tiny.write_run(folder / "classifier", labels, 1, DESCRIPTION)
-    return Opened(
-        folder,
-        config,
-        runs.open(folder / "run", batch_size=N),
-        runs.open(folder / "conditioned", of_condition, batch_size=N),
-        runs.open(folder / "classifier", batch_size=N),
-    )
+    @functools.cached_property
+    def conditioned(self) -> runs.Run:
+        config = conditioned.get_config()
+        tiny.write_run(self.folder / "conditioned", config, 1, config.data.describe())
+        return runs.open(self.folder / "conditioned", config, batch_size=N)
+
+    @functools.cached_property
+    def classifier(self) -> runs.Run:
+        model = NoisyClassifier(width=8, num_layers=1)
+        config = dataclasses.replace(self.config, loss=LabelLoss(), model=model, train=Train(steps=1))
+        tiny.write_run(self.folder / "classifier", config, 1, DESCRIPTION)
+        return runs.open(self.folder / "classifier", batch_size=N)
 
 
 def calls(opened: Opened) -> Iterator[Call]:
@@ -250,9 +248,9 @@ def calls_of_run(opened: Opened) -> Iterator[Call]:
     yield Call("predict", run.predict, inputs, roles)
     roles = {"condition": "conditions of each", "label": "labels that are needed"}
     inputs |= {"condition": CONDITIONS}
-    yield Call("predict with a condition", opened.conditioned.predict, inputs, roles)
+    yield Call("predict with a condition", lambda **x: opened.conditioned.predict(**x), inputs, roles)
     roles = {"xt": "categories", "t": "steps"}
-    yield Call("classify", opened.classifier.classify, {"xt": X, "t": STEPS}, roles)
+    yield Call("classify", lambda **x: opened.classifier.classify(**x), {"xt": X, "t": STEPS}, roles)
     roles = {
         "key": "keys",
         "n": "count",
@@ -292,7 +290,7 @@ def calls_of_run(opened: Opened) -> Iterator[Call]:
     yield Call("evaluate_on", run.evaluate_on, {"x0": X, "labels": LABELS}, roles)
     yield Call(
         "evaluate_on with a condition",
-        opened.conditioned.evaluate_on,
+        lambda **x: opened.conditioned.evaluate_on(**x),
         {"x0": X, "labels": LABELS, "condition": CONDITIONS},
         {"condition": "conditions of each"},
     )
@@ -323,8 +321,11 @@ def draws(opened: Opened) -> Iterator[Call]:
         "record": "record",
     }
     yield Call("Draw", sample(opened.run), {}, roles)
-    f = sample(opened.conditioned, condition=CONDITIONS)
-    yield Call("Draw with a condition", f, {}, {"condition": "conditions"})
+
+    def with_condition(condition: Any) -> Any:
+        return sample(opened.conditioned)(condition=condition)
+
+    yield Call("Draw with a condition", with_condition, {}, {"condition": "conditions"})
 
     def known(x0: Any, mask: Any) -> Any:
         return sample(opened.run)(known=Known(x0, mask))
@@ -354,10 +355,11 @@ def draws(opened: Opened) -> Iterator[Call]:
     yield Call("ClassifierFreeGuidance", free, {"gamma": 1.0}, roles)
 
     def by_classifier(**fields: Any) -> Any:
+        fields = {"classifier": opened.classifier} | fields
         return sample(opened.run)(guidance=runs.ClassifierGuidance(**fields))
 
     roles = {"classifier": "other", "gamma": "number", "exact": "flag"}
-    yield Call("ClassifierGuidance", by_classifier, {"classifier": opened.classifier}, roles)
+    yield Call("ClassifierGuidance", by_classifier, {}, roles)
 
 
 def files(opened: Opened) -> Iterator[Call]:
@@ -419,10 +421,10 @@ def files(opened: Opened) -> Iterator[Call]:
 Wanted = Callable[[Call, str, str], bool]  # of a call, an argument and a case
 
 
-def spoilt(opened: Opened, wanted: Wanted) -> Iterator[Result]:
+def spoilt(calls: Iterator[Call], wanted: Wanted) -> Iterator[Result]:
     """Spoils every argument of every call that is wanted, by call, argument and case."""
     printed = io.StringIO()  # by trainings
-    for call in calls(opened):
+    for call in calls:
         for name, role in call.roles.items():
             for case, value in {**WRONG, **MORE.get(in_role(role), {})}.items():
                 if value is None and role == "labels that are needed":
@@ -437,15 +439,97 @@ def spoilt(opened: Opened, wanted: Wanted) -> Iterator[Result]:
                 yield kind, f"{call.name}({name}) {case}", how
 
 
+class Returns(runs.Guidance):
+    """Guidance of one's own, whose network is any function, or none."""
+
+    def __init__(self, guided: Any, settled: Any = None) -> None:
+        self.guided = guided
+        self.settled = settled or self
+
+    def settle(self, extra_mask: Any, dropping: Any, sampler: Any) -> Any:
+        return self.settled
+
+    def guide(self, network: Any, inputs: Any, label: Any, dropping: Any) -> Any:
+        return self.guided
+
+    def options(self) -> dict[str, Any]:
+        return {}
+
+    def in_words(self) -> str:
+        return ""
+
+
+def of_logits(change: Callable[[Any], Any]) -> Callable[..., Any]:
+    return lambda xt, time: change(jnp.zeros((*xt.shape, CATEGORIES + 1)))
+
+
+NO_NETWORKS: dict[str, Any] = {
+    "None": None,
+    "a text": "abc",
+    "a number": 3,
+    "no argument": lambda: None,
+    "one argument": lambda xt: None,
+    "a keyword": lambda xt, time, *, scale: None,
+    "to None": of_logits(lambda logits: None),
+    "to a text": of_logits(lambda logits: "abc"),
+    "to integers": of_logits(lambda logits: logits.astype(int)),
+    "to another K": of_logits(lambda logits: logits[..., 1:]),
+    "to K + 1": of_logits(lambda logits: jnp.concatenate([logits, logits], -1)),
+    "to another length": of_logits(lambda logits: logits[:, 1:]),
+    "to an example": of_logits(lambda logits: logits[0]),
+    "to a number for each": of_logits(lambda logits: logits[..., 0]),
+    "to nan": of_logits(lambda logits: logits * np.nan),
+    "to inf": of_logits(lambda logits: logits + np.inf),
+    "to a pair": of_logits(lambda logits: (logits, logits)),
+}
+NO_SCORES: dict[str, Any] = {
+    "no argument": lambda: None,
+    "two arguments": lambda x, y: None,
+    "to None": lambda x: None,
+    "to a text": lambda x: "abc",
+    "to a dict": lambda x: {},
+    "to one number": lambda x: jnp.zeros(()),
+    "to one more": lambda x: jnp.zeros(len(x) + 1),
+    "to one for each place": lambda x: jnp.zeros(x.shape),
+    "to nan": lambda x: jnp.full(len(x), np.nan),
+    "to inf": lambda x: jnp.full(len(x), np.inf),
+    "to -inf": lambda x: jnp.full(len(x), -np.inf),
+    "to complex": lambda x: jnp.zeros(len(x), np.complex64),
+    "to booleans": lambda x: jnp.zeros(len(x), bool),
+}
+
+
+def returning(opened: Opened) -> Iterator[Result]:
+    """Passes functions that return something else, or are called otherwise."""
+    key = jax.random.key(0)
+
+    def draw(**fields: Any) -> Any:
+        return opened.run.sample(key, 2, runs.Draw(**fields), batch_size=4)
+
+    for case, network in NO_NETWORKS.items():
+        f = functools.partial(draw, guidance=Returns(network))
+        kind, how = outcome(f, "network|guide", False)
+        yield kind, f"Guidance.guide: {case}", how
+    for case, settled in {"a text": "abc", "a number": 3, "a class": dict}.items():
+        f = functools.partial(draw, guidance=Returns(of_logits(lambda logits: logits), settled))
+        kind, how = outcome(f, "settle", False)
+        yield kind, f"Guidance.settle: {case}", how
+    for select in (runs.BestOf, runs.Particles):
+        for case, no_score in NO_SCORES.items():
+            kind, how = outcome(functools.partial(draw, select=select(no_score, 2)), "score", False)
+            yield kind, f"{select.__name__}.score: {case}", how
+
+
 def main(names: list[str]) -> None:
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
-        opened = open_runs(Path(folder))
+        opened = Opened(Path(folder))
 
         def is_wanted(call: Call, name: str, case: str) -> bool:
             return not names or call.name in names
 
-        report("runs", spoilt(opened, is_wanted), [])
+        report("runs", spoilt(calls(opened), is_wanted), [])
+        report("what is passed to runs", returning(opened), [])
 
 
 if __name__ == "__main__":

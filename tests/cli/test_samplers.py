@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from d3pm_jax import sampling
-from d3pm_jax.cli.sample import SampleCommand, _describe_request
+from d3pm_jax import runs, sampling
+from d3pm_jax.cli.sample import _describe_request
 from d3pm_jax.config import Absorbing, Linear, Reciprocal, Uniform
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
+from d3pm_jax.kinds import files
 from d3pm_jax.program.machine import devices
 from d3pm_jax.program.parts import build, network
 from d3pm_jax.program.parts.completed import complete
@@ -95,15 +96,16 @@ def test_samples_of_samplers_lie_beside_each_other_with_their_slots(workdir, cap
     assert len(list(workdir.glob("samples*.npy"))) == 2
 
 
-def test_a_picture_is_titled_by_what_was_asked_for():
-    def describe(name, guidance=None, **options):
-        command = SampleCommand(workdir=Path("w"), **options)
-        return _describe_request(command, name, Settled((1, 2), guidance=guidance))
-
-    assert describe("") == []
-    guidance = ClassifierFreeGuidance(2.0, "x_s", late=3)
-    words = ["by maskgit", "guided, gamma = 2 on x_s at steps up to 3", "class 4"]
-    assert describe("maskgit", guidance, label=4) == words
+def test_a_picture_is_titled_by_what_was_asked_for(tmp_path, monkeypatch):
+    titles = []
+    monkeypatch.setattr(files, "write_chains", lambda *args: titles.append(args[4]) or {})
+    folder = write(tmp_path, shape=(2, 2, 1))
+    assert status("sample", folder, "--num", "2", "--batch-size", "2") == 0
+    assert status("sample", folder, "--num", "2", "--batch-size", "2", "--sampler", "maskgit") == 0
+    caption = runs.open(folder).caption
+    assert titles == [caption, f"{caption}; by maskgit"]
+    settled = Settled((1, 2), guidance=ClassifierFreeGuidance(2.0, "x_s", late=3))
+    assert _describe_request("", settled) == ["guided, gamma = 2 on x_s at steps up to 3"]
 
 
 @pytest.mark.slow

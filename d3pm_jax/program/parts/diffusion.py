@@ -11,7 +11,14 @@ import numpy as np
 from jaxtyping import Array
 
 from d3pm_jax import losses, sampling
-from d3pm_jax.config import Config, HybridLoss, HybridOfParameters, build_process, logits_keywords
+from d3pm_jax.config import (
+    Config,
+    HybridLoss,
+    HybridOfParameters,
+    build_process,
+    check_instance,
+    logits_keywords,
+)
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, as_user_error, wrong_return
 from d3pm_jax.evaluation.bound import (
@@ -26,6 +33,7 @@ from d3pm_jax.processes import Process, respace
 from d3pm_jax.program.machine.devices import batch_sharding, replicated_sharding
 from d3pm_jax.program.parts import network
 from d3pm_jax.program.parts.draw import Draw, Inputs, Particles, Settled
+from d3pm_jax.program.parts.guidance import Guidance
 from d3pm_jax.program.parts.recipe import Bound, Diffusion, Drawing, Figures, Recipe
 from d3pm_jax.schedules.continuous import Schedule
 from d3pm_jax.training.diffusion import DiffusionLoss, Predict
@@ -203,6 +211,7 @@ def _settle(
     if guidance is not None:
         guidance.check_run(description, config, draw.shape)
         guidance = guidance.settle(extra_mask, dropping, sampler)
+        check_instance("what guidance.settle returns", guidance, Guidance, "return a runs.Guidance, as self")
     return dataclasses.replace(settled, sampler=sampler, plan=plan, guidance=guidance)
 
 

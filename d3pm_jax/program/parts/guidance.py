@@ -18,7 +18,8 @@ from d3pm_jax.training.dropping import Dropping
 from d3pm_jax.types import Params
 
 
-@dataclasses.dataclass(frozen=True)
+# A class of the user's own that is no dataclass may hold anything: each of it is another one.
+@dataclasses.dataclass(frozen=True, eq=False)
 class Guidance(abc.ABC):
     """Says how samples of a run are guided; it is hashable, as programs are compiled for it."""
 
