@@ -550,6 +550,8 @@ RETURNS_RIGHT = {
 def wrong_returns(returned: Returns) -> Iterator[tuple[str, Any, str]]:
     """Yields what a method may return by mistake, and the outcome besides an error that is right."""
     for case, value in BY_HAND.items():
+        if isinstance(value, dict | tuple) and value and returned.role not in ("memory", "start", "plan"):
+            continue
         yield case, value, "legal" if case in RETURNS_RIGHT.get(returned.role, ()) else ""
     good = returned.good
     if not isinstance(good, jax.Array):
@@ -578,13 +580,13 @@ def wrong_returns(returned: Returns) -> Iterator[tuple[str, Any, str]]:
 
 
 def sample_by(step: Callable[[], Any], process: Any, jit: bool, belief: Any = "d3pm", **slots: Any) -> Any:
-    """Draws two examples by a sampler of a step."""
+    """Draws two examples, all masked, by a sampler of a step."""
     denoiser = sampling.Denoiser(process, lambda x, t: table.logits_of(x, t) + t[:, None, None], belief)
 
-    def draw(key: Any) -> sampling.Chain:
-        return sampling.sample(key, denoiser, (B, L), sampling.Sampler(step(), **slots))
+    def draw(x: Any) -> sampling.Chain:
+        return sampling.run(denoiser, x, lambda row, stream: UNIT, sampling.Sampler(step(), **slots))
 
-    return (jax.jit(draw) if jit else draw)(KEY)
+    return (jax.jit(draw) if jit else draw)(jnp.full(S, K - 1, jnp.int32))
 
 
 def results_of_returns(jit: bool, wanted: Callable[[str, str], bool] = any_case) -> Iterator[Result]:
@@ -592,11 +594,13 @@ def results_of_returns(jit: bool, wanted: Callable[[str, str], bool] = any_case)
     for returned in methods():
         process = UNIFORM if returned.name in OF_UNIFORM else ABSORBING
         for case, value, right in wrong_returns(returned):
-            if not wanted(returned.name, case):
+            # A part sees the arrays of a loop in either way, so that what is refused is refused alike.
+            if not wanted(returned.name, case) or (jit and not right and case != "None"):
                 continue
             make = functools.partial(returned.make, value)
             for slots in ({}, {"passes": 2}):
-                if slots and not returned.name.startswith(("Step", "Taken", "LawStep")):
+                is_of_row = returned.name.startswith(("Step", "Taken", "LawStep"))
+                if slots and not (is_of_row and (right or case in ("None", "2.5", "a rank less"))):
                     continue
                 f = functools.partial(sample_by, make, process, jit, **slots)
                 legal = lambda result, right=right: right == "legal"  # noqa: E731
@@ -816,10 +820,14 @@ def draws() -> Iterator[tuple[str, Callable[..., Any], dict[str, Any], str, bool
         yield f"run, a schedule {case}", sampling.run, arguments, "schedule", False
 
 
+NOT_TRACED = re.compile(r"(sample|run)\((plan|record|shape|sampler|watch|denoiser)\)")
+
+
 def results_of_draws(jit: bool, wanted: Callable[[str, Any], bool] = any_case) -> Iterator[Result]:
     """Runs chains with every argument spoilt, the arrays of the call as those of a program under jit."""
     for which, f, arguments, word, is_right in draws():
-        if not wanted(which, arguments):
+        # Plans and what else is no array are the same under jit.
+        if not wanted(which, arguments) or (jit and NOT_TRACED.match(which)):
             continue
         arrays = {name: x for name, x in arguments.items() if isinstance(x, jax.Array)}
         others = {name: x for name, x in arguments.items() if name not in arrays}
