@@ -646,7 +646,7 @@ FLOWS = (
     Break(  # a bound that is right but looser: the gain of symbols with several codes is left out
         "bound_without_the_number_of_codes",
         "d3pm_jax/flows/codes.py",
-        "return x + K * which_code, jnp.log(n.astype(u.dtype))",
+        "return x + K * which_code, jnp.log(wide_n).astype(u.dtype)",
         "return x + K * which_code, jnp.zeros_like(u)",
         ("tests/flows/test_codes.py",),
     ),
