@@ -29,7 +29,13 @@ from d3pm_jax.checks.arrays import (
     real_array,
     shorten_value,
 )
-from d3pm_jax.checks.callbacks import Called, SelfChecked, call_by_signature, marked
+from d3pm_jax.checks.callbacks import (
+    Called,
+    SelfChecked,
+    call_by_signature,
+    marked,
+    marked_as,
+)
 from d3pm_jax.checks.declare import declared, like
 from d3pm_jax.checks.depth import (
     bare,

@@ -226,11 +226,15 @@ def marked(f: Callable[P, R]) -> Callable[P, R]:
     Where they are out of range is computed in the step, and leaves the loop with its result alone. So each
     loop of a kernel that calls a function of the user has its step wrapped.
     """
-    shape = read_shape(inspect.signature(f).return_annotation)
+    return functools.wraps(f)(marked_as(inspect.signature(f).return_annotation, f))
 
-    @functools.wraps(f)
-    def step(*args: P.args, **kwargs: P.kwargs) -> R:
+
+def marked_as(returned: Any, f: Callable[P, R]) -> Callable[P, R]:
+    """Marks what a function of the user returns, as `marked` does, by an annotation of it."""
+    shape = read_shape(returned)
+
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
         result, outside = call_collecting(f, *args, **kwargs)
         return mark(result, shape, outside)
 
-    return step
+    return call

@@ -26,7 +26,7 @@ from d3pm_jax.checks import (
     Called,
     declared,
     is_known,
-    marked,
+    marked_as,
     promote_types,
     values_in_range,
 )
@@ -257,18 +257,6 @@ class ByClassifier(Guided):
         return tilt_logits(log_p, changes(self.log_prob, x, process.time[s], process.K), self.gamma)
 
 
-def _call_classifier(
-    log_prob: Callable[[Array, Array], Array], one_hots: Array, time: Array
-) -> Float[Array, " N"]:
-    """Calls a classifier in the step of a loop, which then tells of which examples its values are wrong."""
-
-    @marked
-    def call(one_hots: Array, time: Array) -> Float[Array, " N"]:
-        return log_prob(one_hots, time)
-
-    return call(one_hots, time)
-
-
 @declared(gamma=FINITE)
 def tilt_logits(
     log_p: Float[Array, "*S K"], log_likelihood: Float[Array, "*S K"], gamma: float
@@ -292,7 +280,7 @@ def first_order_changes(
     one_hots = jax.nn.one_hot(x, K)
 
     def total(one_hots: Array) -> tuple[Array, Array]:
-        log_p = _call_classifier(log_prob, one_hots, time)
+        log_p = marked_as(Float[Array, " N"], log_prob)(one_hots, time)
         return jnp.sum(log_p), log_p
 
     gradient, log_p = jax.grad(total, has_aux=True)(one_hots)
@@ -322,7 +310,7 @@ def all_changes(
         row = jnp.broadcast_to(every_k[:, None], (K, len(x), K))
         changed = changed.at[:, :, place].set(row)
         rows = changed.reshape(K * len(x), *x.shape[1:], K)
-        return _call_classifier(log_prob, rows, jnp.tile(time, K)).reshape(K, len(x))
+        return marked_as(Float[Array, " N"], log_prob)(rows, jnp.tile(time, K)).reshape(K, len(x))
 
     if num_places == 0:
         return jnp.zeros((*x.shape, K))

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from d3pm_jax.checks import Called, SelfChecked, marked
+from d3pm_jax.checks import Called, SelfChecked, marked_as
 from d3pm_jax.processes.base import Process
 
 CURE_OF_LOGITS = "return a float logit of each category for each element, categories last"
@@ -23,12 +23,7 @@ Network = Annotated[
 
 def call_network(network: Callable[[Array, Array], Array], x: Array, time: Array) -> Float[Array, " B *S K"]:
     """Calls a network in the step of a loop, which then tells where it gave values out of range."""
-
-    @marked
-    def call(x: Array, time: Array) -> Float[Array, " B *S K"]:
-        return network(x, time)
-
-    return call(x, time)
+    return marked_as(Float[Array, " B *S K"], network)(x, time)
 
 
 class Guided(SelfChecked, abc.ABC):

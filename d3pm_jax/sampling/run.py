@@ -26,7 +26,7 @@ from d3pm_jax.checks import (
     call_by_signature,
     check_value,
     declared,
-    marked,
+    marked_as,
 )
 from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.sampling import fields, laws, network
@@ -263,11 +263,7 @@ def prepare(
         step = GuidedStep(sampler.law_step(type(denoiser.guided)), denoiser.guided)
     rows = make_plan(sampler, process, x.shape[1:]) if plan is None else read_plan(plan)
     check_plan(rows, sampler, process, x.shape[1:])
-
-    @marked
-    def draw_noise(row: Array, stream: int | Array) -> Float[Array, " B *S"]:
-        return noise(row, stream)
-
+    draw_noise = marked_as(Float[Array, " B *S"], noise)
     if known is not None:
         held = known.x0
         if sampler.noises_known:

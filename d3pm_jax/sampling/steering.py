@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
-from d3pm_jax.checks import CATEGORIES, INDEX, NOISE, SCORES, Called, at_least, declared, marked
+from d3pm_jax.checks import CATEGORIES, INDEX, NOISE, SCORES, Called, at_least, declared, marked_as
 from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.numerics.logspace import at_least_float32
 from d3pm_jax.processes import expand_trailing, promote
@@ -160,7 +160,7 @@ def choose_best(
     """
     N, P = candidates.shape[:2]
     flat = candidates.reshape(N * P, *candidates.shape[2:])
-    scores = _marked(score)(flat).reshape(N, P)
+    scores = marked_as(Float[Array, " M"], score)(flat).reshape(N, P)
     best = jnp.argmax(jnp.where(jnp.isnan(scores), -jnp.inf, scores), axis=-1)
     x0 = candidates[jnp.arange(N), best]
     # The largest is NaN where one is.
@@ -259,7 +259,7 @@ def steer(
     noise = per_example(key, numbers, tuple(S))
     xT = denoiser.process.draw_prior(noise(jnp.asarray(PRIOR_STEP, jnp.int32)))
     prepared = prepare(denoiser, xT, noise, sampler, known, plan)
-    chain = run_rows(prepared, Selecting(prepared, _marked(score), particles))
+    chain = run_rows(prepared, Selecting(prepared, marked_as(Float[Array, " M"], score), particles))
     of_samples = chain.x0.reshape(N, particles, *S)
     u = _of_samples(prepared.noise(jnp.asarray(PRIOR_STEP, jnp.int32), SELECT), N)
     chosen = jnp.minimum((u * particles).astype(jnp.int32), particles - 1)
@@ -355,16 +355,6 @@ def _check_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     if not shape:
         raise ValueError("shape = (): it must be (N, *S), the number of samples and the shape of each")
     return shape
-
-
-def _marked(score: Callable[[Array], Array]) -> Callable[[Array], Array]:
-    """Returns a score that is NaN where it was NaN or +inf, and only a program knows."""
-
-    @marked
-    def call(x: Array) -> Float[Array, " M"]:
-        return score(x)
-
-    return call
 
 
 def _of_particles(known: Known | None, P: int) -> Known | None:
