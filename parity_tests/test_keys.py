@@ -74,6 +74,11 @@ def test_bounds_are_those_of_their_noise():
         np.testing.assert_allclose(nats, expected, rtol=1e-11)
 
 
+def test_a_unit_of_time_that_is_none_is_refused():
+    with pytest.raises(ValueError, match="time = 'minutes': it must be one of"):
+        torch_ref.Denoiser(process(torch_ref), lambda xt, time: xt, time="minutes")
+
+
 def test_noise_belongs_to_an_example_a_row_and_a_stream():
     per_example = torch_ref.sampling.per_example
     u = per_example(KEY, torch.arange(100), (50,))(3)

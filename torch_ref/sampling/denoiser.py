@@ -1,6 +1,7 @@
 """Says what a network believes of x_0."""
 
 import dataclasses
+from typing import get_args
 
 from torch import Tensor
 
@@ -17,6 +18,11 @@ class Denoiser:
     network: Network
     belief: Belief = "d3pm"
     time: TimeUnit = "steps"
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a unit that is none."""
+        if self.time not in get_args(TimeUnit):
+            raise ValueError(f"time = {self.time!r}: it must be one of {get_args(TimeUnit)}")
 
     def __call__(self, x: Tensor, time: Tensor) -> Tensor:
         """Returns the logits of the network, which is told the time, in steps, in its own unit."""
