@@ -312,7 +312,9 @@ def spoilt_array(role: str, good: Any) -> Iterator[Bad]:
     right = {"integer": "int32", "float": "float32", "bool": "bool_"}[ARRAYS[role]]
     others = [d for d in ("bool_", "complex64", "float32", "int32") if d != right]
     x = np.asarray(good)  # of which JAX would compile each change
-    yield from (Bad(f"dtype {d}", jnp.asarray(x.astype(getattr(np, d)))) for d in others)
+    with np.errstate(invalid="ignore"):  # -inf as an integer
+        of_types = {d: x.astype(getattr(np, d)) for d in others}
+    yield from (Bad(f"dtype {d}", jnp.asarray(changed)) for d, changed in of_types.items())
     yield Bad("object array", np.array([None, 1], object))
     yield Bad("a rank more", jnp.asarray(x[None]))
     if x.ndim:
