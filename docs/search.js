@@ -151,7 +151,7 @@ const findSections = (query) => {
 };
 
 // Words of a question that say nothing of its subject.
-const stopStems = new Set([...stopwords, "use", "using", "get", "make", "want", "need", "way", "possible"].map(stem));
+const stopStems = new Set([...stopwords, "use", "using", "get", "make", "want", "need", "way", "possible", "vs", "versus"].map(stem));
 
 // In the place of Sphinx's own search, which shows these from the last to the first.
 Search.setIndex = ((setIndex) => (rows) => setIndex(buildIndex(rows)))(Search.setIndex);
