@@ -76,7 +76,7 @@ def test_bounds_are_those_of_their_noise():
 
 def test_a_unit_of_time_that_is_none_is_refused():
     with pytest.raises(ValueError, match="time = 'minutes': it must be one of"):
-        torch_ref.Denoiser(process(torch_ref), lambda xt, time: xt, time="minutes")
+        torch_ref.Denoiser(process(torch_ref), lambda xt, time: xt, time="minutes")  # pyright: ignore
 
 
 def test_noise_belongs_to_an_example_a_row_and_a_stream():
