@@ -17,7 +17,7 @@ class AxisSize(NamedTuple):
 
 Sizes = dict[str, AxisSize]  # by the names of the axes
 
-NOT_EMPTY = ("K", "T", "P", "n")  # axes that have at least one entry
+NOT_EMPTY = ("K", "T", "n")  # axes that have at least one entry
 
 
 class Shape(NamedTuple):

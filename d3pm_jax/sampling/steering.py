@@ -88,14 +88,14 @@ class Selection(NamedTuple):
 
 
 @declared(u=NOISE)
-def resample(log_weights: Float[Array, "N P"], u: Float[Array, " N"]) -> Int[Array, "N P"]:
+def resample(log_weights: Float[Array, "N n"], u: Float[Array, " N"]) -> Int[Array, "N n"]:
     """Draws P of P particles by their weights: number j at (j + u) / P of their sum (systematic resampling).
 
     So a particle with a share w of the weights is drawn floor(P w) or ceil(P w) times, and all of them once
     where they weigh alike. The order of additions is fixed, as in `inverse_cdf`.
 
     Args:
-        log_weights: in nats, not normalised.
+        log_weights: of n = P particles, in nats, not normalised.
         u: one uniform for all particles of a sample.
 
     Returns:
@@ -128,11 +128,11 @@ def resample(log_weights: Float[Array, "N P"], u: Float[Array, " N"]) -> Int[Arr
 
 
 @declared()
-def effective_size(log_weights: Float[Array, "N P"]) -> Float[Array, " N"]:
+def effective_size(log_weights: Float[Array, "N n"]) -> Float[Array, " N"]:
     """(sum w)^2 / sum w^2: how many particles of equal weight these are worth; 0 where there is no weight.
 
     Args:
-        log_weights: in nats, not normalised.
+        log_weights: of n particles, in nats, not normalised.
     """
     log_weights = at_least_float32(log_weights)
     top = jnp.max(log_weights, axis=-1, keepdims=True)
@@ -144,8 +144,8 @@ def effective_size(log_weights: Float[Array, "N P"]) -> Float[Array, " N"]:
 
 @declared(score=SCORES)
 def choose_best(
-    score: Score, candidates: Int[Array, "N P *S"]
-) -> tuple[Int[Array, " N *S"], Float[Array, "N P"]]:
+    score: Score, candidates: Int[Array, "N n *S"]
+) -> tuple[Int[Array, " N *S"], Float[Array, "N n"]]:
     """Returns the candidate of largest score for each sample, the first among equals, and all scores.
 
     Args:

@@ -228,7 +228,7 @@ def test_an_inverse_that_does_not_converge_says_where():
 
 
 def test_parameters_of_a_wrong_number_are_refused():
-    for P in (1, 2, 4, 7):
+    for P in (0, 1, 2, 4, 7):
         refused = rf"params has shape \(2, {P}\), expected \[\.\., P\] with P = 2 \+ 3 m: make the condition"
         for f in (flows.mixture_affine, flows.invert_mixture_affine):
             with pytest.raises(ValueError, match=refused):
