@@ -4,6 +4,7 @@ import collections
 import itertools
 from collections.abc import Iterator
 
+import jax
 import pytest
 
 from tests.checks import run_calls
@@ -17,7 +18,9 @@ THIN = ("'abc'", "{}", "-1", "2.5", "a -1", "a K", "a T + 1", "longer", "a class
 def find_defects(results: Iterator[Result]) -> list[str]:
     counts = collections.Counter()
     found = []
-    for kind, which, how in results:
+    with jax.debug_key_reuse(False):  # the table has one key
+        outcomes = list(results)
+    for kind, which, how in outcomes:
         counts[kind] += 1
         # What the checks of types of these tests refuse before us is left to the table alone.
         if kind in DEFECTS and not how.startswith("TypeCheckError"):
