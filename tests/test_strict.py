@@ -276,3 +276,56 @@ def test_values_are_the_same_and_never_nan():
                 actual = run(call)
             for x, y in zip(actual, expected, strict=True):
                 np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
+
+
+# Rows of logits: certain, without a distribution, too far apart for a float, with what is ruled out, even.
+ENDS = [[0, -np.inf, -np.inf, -np.inf], [-np.inf] * 4, [1e30, -1e30, 0, 0], [0, 1, -np.inf, 2], [0] * 4]
+
+
+def at_ends(process: Process) -> Iterator[Arrays]:
+    """Yields every function of logits, of which each row meets another pair of categories and step."""
+    x0 = jnp.asarray([0, 1, 2, 3, 0], jnp.int32)
+    ends = {
+        "x0": x0,
+        "x": x0,
+        "xt": jnp.asarray([3, 1, 0, 3, 1], jnp.int32),
+        "u": as_floats([0, 0.2, 0.5, 0.8, 0.9]),
+    }
+    for call in table.public(process):
+        arrays = {name: ends.get(name) for name in call.roles if name not in ("process", "belief")}
+        for name in arrays:
+            if name in ("logits_x0", "logits_prev", "logits", "logits_loo", "logits_denoiser"):
+                arrays[name] = as_floats(ENDS)
+            if name == "t":
+                arrays[name] = jnp.arange(1, 6, dtype=jnp.int32)
+        if call.of_process and arrays and all(x is not None for x in arrays.values()):
+            fixed = {name: call.good[name] for name in ("process", "belief") if name in call.roles}
+            yield Arrays(call.name, functools.partial(call.f, **fixed), arrays)
+
+
+def count_at_ends(process: Process, names: tuple[str, ...] = ("",)) -> int:
+    """Calls those whose names begin so under `jax_debug_nans`: it must not raise where no result is NaN."""
+    count = 0
+    for call in at_ends(process):
+        if not call.name.startswith(names):
+            continue
+        count += 1
+        if any(np.isnan(x).any() for x in map(np.asarray, floats_of(call.f(**call.arrays)))):
+            continue
+        with jax.debug_nans(True), named(call):
+            call.f(**call.arrays)
+    return count
+
+
+def test_a_nan_that_no_result_shows_is_none_inside():
+    """Of a chain whose end keeps some of x_0, so that the prior KL is +inf."""
+    absorbing = d3pm.absorbing(np.full(table.T, 0.2), K, K - 1)
+    assert np.isposinf(np.asarray(d3pm.prior_kl(absorbing, jnp.asarray([0])))).all()
+    names = ("losses.prior_kl", "losses.direct_kl", "losses.cross_entropy")
+    assert count_at_ends(absorbing, names) == len(names)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", table.make_processes())
+def test_a_nan_that_no_result_shows_is_none_inside_for_any_family(family):
+    assert count_at_ends(table.make_processes()[family]) > 20

@@ -100,7 +100,7 @@ def _log_prob_fwd(logits: Array, k: Array):
     total = log_sum(logits)
     picked = jnp.take_along_axis(logits, k[..., None], axis=-1)[..., 0]
     # Where all of a row is -inf, so is the total, and -inf - (-inf) would be NaN.
-    value = jnp.where(picked == NEG_INF, picked, picked - total)
+    value = picked - jnp.where(total == NEG_INF, 0.0, total)
     return value, (logits, k, total, value)
 
 
