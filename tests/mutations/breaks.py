@@ -283,6 +283,14 @@ SAMPLING = (
 )
 
 SAMPLERS = (
+    # A network that was trained on masked places alone would draw the others anew.
+    Break(
+        "denoiser_takes_what_x_t_rules_out",
+        "d3pm_jax/beliefs.py",
+        "jnp.where(is_possible, promote(process, logits), -jnp.inf)",
+        "promote(process, logits)",
+        (LAWS,),
+    ),
     Break(
         "keep_forgets_what_is_drawn_anew",
         "d3pm_jax/sampling/laws.py",
