@@ -28,6 +28,9 @@ from d3pm_jax.config.checks import (
 from d3pm_jax.errors import wrong_return
 from d3pm_jax.types import Params
 
+# Of so many updates of a training the learning rate is looked at before it starts.
+CHECKED_RATES = 10_000
+
 
 @dataclasses.dataclass(frozen=True)
 class Rate(CheckedPart):
@@ -190,7 +193,9 @@ class RatedOptimizer(Optimizer):
         if not callable(rate):
             raise wrong_return(self.rate.build, rate, "a function of the number of updates before")
         check_value("rate of the first update", rate(jnp.zeros((), jnp.int32)), NotNegative)
-        rates = np.asarray(jax.vmap(self.learning_rate)(jnp.arange(steps)))
+        # Of a longer training these are some of the updates, the first and the last among them.
+        counts = np.linspace(0, steps - 1, min(steps, CHECKED_RATES), dtype=np.int32)
+        rates = np.asarray(jax.jit(jax.vmap(self.learning_rate))(counts))
         # An lr of 0 is meant so.
         if not np.all((rates >= 0) & (rates < np.inf)) or (self.lr != 0 and not np.any(rates)):
             raise ValueError(

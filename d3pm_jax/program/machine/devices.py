@@ -97,10 +97,12 @@ def find_memory(devices: Sequence[Any]) -> int | None:
 
     None where they do not tell.
     """
-    limit = (devices[0].memory_stats() or {}).get("bytes_limit")
+    # A device tells its memory to its own process alone.
+    device = next(device for device in devices if device.process_index == jax.process_index())
+    limit = (device.memory_stats() or {}).get("bytes_limit")
     if limit is not None:
         return len(devices) * limit
-    if devices[0].platform == "cpu" and hasattr(os, "sysconf"):
+    if device.platform == "cpu" and hasattr(os, "sysconf"):
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return None
 
