@@ -36,7 +36,7 @@ RANGES: dict[str, tuple[str, str, float, float | str, str]] = {
     "from_1": ("float", "[", 1, inf, ")"),
     "finite": ("float", "(", -inf, inf, ")"),
     "not_nan": ("float", "[", -inf, inf, "]"),
-    # Any, NaN too. Heads go with a network through `torch.vmap`, which lets no value be read.
+    # Any, NaN too: a network that ends in a head says itself what is wrong with its x_t.
     "floats": ("float", "", 0, 0, ""),
     "integers": ("integer", "", 0, 0, ""),
 }
@@ -70,7 +70,7 @@ def _check(name: str, x: Any, spec: list[str], ends: dict[str, Any]) -> None:
     """Raises TypeError, ValueError for what is no such array, or has other axes than those before."""
     *axes, word = spec
     kind, opens, low, high, closes = RANGES[word]
-    if not isinstance(x, Tensor | np.ndarray | int | float) or isinstance(x, bool):
+    if not isinstance(x, Tensor | np.ndarray | np.generic | int | float) or isinstance(x, bool):
         raise TypeError(f"{name} is {x!r}, expected {kind}s")
     x = torch.as_tensor(x)
     is_whole = not (x.is_floating_point() or x.is_complex() or x.dtype == torch.bool)
@@ -79,19 +79,36 @@ def _check(name: str, x: Any, spec: list[str], ends: dict[str, Any]) -> None:
     if not is_right:
         raise TypeError(f"{name} has dtype {x.dtype}, expected {kind}s")
     _bind_shape(name, tuple(x.shape), axes, ends)
-    last = torch.as_tensor(ends.get(high, inf) if isinstance(high, str) else high)
+    if not opens:
+        return
+    last = torch.as_tensor(ends.get(high, inf) if isinstance(high, str) else high, device=x.device)
+    # Steps and those that they must not be after may have fewer axes than the other.
+    ndim = max(x.ndim, last.ndim)
+    x, last = (y.reshape(y.shape + (1,) * (ndim - y.ndim)) for y in (x, last))
     above = x > low if opens == "(" else x >= low
     inside = above & (x < last if closes == ")" else x <= last)
-    # A compiler knows no values.
-    if opens and not torch.compiler.is_compiling() and not inside.all():
+    if not _holds_everywhere(inside):
         value = x.expand_as(inside)[~inside][0].item()
         raise ValueError(f"{name} = {value:g} is outside {opens}{low}, {high}{closes}")
 
 
+def _holds_everywhere(is_right: Tensor) -> bool:
+    """Tells whether all are true; where no value can be read, as by a compiler, they count as true."""
+    if torch.compiler.is_compiling():
+        return True
+    try:
+        return bool(is_right.all())
+    except RuntimeError:  # under torch.vmap, or on the device "meta"
+        return True
+
+
 def _bind_shape(name: str, shape: tuple[int, ...], axes: list[str], ends: dict[str, Any]) -> None:
     """Raises ValueError where an axis has another size than one of its name before; the first sets it."""
-    if axes == ["..."]:
-        expected = ends.get("*S", shape)[: len(shape)]
+    if axes == ["..."] and "*S" in ends:
+        expected = ends["*S"][: len(shape)]
+    elif axes == ["..."]:
+        first = ends.setdefault("...", shape)
+        expected = first[: len(shape)] + shape[len(first) :]
     else:
         num_starred = len(shape) - sum(not axis.startswith("*") for axis in axes)
         expected = ()

@@ -115,9 +115,6 @@ def check_range(name: str, x: AnyNumbers, allowed: AllowedRange, sizes: Sizes) -
 
     values = np.asarray(x)
     first_wrong = values[~np.asarray(allowed.contains(values, last))].ravel()[0]
-    if isinstance(first_wrong, int):
-        # Of Python, as no int64 holds it.
-        first_wrong = shorten_value(first_wrong)
     verb = "=" if values.ndim == 0 else "contains"
     # Python refuses to print an int that NumPy has no type for.
     shown = shorten_value(first_wrong) if values.dtype == object else first_wrong

@@ -90,7 +90,8 @@ def remask_logits(
 @declared(t="... steps", s="... steps_up_to_t")
 def most_remasked(process: Process, t: Tensor, s: Tensor) -> Tensor:
     """min(1, (1 - alpha_s) / alpha_t)."""
-    most = mixed_shares(process)[s] / alphas(process)[t]
+    shape = max(t.shape, s.shape, key=len)
+    most = expand_trailing(mixed_shares(process)[s], shape) / expand_trailing(alphas(process)[t], shape)
     return torch.where(most < 1.0, most, 1.0).to(process.pi.dtype)
 
 
