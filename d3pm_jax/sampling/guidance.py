@@ -107,6 +107,7 @@ def _tell(network: Callable[[Array, Array, Any], Array], *inputs: Any) -> Callab
     return call
 
 
+# Within `classifier_free` nothing would be checked.
 @values_in_range()
 @declared()
 def _check_alike(inputs: Shaped[Array, " B *S"], null: Shaped[Array, " B *S"]) -> None:

@@ -167,7 +167,7 @@ def most_remasked(process: Process, t: Int[Array, "..."], s: Int[Array, "..."]) 
     return jnp.where(alpha_t > mixed_s, mixed_s / jnp.where(alpha_t > 0, alpha_t, 1.0), 1.0)
 
 
-@declared(xt=CATEGORIES, t=steps(0, not_after="s"), s=steps(0))
+@declared(xt=CATEGORIES, s=steps(0), t=steps(0, not_after="s"))
 def renoise_logits(
     process: Process, xt: Int[Array, "*S"], t: Int[Array, "..."], s: Int[Array, "..."]
 ) -> Float[Array, "*S K"]:
