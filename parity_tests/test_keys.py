@@ -1,5 +1,7 @@
 """What draws its own noise is, with the noise that it drew, what both frameworks compute of it."""
 
+import functools
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -91,3 +93,20 @@ def test_noise_belongs_to_an_example_a_row_and_a_stream():
     ):
         assert abs(np.corrcoef(u.flatten(), other.flatten())[0, 1]) < 0.05
     assert per_example(KEY, torch.arange(0), (2,))(1).shape == (0, 2)
+
+
+def test_what_is_no_number_of_an_example_or_of_strata_is_refused():
+    ours = denoiser(torch_ref, torch.tensor)
+    index, x0 = torch.tensor(INDEX), torch.tensor(X0)
+    bound = functools.partial(torch_ref.stratified_bound, KEY, ours, ours.process, x0)
+    with pytest.raises(ValueError, match=r"shape = \(\): it must be \(B, \*S\)"):
+        torch_ref.sample(KEY, ours, ())
+    with pytest.raises(ValueError, match=r"first = -1 is outside \[0, "):
+        torch_ref.sample(KEY, ours, (B, L), first=-1)
+    with pytest.raises(TypeError, match=r"index has dtype torch.float64, expected integers"):
+        torch_ref.sampling.per_example(KEY, index.double(), (L,))
+    with pytest.raises(ValueError, match=r"index has shape \(2,\), expected \(3,\)"):
+        torch_ref.estimate_bound(KEY, ours, ours.process, x0, index[:2])
+    for n in (0, T + 1):
+        with pytest.raises(ValueError, match=rf"n = {n} is outside \[1, T\]"):
+            bound(index, n)

@@ -51,6 +51,7 @@ def all_t_bound(
     return Bound(torch.stack(steps), _sum_per_example(prior_kl(process, x0), weight))
 
 
+@declared(x0="B *S categories", index="B index")
 def estimate_bound(
     key: int,
     denoise: Network,
@@ -87,6 +88,7 @@ def strata_bound(
     return total
 
 
+@declared(x0="B *S categories", index="B index", n="steps")
 def stratified_bound(
     key: int,
     denoise: Network,

@@ -6,12 +6,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torch_ref.checks import declared
+
 DRAW = 0  # the stream that x_s is drawn from
 
 Noise = Callable[[int], Tensor]  # t -> uniforms [B, *S]
 Streams = Callable[[int, int], Tensor]  # row, stream -> uniforms [B, *S]; a row of an ancestral chain is t
 
 
+@declared(index="B index")
 def per_example(key: int, index: Tensor, shape: tuple[int, ...]) -> Callable[..., Tensor]:
     """Makes a function (row, stream=0) -> u [B, *shape] of values that (key, index_b, row, stream) decide."""
 

@@ -15,6 +15,7 @@ from torch_ref.sampling.steps import Known
 PRIOR_STEP = 0  # the row of the noise that x_T is drawn with
 
 
+@declared(first="index")
 def sample(
     key: int,
     denoiser: Denoiser,
@@ -25,6 +26,8 @@ def sample(
     record: Sequence[int] = (),
 ) -> Chain:
     """Draws examples first, first + 1, ... of the endless sample that a seed stands for."""
+    if not shape:
+        raise ValueError("shape = (): it must be (B, *S), the number of examples and the shape of each")
     noise = per_example(key, first + torch.arange(shape[0]), shape[1:])
     x = denoiser.process.draw_prior(noise(PRIOR_STEP, DRAW))
     return run(denoiser, x, noise, known=known, record=record)
