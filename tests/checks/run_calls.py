@@ -70,6 +70,7 @@ MORE: dict[str, dict[str, Any]] = {
         "objects": X.astype(object) + 0.5,
         "ragged": [[1], [1, 2]],
         "a 2**40": X.astype(np.int64) + 2**40,
+        "a key": jax.random.key(0),
     },
     "steps": {
         "halves": np.full(N, 0.5),
@@ -80,6 +81,7 @@ MORE: dict[str, dict[str, Any]] = {
         "an axis more": np.ones((N, 1), int),
         "booleans": np.ones(N, bool),
         "nan": np.full(N, NAN),
+        "keys": jax.random.split(jax.random.key(0), N),
     },
     "labels": {
         "halves": LABELS + 0.5,
@@ -97,6 +99,7 @@ MORE: dict[str, dict[str, Any]] = {
         "a 2**40": CONDITIONS.astype(np.int64) + 2**40,
         "booleans": CONDITIONS > 0,
         "ragged": [[1], [1, 2]],
+        "a key": jax.random.key(0),
     },
     "weights": {
         "a nan": np.full((N, L), NAN),
@@ -107,6 +110,8 @@ MORE: dict[str, dict[str, Any]] = {
         "texts": X.astype(str),
         "complex": X * 1j,
         "objects": np.full((N, L), None),
+        "keys": jax.random.split(jax.random.key(0), (N, L)),
+        "bfloat16": np.ones((N, L), jnp.bfloat16),
     },
     "masks": {"of integers": X, "of another length": X[:, 1:] > 0, "of objects": np.full((N, L), None)},
     "keys": {"raw": jax.random.key_data(jax.random.key(0)), "two": jax.random.split(jax.random.key(0))},
@@ -140,7 +145,7 @@ RIGHT: dict[str, tuple[str, ...]] = {
     "labels or None": ("None", "0"),
     "labels of each": ("None",),
     "no condition": ("None",),
-    "weights": ("None",),
+    "weights": ("None", "bfloat16"),
     "number": ("-1", "0", "2.5", "2**32"),
     "number or None": ("None", "-1", "0", "2.5", "2**32"),
     "record": ("[]",),

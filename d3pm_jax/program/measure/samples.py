@@ -34,7 +34,7 @@ from d3pm_jax.program.measure.record import Format, Record, write_record
 from d3pm_jax.program.parts.build import Parts
 from d3pm_jax.program.parts.draw import Draw, Inputs, Particles, Select, Settled
 from d3pm_jax.program.parts.guidance import Guidance, is_number, read_guidance
-from d3pm_jax.program.parts.inputs import read_integers
+from d3pm_jax.program.parts.inputs import read_integers, to_array
 from d3pm_jax.program.parts.recipe import Drawing, require
 from d3pm_jax.program.storage.names import SAMPLES as SAMPLES_FILE
 from d3pm_jax.sampling import (
@@ -441,13 +441,8 @@ def convert_known(name: str, known: Known, shape: tuple[int, ...], categories: i
     Raises:
         UserError: they do not fit a sample, or are no categories.
     """
-    try:
-        x0 = np.asarray(known.x0)
-        mask = np.asarray(known.mask)
-    except ValueError as error:
-        raise UserError(
-            f"x0 of {name} is {describe(known.x0)}: pass integers, an example or [N, ..] of them"
-        ) from error
+    x0 = to_array(f"x0 of {name}", known.x0, "pass integers, an example or [N, ..] of them")
+    mask = to_array(f"mask of {name}", known.mask, "pass booleans, for an example or [N, ..] of them")
     try:
         wide_x0, wide_mask = (_broadcast_to_samples(array, shape) for array in (x0, mask))
     except ValueError as error:

@@ -20,7 +20,7 @@ def to_array(name: str, values: Any, cure: str) -> Any:
         return values
     try:
         return np.asarray(values)
-    except (ValueError, OverflowError) as error:
+    except (TypeError, ValueError, OverflowError) as error:  # a TypeError for keys of JAX
         raise UserError(f"{name} is {describe(values)}: {cure}") from error
 
 
@@ -124,7 +124,8 @@ def read_weight(weight: Any, shape: tuple[int, ...]) -> Any:
         UserError: they have another shape, one is negative or not finite, or all are 0.
     """
     weight = to_array("weight", weight, "pass floats")
-    if weight.shape != shape or np.dtype(weight.dtype).kind not in "biuf":
+    is_real = np.dtype(weight.dtype).kind in "biuf" or weight.dtype == jnp.bfloat16
+    if weight.shape != shape or not is_real:
         raise UserError(f"the weight is {describe(weight)}: pass floats {list(shape)}, as the examples")
     # The comparisons are written so that NaN fails them.
     if not isinstance(weight, Tracer) and not (np.all((weight >= 0) & (weight < np.inf)) and weight.any()):
