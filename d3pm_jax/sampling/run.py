@@ -270,9 +270,8 @@ def prepare(
             first_noise = draw_noise(jnp.asarray(PRIOR_STEP, jnp.int32), DRAW)
             held = process.draw_q(jnp.asarray(known.x0), jnp.asarray(rows[0].t, jnp.int32), first_noise)
         x = jnp.where(known.mask, held, x)
-    largest_rise = max(row.s - row.t for row in rows)
-    if largest_rise > 0:
-        step = Rising(step, largest_rise)
+    if any(row.s > row.t for row in rows):
+        step = Rising(step, rows)
     return PreparedChain(denoiser, sampler, step, rows, x, draw_noise, known)
 
 
@@ -367,16 +366,17 @@ class GuidedStep(AroundStep[LawStep]):
 class Rising(AroundStep[Step]):
     """Noises x from t up to s in rows that go back up, and takes the others by a step."""
 
-    def __init__(self, step: Step, largest_rise: int) -> None:
-        """Keeps the step, and by how many steps a row goes up at most."""
+    def __init__(self, step: Step, plan: Sequence[Row]) -> None:
+        """Keeps the step, its calls, and by how many steps a row goes up at most."""
         super().__init__(step)
-        self.largest_rise = largest_rise
+        self.calls_of_plan = step.count_calls(plan)
+        self.largest_rise = max(row.s - row.t for row in plan)
 
     def draw(self, view: View) -> Taken:
         return jax.lax.cond(
             view.row.s > view.row.t,
             lambda: self._rise(view),
-            lambda: with_own_calls(self.step, self.count_calls(()), self.step.checked_draw(view)),
+            lambda: with_own_calls(self.step, self.calls_of_plan, self.step.checked_draw(view)),
         )
 
     def _rise(self, view: View) -> Taken:
@@ -389,7 +389,7 @@ class Rising(AroundStep[Step]):
             drawn = view.process.draw_step(x, view.s, u)
         else:
             drawn = inverse_cdf.categorical(laws.renoise_logits(view.process, x, view.t, view.s), u)
-        calls = None if self.count_calls(()) is not None else jnp.zeros(len(x), jnp.int32)
+        calls = None if self.calls_of_plan is not None else jnp.zeros(len(x), jnp.int32)
         # What failed stays so: noise could turn it into a category.
         return Taken(jnp.where(x < 0, x, drawn), view.memory, view.see(None), calls)
 

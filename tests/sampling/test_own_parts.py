@@ -248,6 +248,17 @@ def test_a_step_of_ones_own_may_count_its_calls_between_ways_back_up():
 
 
 @pytest.mark.slow
+def test_a_step_of_ones_own_counts_its_calls_by_the_rows_of_a_plan_that_goes_up():
+    class ByFirstRow(Step):
+        def draw(self, view):
+            return Taken(view.x, view.memory)
+
+        def count_calls(self, plan):
+            return 2 * plan[0].t
+
+    assert (draw(Sampler(ByFirstRow(), passes=2)).calls == 2 * T).all()
+
+
 def test_a_law_of_ones_own_may_be_corrected_and_taken_in_blocks():
     """With a rule that is Bayes' the integers are those of the sampler that has it."""
 
