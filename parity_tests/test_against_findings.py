@@ -62,6 +62,63 @@ def test_a_slip_is_named(words: str) -> None:
     assert words in {hint.removesuffix(" at 1 < t < T") for x in results for hint in x.hints}
 
 
+def _loss(name: str, eps_q: float, eps_p: float, eps_ce: float) -> Callable[..., torch.Tensor]:
+    """The KL, or the hybrid loss, in probabilities with an epsilon in some logs."""
+
+    def posterior_kl(process: Any, logits_x0: Any, x0: Any, xt: Any, t: Any) -> torch.Tensor:
+        q = torch_ref.q_posterior(process, x0, xt, t).exp()
+        p = torch_ref.p_logits(process, logits_x0, xt, t).exp()
+        return (torch.xlogy(q, q + eps_q) - torch.xlogy(q, p + eps_p)).sum(-1)
+
+    def hybrid(process: Any, logits_x0: Any, x0: Any, xt: Any, t: Any, ce_weight: float) -> torch.Tensor:
+        p = logits_x0.softmax(-1).gather(-1, x0[..., None])[..., 0]
+        return posterior_kl(process, logits_x0, x0, xt, t) - ce_weight * torch.log(p + eps_ce)
+
+    return {"posterior_kl": posterior_kl, "hybrid": hybrid}[name]
+
+
+LOSS_SLIPS: dict[str, tuple[str, float, float, float]] = {
+    "with 1e-06 added inside the log of p of the KL": ("posterior_kl", 0, 1e-6, 0),
+    "with 1e-08 added inside both logs of the KL": ("posterior_kl", 1e-8, 1e-8, 0),
+    "with 1e-10 added inside both logs of the KL": ("hybrid", 1e-10, 1e-10, 0),
+    "with 1e-08 added inside the log of the cross entropy": ("hybrid", 0, 0, 1e-8),
+    "with 1e-06 added inside both logs of the KL and the log of the cross entropy": (
+        "hybrid",
+        1e-6,
+        1e-6,
+        1e-6,
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", LOSS_SLIPS)
+def test_an_epsilon_in_a_loss_is_named(words: str) -> None:
+    name, eps_q, eps_p, eps_ce = LOSS_SLIPS[words]
+    results = compare(name, _loss(name, eps_q, eps_p, eps_ce))
+    lines = sentences(results)[0].splitlines()[1:]
+    assert lines == [f"{name} is that of JAX {words}: {', '.join(PROCESSES)}"]
+
+
+def test_a_draw_of_another_table_is_named() -> None:
+    def q_sample(process: Any, x0: Any, t: Any, u: Any) -> torch.Tensor:
+        if process.name != "dense":
+            raise NotImplementedError
+        return torch_ref.q_sample(process, x0, t - 1, u)
+
+    results = compare("q_sample", q_sample)
+    assert any("q_sample is that of JAX with Qbar one step earlier: dense" in x for x in sentences(results))
+
+
+def test_a_nan_is_the_largest_difference_of_a_row() -> None:
+    """A NaN against an infinity is shown, whatever else differs, of another quantity and type too."""
+    usual = Finding("hybrid", "uniform", "float64", "value", "confident logits", 9, 3, 8e-5, "1", "2")
+    alone = usual._replace(input="forbidden logits", difference=np.nan, theirs="nan", ours="inf")
+    for both in ([usual, alone], [alone, usual], [usual, alone._replace(dtype="float32")]):
+        line = rows(both, False)[1]
+        assert line[-4:] == ("nan", "nan", "inf", "forbidden logits")
+
+
 def test_no_slip_is_named_that_does_not_hold() -> None:
     results = compare("q_posterior", _result(lambda x, t: x * 1.1))
     assert len(results) == len(PROCESSES)
@@ -135,7 +192,10 @@ def test_a_gradient_that_is_nan_is_said_to_be() -> None:
     results = [x for x in compare("posterior_kl", with_nan) if not x.ok]
     assert results
     assert all(x.quantity == "gradient of logits_x0" for x in results)
-    assert all(" are NaN, as of a torch.where whose other branch is infinite" in x.note for x in results)
+    assert all(
+        " are NaN, as of a log of 0 or a torch.where whose other branch is infinite" in x.note
+        for x in results
+    )
     assert all(row[2] == "DIFFERS" for row in rows(results, every=True)[1:])
 
 

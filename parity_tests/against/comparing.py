@@ -18,7 +18,9 @@ from parity_tests.frameworks import DIFFERENTIABLE, Arguments, Function, precisi
 from parity_tests.pairs import PAIRS
 
 # Of a gradient of finite values.
-WHY_NAN = "as of a torch.where whose other branch is infinite: pass that branch a finite argument there"
+WHY_NAN = (
+    "as of a log of 0 or a torch.where whose other branch is infinite: pass either a finite argument there"
+)
 
 
 class Finding(NamedTuple):
@@ -173,8 +175,8 @@ def _measure_difference(
         return finding._replace(size=differ.size, difference=float(largest))
 
     slips = ()
-    if finding.quantity == "value":
-        slips = hints.find_slips(call, finding.dtype, theirs, ours, scale)
+    if not finding.quantity.startswith("gradient"):
+        slips = hints.find_slips(call, finding.dtype, theirs, ours, scale, is_draw)
     note = ""
     num_nan = int((np.isnan(theirs) & ~np.isnan(ours)).sum())
     if num_nan and finding.quantity.startswith("gradient"):

@@ -97,7 +97,17 @@ element and in nats. Gradients are those with respect to logits.
   process               .K and .T; .Q(t) and .Qbar(t) [.., K, K], where Q[i, j] = q(x_t = j | x_{t-1} = i) and
                         t = 0 is the identity; .log_prior() [K]; .name; .beta [T], None where there is none
 
-A function may raise NotImplementedError for a process. Their names, and what is not usual in them:
+  ce_weight             0.01; a loss with a weight of its own takes this, or multiplies by 0.01 / its own
+
+A function may raise NotImplementedError for a process, or for an input. Correct code in probabilities has NaN
+gradients where a logit is -inf, of a log of 0. If yours never meets one, say so, and those calls are skipped:
+
+    if torch.isinf(logits_x0).any():
+        raise NotImplementedError
+
+Give posterior_kl and cross_entropy beside hybrid: then you see which of its two terms differs. Q of uniform
+and of gaussian is symmetric, so only the other processes show a transposed matrix. The names of the
+processes, and what is not usual in them:
 """
 
 

@@ -1,8 +1,10 @@
 """The comparisons of a file, as one table and a few sentences."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 
 from parity_tests.against.comparing import Finding
+from parity_tests.against.hints import BUT_FOR
 from parity_tests.cases import K, T
 
 NUMBERS = ("differ", "of", "in", "type", "difference", "yours", "JAX")
@@ -97,12 +99,15 @@ def _skipped_lines(findings: Sequence[Finding]) -> list[str]:
 
 
 def _hints(findings: Iterable[Finding]) -> list[str]:
-    """The hints that hold of every value that differs, in the first float type that does."""
-    values = [finding for finding in findings if finding.quantity == "value" and finding.differ]
+    """The first slip that gives every value of the first float type that differs, or else descriptions."""
+    values = [finding for finding in findings if finding.quantity in ("value", "draw") and finding.differ]
     if not values:
         return []
     values = [finding for finding in values if finding.dtype == values[0].dtype]
-    return [hint for hint in values[0].hints if all(hint in finding.hints for finding in values)]
+    common = [hint for hint in values[0].hints if all(hint in finding.hints for finding in values)]
+    if common and not common[0].startswith(BUT_FOR):
+        return common[:1]
+    return common
 
 
 def _line(group: Sequence[Finding], processes: str) -> tuple[str, ...]:
@@ -117,6 +122,10 @@ def _line(group: Sequence[Finding], processes: str) -> tuple[str, ...]:
         findings = wrong
         first = (wrong[0].dtype, wrong[0].quantity)
         worst = _worst([finding for finding in wrong if (finding.dtype, finding.quantity) == first])
+        # A NaN or an infinity is the largest difference, in whichever type or quantity.
+        if not worst.note:
+            unlike = [finding for finding in wrong if not math.isfinite(finding.difference)]
+            worst = max([worst, *unlike], key=_size_of_difference)
         verdict = "skipped" if worst.skipped else "DIFFERS"
         # A function that raises, or gives no such tensor, has no numbers to differ.
         if worst.note and worst.quantity in ("value", "draw"):
@@ -147,7 +156,12 @@ def _worst(findings: Sequence[Finding]) -> Finding:
     for finding in findings:
         if finding.note:
             return finding
-    return max(findings, key=lambda finding: finding.difference)
+    return max(findings, key=_size_of_difference)
+
+
+def _size_of_difference(finding: Finding) -> float:
+    """The largest difference, infinite where it is NaN: a NaN or an infinity on one side alone."""
+    return math.inf if math.isnan(finding.difference) else finding.difference
 
 
 def _groups(findings: Iterable[Finding], by: str) -> Iterator[list[Finding]]:
