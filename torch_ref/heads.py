@@ -9,13 +9,19 @@ from torch_ref.checks import declared
 
 @declared(output="*S K floats", xt="*S integers")
 def residual(output: Tensor, xt: Tensor) -> Tensor:
-    """output + onehot(x_t)."""
+    """output + onehot(x_t).
+
+    Arguments as in `d3pm_jax.residual`.
+    """
     return output + F.one_hot(xt, output.shape[-1]).to(output.dtype)
 
 
 @declared(logits="*S K floats", mask_id="categories")
 def forbid(logits: Tensor, mask_id: int) -> Tensor:
-    """Returns the logits with -inf at mask_id."""
+    """Returns the logits with -inf at mask_id.
+
+    Arguments as in `d3pm_jax.forbid`.
+    """
     return torch.where(torch.arange(logits.shape[-1], device=logits.device) == mask_id, float("-inf"), logits)
 
 
@@ -24,6 +30,8 @@ def logistic(loc: Tensor, log_scale: Tensor, K: int) -> Tensor:
     """log(sigmoid(b_k) - sigmoid(a_k)), bins of width 2 / (K - 1) around -1, .., 1, scale exp(log_scale - 2).
 
     In float64, and as a difference of whichever tail is the smaller.
+
+    Arguments as in `d3pm_jax.logistic`.
     """
     centre = torch.linspace(-1, 1, K, dtype=torch.float64, device=loc.device)
     inverse = torch.exp(2 - log_scale.double())[..., None]  # [*S, 1]

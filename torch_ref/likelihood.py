@@ -40,7 +40,10 @@ def all_t_bound(
     belief: Belief = "d3pm",
     weight: Tensor | None = None,
 ) -> Bound:
-    """-log p(x_0) <= prior KL + sum_t KL_t, each KL_t at one x_t ~ q(x_t | x_0)."""
+    """-log p(x_0) <= prior KL + sum_t KL_t, each KL_t at one x_t ~ q(x_t | x_0).
+
+    Arguments as in `d3pm_jax.all_t_bound`.
+    """
     term = beliefs.with_belief(belief, term)
     steps = []
     for t in range(1, process.T + 1):
@@ -62,7 +65,10 @@ def estimate_bound(
     belief: Belief = "d3pm",
     weight: Tensor | None = None,
 ) -> Bound:
-    """Computes `all_t_bound` with noise that depends on (key, index_b, t) alone; the key is a seed."""
+    """Computes `all_t_bound` with noise that depends on (key, index_b, t) alone; the key is a seed.
+
+    Arguments as in `d3pm_jax.estimate_bound`.
+    """
     return all_t_bound(denoise, process, x0, per_example(key, index, x0.shape[1:]), term, belief, weight)
 
 
@@ -77,7 +83,10 @@ def strata_bound(
     belief: Belief = "d3pm",
     weight: Tensor | None = None,
 ) -> Tensor:
-    """prior KL + sum over strata of (its size) KL_t at one t drawn in each, per example."""
+    """prior KL + sum over strata of (its size) KL_t at one t drawn in each, per example.
+
+    Arguments as in `d3pm_jax.strata_bound`.
+    """
     term = beliefs.with_belief(belief, term)
     total = _sum_per_example(prior_kl(process, x0), weight)  # [B]
     t, sizes = timesteps.stratified(u, process.T)  # [n, B] and [n]
@@ -100,7 +109,10 @@ def stratified_bound(
     belief: Belief = "d3pm",
     weight: Tensor | None = None,
 ) -> Tensor:
-    """Computes `strata_bound` with noise that depends on (key, index_b) and n alone; row 0 of it is for t."""
+    """Computes `strata_bound` with noise that depends on (key, index_b) and n alone; row 0 of it is for t.
+
+    Arguments as in `d3pm_jax.stratified_bound`.
+    """
     u = per_example(key, index, (n,))(0)  # [B, n]
     noise = per_example(key, index, x0.shape[1:])
     return strata_bound(denoise, process, x0, u.T, noise, term, belief, weight)
@@ -108,7 +120,10 @@ def stratified_bound(
 
 @declared(x0="B *S categories", order="B *S noise", mask_id="index")
 def chain_rule(fill_in: Callable[[Tensor], Tensor], x0: Tensor, order: Tensor, mask_id: int) -> Tensor:
-    """-log p(x_i | the elements before i), elements from the lowest entry of `order` to the highest."""
+    """-log p(x_i | the elements before i), elements from the lowest entry of `order` to the highest.
+
+    Arguments as in `d3pm_jax.chain_rule`.
+    """
     if not x0.numel():
         return torch.zeros(x0.shape, dtype=torch.promote_types(order.dtype, torch.float32))
     x0 = x0.contiguous()
@@ -131,13 +146,19 @@ def chain_rule(fill_in: Callable[[Tensor], Tensor], x0: Tensor, order: Tensor, m
 
 @declared(x="N floats")
 def mean_and_se(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the mean of independent values and its standard error."""
+    """Returns the mean of independent values and its standard error.
+
+    Arguments as in `d3pm_jax.mean_and_se`.
+    """
     return x.mean(), x.std(correction=1) / math.sqrt(len(x))
 
 
 @declared(D="count")
 def bits_per_dim(nats: Tensor, D: int) -> Tensor:
-    """nats / (D ln 2)."""
+    """nats / (D ln 2).
+
+    Arguments as in `d3pm_jax.bits_per_dim`.
+    """
     return nats / (D * math.log(2))
 
 

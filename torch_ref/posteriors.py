@@ -11,7 +11,10 @@ from torch_ref.processes.base import Process, expand_trailing
 
 @declared(x0="*S categories", t="... steps_or_0", u="*S noise", u_low="*S noise")
 def q_sample(process: Process, x0: Tensor, t: Tensor, u: Tensor, u_low: Tensor | None = None) -> Tensor:
-    """x_t ~ q(x_t | x_0)."""
+    """x_t ~ q(x_t | x_0).
+
+    Arguments as in `d3pm_jax.q_sample`.
+    """
     return process.draw_q(x0, t, u, u_low)
 
 
@@ -20,13 +23,18 @@ def q_posterior(process: Process, x0: Tensor, xt: Tensor, t: Tensor) -> Tensor:
     """log q(x_{t-1} | x_t, x_0) = log q(x_t | x_{t-1}) + log q(x_{t-1} | x_0) - log q(x_t | x_0).
 
     All -inf for an impossible pair, q(x_t | x_0) = 0.
+
+    Arguments as in `d3pm_jax.q_posterior`.
     """
     return numerics.log_normalize(process.log_q_back(xt, t) + process.log_q_probs(x0, t - 1))
 
 
 @declared(logits_x0="*S K floats", xt="*S categories", t="... steps")
 def p_logits(process: Process, logits_x0: Tensor, xt: Tensor, t: Tensor, belief: Belief = "d3pm") -> Tensor:
-    """log p(x_{t-1} | x_t) = `p_joint`, normalised; all -inf where the prediction contradicts x_t."""
+    """log p(x_{t-1} | x_t) = `p_joint`, normalised; all -inf where the prediction contradicts x_t.
+
+    Arguments as in `d3pm_jax.p_logits`.
+    """
     return numerics.log_normalize(p_joint(process, logits_x0, xt, t, belief))
 
 
@@ -51,7 +59,10 @@ def p_joint(process: Process, logits_x0: Tensor, xt: Tensor, t: Tensor, belief: 
 
 @declared(logits_prev="*S K floats", xt="*S categories", t="... steps")
 def p_prev(process: Process, logits_prev: Tensor, xt: Tensor, t: Tensor) -> Tensor:
-    """log p(x_{t-1} | x_t) of a network that predicts x_{t-1} itself."""
+    """log p(x_{t-1} | x_t) of a network that predicts x_{t-1} itself.
+
+    Arguments as in `d3pm_jax.p_prev`.
+    """
     return log_p_x0(process, logits_prev)
 
 
@@ -65,11 +76,17 @@ def p_sample(
     belief: Belief = "d3pm",
     u_low: Tensor | None = None,
 ) -> Tensor:
-    """x_{t-1} ~ p(x_{t-1} | x_t); -1 where there is no distribution."""
+    """x_{t-1} ~ p(x_{t-1} | x_t); -1 where there is no distribution.
+
+    Arguments as in `d3pm_jax.p_sample`.
+    """
     return numerics.categorical(p_logits(process, logits_x0, xt, t, belief), u, u_low)
 
 
 @declared(logits_x0="*S K floats")
 def log_p_x0(process: Process, logits_x0: Tensor) -> Tensor:
-    """log p(x_0 | x_t), normalised, in the type of the process or wider."""
+    """log p(x_0 | x_t), normalised, in the type of the process or wider.
+
+    Arguments as in `d3pm_jax.log_p_x0`.
+    """
     return numerics.log_normalize(logits_x0.to(torch.promote_types(logits_x0.dtype, process.pi.dtype)))

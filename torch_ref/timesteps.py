@@ -18,7 +18,10 @@ def uniform(u: Tensor, T: int) -> Tensor:
 
 @declared(u="noise", B="count", T="count")
 def low_discrepancy(u: Tensor, B: int, T: int) -> Tensor:
-    """t_i = floor(((u + i / B) mod 1) T) + 1."""
+    """t_i = floor(((u + i / B) mod 1) T) + 1.
+
+    Arguments as in `d3pm_jax.low_discrepancy`.
+    """
     return uniform((u + torch.arange(B) / B) % 1.0, T)
 
 

@@ -25,6 +25,8 @@ def posterior_kl(
     """KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)); at t = 1 this is -log p(x_0 | x_1).
 
     0 for an impossible pair (x_0, x_t).
+
+    Arguments as in `d3pm_jax.posterior_kl`.
     """
     log_p = p_logits(process, logits_x0, xt, t, belief)
     return numerics.kl(q_posterior(process, x0, xt, t), log_p)
@@ -32,7 +34,10 @@ def posterior_kl(
 
 @declared(logits_x0="*S K floats", x0="*S categories")
 def cross_entropy(process: Process, logits_x0: Tensor, x0: Tensor) -> Tensor:
-    """-log p(x_0 | x_t)."""
+    """-log p(x_0 | x_t).
+
+    Arguments as in `d3pm_jax.cross_entropy`.
+    """
     return -log_p_x0(process, logits_x0).gather(-1, x0[..., None])[..., 0]
 
 
@@ -44,7 +49,10 @@ def marginal_kl(process: Process, logits_x0: Tensor, x0: Tensor, t: Tensor) -> T
 
 @declared(logits_prev="*S K floats", x0="*S categories", xt="*S categories", t="... steps")
 def direct_kl(process: Process, logits_prev: Tensor, x0: Tensor, xt: Tensor, t: Tensor) -> Tensor:
-    """KL(q(x_{t-1} | x_t, x_0) || softmax(logits_prev)); 0 for an impossible pair (x_0, x_t)."""
+    """KL(q(x_{t-1} | x_t, x_0) || softmax(logits_prev)); 0 for an impossible pair (x_0, x_t).
+
+    Arguments as in `d3pm_jax.direct_kl`.
+    """
     return numerics.kl(q_posterior(process, x0, xt, t), p_prev(process, logits_prev, xt, t))
 
 
@@ -52,7 +60,10 @@ def direct_kl(process: Process, logits_prev: Tensor, x0: Tensor, xt: Tensor, t: 
 def smoothed_cross_entropy(
     process: Process, logits_x0: Tensor, x0: Tensor, smoothing: float, mask_id: int | None = None
 ) -> Tensor:
-    """-sum_k r_k log p_k, r = (1 - smoothing) onehot(x_0) + smoothing / K; without mask_id, if given."""
+    """-sum_k r_k log p_k, r = (1 - smoothing) onehot(x_0) + smoothing / K; without mask_id, if given.
+
+    Arguments as in `d3pm_jax.smoothed_cross_entropy`.
+    """
     allowed = torch.ones(process.K, dtype=torch.bool)
     if mask_id is not None:
         allowed[mask_id] = False
@@ -78,7 +89,10 @@ def hybrid(
     ce_weight: float,
     belief: Belief = "d3pm",
 ) -> Hybrid:
-    """`posterior_kl` + ce_weight `cross_entropy` of the denoiser."""
+    """`posterior_kl` + ce_weight `cross_entropy` of the denoiser.
+
+    Arguments as in `d3pm_jax.hybrid`.
+    """
     kl = posterior_kl(process, logits_x0, x0, xt, t, belief)
     denoiser = logits_x0
     if belief == "leave_one_out":
@@ -94,14 +108,20 @@ def hybrid(
 
 @declared(x0="*S categories")
 def prior_kl(process: Process, x0: Tensor) -> Tensor:
-    """KL(q(x_T | x_0) || p(x_T))."""
+    """KL(q(x_T | x_0) || p(x_T)).
+
+    Arguments as in `d3pm_jax.prior_kl`.
+    """
     log_q = process.log_q_probs(x0, torch.tensor(process.T))  # [*S, K]
     return numerics.kl(log_q, process.log_prior().expand_as(log_q))
 
 
 @declared(kl="B *S floats", x0="B *S categories", p_t="B probability")
 def stochastic_bound(process: Process, kl: Tensor, x0: Tensor, p_t: Tensor) -> Tensor:
-    """sum of kl / p_t + sum of prior KL, per example."""
+    """sum of kl / p_t + sum of prior KL, per example.
+
+    Arguments as in `d3pm_jax.stochastic_bound`.
+    """
     return to_rows(kl).sum(dim=1) / p_t + to_rows(prior_kl(process, x0)).sum(dim=1)
 
 

@@ -11,6 +11,8 @@ def categorical(log_p: Tensor, u: Tensor, u_low: Tensor | None = None) -> Tensor
     """Returns the first k with p_k > 0 and p_0 + ... + p_k > u (p_0 + ... + p_{K-1}).
 
     Where rounding leaves none, the last k with p_k > 0; -1 without a distribution. Sums are float64.
+
+    Arguments as in `d3pm_jax.categorical`.
     """
     p = (log_p - log_p.amax(dim=-1, keepdim=True)).double().exp()  # [*S, K]
 

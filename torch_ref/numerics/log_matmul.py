@@ -16,6 +16,9 @@ def smallest_entry(dtype: torch.dtype) -> float:
 
 @declared(log_p="*L M K floats", table="*L K J from_0")
 def log_matmul(log_p: Tensor, table: Tensor) -> Tensor:
-    """log(exp(log_p) @ table), [.., M, K] x [.., K, J]; no gradient reaches the table."""
+    """log(exp(log_p) @ table), [.., M, K] x [.., K, J]; no gradient reaches the table.
+
+    Arguments as in `d3pm_jax.log_matmul`.
+    """
     terms = log_p[..., :, :, None] + table.detach().log()[..., None, :, :]
     return log_sum(terms.mT)

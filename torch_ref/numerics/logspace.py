@@ -10,13 +10,19 @@ NEG_INF = float("-inf")
 
 @declared(a="*S floats", b="*S floats")
 def log_add(a: Tensor, b: Tensor) -> Tensor:
-    """log(exp a + exp b)."""
+    """log(exp a + exp b).
+
+    Arguments as in `d3pm_jax.log_add`.
+    """
     return log_sum(torch.stack([a, b], dim=-1))
 
 
 @declared(x="*S K floats")
 def log_sum(x: Tensor) -> Tensor:
-    """log sum_k exp x_k over the last axis; -inf, with gradient 0, where every x_k is -inf."""
+    """log sum_k exp x_k over the last axis; -inf, with gradient 0, where every x_k is -inf.
+
+    Arguments as in `d3pm_jax.log_sum`.
+    """
     empty = (x == NEG_INF).all(dim=-1)
     total = torch.logsumexp(torch.where(empty[..., None], 0.0, x), dim=-1)
     return torch.where(empty, NEG_INF, total)
@@ -24,20 +30,29 @@ def log_sum(x: Tensor) -> Tensor:
 
 @declared(logits="*S K floats")
 def log_normalize(logits: Tensor) -> Tensor:
-    """logits - log_sum(logits); a row of -inf stays."""
+    """logits - log_sum(logits); a row of -inf stays.
+
+    Arguments as in `d3pm_jax.log_normalize`.
+    """
     total = log_sum(logits)[..., None]
     return logits - torch.where(total == NEG_INF, 0.0, total)
 
 
 @declared(logits="*S K floats", k="*S categories")
 def log_prob(logits: Tensor, k: Tensor) -> Tensor:
-    """log_normalize(logits)[k]."""
+    """log_normalize(logits)[k].
+
+    Arguments as in `d3pm_jax.log_prob`.
+    """
     return log_normalize(logits).gather(-1, k[..., None])[..., 0]
 
 
 @declared(log_q="*S K floats", log_p="*S K floats")
 def kl(log_q: Tensor, log_p: Tensor) -> Tensor:
-    """sum_k q_k (log q_k - log p_k); inf where q > 0 meets p = 0; 0 where q is all zero."""
+    """sum_k q_k (log q_k - log p_k); inf where q > 0 meets p = 0; 0 where q is all zero.
+
+    Arguments as in `d3pm_jax.kl`.
+    """
     possible = log_q > NEG_INF
     ruled_out = possible & (log_p == NEG_INF)
     log_ratio = torch.where(possible & ~ruled_out, log_q - log_p, 0.0)
@@ -46,7 +61,10 @@ def kl(log_q: Tensor, log_p: Tensor) -> Tensor:
 
 @declared(log_q="*S K floats", logits="*S K floats")
 def kl_logits(log_q: Tensor, logits: Tensor) -> Tensor:
-    """KL(q || softmax(logits)); q is a constant."""
+    """KL(q || softmax(logits)); q is a constant.
+
+    Arguments as in `d3pm_jax.kl_logits`.
+    """
     return kl(log_q.detach(), log_normalize(logits))
 
 

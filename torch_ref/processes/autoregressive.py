@@ -43,7 +43,10 @@ class Autoregressive(Process):
 
 @declared(L="count", K="two_or_more", mask_id="categories")
 def autoregressive(L: int, K: int, mask_id: int) -> Process:
-    """At step t position L - t goes to the mask, the others stay."""
+    """At step t position L - t goes to the mask, the others stay.
+
+    Arguments as in `d3pm_jax.autoregressive`.
+    """
     I = torch.eye(K, dtype=torch.float64)
     Q = I.repeat(L, L, 1, 1)  # [T, L, K, K]
     for t in range(1, L + 1):

@@ -13,6 +13,8 @@ def dense(Q: Iterable[Numbers], prior: Numbers | None = None) -> Process:
     """Builds a process of any Q[1], .., Q[T]; the prior is by default the mean row of Qbar[T].
 
     Entries below `numerics.smallest_entry` become 0.
+
+    Arguments as in `d3pm_jax.dense`.
     """
     process = from_matrices(torch.stack([as_float64(q) for q in Q]), prior)
     floor = numerics.smallest_entry(process.pi.dtype)

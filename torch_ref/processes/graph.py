@@ -11,7 +11,10 @@ from torch_ref.processes.neighbours import Weights, adjacency
 
 @declared(embeddings="N D finite", k="count")
 def knn_graph(embeddings: Numbers, k: int, weights: Weights | None = None) -> Tensor:
-    """G + G^T + 2 I, rows and columns divided by their sums in turn; G as in `adjacency`."""
+    """G + G^T + 2 I, rows and columns divided by their sums in turn; G as in `adjacency`.
+
+    Arguments as in `d3pm_jax.knn_graph`.
+    """
     G = adjacency(embeddings, k, weights)
     W = G + G.T + 2 * torch.eye(len(G), dtype=torch.float64)
     for _ in range(1000):
@@ -22,7 +25,10 @@ def knn_graph(embeddings: Numbers, k: int, weights: Weights | None = None) -> Te
 
 @declared(embeddings="N D finite", k="count")
 def knn_rate(embeddings: Numbers, k: int, weights: Weights | None = None) -> Tensor:
-    """A - diag(A 1) with A = (G + G^T) / (2 k)."""
+    """A - diag(A 1) with A = (G + G^T) / (2 k).
+
+    Arguments as in `d3pm_jax.knn_rate`.
+    """
     G = adjacency(embeddings, k, weights)
     A = (G + G.T) / (2 * k)
     return A - torch.diag(A.sum(dim=1))
@@ -30,7 +36,10 @@ def knn_rate(embeddings: Numbers, k: int, weights: Weights | None = None) -> Ten
 
 @declared(level_rates="n from_0")
 def hierarchical_rate(level_rates: Numbers) -> Tensor:
-    """level_rates[l] over the number of leaves in the other half, l the first bit that differs."""
+    """level_rates[l] over the number of leaves in the other half, l the first bit that differs.
+
+    Arguments as in `d3pm_jax.hierarchical_rate`.
+    """
     rates = as_float64(level_rates)
     N = len(rates)
     leaves = [f"{i:0{N}b}" for i in range(2**N)]
@@ -44,12 +53,18 @@ def hierarchical_rate(level_rates: Numbers) -> Tensor:
 
 
 def random_walk(beta: Numbers, W: Numbers, prior: Numbers | None = None) -> Process:
-    """Q = (1 - beta) I + beta W; the prior is by default the mean row of Qbar[T]."""
+    """Q = (1 - beta) I + beta W; the prior is by default the mean row of Qbar[T].
+
+    Arguments as in `d3pm_jax.random_walk`.
+    """
     beta = as_float64(beta)[:, None, None]
     W = as_float64(W)
     return dense((1 - beta) * torch.eye(len(W), dtype=torch.float64) + beta * W, prior)
 
 
 def from_rate(R: Numbers, durations: Numbers) -> Process:
-    """Q = exp(s R)."""
+    """Q = exp(s R).
+
+    Arguments as in `d3pm_jax.from_rate`.
+    """
     return dense(torch.linalg.matrix_exp(as_float64(durations)[:, None, None] * as_float64(R)))

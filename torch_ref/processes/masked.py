@@ -8,7 +8,10 @@ from torch_ref.processes.base import Numbers, Process, as_float64, from_matrices
 
 
 def masked(inner: Process, gamma: Numbers) -> Process:
-    """Q = (1 - gamma) Q_inner, and gamma to one more category, the mask, which keeps itself."""
+    """Q = (1 - gamma) Q_inner, and gamma to one more category, the mask, which keeps itself.
+
+    Arguments as in `d3pm_jax.masked`.
+    """
     gamma = as_float64(gamma)
     Q = torch.zeros(inner.T, inner.K + 1, inner.K + 1, dtype=torch.float64)
     Q[:, :-1, :-1] = (1 - gamma)[:, None, None] * inner.Q64[1:]

@@ -9,7 +9,10 @@ from torch_ref.processes.base import Numbers, Process, as_float64, from_matrices
 
 
 def marginal(beta: Numbers, pi: Numbers) -> Process:
-    """Q = (1 - beta) I + beta 1 pi^T."""
+    """Q = (1 - beta) I + beta 1 pi^T.
+
+    Arguments as in `d3pm_jax.marginal`.
+    """
     beta = as_float64(beta)
     pi = as_float64(pi)
     Q = (1 - beta)[:, None, None] * torch.eye(len(pi), dtype=torch.float64) + beta[:, None, None] * pi
@@ -18,11 +21,17 @@ def marginal(beta: Numbers, pi: Numbers) -> Process:
 
 @declared(K="two_or_more")
 def uniform(beta: Numbers, K: int) -> Process:
-    """Q = (1 - beta) I + beta / K."""
+    """Q = (1 - beta) I + beta / K.
+
+    Arguments as in `d3pm_jax.uniform`.
+    """
     return marginal(beta, torch.full((K,), 1 / K, dtype=torch.float64))
 
 
 @declared(K="two_or_more", mask_id="categories")
 def absorbing(beta: Numbers, K: int, mask_id: int) -> Process:
-    """Q = (1 - beta) I + beta 1 e_mask^T."""
+    """Q = (1 - beta) I + beta 1 e_mask^T.
+
+    Arguments as in `d3pm_jax.absorbing`.
+    """
     return marginal(beta, torch.eye(K, dtype=torch.float64)[mask_id])

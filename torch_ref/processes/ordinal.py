@@ -10,7 +10,10 @@ from torch_ref.processes.dense import dense
 
 @declared(K="two_or_more", bands="count")
 def gaussian(beta: Numbers, K: int, bands: int | None = None) -> Process:
-    """w_{i-j} / sum_{n=-bands}^{bands} w_n, w_n = exp(-4 n^2 / ((K-1)^2 beta)), for 0 < |i-j| <= bands."""
+    """w_{i-j} / sum_{n=-bands}^{bands} w_n, w_n = exp(-4 n^2 / ((K-1)^2 beta)), for 0 < |i-j| <= bands.
+
+    Arguments as in `d3pm_jax.gaussian`.
+    """
     if bands is None:
         bands = K - 1
     n = torch.arange(-bands, bands + 1, dtype=torch.float64)
@@ -20,7 +23,10 @@ def gaussian(beta: Numbers, K: int, bands: int | None = None) -> Process:
 
 @declared(K="two_or_more", bands="count")
 def banded(beta: Numbers, K: int, bands: int) -> Process:
-    """beta / K for 0 < |i-j| <= bands."""
+    """beta / K for 0 < |i-j| <= bands.
+
+    Arguments as in `d3pm_jax.banded`.
+    """
     return _by_distance((as_float64(beta) / K)[:, None].expand(-1, bands + 1), K)
 
 

@@ -10,7 +10,10 @@ from torch_ref.processes.base import Process, from_matrices
 
 
 def respace(process: Process, grid: Sequence[int]) -> Process:
-    """Takes only the steps of the grid: one-step matrices are the products of those between."""
+    """Takes only the steps of the grid: one-step matrices are the products of those between.
+
+    Arguments as in `d3pm_jax.respace`.
+    """
     Q = [reduce(torch.matmul, process.Q64[a + 1 : b + 1]) for a, b in zip([0, *grid], grid, strict=False)]
     shorter = from_matrices(torch.stack(Q), process.pi64)
     time = process.time[torch.tensor([0, *grid])]

@@ -25,7 +25,10 @@ def sample(
     known: Known | None = None,
     record: Sequence[int] = (),
 ) -> Chain:
-    """Draws examples first, first + 1, ... of the endless sample that a seed stands for."""
+    """Draws examples first, first + 1, ... of the endless sample that a seed stands for.
+
+    Arguments as in `d3pm_jax.sample`, of its ancestral sampler alone; the key is a seed.
+    """
     if not shape:
         raise ValueError("shape = (): it must be (B, *S), the number of examples and the shape of each")
     noise = per_example(key, first + torch.arange(shape[0]), shape[1:])

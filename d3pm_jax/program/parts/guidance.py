@@ -119,7 +119,7 @@ class ClassifierFreeGuidance(Guidance):
             raise UserError(
                 "classifier-free guidance compares a network with and without its label or condition, and "
                 "this run never dropped them: train one that does, by d3pm train CONFIG "
-                "--train.drop-condition 0.1"
+                "--train.drop-condition 0.1, and --model.classes N too if it took no label"
             )
         on = self.on or ("x_s" if extra_mask is None else "x_0")
         # Where it is the network with the condition, or without it, at every step, no law has to be guided.
