@@ -28,7 +28,7 @@ from d3pm_jax.losses import posterior_kl, prior_kl
 from d3pm_jax.numerics.logspace import at_least_float32
 from d3pm_jax.posteriors import q_sample
 from d3pm_jax.processes.base import Process
-from d3pm_jax.sampling import CURE_OF_LOGITS, Network, Noise, per_example
+from d3pm_jax.sampling import CURE_OF_LOGITS, Network, Noise, check_agrees, per_example
 
 # What a step costs, such as `posterior_kl`.
 Term = Annotated[
@@ -74,12 +74,16 @@ def all_t_bound(
         x0: examples.
         noise: t -> uniforms [B, *S]; called with each t in 1..T.
         term: what the logits cost at a step: `posterior_kl` for logits of x_0.
-        belief: what the logits of x_0 are (see `beliefs`): passed on to `term`.
+        belief: what the logits of x_0 are (see `beliefs`): passed on to `term`. Of a `Denoiser` pass its own.
         weight: of each element, 1 without; 0 on padding, of which `denoise` has to know by itself.
 
     Returns:
         The parts of the bound; their expectation over the noise is the bound.
+
+    Raises:
+        ValueError: `denoise` is a `sampling.Denoiser` of another belief, K or last step.
     """
+    check_agrees(denoise, process, belief, term)
     term = beliefs.with_belief(belief, term)
 
     @marked
@@ -114,11 +118,14 @@ def estimate_bound(
         x0: examples.
         index: the number of each example in its data set.
         term: what the logits cost at a step.
-        belief: what the logits of x_0 are.
+        belief: what the logits of x_0 are: of a `Denoiser` its own.
         weight: of each element, 1 without; 0 on padding.
 
     Returns:
         The parts of the bound.
+
+    Raises:
+        ValueError: `denoise` is a `sampling.Denoiser` of another belief, K or last step.
     """
     return all_t_bound(denoise, process, x0, per_example(key, index, x0.shape[1:]), term, belief, weight)
 
@@ -146,13 +153,17 @@ def strata_bound(
         u: uniform noise in [0, 1), for t.
         noise: j -> uniforms [B, *S] for x_t, called with the strata j = 1..n.
         term: what the logits cost at a step.
-        belief: what the logits of x_0 are.
+        belief: what the logits of x_0 are: of a `Denoiser` its own.
         weight: of each element, 1 without; 0 on padding.
 
     Returns:
         Nats per example. The examples are independent, so the standard error of their mean (`mean_and_se`)
         covers the choice of examples, of t and of x_t.
+
+    Raises:
+        ValueError: `denoise` is a `sampling.Denoiser` of another belief, K or last step.
     """
+    check_agrees(denoise, process, belief, term)
     term = beliefs.with_belief(belief, term)
     t, sizes = timesteps.stratified(u, process.T)  # [n, B] and [n]
 
@@ -191,11 +202,14 @@ def stratified_bound(
         index: the number of each example in its data set.
         n: how many strata, 1..T.
         term: what the logits cost at a step.
-        belief: what the logits of x_0 are.
+        belief: what the logits of x_0 are: of a `Denoiser` its own.
         weight: of each element, 1 without; 0 on padding.
 
     Returns:
         Nats per example.
+
+    Raises:
+        ValueError: `denoise` is a `sampling.Denoiser` of another belief, K or last step.
     """
     key_t, key_q = jax.random.split(key)
     u = per_example(key_t, index, (n,))(jnp.asarray(0, jnp.int32))  # [B, n]

@@ -71,14 +71,26 @@ def test_bounds_are_those_of_their_noise():
         np.testing.assert_allclose(bound.total(), expected.total(), rtol=1e-11)
 
         u = jnp.asarray(per_example(KEY, index, (4,))(0).T)
-        nats = torch_ref.stratified_bound(KEY, theirs, theirs.process, x0, index, 4)
-        expected = d3pm_jax.strata_bound(ours, ours.process, jnp.asarray(X0), u, noise)
+        nats = torch_ref.stratified_bound(KEY, theirs, theirs.process, x0, index, 4, belief="leave_one_out")
+        expected = d3pm_jax.strata_bound(
+            ours, ours.process, jnp.asarray(X0), u, noise, belief="leave_one_out"
+        )
         np.testing.assert_allclose(nats, expected, rtol=1e-11)
 
 
 def test_a_unit_of_time_that_is_none_is_refused():
     with pytest.raises(ValueError, match="time = 'minutes': it must be one of"):
         torch_ref.Denoiser(process(torch_ref), lambda xt, time: xt, time="minutes")  # pyright: ignore
+
+
+def test_bounds_of_the_twin_refuse_a_denoiser_of_another_belief_or_process():
+    theirs, index, x0 = denoiser(torch_ref, torch.tensor), torch.tensor(INDEX), torch.tensor(X0)
+    later = torch_ref.uniform(torch_ref.reciprocal(T + 1), K)
+    for bound, n in ((torch_ref.estimate_bound, ()), (torch_ref.stratified_bound, (2,))):
+        with pytest.raises(ValueError, match="belief = 'd3pm', and the Denoiser has 'leave_one_out': pass"):
+            bound(KEY, theirs, theirs.process, x0, index, *n)
+        with pytest.raises(ValueError, match=rf"time\[-1\] = {T + 1}, and the Denoiser has {T}: .* a new"):
+            bound(KEY, theirs, later, x0, index, *n, belief="leave_one_out")
 
 
 def test_noise_belongs_to_an_example_a_row_and_a_stream():

@@ -13,6 +13,7 @@ from torch_ref.losses import posterior_kl, prior_kl
 from torch_ref.numerics.rows import to_rows
 from torch_ref.posteriors import q_sample
 from torch_ref.processes.base import Process
+from torch_ref.sampling.denoiser import check_agrees
 from torch_ref.sampling.network import Network
 from torch_ref.sampling.noise import Noise, per_example
 
@@ -44,6 +45,7 @@ def all_t_bound(
 
     Arguments as in `d3pm_jax.all_t_bound`.
     """
+    check_agrees(denoise, process, belief, term)
     term = beliefs.with_belief(belief, term)
     steps = []
     for t in range(1, process.T + 1):
@@ -87,6 +89,7 @@ def strata_bound(
 
     Arguments as in `d3pm_jax.strata_bound`.
     """
+    check_agrees(denoise, process, belief, term)
     term = beliefs.with_belief(belief, term)
     total = _sum_per_example(prior_kl(process, x0), weight)  # [B]
     t, sizes = timesteps.stratified(u, process.T)  # [n, B] and [n]

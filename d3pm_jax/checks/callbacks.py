@@ -112,6 +112,8 @@ def check_returns(
     # What a kernel computes is in range if its arguments are.
     checks_values = checks_values and inner_depth != SHAPES
 
+    # `inspect.signature` sees through it, which says whether a term takes a belief.
+    @functools.wraps(f, (), ())
     def checked(*args: Any, **kwargs: Any) -> Any:
         with depth(inner_depth):
             result = call_by_signature(name, callback.called.arguments, f, *args, **kwargs)

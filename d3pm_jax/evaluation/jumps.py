@@ -12,7 +12,7 @@ from d3pm_jax import likelihood, losses
 from d3pm_jax.checks import declared
 from d3pm_jax.posteriors import q_sample
 from d3pm_jax.processes import Process, respace
-from d3pm_jax.sampling import Network, per_example
+from d3pm_jax.sampling import Network, check_agrees, per_example
 
 
 @declared()
@@ -38,7 +38,7 @@ def jump_costs(
         x0: examples int32 [N, *S], over which the mean is taken.
         times: increasing steps, the last of them T.
         key: of the noise.
-        term: what the logits cost at a step.
+        term: what the logits cost at a step; `partial(posterior_kl, belief=...)` for those of another belief.
         progress: is called with the number of times that are done.
         weight: of each element [N, *S]; None where every element counts once. `denoise` has to know the
             weights by itself.
@@ -46,7 +46,11 @@ def jump_costs(
     Returns:
         Nats per example, float64 [n + 1, n + 1] for n times: [i, j] is the cost from times[j - 1] to
         times[i - 1], and to x_0 for i = 0. inf where i >= j.
+
+    Raises:
+        ValueError: `denoise` is a `sampling.Denoiser` of another belief, K or last step.
     """
+    check_agrees(denoise, process, "d3pm", term)
     x = jnp.asarray(x0, jnp.int32)
     noise = per_example(key, jnp.arange(len(x)), x.shape[1:])
 

@@ -1,13 +1,15 @@
 """Says what a network believes of x_0: a `Denoiser` is asked at x_t, and gives an `Answer`."""
 
 import dataclasses
-from typing import NamedTuple
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from d3pm_jax.beliefs import Belief, denoiser_of, leave_one_out_of
-from d3pm_jax.checks import declared
+from d3pm_jax.checks import SelfChecked, declared, is_known
 from d3pm_jax.errors import describe_returned
 from d3pm_jax.processes.base import Process
 from d3pm_jax.sampling.fields import check_returned
@@ -36,7 +38,7 @@ class Answer(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Denoiser:
+class Denoiser(SelfChecked):
     """Holds a network, the process that it was trained on, what its logits of x_0 are, and its unit of time.
 
         denoiser = Denoiser(process, lambda xt, time: network(params, xt, time), "leave_one_out", time="unit")
@@ -44,8 +46,9 @@ class Denoiser:
         bound = likelihood.estimate_bound(key, denoiser, process, x0, index, belief=denoiser.belief)
 
     It stands wherever a network is asked for: called with (x_t, process.time[t]), it tells the network that
-    time in the unit of the network. Under `jit` make it inside of the compiled function, of a process and
-    parameters that are arguments of it.
+    time in the unit of the network. A bound refuses one of another belief, K or last step than its own: a
+    respaced process keeps the last step, and another T needs a new Denoiser. Under `jit` make it inside of
+    the compiled function, of a process and parameters that are arguments of it.
     """
 
     process: Process
@@ -129,3 +132,32 @@ class Denoiser:
 def _check_network(process: Process, network: Network, belief: Belief, time: TimeUnit) -> Network:
     """Returns the network with what it returns checked."""
     return network
+
+
+def check_agrees(network: Network, process: Process, belief: Belief, term: Callable[..., Any]) -> None:
+    """Refuses a `Denoiser` of another belief or process than those by which a bound takes its logits.
+
+    Args:
+        network: of the bound; one that is no `Denoiser` says nothing of this.
+        process: that of the Denoiser, or one respaced from it. Under `jit` its times are not known.
+        belief: what the bound was told; with "d3pm" a term takes logits as it does by itself.
+        term: of the bound; one without the keyword `belief` goes with any Denoiser.
+
+    Raises:
+        ValueError: they are not the same.
+    """
+    if isinstance(network, Denoiser):
+        if belief == "d3pm":
+            of_term = inspect.signature(term).parameters.get("belief")
+            belief = getattr(of_term, "default", network.belief)
+        pairs = {
+            "belief": [belief, network.belief],
+            "process.K": [process.K, network.process.K],
+            "process.time[-1]": [x.time.tolist()[-1] for x in (process, network.process) if is_known(x.time)],
+        }
+        for name, said in pairs.items():
+            if len(set(said)) > 1:
+                raise ValueError(
+                    f"{name} = {said[0]!r}, and the Denoiser has {said[1]!r}: pass belief=denoiser.belief "
+                    f"and denoiser.process, or one respaced from it, or make a new Denoiser"
+                )

@@ -1,5 +1,7 @@
 """A network told times in [0, 1] is one of steps that divides by T: in chains, bounds and guidance."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -90,9 +92,13 @@ def test_a_denoiser_stands_where_a_bound_asks_for_a_network():
 
 @pytest.mark.slow
 def test_a_denoiser_stands_in_the_other_bounds():
-    totals = [d3pm.stratified_bound(jax.random.key(0), x, RESPACED, X0, INDEX, 2) for x in both(RESPACED)]
+    totals = [
+        d3pm.stratified_bound(jax.random.key(0), x, RESPACED, X0, INDEX, 2, belief=x.belief)
+        for x in both(RESPACED)
+    ]
     np.testing.assert_allclose(*totals, rtol=1e-6)
-    costs = [jump_costs(x, PROCESS, X0, (2, T), jax.random.key(0)) for x in both(PROCESS)]
+    term = partial(d3pm.posterior_kl, belief="leave_one_out")
+    costs = [jump_costs(x, PROCESS, X0, (2, T), jax.random.key(0), term) for x in both(PROCESS)]
     np.testing.assert_allclose(*costs, rtol=1e-6)
 
 
@@ -105,3 +111,60 @@ def test_what_cannot_be_told_another_unit_is_refused():
         d3pm.sample(jax.random.key(0), Denoiser(PROCESS, Own(), time="unit"), (B, L))  # pyright: ignore[reportArgumentType]
     with pytest.raises(TypeError, match="ByClassifier guides the law of x_s"):
         both(PROCESS, GUIDED["both"])[0](X0, jnp.ones(B))
+
+
+def zeros(xt, time):
+    return jnp.zeros((*xt.shape, K))
+
+
+LATER = d3pm.absorbing(d3pm.reciprocal(T + 1), K, MASK)
+WIDER = d3pm.absorbing(d3pm.reciprocal(T), K + 1, K)
+OF_LOO = Denoiser(PROCESS, zeros, "leave_one_out")
+U = jnp.full((2, B), 0.5)
+BOUNDS = {
+    "estimate_bound": lambda x, process, **said: d3pm.estimate_bound(
+        jax.random.key(0), x, process, X0, INDEX, **said
+    ),
+    "all_t_bound": lambda x, process, **said: d3pm.all_t_bound(x, process, X0, noise, **said),
+    "stratified_bound": lambda x, process, **said: d3pm.stratified_bound(
+        jax.random.key(0), x, process, X0, INDEX, 2, **said
+    ),
+    "strata_bound": lambda x, process, **said: d3pm.strata_bound(x, process, X0, U, noise, **said),
+    "jump_costs": lambda x, process, belief="d3pm": jump_costs(
+        x, process, X0, (2, process.T), jax.random.key(0), partial(d3pm.posterior_kl, belief=belief)
+    ),
+}
+
+
+def noise(t):
+    return jnp.full((B, L), 0.5)
+
+
+@pytest.mark.parametrize("bound", BOUNDS.values(), ids=BOUNDS)
+def test_a_bound_refuses_a_denoiser_of_another_belief_or_process(bound):
+    with pytest.raises(
+        ValueError, match=r"belief = 'd3pm', and the Denoiser has 'leave_one_out': pass belief="
+    ):
+        bound(OF_LOO, PROCESS)
+    with pytest.raises(ValueError, match=r"belief = 'denoiser', and the Denoiser has 'd3pm'"):
+        bound(Denoiser(PROCESS, zeros), PROCESS, belief="denoiser")
+    with pytest.raises(ValueError, match=r"process.time\[-1\] = 7, and the Denoiser has 6: .* make a new"):
+        bound(OF_LOO, LATER, belief="leave_one_out")
+    with pytest.raises(ValueError, match=r"process.K = 5, and the Denoiser has 4: .* denoiser.process"):
+        bound(OF_LOO, WIDER, belief="leave_one_out")
+
+
+def test_under_jit_the_belief_is_compared_and_unknown_times_are_not():
+    compute = jax.jit(BOUNDS["estimate_bound"], static_argnames=("x", "belief"))
+    assert compute(OF_LOO, RESPACED, belief="leave_one_out").steps.shape == (3, B)
+    with pytest.raises(ValueError, match="belief = 'd3pm', and the Denoiser has"):
+        compute(OF_LOO, RESPACED)
+
+
+def test_a_term_that_says_what_the_logits_are_needs_no_belief():
+    def own(process, logits, x0, xt, t):
+        return d3pm.posterior_kl(process, logits, x0, xt, t, belief="leave_one_out")
+
+    said = BOUNDS["all_t_bound"](OF_LOO, PROCESS, belief="leave_one_out").total()
+    for term in (own, partial(d3pm.posterior_kl, belief="leave_one_out")):
+        np.testing.assert_array_equal(BOUNDS["all_t_bound"](OF_LOO, PROCESS, term=term).total(), said)

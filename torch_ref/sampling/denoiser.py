@@ -1,7 +1,9 @@
 """Says what a network believes of x_0."""
 
 import dataclasses
-from typing import get_args
+import inspect
+from collections.abc import Callable
+from typing import Any, get_args
 
 from torch import Tensor
 
@@ -29,3 +31,32 @@ class Denoiser:
         if self.time == "unit":
             time = time / self.process.time[-1]
         return self.network(x, time)
+
+
+def check_agrees(network: Network, process: Process, belief: Belief, term: Callable[..., Any]) -> None:
+    """Refuses a `Denoiser` of another belief or process than those by which a bound takes its logits.
+
+    Args:
+        network: of the bound; one that is no `Denoiser` says nothing of this.
+        process: that of the Denoiser, or one respaced from it.
+        belief: what the bound was told; with "d3pm" a term takes logits as it does by itself.
+        term: of the bound; one without the keyword `belief` goes with any Denoiser.
+
+    Raises:
+        ValueError: they are not the same.
+    """
+    if isinstance(network, Denoiser):
+        if belief == "d3pm":
+            of_term = inspect.signature(term).parameters.get("belief")
+            belief = getattr(of_term, "default", network.belief)
+        pairs = {
+            "belief": [belief, network.belief],
+            "process.K": [process.K, network.process.K],
+            "process.time[-1]": [int(x.time[-1]) for x in (process, network.process)],
+        }
+        for name, said in pairs.items():
+            if len(set(said)) > 1:
+                raise ValueError(
+                    f"{name} = {said[0]!r}, and the Denoiser has {said[1]!r}: pass belief=denoiser.belief "
+                    f"and denoiser.process, or one respaced from it, or make a new Denoiser"
+                )
