@@ -86,11 +86,11 @@ def test_a_unit_of_time_that_is_none_is_refused():
 def test_bounds_of_the_twin_refuse_a_denoiser_of_another_belief_or_process():
     theirs, index, x0 = denoiser(torch_ref, torch.tensor), torch.tensor(INDEX), torch.tensor(X0)
     later = torch_ref.uniform(torch_ref.reciprocal(T + 1), K)
-    for bound, n in ((torch_ref.estimate_bound, ()), (torch_ref.stratified_bound, (2,))):
+    for bound in (torch_ref.estimate_bound, functools.partial(torch_ref.stratified_bound, n=2)):
         with pytest.raises(ValueError, match="belief = 'd3pm', and the Denoiser has 'leave_one_out': pass"):
-            bound(KEY, theirs, theirs.process, x0, index, *n)
+            bound(KEY, theirs, theirs.process, x0, index)
         with pytest.raises(ValueError, match=rf"time\[-1\] = {T + 1}, and the Denoiser has {T}: .* a new"):
-            bound(KEY, theirs, later, x0, index, *n, belief="leave_one_out")
+            bound(KEY, theirs, later, x0, index, belief="leave_one_out")
 
 
 def test_noise_belongs_to_an_example_a_row_and_a_stream():
