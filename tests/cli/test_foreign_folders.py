@@ -233,4 +233,4 @@ def test_a_device_is_not_read(run, capsys):
     (run / "config.json").unlink()
     os.mkfifo(run / "config.json")
     for command in COMMANDS.values():
-        assert "holds no run" in error(capsys, *command(run))
+        assert "config.json: move it away, it is no file" in error(capsys, *command(run))

@@ -49,7 +49,8 @@ class Repeating(nnx.Module):
         self.scale = nnx.Param(jax.numpy.float32(30.0))
 
     def __call__(self, xt, t, *, condition, label, key=None):
-        x0 = condition.reshape(xt.shape) + (label - condition[:, 0, 0])[:, None]
+        # It knows x_0 without x_t, and adds none of it: a network that does not look at x_t is warned of.
+        x0 = condition.reshape(xt.shape) + (label - condition[:, 0, 0])[:, None] + 0 * xt
         return self.scale[...] * jax.nn.one_hot(x0 % self.K, self.K)
 
 

@@ -148,10 +148,7 @@ def split_network(
 
     number_of_x = len(jax.tree.leaves(shapes))
     if number_of_x > 0 and not _sees(program.jaxpr, number_of_x, len(jax.tree.leaves(output))):
-        _warn(
-            f"the network of {type(config.model).__name__} does not look at x_t, and says the same of all "
-            f"examples: use xt in its __call__"
-        )
+        _warn(f"the network of {type(config.model).__name__} does not look at x_t: use xt in its __call__")
 
     if is_own_head and extra_mask is not None and not _forbids(head, output, x, spec.K, extra_mask):
         if config.loss.needs_extra_mask:
