@@ -86,7 +86,7 @@ class Twin:
     ) -> np.ndarray:
         """x_0 [N, *S] of a chain with this noise."""
         denoise = self._denoise(labels, conditions)
-        denoiser = torch_ref.Denoiser(self.process, denoise, **self.logits_keywords)
+        denoiser = torch_ref.Denoiser(self.process, denoise, self.logits_keywords["belief"])
         xT = self.process.draw_prior(noise(0))
         return torch_ref.sampling.run(denoiser, xT, lambda t, stream: noise(t)).x0.numpy()
 
