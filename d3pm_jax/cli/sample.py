@@ -146,7 +146,7 @@ class SampleCommand(arguments.Computation):
     """only text: fill the gaps in this, each written [MASK:N] for N tokens, as "The [MASK:12] fox\""""
     length: Annotated[Count | None, arguments.name_option(metavar="N")] = None
     """only text and padded data: elements of each sample (default: of padded data those of test example i,
-    of other texts all)"""
+    of other texts, and with --prompt, --infill or --given, all)"""
     given: Annotated[Path | None, arguments.name_option(metavar="FILE")] = None
     """complete examples (--known) or edit them (--strength): sample i is made from example i modulo N;
     FILE is .npy of integers [*S] or [N, *S]; for images also .png; for text also .txt, an example per line"""

@@ -31,8 +31,9 @@ class Transformer(nnx.Module):
 
     Blocks of attention and two linear maps, each after a layer norm whose scale and shift, and the factor of
     what is added, come from the embedding of time and class, as in adaLN-zero (Peebles and Xie 2023,
-    arXiv 2212.09748). Places are told apart by rotary positions (Su et al. 2021, arXiv 2104.09864), so L may
-    be any length. At first the output is 0. The parameters of all blocks are stacked, [num_layers, ...].
+    arXiv 2212.09748). Positions are rotary (Su et al. 2021, arXiv 2104.09864), so L may be any length, and it
+    knows only distances between places: of a row whose categories are all equal, so are its logits. At first
+    the output is 0. The parameters of all blocks are stacked, [num_layers, ...].
 
     Args:
         K: categories.

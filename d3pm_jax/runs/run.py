@@ -78,6 +78,9 @@ class Run:
     def predict(self, xt: Any, t: Any, label: Any = None, condition: Any = None) -> jax.Array:
         """Returns logits of x_0 [B, *S, K] for x_t int32 [B, *S] at t int32 [B], a step of process.time.
 
+        It takes no weight: padding is seen as the category that stands there. Cut padded examples to their
+        lengths, or pass the weight to `runs.denoiser` of exported weights.
+
         Raises:
             UserError: an argument is something else, or the network takes no such label or condition.
         """
@@ -299,7 +302,8 @@ class Run:
         """Computes the bound, or of a classifier its accuracy, on x0 int32 [N, *S] and labels int32 [N].
 
         `calls` estimates it from so many calls of the network for each example; of a flow they are draws of
-        v, of a classifier steps at which the label is told.
+        v, of a classifier steps at which the label is told. Of a batch of `read_batch` pass "x", "label",
+        "weight" and "condition" one by one; the weight is [N, *S], 0 on padding, and condition [N, *C].
 
         Raises:
             UserError: they are not what the data is described as, but for the size of an example; the weight

@@ -55,7 +55,12 @@ class Particles(Select):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Draw:
-    """Asks for samples of a run; by default they are drawn as its config says."""
+    """Asks for samples of a run; by default they are drawn as its config says.
+
+    Of what: `label` and `condition`. Of which elements: `known` ones stay, `start` is edited, `shape` is
+    another length, and `padding` is no part of a sample. How: by a `sampler`, with `guidance`, or several
+    for each sample, of which `select` prefers some. `record` asks for states on the way as well.
+    """
 
     label: int | np.ndarray | None = None
     """the class of all samples, or int [M], of which sample i has row i modulo M; without it sample i is of
