@@ -89,6 +89,8 @@ class TextKind(Kind):
         self._check_length(length)
         length = length or self.description.shape[0]
         if prompt is not None:
+            if GAP.search(prompt) is not None:
+                raise UserError(f"--prompt {one_line(repr(prompt))} has a gap: pass it as --infill")
             return self._tokenize_pieces([prompt], "prompt", length)
         if infill is None:
             return None

@@ -307,13 +307,15 @@ class Run:
 
         Raises:
             UserError: they are not what the data is described as, but for the size of an example; the weight
-                is no weight; or the network takes labels, and there are none.
+                is no weight, or padded data has none; or the network takes labels, and there are none.
         """
         x0 = inputs.to_array("x0", x0, "pass integers [N, *S]")
         if labels is not None:
             labels = np.asarray(labels)
         elif self.parts.recipe.classes is not None:
             raise UserError("the network of this run takes labels: pass labels, an integer for each example")
+        if weight is None and self.parts.description.padded:
+            raise UserError("the data of this run is padded: pass weight too, 0 on padding and 1 elsewhere")
         source = ArraySource(x0, labels, "x0")
         description = dataclasses.replace(
             self.parts.description,

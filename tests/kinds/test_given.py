@@ -86,6 +86,7 @@ def test_what_cannot_be_read_gets_one_line(tmp_path):
     picture = tmp_path / "wide.png"
     Image.fromarray(np.zeros((4, 7), np.uint8)).save(picture)
     calls = {
+        r"--prompt 'b\[MASK:2\]a' has a gap: pass it as --infill": lambda: TEXTS.parse_given("b[MASK:2]a"),
         r"x.npy has shape \[4, 6\]: pass \[4, 6, 1\], as a sample has, or \[N, 4, 6, 1\]": lambda: (
             IMAGES.read_given(save("x.npy", x[..., 0]), (4, 6, 1))
         ),

@@ -6,6 +6,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 
 from d3pm_jax import config as configs, runs
 from d3pm_jax.data import DatasetError, Description, read_batch
@@ -183,6 +184,29 @@ def test_a_network_without_conditions_is_refused_with_a_cure_for_such_data(model
     message = rf"the data has a condition \[3\], but the network of {name} has no keyword condition: {cure}$"
     with pytest.raises(ValueError, match=message):
         split_network(config, description, config.process.build(), None)
+
+
+class Deaf(nnx.Module):
+    def __init__(self, spec):
+        self.K = spec.K
+        self.scale = nnx.Param(jax.numpy.float32(1.0))
+
+    def __call__(self, xt, t, *, condition, label):
+        return self.scale[...] * jax.nn.one_hot(xt, self.K)
+
+
+@dataclasses.dataclass(frozen=True)
+class DeafModel(configs.Model):
+    def build(self, spec, rngs):
+        return Deaf(spec)
+
+
+def test_a_network_that_does_not_look_at_its_condition_is_said(capsys):
+    for model, is_said in ((DeafModel(), True), (conditioned.Repeat(), False)):
+        config = dataclasses.replace(conditioned.get_config(), model=model)
+        split_network(config, config.data.describe(), config.process.build(), None)
+        said = "the network of DeafModel does not look at the condition: use it" in capsys.readouterr().err
+        assert said == is_said
 
 
 @pytest.mark.slow

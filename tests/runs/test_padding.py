@@ -45,6 +45,11 @@ def test_a_sample_is_as_long_as_its_example_and_what_a_sample_of_that_length_is(
     np.testing.assert_array_equal(drawn.x0[[0, 3], :3], alone[[0, 3]])
 
 
+def test_a_bound_of_padded_examples_needs_their_weight(workdir):
+    with pytest.raises(UserError, match="the data of this run is padded: pass weight too, 0 on padding"):
+        runs.open(workdir, batch_size=N).evaluate_on(np.maximum(KEPT, 0))
+
+
 @pytest.mark.slow
 def test_padding_goes_with_scores_and_says_what_it_does_not_go_with(workdir):
     run = runs.open(workdir, batch_size=N)

@@ -147,8 +147,13 @@ def split_network(
         )
 
     number_of_x = len(jax.tree.leaves(shapes))
-    if number_of_x > 0 and not _sees(program.jaxpr, number_of_x, len(jax.tree.leaves(output))):
-        _warn(f"the network of {type(config.model).__name__} does not look at x_t: use xt in its __call__")
+    number_of_input = {"x_t": number_of_x}
+    if condition is not None:
+        number_of_input["the condition"] = len(program.jaxpr.invars) - 1
+    for name, number in number_of_input.items():
+        if number_of_x > 0 and not _sees(program.jaxpr, number, len(jax.tree.leaves(output))):
+            model = type(config.model).__name__
+            _warn(f"the network of {model} does not look at {name}: use it in its __call__")
 
     if is_own_head and extra_mask is not None and not _forbids(head, output, x, spec.K, extra_mask):
         if config.loss.needs_extra_mask:
