@@ -78,7 +78,7 @@ def test_memory_is_that_of_the_arguments_and_of_what_is_added(small_network):
 
 def test_what_does_not_fit():
     small = cost.Cost(1, 1, 6 * 10**9, 5 * 10**9, 1.0)
-    device = types.SimpleNamespace(platform="gpu")
+    device = types.SimpleNamespace(platform="gpu", process_index=0)
     device.memory_stats = lambda: {"bytes_limit": 10**10}
     assert cost._whether_it_fits(small, [device] * 8) == (
         "it does not fit: 88.00 GB needed, 80.00 GB there for all devices"
