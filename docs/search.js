@@ -142,7 +142,9 @@ const findSections = (query) => {
   const rank = ([number, score]) => {
     const { page, title, phrases } = sections[number];
     const factor = (FACTORS.find(([start]) => page.startsWith(start)) || ["", 1])[1];
-    const named = isName(query) && (title === query || title.endsWith(`.${query}`)) ? OF_A_NAME / factor : 1;
+    // A name of the PyTorch reference is that of the function in JAX, which comes first.
+    const isFirst = !page.startsWith("reference/torch_ref");
+    const named = isFirst && isName(query) && (title === query || title.endsWith(`.${query}`)) ? OF_A_NAME / factor : 1;
     const phrased = phrases.has(plain) ? OF_A_PHRASE : 1;
     return [number, score * factor * named * phrased * (covered.get(number) / total) ** 2];
   };

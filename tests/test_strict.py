@@ -96,7 +96,8 @@ def arrays_of(call: table.Call, dtype: Any) -> Arrays:
         elif name == "noise":
             others[name] = lambda t, stream=0: as_floats(table.UNIT)
         elif is_logits and np.shape(good) == (*S, K):
-            arrays[name] = random_logits(number, K, dtype)
+            # What the table forbids, a mask where it has to be, stays forbidden.
+            arrays[name] = jnp.where(jnp.isneginf(good), -jnp.inf, random_logits(number, K, dtype))
         elif is_logits:
             arrays[name] = jnp.asarray(good, dtype)
         elif name.startswith(("log_p", "log_q")) and np.shape(good) == (*S, K):
