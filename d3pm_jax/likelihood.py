@@ -68,8 +68,8 @@ def all_t_bound(
     """-log p(x_0) <= prior KL + sum_t KL_t (D3PM eq. 1), every t once, each at one x_t ~ q(x_t | x_0).
 
     Args:
-        denoise: the network, (xt, process.time[t]) -> logits of x_0. Pass a `sampling.Denoiser`, which says
-            what the network is told, for one that was trained on times in [0, 1].
+        denoise: the network, (xt, process.time[t]) -> logits of x_0. One that was trained on times in
+            [0, 1] stands in a `sampling.Denoiser(.., time="unit")`.
         process: the forward process.
         x0: examples.
         noise: t -> uniforms [B, *S]; called with each t in 1..T.

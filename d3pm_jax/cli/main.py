@@ -145,7 +145,7 @@ def _describe_error(error: Exception) -> str | None:
         return f"{message}{cure}"
     if cure:
         return f"{one_line(error, 300)}{cure}"
-    if str(error).startswith(NO_DEVICE) or _found_no_card(error):
+    if str(error).startswith(NO_DEVICE) or _is_missing_card(error):
         platforms = os.environ.get("JAX_PLATFORMS")
         if not platforms:
             return f"{one_line(error, 300)}; set JAX_PLATFORMS=cpu to compute without it"
@@ -160,7 +160,7 @@ def _describe_error(error: Exception) -> str | None:
     return None
 
 
-def _found_no_card(error: Exception) -> bool:
+def _is_missing_card(error: Exception) -> bool:
     """Says whether an error is that of JAX_PLATFORMS=cuda without a card, an assertion without a word."""
     if not isinstance(error, AssertionError) or "jax" not in sys.modules:
         return False

@@ -162,8 +162,8 @@ def _split_off_alike(
     alike = {name: cells[name].pop() for name in fields if len(cells[name]) == 1}
     others = [i for i, name in enumerate(head) if name not in alike]
     table = build_table([head[i] for i in others], [[row[i] for i in others] for row in rows], left)
-    said = [f"{name} {value}" for name, value in alike.items() if value != "-"]
-    return table, tag("p", f"In all rows: {', '.join(said)}.", class_="soft") if said else None
+    words = [f"{name} {value}" for name, value in alike.items() if value != "-"]
+    return table, tag("p", f"In all rows: {', '.join(words)}.", class_="soft") if words else None
 
 
 def tabulate_accuracies(runs: Sequence[Reported]) -> Html:

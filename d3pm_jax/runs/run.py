@@ -299,11 +299,23 @@ class Run:
         weight: np.ndarray | None = None,
         condition: Any = None,
     ) -> record.Record:
-        """Computes the bound, or of a classifier its accuracy, on x0 int32 [N, *S] and labels int32 [N].
+        """Computes the bound on examples, or of a classifier its accuracy.
 
-        `calls` estimates it from so many calls of the network for each example; of a flow they are draws of
-        v, of a classifier steps at which the label is told. Of a batch of `read_batch` pass "x", "label",
-        "weight" and "condition" one by one; the weight is [N, *S], 0 on padding, and condition [N, *C].
+        The arrays of a batch of `read_batch` are passed one by one.
+
+        Args:
+            x0: examples int32 [N, *S].
+            labels: int32 [N], where the network takes labels.
+            batch_size: examples at a time.
+            seed: of the noise.
+            progress: is called with the number of examples that are done.
+            calls: how many calls of the network, for each example, the bound is estimated from, by default
+                one for every t. Of a flow draws of v, of a classifier steps at which it names the class.
+            weight: floats [N, *S] of padded data, 0 on padding.
+            condition: [N, *C], where the network takes one.
+
+        Returns:
+            Bits per dimension, nats per example and their errors, or the accuracy.
 
         Raises:
             UserError: they are not what the data is described as, but for the size of an example; the weight

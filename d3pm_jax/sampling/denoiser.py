@@ -148,16 +148,17 @@ def check_agrees(network: Network, process: Process, belief: Belief, term: Calla
     """
     if isinstance(network, Denoiser):
         if belief == "d3pm":
-            of_term = inspect.signature(term).parameters.get("belief")
-            belief = getattr(of_term, "default", network.belief)
+            parameter = inspect.signature(term).parameters.get("belief")
+            belief = getattr(parameter, "default", network.belief)
         pairs = {
             "belief": [belief, network.belief],
             "process.K": [process.K, network.process.K],
             "process.time[-1]": [x.time.tolist()[-1] for x in (process, network.process) if is_known(x.time)],
         }
-        for name, said in pairs.items():
-            if len(set(said)) > 1:
+        for name, values in pairs.items():
+            if len(set(values)) > 1:
                 raise ValueError(
-                    f"{name} = {said[0]!r}, and the Denoiser has {said[1]!r}: pass belief=denoiser.belief "
-                    f"and denoiser.process, or one respaced from it, or make a new Denoiser"
+                    f"{name} = {values[0]!r}, and the Denoiser has {values[1]!r}: pass "
+                    f"belief=denoiser.belief and denoiser.process, or one respaced from it, or make a new "
+                    f"Denoiser"
                 )

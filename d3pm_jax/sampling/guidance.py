@@ -84,25 +84,27 @@ def classifier_free(
     jax.tree.map(_check_alike, inputs, null)
     # A gamma that only a program knows is any number.
     if is_known(gamma) and gamma == 1:
-        return _tell(network, inputs)
+        return _bind_inputs(network, inputs)
     if is_known(gamma) and gamma == 0 and late is None:
-        return _tell(network, null)
+        return _bind_inputs(network, null)
     guided = ClassifierFree if on == "x_s" else ClassifierFreeX0
-    return guided(_tell(network, inputs, null), gamma, late)
+    return guided(_bind_inputs(network, inputs, null), gamma, late)
 
 
-def _tell(network: Callable[[Array, Array, Any], Array], *inputs: Any) -> Callable[[Array, Array], Array]:
+def _bind_inputs(
+    network: Callable[[Array, Array, Any], Array], *inputs: Any
+) -> Callable[[Array, Array], Array]:
     """Returns a network that is told its inputs: those of one batch, or of two, one behind the other."""
-    told = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *inputs)
+    bound_inputs = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *inputs)
 
     def call(x: Array, time: Array) -> Array:
-        for leaf in jax.tree.leaves(told):
+        for leaf in jax.tree.leaves(bound_inputs):
             if len(leaf) != len(x):
                 raise ValueError(
                     f"inputs are of {len(leaf) // len(inputs)} examples, but x is of "
                     f"{len(x) // len(inputs)}: pass those of each example"
                 )
-        return network(x, time, told)
+        return network(x, time, bound_inputs)
 
     return call
 

@@ -404,8 +404,8 @@ class Watched(AroundStep[Step]):
 
     def take(self, view: View) -> Taken:
         taken = self.step.take(view._replace(see=see_logits(view)))
-        kept = call_by_signature("watch", "seen", self.watch, Seen(view.x, taken.seen, taken.x != view.x))
-        return taken._replace(seen=fields.to_arrays("watch", kept))
+        watched = call_by_signature("watch", "seen", self.watch, Seen(view.x, taken.seen, taken.x != view.x))
+        return taken._replace(seen=fields.to_arrays("watch", watched))
 
 
 def see_logits(view: View) -> Callable[[Answer | None], Array]:

@@ -87,8 +87,7 @@ def mutual_information_steps(
 
     Raises:
         ValueError: p0 is not a distribution or is next to certain, rate is not a generator, or it cannot
-            remove the information because some categories never meet; left does not
-            fall from 1.
+            remove the information because some categories never meet; left does not fall from 1.
     """
     p0, H = _check_data(p0)
     rate, fastest = _check_rate(rate, p0.size)

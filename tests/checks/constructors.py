@@ -629,7 +629,7 @@ def report(title: str, results: Iterator[Result], names: list[str]) -> None:
         counts[kind] += 1
         if kind in DEFECTS:
             print(f"{kind:8} {which} {how}")
-    print(f"{title}:", ", ".join(f"{counts[kind]} {kind}" for kind in OUTCOMES))
+    print(f"{title}:", ", ".join(f"{counts[kind]} {kind}" for kind in OUTCOMES), flush=True)
 
 
 def main(names: list[str]) -> None:

@@ -7,7 +7,6 @@ a draw), or is legal and gives numbers. Anything else is a defect: silent, uncle
 legal. It runs without the checks of types that the tests of this folder have, which users have not either.
 """
 
-import collections
 import functools
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,11 +19,9 @@ import numpy as np
 from d3pm_jax import beliefs, flows, likelihood, sampling
 from d3pm_jax.sampling import guidance
 from tests.checks import table
-from tests.checks.constructors import WRONG
+from tests.checks.constructors import WRONG, report
 from tests.checks.table import B, K, T
 
-DEFECTS = ("silent", "unclear", "NaN")
-OUTCOMES = ("clear", "marked", "legal", *DEFECTS)
 PROCESS = table.PROCESSES["uniform"]
 ROOMS = ("flows.", "heads.", "sampling.guidance.", "sampling.steering.")
 L = 3
@@ -365,12 +362,7 @@ def main() -> None:
     """Prints each defect and the number of outcomes of each kind, without jit and under it."""
     warnings.simplefilter("ignore")
     for mode, jit in (("eager", False), ("jit", True)):
-        counts = collections.Counter()
-        for kind, which, how in calls(jit):
-            counts[kind] += 1
-            if kind in DEFECTS:
-                print(f"{kind:8} {which} {how}")
-        print(f"{mode}:", ", ".join(f"{counts[kind]} {kind}" for kind in OUTCOMES))
+        report(mode, calls(jit), [])
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ or NaN, which is a mark where the values were known. It runs without the checks 
 this folder have, which users have not either.
 """
 
-import collections
 import dataclasses
 import functools
 import inspect
@@ -37,10 +36,9 @@ from d3pm_jax.sampling.steps import LawStep, Step, Taken
 from d3pm_jax.sampling.transitions import OwnReverse, Remask
 from d3pm_jax.schedules import continuous
 from tests.checks import constructors, table
+from tests.checks.constructors import Result
 from tests.checks.table import Bad, K, S, T, i32, raised_here, spoilt_once
 
-OUTCOMES = ("clear", "marked", "legal", "unclear", "silent", "NaN")
-DEFECTS = ("unclear", "silent", "NaN")
 NAN = float("nan")
 INF = float("inf")
 
@@ -203,9 +201,6 @@ def is_legal(which: str, role: str, bad: Bad, result: Any, jit: bool) -> bool:
         # A boolean has no mark: a NaN comes last, and a count below 0 takes none.
         or (which.startswith("take_first(") and jit)
     )
-
-
-Result = tuple[str, str, str]  # what came of a call, which one it was, and how it ended
 
 
 def any_case(which: str, case: Any) -> bool:
@@ -861,14 +856,7 @@ def main(names: list[str]) -> None:
     """Prints each defect and the number of outcomes of each kind."""
     warnings.simplefilter("ignore")
     for title, results in tables().items():
-        counts = collections.Counter()
-        for kind, which, how in results:
-            if names and not which.startswith(tuple(names)):
-                continue
-            counts[kind] += 1
-            if kind in DEFECTS:
-                print(f"{kind:8} {which} {how}")
-        print(f"{title}:", ", ".join(f"{counts[kind]} {kind}" for kind in OUTCOMES), flush=True)
+        constructors.report(title, results, names)
 
 
 if __name__ == "__main__":

@@ -7,14 +7,14 @@ import sys
 import jax
 import pytest
 
-from tests.checks import parts
+from tests.checks import constructors, parts
 
 
 def count(results):
     with jax.debug_key_reuse(False):  # the table has one key
         outcomes = list(results)
     # What the checks of types of these tests refuse before us is left to the whole table.
-    defects = [x for x in outcomes if x[0] in parts.DEFECTS and not x[2].startswith("TypeCheckError")]
+    defects = [x for x in outcomes if x[0] in constructors.DEFECTS and not x[2].startswith("TypeCheckError")]
     assert not defects, "\n".join(map(str, defects))
     return collections.Counter(kind for kind, _, _ in outcomes)
 

@@ -146,12 +146,12 @@ def split_network(
             f"expected {[2, *spec.shape, spec.K]}"
         )
 
-    number_of_x = len(jax.tree.leaves(shapes))
-    number_of_input = {"x_t": number_of_x}
+    x_number = len(jax.tree.leaves(shapes))
+    input_numbers = {"x_t": x_number}
     if condition is not None:
-        number_of_input["the condition"] = len(program.jaxpr.invars) - 1
-    for name, number in number_of_input.items():
-        if number_of_x > 0 and not _sees(program.jaxpr, number, len(jax.tree.leaves(output))):
+        input_numbers["the condition"] = len(program.jaxpr.invars) - 1
+    for name, number in input_numbers.items():
+        if x_number > 0 and not _sees(program.jaxpr, number, len(jax.tree.leaves(output))):
             model = type(config.model).__name__
             _warn(f"the network of {model} does not look at {name}: use it in its __call__")
 
