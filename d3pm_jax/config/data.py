@@ -5,6 +5,7 @@ import functools
 import hashlib
 import itertools
 import json
+import math
 import os
 import zipfile
 from collections.abc import Callable, Mapping
@@ -24,6 +25,7 @@ from d3pm_jax.config.checks import (
     NonEmptyStr,
     Probability,
     Size,
+    check_value,
     undefined_method,
 )
 from d3pm_jax.data import (
@@ -429,8 +431,13 @@ class Arrays(Grey):
     """the same for the test split"""
     valid_conditions: Annotated[NonEmptyStr | None, Free] = dataclasses.field(default=None, kw_only=True)
     """its conditions, if the others have some"""
+    sizes: tuple[Categories, ...] | None = dataclasses.field(default=None, kw_only=True)
+    """where places have categories of their own, how many each has, row by row: place i is in
+    0..sizes[i] - 1, and the largest of them is `categories`"""
 
     def check(self) -> None:
+        if self.sizes is not None and self.binarize is not None:
+            raise ValueError("data.sizes with data.binarize, which makes every size 2: leave one of them out")
         needed = {
             "labels": ["train_labels", "test_labels", "classes"],
             "conditions": ["train_conditions", "test_conditions"],
@@ -451,11 +458,22 @@ class Arrays(Grey):
         if len(shape) < 2:
             # A description of no axes would be refused, and name no file.
             self.open_levels("train")
-        description = Description(shape[1:], self.categories, self.classes, self.kind)
+        sizes = None if self.sizes is None else self._nest_sizes(shape[1:])
+        description = Description(shape[1:], self.categories, self.classes, self.kind, sizes=sizes)
         if self.train_conditions is None:
             return description
         shape, condition_type = _describe_conditions(self.train_conditions)
         return dataclasses.replace(description, condition=shape, condition_type=condition_type)
+
+    def _nest_sizes(self, shape: tuple[int, ...]) -> tuple:
+        """Returns the sizes of places as those of a description, nested as the shape of an example."""
+        sizes = np.array(self.sizes)
+        if sizes.size != math.prod(shape):
+            raise DatasetError(
+                f"data.sizes has {sizes.size} numbers, but examples of {self.train} have shape {shape}: pass "
+                f"one for each of {math.prod(shape)} places"
+            )
+        return check_value("data.sizes", sizes.reshape(shape), tuple)
 
     def _files(self, split: str) -> tuple[str, str | None, str | None]:
         """Returns the files of a split: x, labels and conditions."""

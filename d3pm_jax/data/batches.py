@@ -1,6 +1,7 @@
 """Makes batches of int32 categories from a random-access source, a pure function of (seed, batch number)."""
 
 import functools
+import math
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,8 @@ RandomMap = Callable[[Example, np.random.Generator], Example]
 # Several threads read ahead. A source may be an open file, which has one place to read from: all of them
 # together ask for one example at a time. A source may read another one, so the lock can be taken again.
 _READING = threading.RLock()
+# Examples that are in memory together where all of them are counted.
+COUNTED_AT_ONCE = 1024
 
 
 @declared()
@@ -173,6 +176,34 @@ def count_categories(source: Source, num_categories: Size) -> Int[np.ndarray, " 
     return counts
 
 
+@declared()
+def count_categories_by_place(
+    source: Source, shape: tuple[Size, ...], num_categories: Size
+) -> Int[np.ndarray, "*S K"]:
+    """Counts how often each place has each category in all examples, without elements of weight 0.
+
+    Args:
+        source: the examples.
+        shape: *S of an example.
+        num_categories: K; of places with fewer categories the last counts are 0.
+
+    Raises:
+        DatasetError: a value is not a category.
+    """
+    numbered = _add_numbers(source)
+    num_places = math.prod(shape)
+    counts = np.zeros(num_places * num_categories, np.int64)
+    for start in range(0, len(source), COUNTED_AT_ONCE):
+        numbers = range(start, min(start + COUNTED_AT_ONCE, len(source)))
+        batch = _collate([numbered[number] for number in numbers], num_categories)
+        x = batch["x"].reshape(len(numbers), num_places)
+        cells = np.arange(num_places) * num_categories + x  # [n, places]
+        if "weight" in batch:
+            cells = cells[batch["weight"].reshape(x.shape) > 0]  # [M]
+        counts += np.bincount(cells.ravel(), minlength=len(counts))
+    return counts.reshape(*shape, num_categories)
+
+
 def _add_numbers(source: Source) -> Source:
     """Adds to each example of a source its number, which messages name.
 
@@ -298,6 +329,19 @@ def _check_categories(
         raise DatasetError(
             f"{_where(x, high, numbers)}, but K = {num_categories} allows only 0..{num_categories - 1}: "
             f"set K to {high + 1} or more (256 for 8-bit images, one more with an extra mask){from_one}"
+        )
+    if description is not None and description.sizes is not None:
+        _check_sizes(x, numbers, np.array(description.sizes))
+
+
+def _check_sizes(x: np.ndarray, numbers: Sequence[int], sizes: np.ndarray) -> None:
+    """Raises DatasetError where x [B, *S] has a category that its place, of sizes [*S], does not have."""
+    outside = np.argwhere(x >= sizes)
+    if len(outside):
+        example, *place = outside[0].tolist()
+        raise DatasetError(
+            f"x of example {numbers[example]} holds {x[tuple(outside[0])]} at {place}, but the data is "
+            f"described as 0..{sizes[tuple(place)] - 1} there: correct the data, or the size"
         )
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Integer
 
 from d3pm_jax.checks import NOT_EMPTY, Categories, Count, NonEmptyStr, Size, check_value
+from d3pm_jax.data.columns import Column
 from d3pm_jax.data.tokenizers import join_symbols
 from d3pm_jax.errors import UserError, as_user_error
 
@@ -39,6 +40,11 @@ class Description:
     there is none"""
     condition_type: Literal["float32", "int32"] = "float32"
     """the type of its entries"""
+    sizes: tuple | None = None
+    """where places have categories of their own, how many each has, nested as *S: x at place i is in
+    0..sizes[i] - 1, and the largest of them is `categories`; None: every place has `categories`"""
+    columns: tuple[Column, ...] | None = None
+    """of a table (D,): its columns, whose sizes are `sizes`"""
 
     def __post_init__(self) -> None:
         with as_user_error():
@@ -48,6 +54,7 @@ class Description:
                     plain = check_value(field.name, getattr(self, field.name), field.type)
                     object.__setattr__(self, field.name, plain)
 
+        self._check_sizes()
         if self.symbols is None:
             return
         if not isinstance(self.symbols, tuple) or not all(isinstance(text, str) for text in self.symbols):
@@ -58,6 +65,26 @@ class Description:
         if len(self.symbols) != self.categories:
             raise UserError(
                 f"{len(self.symbols)} symbols for {self.categories} categories: pass one for each"
+            )
+
+    def _check_sizes(self) -> None:
+        """Raises UserError where the sizes of places fit neither the other fields nor the columns."""
+        if self.columns is not None and self.sizes != tuple(column.size for column in self.columns):
+            raise UserError("columns have other sizes: pass sizes=tuple(column.size for column in columns)")
+        if self.sizes is None:
+            return
+        try:
+            sizes = np.array(self.sizes)
+        except ValueError as error:
+            raise UserError(f"sizes are not nested as shape = {self.shape}: {error}") from error
+        if sizes.shape != self.shape or sizes.dtype.kind != "i" or sizes.min() < 2:
+            raise UserError(
+                f"sizes are {sizes.dtype} {list(sizes.shape)}: pass a whole number of at least 2 for each "
+                f"place, nested as shape = {self.shape}"
+            )
+        if sizes.max() != self.categories:
+            raise UserError(
+                f"categories = {self.categories}: it must be the largest of sizes, which is {sizes.max()}"
             )
 
     @property

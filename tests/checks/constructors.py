@@ -239,6 +239,9 @@ def data_functions() -> Iterator[Call]:
         yield Call(f.__name__, f, {"source": SOURCE, "num_categories": 4}, reading)
     counting = {"source": "source", "num_categories": "count"}
     yield Call("count_categories", data.count_categories, {"source": SOURCE, "num_categories": 4}, counting)
+    by_place = {"source": SOURCE, "shape": (3,), "num_categories": 4}
+    roles = counting | {"shape": "counts"}
+    yield Call("count_categories_by_place", data.count_categories_by_place, by_place, roles)
 
 
 def sources() -> Iterator[Call]:
@@ -256,6 +259,8 @@ def sources() -> Iterator[Call]:
         "digest": "text or None",
         "condition": "shape or None",
         "condition_type": "other",
+        "sizes": "other or None",
+        "columns": "other or None",
     }
     fields = {"shape": (3,), "categories": 4}
     yield Call("Description", data.Description, fields, description)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from d3pm_jax.config import Config, check_fields, free_fields, from_data, io as config_io
-from d3pm_jax.data import Description, digests
+from d3pm_jax.data import Column, Description, digests
 from d3pm_jax.errors import UserError, as_user_error, one_line
 from d3pm_jax.files import check_is_file, parse_json
 from d3pm_jax.program.storage import checkpoint, lock, manifest, names, run_format
@@ -298,10 +298,21 @@ def description_from_json(content: bytes) -> Description:
     if not isinstance(tree, dict):
         raise ValueError("it is not a table of fields")
     # JSON has lists where a description has tuples.
-    tuples = {name: tuple(value) for name, value in tree.items() if isinstance(value, list)}
-    description = Description(**{**tree, **tuples})
+    fields = _as_tuples(tree)
+    if fields.get("columns") is not None:
+        fields["columns"] = tuple(Column(**column) for column in fields["columns"])
+    description = Description(**fields)
     check_fields("", description)
     return description
+
+
+def _as_tuples(node: Any) -> Any:
+    """Returns what JSON holds with tuples in place of lists, at every depth."""
+    if isinstance(node, dict):
+        return {name: _as_tuples(value) for name, value in node.items()}
+    if isinstance(node, list):
+        return tuple(map(_as_tuples, node))
+    return node
 
 
 def read_examples(workdir: Path, description: Description) -> dict[str, np.ndarray] | None:
@@ -343,6 +354,8 @@ def _check_categories(x: np.ndarray, description: Description) -> None:
     least = -1 if description.padded else 0
     if x.min() < least or x.max() >= description.categories:
         raise ValueError(f"it holds {x.min()}..{x.max()}, of {description.categories} categories")
+    if description.sizes is not None and np.any(x >= np.array(description.sizes)):
+        raise ValueError("it holds categories that their places do not have")
 
 
 def write_run(
