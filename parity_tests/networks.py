@@ -76,6 +76,13 @@ CASES = {
         (3, 4, 1),
         {"shape": (3, 4, 1), "K": 5, "classes": 3, "max_time": MAX_TIME, "width": 12, "embedding": 2},
     ),
+    # One place has more categories than are made one-hots, and all have a mask.
+    "places of several sizes, with classes": NetworkCase(
+        "MLP",
+        (2, 3),
+        {"shape": (2, 3), "K": 71, "max_time": MAX_TIME, "width": 12, "num_layers": 2, "num_classes": 3}
+        | {"condition": (2, 2), "sizes": ((2, 2, 5), (70, 3, 2))},
+    ),
     "sequences, without time": NetworkCase(
         "Transformer",
         (6,),
@@ -111,7 +118,8 @@ def _compare(name: str, dtype: str, sides: str, actual: Arrays, expected: Arrays
     largest: dict[str, float] = {}  # of each layer, by its name
     for parameter, x in actual.items():
         layer = _layer(parameter)
-        largest[layer] = max(np.abs(x).max(), largest.get(layer, 0.0))
+        # Logits of what a place cannot be are -inf.
+        largest[layer] = max(np.abs(x[np.isfinite(x)]).max(), largest.get(layer, 0.0))
 
     for parameter, x in actual.items():
         quantity = "forward" if parameter in OUTPUTS else "parameter"
@@ -185,6 +193,10 @@ def _evaluate(case: NetworkCase, dtype: str) -> tuple[Arrays, Arrays]:
 def _inputs(case: NetworkCase) -> Arrays:
     rng = np.random.default_rng(0)
     xt = rng.integers(0, case.options["K"], (B, *case.shape))
+    if "sizes" in case.options:
+        # Half of the places hold the mask, the last category.
+        is_masked = rng.random(xt.shape) < 0.5
+        xt = np.where(is_masked, case.options["K"] - 1, xt % np.array(case.options["sizes"]))
     if case.network == "NoisyClassifier":
         # Clean examples too, and one-hots that are none, as a gradient in them is taken.
         one_hots = np.eye(case.options["K"])[xt] + rng.normal(size=(*xt.shape, case.options["K"])) / 9

@@ -59,7 +59,7 @@ from d3pm_jax.config.data import (
 )
 from d3pm_jax.config.from_data import filled_field as filled_field
 from d3pm_jax.config.head import Head, LogisticHead, make_logits as make_logits
-from d3pm_jax.config.model import Model, NoisyClassifier, ScoreNet, Spec, Transformer, UNet
+from d3pm_jax.config.model import MLP, Model, NoisyClassifier, ScoreNet, Spec, Transformer, UNet
 from d3pm_jax.config.objective import (
     ContinuousAbsorbing,
     ContinuousUniform,
@@ -129,6 +129,7 @@ from d3pm_jax.config.trained import (
 )
 
 __all__ = [
+    "MLP",
     "Absorbing",
     "Adafactor",
     "Adam",

@@ -39,6 +39,9 @@ class Spec(NamedTuple):
     """compute the inside of blocks again in the backward pass"""
     condition: tuple[int, ...] | None = None
     """*C, the shape of the condition of an example; None: there is none"""
+    sizes: tuple | None = None
+    """categories of each place, nested tuples with the shape *S: K is the largest, or one more for a mask of
+    all places, and logits of what a place cannot be are -inf; None: all places have K"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,6 +197,40 @@ class Transformer(Model):
 
 
 @dataclasses.dataclass(frozen=True)
+class MLP(Model):
+    """Builds a network of places that have nothing in common, for K logits; see `d3pm_jax.models.MLP`."""
+
+    trains: ClassVar[Trained | None] = DIFFUSION
+    width: Size = 256
+    """width of the residual stream"""
+    num_layers: Size = 4
+    """blocks of a norm and two linear maps"""
+    dropout: UnitInterval = 0.0
+    """dropout rate in training"""
+    see_time: bool = True
+    """give t to the network; predictions of an absorbing process need no t"""
+    classes: Count | None = None
+    """number of classes of the data, to train on labels; None: labels are ignored"""
+    compute: Literal["float32", "bfloat16"] = "float32"
+    """type of the activations; parameters, last layer, loss and draws are always float32"""
+    remat: bool = False
+    """recompute blocks in the backward pass instead of storing their activations"""
+    max_time: Count | None = dataclasses.field(default=None, kw_only=True)
+    """the largest t that the network is made for; None: T of the process"""
+
+    def layer_width(self) -> int:
+        return self.width
+
+    def build(self, spec: Spec, rngs: nnx.Rngs) -> nnx.Module:
+        _check_logits("MLP", spec)
+        options = _options(self, spec)
+        options["remat"] = self.remat or spec.remat
+        return models.MLP(
+            spec.shape, spec.K, condition=spec.condition, sizes=spec.sizes, **options, rngs=rngs
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class NoisyClassifier(Model):
     """Builds a classifier of noised examples, for `LabelLoss()`; see `d3pm_jax.models.NoisyClassifier`."""
 
@@ -223,12 +260,12 @@ class NoisyClassifier(Model):
         return models.NoisyClassifier(spec.shape, spec.K, spec.classes, **_fields(self, spec), rngs=rngs)
 
 
-def _fields(model: Convolutional | Transformer | NoisyClassifier, spec: Spec) -> dict[str, Any]:
+def _fields(model: Convolutional | Transformer | MLP | NoisyClassifier, spec: Spec) -> dict[str, Any]:
     """Returns the fields of a network by name, with the largest t that it is made for."""
     return field_values(model) | {"max_time": model.max_time or spec.T}
 
 
-def _options(model: Convolutional | Transformer, spec: Spec) -> dict[str, Any]:
+def _options(model: Convolutional | Transformer | MLP, spec: Spec) -> dict[str, Any]:
     """Returns the arguments of the network that are fields of the spec, by the names of the arguments."""
     options = _fields(model, spec)
     # Where a network has no classes, there are none in its spec: it ignores the labels of the data.

@@ -17,12 +17,14 @@ from d3pm_jax.models.features import (
     TransformerFeatures,
     UNetFeatures,
 )
+from d3pm_jax.models.mlp import MLP
 from d3pm_jax.models.noisy_classifier import NoisyClassifier
 from d3pm_jax.models.score_net import ScoreNet
 from d3pm_jax.models.transformer import Transformer
 from d3pm_jax.models.unet import UNet
 
 __all__ = [
+    "MLP",
     "ArgmaxAR",
     "ArgmaxCoupling",
     "ArgmaxFlow",

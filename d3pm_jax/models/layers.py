@@ -507,6 +507,69 @@ def class_embedding(
     return embed(onehot)
 
 
+class Conditioned(nnx.Module):
+    """Embeds what a network is told besides x_t, time, class and condition, as the sum of their vectors."""
+
+    def _make_embeddings(
+        self, width: int, max_time: int, see_time: bool, num_classes: int | None, rngs: nnx.Rngs
+    ) -> None:
+        """Makes the layers of time and class.
+
+        Raises:
+            ValueError: the network is told t, and the width is below 4.
+        """
+        if see_time and width < 4:
+            raise ValueError(f"width = {width}: the embedding of time needs a width of at least 4")
+        self.width = width
+        self.max_time = max_time
+        self.num_classes = num_classes
+        self.temb1 = nnx.Linear(width, width, rngs=rngs) if see_time else None
+        self.temb2 = nnx.Linear(width, width, rngs=rngs) if see_time else None
+        self.class_emb = None if num_classes is None else nnx.Linear(num_classes, width, rngs=rngs)
+
+    # It draws its weights last, so that all others are those of the network of the same seed without it.
+    def _make_condition(self, shape: tuple[int, ...] | None, rngs: nnx.Rngs) -> None:
+        """Makes the layer of a condition of a shape, which is flattened; None: there is none."""
+        self.condition_shape = shape
+        self.condition = None if shape is None else nnx.Linear(math.prod(shape), self.width, rngs=rngs)
+
+    def _embed_inputs(
+        self, t: Real[Array, " #B"], label: Int[Array, " #B"] | None, condition: Array | None, B: int
+    ) -> Float[Array, "#B width"] | None:
+        """Returns the sum of the embeddings, or None for a network that is told nothing besides x_t.
+
+        Raises:
+            ValueError: there are labels but no classes, or the condition of B examples is not of its shape.
+        """
+        check_condition(condition, self.condition_shape, B)
+        class_part = class_embedding(self.class_emb, label, len(t))
+        parts = []
+        if self.temb1 is not None and self.temb2 is not None:
+            time_part = self.temb1(time_embedding(t, self.width, self.max_time))
+            parts.append(self.temb2(nnx.swish(time_part)))
+        if class_part is not None:
+            parts.append(class_part)
+        if self.condition is not None and condition is not None:
+            parts.append(self.condition(condition.reshape(B, -1).astype(self.condition.kernel.dtype)))
+        return sum(parts[1:], start=parts[0]) if parts else None
+
+
+def check_condition(condition: Array | None, shape: tuple[int, ...] | None, B: int) -> None:
+    """Raises ValueError where the condition of B examples is not of the shape that a network is for."""
+    if shape is None:
+        if condition is not None:
+            raise ValueError(
+                "a condition was passed to a network with condition = None: leave it out, or set "
+                "condition to its shape"
+            )
+        return
+    expected = (B, *shape)
+    if condition is None:
+        raise ValueError(f"the network needs a condition of shape {expected}: pass condition")
+    if condition.shape != expected:
+        raise ValueError(f"the condition has shape {condition.shape}: expected {expected}")
+
+
 class ResBlock(nnx.Module):
     """Applies norm, swish, conv, + time, + class, norm, swish, dropout, conv, + shortcut."""
 

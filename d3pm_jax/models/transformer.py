@@ -15,10 +15,9 @@ from d3pm_jax.models.layers import (
     CATEGORIES,
     LABELS,
     TIMES,
+    Conditioned,
     apply_to_rows,
-    class_embedding,
     dropout,
-    time_embedding,
 )
 from d3pm_jax.numerics.logspace import at_least_float32
 
@@ -26,7 +25,7 @@ from d3pm_jax.numerics.logspace import at_least_float32
 EPS = 1e-6
 
 
-class Transformer(nnx.Module):
+class Transformer(Conditioned):
     """Maps xt int32 [B, L], t [B], label int32 [B], weight [B, L] to float32 [B, L, K].
 
     Blocks of attention and two linear maps, each after a layer norm whose scale and shift, and the factor of
@@ -73,12 +72,7 @@ class Transformer(nnx.Module):
         rngs: nnx.Rngs,
     ):
         check_heads(width, num_heads)
-        if see_time and width < 4:
-            raise ValueError(f"width = {width}: the embedding of time needs a width of at least 4")
         self.K = K
-        self.width = width
-        self.max_time = max_time
-        self.num_classes = num_classes
         self.num_layers = num_layers
         self.num_heads = num_heads
         self.dropout_rate = dropout
@@ -86,13 +80,7 @@ class Transformer(nnx.Module):
         self.dtype = dtype
         conditioned = see_time or num_classes is not None
         self.embed = nnx.Embed(K, width, rngs=rngs)
-        if see_time:
-            self.temb1 = nnx.Linear(width, width, rngs=rngs)
-            self.temb2 = nnx.Linear(width, width, rngs=rngs)
-        else:
-            self.temb1 = None
-            self.temb2 = None
-        self.class_emb = None if num_classes is None else nnx.Linear(num_classes, width, rngs=rngs)
+        self._make_embeddings(width, max_time, see_time, num_classes, rngs)
 
         # The parameters of all blocks are stacked, so that one scan over them runs the blocks: the compiled
         # program has one block, however many there are.
@@ -104,6 +92,7 @@ class Transformer(nnx.Module):
         self.layers = make_blocks(rngs)
         self.modulation = Modulation(2, width, conditioned, None, rngs)
         self.head = nnx.Linear(width, K, kernel_init=nnx.initializers.zeros_init(), rngs=rngs)
+        self._make_condition(None, rngs)
 
     # The output has no name of places: a wrong category anywhere in a sequence marks all of its output.
     @declared(xt=CATEGORIES, t=TIMES, label=LABELS, weight=at_least(0))
@@ -129,7 +118,7 @@ class Transformer(nnx.Module):
             ValueError: a category, step, label or weight is out of range, where it is known: under `jit` the
                 output of such an example is NaN; there are labels but no num_classes.
         """
-        condition = self._embed_condition(t, label)  # [B, width], or None
+        embedded = self._embed_inputs(t, label, None, len(xt))  # [B, width], or None
         graphdef, layers = nnx.split(self.layers)
         keys = None if key is None else jax.random.split(key, self.num_layers)  # [num_layers]
         angles = rotary_angles(xt.shape[1], self.width // self.num_heads)  # [L, width / heads / 2]
@@ -137,7 +126,7 @@ class Transformer(nnx.Module):
 
         def block(x: Array, layer: tuple) -> tuple[Array, None]:
             params, key = layer
-            return nnx.merge(graphdef, params)(x, condition, angles, attended, key), None
+            return nnx.merge(graphdef, params)(x, embedded, angles, attended, key), None
 
         if self.remat:
             block = jax.checkpoint(block)
@@ -147,21 +136,8 @@ class Transformer(nnx.Module):
             x = x.astype(self.dtype)
         x, _ = jax.lax.scan(block, x, (layers, keys))
         x = at_least_float32(x)
-        scale, shift = self.modulation(condition)
+        scale, shift = self.modulation(embedded)
         return apply_to_rows(self.head, modulated_norm(x, scale, shift))
-
-    def _embed_condition(
-        self, t: Real[Array, " #B"], label: Int[Array, " #B"] | None
-    ) -> Float[Array, "#B width"] | None:
-        """Returns the sum of the embeddings of time and class, or None for a network that sees neither."""
-        class_part = class_embedding(self.class_emb, label, len(t))
-        if self.temb1 is None or self.temb2 is None:
-            return class_part
-        time_part = self.temb1(time_embedding(t, self.width, self.max_time))
-        time_part = self.temb2(nnx.swish(time_part))
-        if class_part is None:
-            return time_part
-        return time_part + class_part
 
 
 class Block(nnx.Module):

@@ -28,6 +28,7 @@ from d3pm_jax.models.layers import (
     TIMES,
     Style,
     check_channels,
+    check_condition,
     check_enlarges,
     class_embedding,
     enlarge,
@@ -191,7 +192,7 @@ class UNet(Backbone):
                 condition is not of the shape that the network is for, is missing, or the network takes none.
         """
         check_channels(xt, self.channels)
-        self._check_condition(condition, len(xt))
+        check_condition(condition, self.condition_shape, len(xt))
         temb = self.temb1(time_embedding(t, self.ch, self.max_time))  # [B, 4 ch]
         temb = self.temb2(nnx.swish(temb))
         if condition is not None and self.condition is not None:
@@ -209,21 +210,6 @@ class UNet(Backbone):
             return output.reshape(*xt.shape, self.K)
         # The official code has the first number of all channels, then the second of all.
         return jnp.stack(jnp.split(output, self.outputs, axis=-1), axis=-1)
-
-    def _check_condition(self, condition: Array | None, B: int) -> None:
-        """Raises ValueError where the condition of B images is not what the network is for."""
-        if self.condition_shape is None:
-            if condition is not None:
-                raise ValueError(
-                    "a condition was passed to a network with condition = None: leave it out, or set "
-                    "condition to its shape"
-                )
-            return
-        expected = (B, *self.condition_shape)
-        if condition is None:
-            raise ValueError(f"the network needs a condition of shape {expected}: pass condition")
-        if condition.shape != expected:
-            raise ValueError(f"the condition has shape {condition.shape}: expected {expected}")
 
 
 def _check_condition_shape(condition: tuple[int, ...], size: tuple[int, int]) -> None:

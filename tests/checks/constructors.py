@@ -27,6 +27,7 @@ from d3pm_jax import data, timesteps
 from d3pm_jax.data import binarize, digit_conditions, images, mazes, source, windows
 from d3pm_jax.errors import UserError
 from d3pm_jax.models import (
+    MLP,
     ArgmaxAR,
     ArgmaxCoupling,
     Classifier,
@@ -187,6 +188,11 @@ def networks(built: Callable[[type], Callable]) -> Iterator[Call]:
     roles = dict.fromkeys(("K", "classes", "max_time", "width", "num_layers", "embedding"), "count")
     roles |= {"shape": "counts", "dropout": "rate", "rngs": "other"}
     yield Call("NoisyClassifier", built(NoisyClassifier), noisy, roles)
+    mlp = {"shape": (2, 3), "K": 4, "max_time": 10, "width": 8, "num_layers": 1}
+    roles = dict.fromkeys(("K", "max_time", "width", "num_layers"), "count")
+    roles |= {"shape": "counts", "num_classes": "count or None", "condition": "shape or None"}
+    roles |= {"sizes": "other or None", "dropout": "rate", "see_time": "flag", "remat": "flag"}
+    yield Call("MLP", built(MLP), mlp, roles | {"dtype": "type", "rngs": "other"})
     yield from networks_of_flows(built)
 
 

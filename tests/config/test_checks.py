@@ -67,6 +67,7 @@ EXAMPLES = {
         configs.UNet(ch=8, ch_mult=(1,), num_res_blocks=0, attn_resolutions=(8,), groups=4, classes=10),
         configs.ScoreNet(ch=8, ch_mult=(1,), num_res_blocks=0, attn=(0,), groups=4, classes=10),
         configs.Transformer(width=8, num_layers=1, num_heads=1, classes=10),
+        configs.MLP(width=8, num_layers=1, classes=10),
         configs.ArgmaxCoupling(features=configs.LSTMFeatures(width=8)),
         configs.ArgmaxCoupling(features=configs.UNetFeatures(8, (1,), 0)),
         configs.ArgmaxAR(features=configs.TransformerFeatures(width=8)),

@@ -111,9 +111,9 @@ def test_a_config_builds_the_network_for_the_condition_of_the_data(shape):
     assert (output.shape, output.dtype) == ((2, 8, 8, 1, 5), jnp.float32)
 
 
-def test_a_spec_has_no_condition_by_default():
-    assert Spec._fields[-1] == "condition"
-    assert Spec((8, 8, 1), 5, None, None, 100).condition is None
+def test_a_spec_has_no_condition_and_no_sizes_by_default():
+    assert Spec._fields[-2:] == ("condition", "sizes")
+    assert Spec((8, 8, 1), 5, None, None, 100)[-2:] == (None, None)
 
 
 @pytest.mark.parametrize(

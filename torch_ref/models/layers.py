@@ -91,6 +91,22 @@ def check_enlarges(size: tuple[int, ...], larger_size: tuple[int, ...]) -> None:
         )
 
 
+def check_condition(condition: Tensor | None, shape: tuple[int, ...] | None, B: int) -> None:
+    """Raises ValueError where the condition of B examples is not of the shape that a network is for."""
+    if shape is None:
+        if condition is not None:
+            raise ValueError(
+                "a condition was passed to a network with condition = None: leave it out, or set "
+                "condition to its shape"
+            )
+        return
+    expected = (B, *shape)
+    if condition is None:
+        raise ValueError(f"the network needs a condition of shape {expected}: pass condition")
+    if tuple(condition.shape) != expected:
+        raise ValueError(f"the condition has shape {tuple(condition.shape)}: expected {expected}")
+
+
 class ResBlock(nn.Module):
     """Applies norm, swish, conv, + time, + class, norm, swish, dropout, conv, + shortcut."""
 

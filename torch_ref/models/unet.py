@@ -5,7 +5,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torch_ref.models.backbone import Backbone, channels_first, padded_size
-from torch_ref.models.layers import Style, check_enlarges, class_embedding, enlarge, time_embedding
+from torch_ref.models.layers import (
+    Style,
+    check_condition,
+    check_enlarges,
+    class_embedding,
+    enlarge,
+    time_embedding,
+)
 
 
 class UNet(Backbone):
@@ -76,7 +83,7 @@ class UNet(Backbone):
     def forward(
         self, xt: Tensor, t: Tensor, label: Tensor | None = None, condition: Tensor | None = None
     ) -> Tensor:
-        self._check_condition(condition, len(xt))
+        check_condition(condition, self.condition_shape, len(xt))
         embedded = time_embedding(t, self.ch, self.max_time).to(self.temb1.weight.dtype)
         temb = self.temb2(F.silu(self.temb1(embedded)))
         if condition is not None and self.condition is not None:
@@ -98,21 +105,6 @@ class UNet(Backbone):
         if not self.onehot_input:
             return channels_first(scaled)
         return torch.cat([channels_first(scaled), channels_first(F.one_hot(xt, self.K))], dim=1)
-
-    def _check_condition(self, condition: Tensor | None, B: int) -> None:
-        """Raises ValueError where the condition of B images is not what the network is for."""
-        if self.condition_shape is None:
-            if condition is not None:
-                raise ValueError(
-                    "a condition was passed to a network with condition = None: leave it out, or set "
-                    "condition to its shape"
-                )
-            return
-        expected = (B, *self.condition_shape)
-        if condition is None:
-            raise ValueError(f"the network needs a condition of shape {expected}: pass condition")
-        if tuple(condition.shape) != expected:
-            raise ValueError(f"the condition has shape {tuple(condition.shape)}: expected {expected}")
 
 
 def _check_condition_shape(condition: tuple[int, ...], size: int | tuple[int, int]) -> None:

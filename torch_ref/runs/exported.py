@@ -23,7 +23,7 @@ __all__ = ["denoiser", "logits_keywords", "network"]
 def network(file: str | Path) -> nn.Module:
     """Returns the network with its weights, in eval mode: xt [B, *S], t [B], label [B] -> input of the head.
 
-    A U-Net of data with conditions takes them too, as `condition` [B, *C].
+    Networks of data with conditions take them too, as `condition` [B, *C].
 
     A network that was trained to do without labels or conditions, by `train.drop_condition`, has one label
     more, the null label. Its conditions have one feature more at the end of the last axis: it is 0, and in a
@@ -52,6 +52,16 @@ def network(file: str | Path) -> nn.Module:
         options["num_classes"] = options.pop("classes")
         if options["num_classes"] is not None and drops_inputs(config):
             options["num_classes"] += 1
+    if name in ("UNet", "MLP"):
+        options["condition"] = None
+        if data["condition"] is not None:
+            condition = list(data["condition"])
+            if drops_inputs(config):
+                condition[-1] += 1
+            options["condition"] = tuple(condition)
+    if name == "MLP":
+        options["shape"] = data["shape"]
+        options["sizes"] = data.get("sizes")
     if name in ("UNet", "ScoreNet"):
         options["channels"] = data["shape"][-1]
     if name == "UNet":
@@ -59,10 +69,6 @@ def network(file: str | Path) -> nn.Module:
         options["outputs"] = None
         if config["head"]["class"] == "LogisticHead":
             options["outputs"] = 2
-        options["condition"] = None
-        if data["condition"] is not None:
-            *leading, features = data["condition"]
-            options["condition"] = (*leading, features + drops_inputs(config))
     module = getattr(models, name)(K=process["K"], max_time=T, **options)
     module.load_state_dict(safetensors.torch.load_file(file))
     return module.eval()
