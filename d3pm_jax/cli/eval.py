@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from tyro.constructors import PrimitiveConstructorSpec
@@ -64,7 +64,7 @@ class EvalCommand(arguments.Computation):
     only for a network that fills in masks and sees no time; takes one network call per element"""
     samples: Annotated[Count | None, arguments.name_option(metavar="N")] = None
     """also draw N samples and compare them with the training split (2000 for a start):
-    images by their features, text by its words and by what it copies"""
+    images by their features, text by its words and by what it copies, tables by their columns and pairs"""
     sampler: Annotated[Choice | None, arguments.name_option(metavar="NAME")] = None
     """with --samples: the sampler (default: that of the config, or ancestral);
     --sampler.FIELD VALUE sets a field of it, --sampler help lists all samplers with their fields"""
@@ -113,7 +113,10 @@ def execute(command: EvalCommand, words: list[str]) -> int:
 
     print("for comparison, on the same examples:")
     for name, value in baselines.items():
-        print(f"  {name}: {value:.3f} bits/dim")
+        print(f"  {name}: {record.format_baseline(value)}")
+    example_name = run.parts.kind.example_name
+    if example_name is not None:
+        print(f"test nats per {example_name}: {record.format_figure(computed[-1], 'nats')}")
     print(f"test bits/dim: {record.format_figure(computed[-1], 'bits_per_dim')}")
     return 0
 
@@ -232,7 +235,7 @@ def _name_files(command: EvalCommand, steps: int | None = None) -> str:
 
 
 def _evaluate(
-    command: EvalCommand, run: Run, steps: int | None, examples: Examples, baselines: Mapping[str, float]
+    command: EvalCommand, run: Run, steps: int | None, examples: Examples, baselines: Mapping[str, Any]
 ) -> record.Record:
     """Computes the bound with the steps of a run, writes it to files of its own, and prints it."""
     bound = _compute(command, run, examples)
@@ -246,6 +249,9 @@ def _evaluate(
         if name in bound:
             figures_in_words += f", {template.format(bound[name])}"
     print(f"  {run.parts.recipe.bound.describe(bound, figures_in_words)}")
+    for name, template in run.parts.kind.remarks.items():
+        if name in bound:
+            print(f"  {template.format(bound[name])}")
     if "steps" in bound:
         picture = run.workdir / f"{names.BOUND_TERMS}{suffix}.png"
         show.save_bound_terms(picture, {"": bound}, run.caption)

@@ -25,6 +25,7 @@ from d3pm_jax.kinds.base import (
 from d3pm_jax.kinds.image import ImageKind
 from d3pm_jax.kinds.maze import MazeKind
 from d3pm_jax.kinds.plane import CheckerboardKind, EightGaussiansKind, PlaneKind, SpiralsKind
+from d3pm_jax.kinds.table import TableKind
 from d3pm_jax.kinds.text import TextKind
 
 __all__ = [
@@ -41,11 +42,21 @@ __all__ = [
     "Samples",
     "Split",
     "States",
+    "TableKind",
     "TextKind",
     "make_kind",
 ]
 
-SHIPPED = (ImageKind, TextKind, ArrayKind, MazeKind, SpiralsKind, EightGaussiansKind, CheckerboardKind)
+SHIPPED = (
+    ImageKind,
+    TextKind,
+    ArrayKind,
+    TableKind,
+    MazeKind,
+    SpiralsKind,
+    EightGaussiansKind,
+    CheckerboardKind,
+)
 
 
 def make_kind(description: Description, data: Data | None = None) -> Kind:

@@ -12,7 +12,16 @@ from d3pm_jax.data import Description, Part, Source, count_categories, open_npy,
 from d3pm_jax.errors import UserError, as_user_error
 from d3pm_jax.evaluation import baselines
 from d3pm_jax.evaluation.bound import count_elements
-from d3pm_jax.kinds.blocks import Block, Film, Histograms, Picture, Strip, TextFilm, draw_block
+from d3pm_jax.kinds.blocks import (
+    Associations,
+    Block,
+    Film,
+    Histograms,
+    Picture,
+    Strip,
+    TextFilm,
+    draw_block,
+)
 from d3pm_jax.likelihood import bits_per_dim
 from d3pm_jax.sampling import Known
 
@@ -169,8 +178,15 @@ class Kind:
     """what messages call the examples"""
     place_histogram: ClassVar[str] = "histogram of each place"
     """what the baseline is called that has a histogram for each element"""
+    place_name: ClassVar[str] = "place"
+    """what an element of an example is called in a report"""
     units: ClassVar[Mapping[str, str]] = {}
     """the figures of `extra_figures` by name, each with the words that print it"""
+    remarks: ClassVar[Mapping[str, str]] = {}
+    """more of them by name, each with the words of a line of its own"""
+    example_name: ClassVar[str | None] = None
+    """what an example is called where nats for each of them are the figure to look at, as "row"; None where
+    bits per dimension are"""
     quality: ClassVar[QualityTable | None] = None
     """how figures of the quality of samples are shown, where there are any"""
     sample_files: ClassVar[Literal["pictures", "texts"] | None] = None
@@ -181,6 +197,8 @@ class Kind:
     """how many samples a file shows, if not all"""
     samples_drawn: ClassVar[int] = 64
     """how many samples a report has, where there are no labels"""
+    examples_kept: ClassVar[int] = 64
+    """how many test examples the folder of a run has, which a report shows"""
     lines_shown: ClassVar[int | None] = None
     """how many samples a report shows, if not all"""
 
@@ -283,8 +301,11 @@ class Kind:
         """
         return {}
 
-    def baselines(self, train: Split, test: Batch, say: Callable[[str], Any]) -> dict[str, float]:
-        """Returns what a model has to beat on test examples, in bits per dimension, by name.
+    def baselines(self, train: Split, test: Batch, say: Callable[[str], Any]) -> Mapping[str, Any]:
+        """Returns what a model has to beat on test examples, by name.
+
+        Each is a number of bits per dimension, or a dict of the entries of `evaluation.bound.summarize_bound`
+        where nats with their error are what is to be compared.
 
         Args:
             train: the split to learn from.
@@ -378,6 +399,15 @@ class Kind:
 
     def show_histograms(self, samples: Samples, examples: Samples | None) -> Histograms | None:
         """Returns how often each place has each category, for a report; None where that says little.
+
+        Args:
+            samples: of a run.
+            examples: of the test split; None where there are none.
+        """
+        return None
+
+    def show_associations(self, samples: Samples, examples: Samples | None) -> Associations | None:
+        """Returns how much each place tells of each other one, for a report; None where that says little.
 
         Args:
             samples: of a run.

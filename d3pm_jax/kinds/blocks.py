@@ -11,6 +11,7 @@ import numpy as np
 from d3pm_jax.errors import wrong_return
 
 __all__ = [
+    "Associations",
     "Beside",
     "Chain",
     "Film",
@@ -101,17 +102,30 @@ class Histograms(NamedTuple):
     """Holds a histogram of the categories of samples for each place, and one of the data beside it."""
 
     names: Sequence[str]  # of the places
-    samples: np.ndarray  # shares float64 [places, bars]
-    data: np.ndarray | None  # shares float64 [places, bars]; None where no examples are known
-    width: int  # categories of a bar
+    samples: Sequence[np.ndarray]  # of each place its shares float64 [bars]
+    data: Sequence[np.ndarray] | None  # of each place its shares float64 [bars]; None: no examples are known
+    width: int  # categories of a bar, at most
+    labels: Sequence[Sequence[str]] | None = None  # of each place what its bars stand for; None for numbers
 
 
-Block = Picture | Tiles | Beside | Strip | Chain | Film | TextBlock | TextFilm | Table | Histograms
+class Associations(NamedTuple):
+    """Holds how much each place of samples tells of each other one, and the same of the data beside it."""
+
+    names: Sequence[str]  # of the places
+    samples: np.ndarray  # float64 [places, places], symmetric, in 0..1
+    data: np.ndarray | None  # float64 [places, places]; None where no examples are known
+    measure: str  # what says how much
+
+
+Block = (
+    Picture | Tiles | Beside | Strip | Chain | Film | TextBlock | TextFilm | Table | Histograms | Associations
+)
 
 # What a method of a kind returns, by its name; others return any block. Each may return None.
 RETURNED = {
     "show_target": (Picture,),
     "show_histograms": (Histograms,),
+    "show_associations": (Associations,),
     "show_film": (Film, TextFilm),
 }
 

@@ -9,6 +9,7 @@ from d3pm_jax.errors import UserError, wrong_return
 from d3pm_jax.files import write_text
 from d3pm_jax.kinds.base import FRAMES, SHOWN_CHAINS, STATES, Chains, Kind, Measured, Samples
 from d3pm_jax.kinds.blocks import (
+    Associations,
     Beside,
     Block,
     Chain,
@@ -40,7 +41,7 @@ def write_block(path: Path, block: Block | None, caption: str) -> Path | None:
     """
     file = path.with_name(path.name + SUFFIXES.get(type(block), ".png"))
     match block:
-        case None | Table() | Histograms():
+        case None | Table() | Histograms() | Associations():
             return None
         case Picture() | Tiles():
             images, columns = _lay_out(block)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from d3pm_jax.kinds.blocks import (
+    Associations,
     Beside,
     Block,
     Chain,
@@ -30,6 +31,9 @@ NAME_WIDTH = 24
 # The size of a histogram.
 BARS_WIDTH = 160.0
 BARS_HEIGHT = 60.0
+# The side of a pair in a table of associations, and the width of a letter of the names on its diagonal.
+PAIR = 16.0
+LETTER = 7.0
 # Frames in a row of the picture that holds all frames of a film.
 SHEET_COLUMNS = 8
 
@@ -63,6 +67,8 @@ def render_block(block: Block) -> Html:
             return build_table(head, lines, 1)
         case Histograms():
             return draw_histograms(block)
+        case Associations():
+            return draw_associations(block)
 
 
 def draw_rows(pixels: np.ndarray, names: Sequence[str], alt: str) -> Html:
@@ -124,15 +130,21 @@ def draw_histograms(block: Histograms) -> Html:
         if block.data is not None:
             shares = {"run-1": block.data[place], **shares}
         highest = max(share.max() for share in shares.values())
-        bar_width = BARS_WIDTH / block.samples.shape[1] / len(shares)
+        bar_width = BARS_WIDTH / len(block.samples[place]) / len(shares)
         paths = []
         for i, (colour, share) in enumerate(shares.items()):
-            path = ""
+            path_by_bar = {}
             for bar in np.flatnonzero(share):
                 x = (bar * len(shares) + i) * bar_width
                 height = BARS_HEIGHT * share[bar] / highest
-                path += f"M{x:.1f} {BARS_HEIGHT:g}v-{height:.1f}h{bar_width:.1f}v{height:.1f}z"
-            paths.append(tag("path", d=path, class_=f"bar {colour}"))
+                path_by_bar[bar] = f"M{x:.1f} {BARS_HEIGHT:g}v-{height:.1f}h{bar_width:.1f}v{height:.1f}z"
+            if block.labels is None:
+                paths.append(tag("path", d="".join(path_by_bar.values()), class_=f"bar {colour}"))
+                continue
+            # A bar says what it is where the mouse rests on it.
+            for bar, path in path_by_bar.items():
+                title = tag("title", f"{block.labels[place][bar]}: {share[bar]:.1%}")
+                paths.append(tag("path", title, d=path, class_=f"bar {colour}"))
         picture = tag(
             "svg",
             *paths,
@@ -142,9 +154,49 @@ def draw_histograms(block: Histograms) -> Html:
             role="img",
             aria_label=f"histogram of place {name}",
         )
-        caption = tag("figcaption", name, tag("small", f" up to {highest:.0%}"))
+        words = f" up to {highest:.0%}"
+        if block.labels is not None:
+            words += f", {block.labels[place][0]} to {block.labels[place][-1]}"
+        caption = tag("figcaption", name, tag("small", words))
         panels.append(tag("figure", picture, caption))
     return join_html(tag("ul", *legend, class_="legend"), tag("div", *panels, class_="places"))
+
+
+def draw_associations(block: Associations) -> Html:
+    """Draws what each place tells of each other one: of the data, of samples, and their difference."""
+    figures = [_draw_pairs(block.names, block.samples, 1.0, "samples")]
+    if block.data is not None:
+        figures.insert(0, _draw_pairs(block.names, block.data, 1.0, "data"))
+        difference = block.samples - block.data
+        largest = float(np.abs(difference).max())
+        figures.append(_draw_pairs(block.names, difference, largest, "samples - data"))
+    return tag("div", *figures, class_="beside")
+
+
+def _draw_pairs(names: Sequence[str], values: np.ndarray, largest: float, title: str) -> Html:
+    """Draws values of pairs [places, places] below the diagonal, on which the names of places stand.
+
+    Args:
+        names: of the places.
+        values: symmetric; those below 0 have a colour of their own.
+        largest: the absolute value that has the full colour.
+        title: what the values are of.
+    """
+    cells = []
+    widths = []
+    for i, name in enumerate(names):
+        for j in range(i):
+            value = values[i, j]
+            attributes = {"x": PAIR * j, "y": PAIR * i, "width": PAIR - 1, "height": PAIR - 1}
+            colour = "run-0" if value >= 0 else "run-1"
+            opacity = abs(float(value)) / (largest or 1)
+            words = tag("title", f"{names[j]}, {name}: {value:.2f}")
+            cells.append(tag("rect", words, **attributes, class_=f"bar {colour}", fill_opacity=opacity))
+        cells.append(tag("text", name, x=PAIR * i + 3, y=PAIR * (i + 0.75)))
+        widths.append(PAIR * i + LETTER * (len(name) + 1))
+    box = f"0 0 {max(widths):g} {PAIR * len(names):g}"
+    picture = tag("svg", *cells, class_="labelled bars", viewBox=box, role="img", aria_label=title)
+    return build_figure(picture, title.capitalize(), f"The full colour is {largest:.2f}.")
 
 
 def _image(pixels: np.ndarray, x: int, y: int, width: float | int, height: float | int) -> Html:

@@ -28,10 +28,14 @@ def list_main_figures(run: Reported, best: Record | None) -> dict[str, object]:
     facts: dict[str, object] = {}
     if run.bound is not None:
         protocol = run.bound.protocol
+        example_name = run.run.parts.kind.example_name
+        titles = {"bits_per_dim": "test bits/dim", "nats": f"test nats per {example_name or 'example'}"}
+        # The figure to look at comes first.
+        first, second = ["bits_per_dim", "nats"] if example_name is None else ["nats", "bits_per_dim"]
         words = f"{protocol['N']} examples, {_describe_terms(run.bound)}, seed {protocol.get('seed')}"
-        facts["test bits/dim"] = join_html(_show(run.bound, "bits_per_dim"), tag("small", words))
+        facts[titles[first]] = join_html(_show(run.bound, first), tag("small", words))
         words = f"the same {protocol['N']} examples"
-        facts["test nats per example"] = join_html(_show(run.bound, "nats"), tag("small", words))
+        facts[titles[second]] = join_html(_show(run.bound, second), tag("small", words))
 
     if run.likelihood is not None:
         words = f"{run.likelihood.protocol['N']} examples, {ORDERS[0]}"
@@ -84,6 +88,7 @@ def tabulate_bounds(runs: Sequence[Reported]) -> Html:
     """Builds a table of all bounds, and says which commands give those that are not there."""
     rows = []
     notes = []
+    remarks = []
     runs_by_baselines: dict[str, list[str]] = {}  # names of runs by what the baselines of their data reach
     for reported in runs:
         if not reported.draws_samples:
@@ -97,8 +102,12 @@ def tabulate_bounds(runs: Sequence[Reported]) -> Html:
             notes.append(note_missing(text, reported.evaluate()))
         elif reported.bound.get("baselines"):
             baselines = reported.bound["baselines"]
-            text = "; ".join(f"{name} {_format_value(baselines, name)} bits/dim" for name in baselines)
+            text = "; ".join(f"{name} {_format_baseline(baselines, name)}" for name in baselines)
             runs_by_baselines.setdefault(text, []).append(reported.name)
+        for name, template in reported.run.parts.kind.remarks.items():
+            value = (reported.bound or {}).get(name)
+            if isinstance(value, float):
+                remarks.append(tag("p", f"{reported.name}: {template.format(value)}."))
 
     words = (
         "Upper bounds on -log p of test examples, mean ± standard error over the examples. They compare "
@@ -109,7 +118,14 @@ def tabulate_bounds(runs: Sequence[Reported]) -> Html:
         tag("p", f"For comparison, on the same examples as {', '.join(names)}: {text}.")
         for text, names in runs_by_baselines.items()
     ]
-    return join_html(table, *comparisons, *notes)
+    return join_html(table, *comparisons, *remarks, *notes)
+
+
+def _format_baseline(baselines: Mapping[str, Any], name: str) -> str:
+    """Formats what a baseline reaches: bits per dimension, or nats with their error where they are known."""
+    if isinstance(baselines[name], Mapping):
+        return f"{_show(baselines[name], 'nats')} nats"
+    return f"{_format_value(baselines, name)} bits/dim"
 
 
 def _show_bits(bound: Record) -> Html:

@@ -110,7 +110,9 @@ def show_samples(reported: Reported, shown: ShownSamples | None) -> Html:
         return tag("p", words, f" Each is an array {list(samples.x.shape[1:])}, of which no picture is made.")
 
     examples = shown.chains.examples
-    histograms = _show_histograms(kind, samples, examples)
+    histograms = join_html(
+        _show_histograms(kind, samples, examples), _show_associations(kind, samples, examples)
+    )
     if examples is None:
         note = _note_no_examples(reported, "Examples of the data are not beside them:")
         return join_html(samples_figure, histograms, note)
@@ -170,15 +172,33 @@ def _show_histograms(kind: Kind, samples: Samples, examples: Samples | None) -> 
     histograms = draw_block(kind.show_histograms, samples, examples)
     if histograms is None:
         return None
-    words = f"How often each place has each category, in {len(samples.x)} samples"
-    if examples is not None:
-        words += f" and in the {len(examples.x)} examples of the test split that the run keeps"
+    place = kind.place_name
+    words = f"How often each {place} has each category, {_count_shown(samples, examples)}"
     num_places = int(np.prod(samples.x.shape[1:]))
     if len(histograms.names) < num_places:
-        words += f"; the first {len(histograms.names)} of {num_places:,} places"
+        words += f"; the first {len(histograms.names)} of {num_places:,} {place}s"
     if histograms.width > 1:
         words += f"; a bar is of {histograms.width} categories"
-    return _draw_figure(histograms, "Places", f"{words}.")
+        if kind.description.sizes is not None:
+            words += " or fewer"
+    return _draw_figure(histograms, f"{place.capitalize()}s", f"{words}.")
+
+
+def _show_associations(kind: Kind, samples: Samples, examples: Samples | None) -> Html | None:
+    """Shows how much each place of samples tells of each other one, beside the same of examples."""
+    associations = draw_block(kind.show_associations, samples, examples)
+    if associations is None:
+        return None
+    words = f"{associations.measure} of each two {kind.place_name}s, {_count_shown(samples, examples)}."
+    return _draw_figure(associations, "Pairs", words)
+
+
+def _count_shown(samples: Samples, examples: Samples | None) -> str:
+    """Says of how many samples and examples a figure is."""
+    words = f"in {len(samples.x)} samples"
+    if examples is not None:
+        words += f" and in the {len(examples.x)} examples of the test split that the run keeps"
+    return words
 
 
 def show_chains(reported: Reported, shown: ShownSamples | None) -> Html | None:

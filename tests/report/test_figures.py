@@ -4,6 +4,8 @@ import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
 
+from d3pm_jax import kinds
+from d3pm_jax.data import Column, Description
 from d3pm_jax.program.measure.bounds import LABELS
 from d3pm_jax.program.measure.record import Record
 from d3pm_jax.report import curves, figures
@@ -56,6 +58,23 @@ def test_baselines_are_told_once():
     words = Page(figures.tabulate_bounds([record(bounds=[result]), record("b", bounds=[result])])).inside["p"]
     assert words[1].startswith("In all rows: step 7, steps ")
     assert words[2:] == ["For comparison, on the same examples as a, b: histogram 2.5 bits/dim."]
+
+
+def test_rows_of_tables_have_nats_first():
+    columns = (Column("age", "integer", ("1..2", "3"), lows=(1.0, 3.0), highs=(2.0, 3.0)),)
+    kind = kinds.make_kind(Description((1,), 2, kind="table", sizes=(2,), columns=columns))
+    run = Known(**vars(RUN) | {"parts": SimpleNamespace(**vars(RUN.parts) | {"kind": kind})})
+    tree = {"bits_per_dim": 1.0, "nats": 8.0, "nats_standard_error": 0.25}
+    result = bound(1.0, nats=7.5, nats_standard_error=0.5, log_volume=0.25, baselines={"tree": tree})
+    reported = record(run=run, bounds=[result])
+    words = Page(figures.tabulate_bounds([reported])).inside["p"]
+    assert words[2:] == [
+        "For comparison, on the same examples as a: tree 8.00 ± 0.25 nats.",
+        "a: log-volume of the bins of numbers: 0.250 nats per row, not comparable across binnings.",
+    ]
+    facts = figures.list_main_figures(reported, None)
+    assert list(facts) == ["test nats per row", "test bits/dim"]
+    assert facts["test nats per row"].startswith("7.50 ± 0.50<small>3 examples")
 
 
 def test_a_classifier_has_its_accuracy_and_a_diffusion_beside_it_its_bounds():

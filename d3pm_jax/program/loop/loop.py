@@ -27,7 +27,6 @@ from d3pm_jax.program.parts.draw import Draw
 from d3pm_jax.program.storage import checkpoint, lock
 from d3pm_jax.program.storage.names import CHECKPOINTS, LAYOUTS, PROFILE, SAMPLES
 from d3pm_jax.program.storage.run_folder import (
-    NUM_EXAMPLES,
     SavedRun,
     adopt_numbers,
     check_description,
@@ -76,7 +75,7 @@ def run_training(
     parts, sources = build_run(config, saved)
     config = parts.config
     folder = workdir / CHECKPOINTS
-    test = data.read_batch(sources.test, parts.recipe.categories, NUM_EXAMPLES, parts.description)
+    test = data.read_batch(sources.test, parts.recipe.categories, parts.kind.examples_kept, parts.description)
     examples = {"x": test["x"]}  # which reports and samples show
     if "weight" in test:
         examples["x"] = np.where(test["weight"] > 0, test["x"], -1)  # -1 is padding

@@ -190,6 +190,13 @@ def format_with_unit(row: Mapping[str, Any], name: str) -> str:
     return f"{format_figure(row, name)} {FIGURES[name].unit}"
 
 
+def format_baseline(baseline: float | Mapping[str, Any]) -> str:
+    """Formats what a `Kind.baselines` reaches: bits per dimension, or nats with their standard error."""
+    if isinstance(baseline, Mapping):
+        return format_with_unit(baseline, "nats")
+    return f"{baseline:.3f} bits/dim"
+
+
 def check_protocol(result: Record) -> None:
     """Raises where a result does not say its step or number of examples, or its times are no list."""
     protocol = result["protocol"]

@@ -20,9 +20,8 @@ from d3pm_jax.errors import UserError, as_user_error, one_line
 from d3pm_jax.files import check_is_file, parse_json
 from d3pm_jax.program.storage import checkpoint, lock, manifest, names, run_format
 
-# Test examples that a run keeps, to sample, export and draw pictures without its data.
-NUM_EXAMPLES = 64
-# Their parts, by the names that a batch has them under. Labels are kept beside conditions alone.
+# The parts of the test examples that a run keeps, to sample, export and draw pictures without its data. Their
+# names are those of a batch. Labels are kept beside conditions alone.
 FILES_OF_EXAMPLES = {"x": names.EXAMPLES, "condition": names.CONDITIONS, "label": names.LABELS}
 # The files of results, of which a report shows those of its step.
 RESULT = re.compile(rf"({'|'.join(names.RESULTS)})(_.*)?\.json")

@@ -18,7 +18,7 @@ FORMATS = {  # and what the commands write, by the names of files
         SUMMARY
         | {"reconstruction": 0.5, "prior": math.inf, "steps": [0.5, 1.0], "perplexity": 4.0}
         | {"step": 7, "examples": 3, "seed": 1, "times": [5, 10], "limit": 3}
-        | {"baselines": {"unigram": 2.5}, "protocol": OF_BOUND},
+        | {"baselines": {"unigram": 2.5, "tree": SUMMARY}, "protocol": OF_BOUND},
     ),
     "exact": (
         bounds.EXACT,
@@ -50,6 +50,11 @@ FORMATS = {  # and what the commands write, by the names of files
         {"step": 7, "num": 4, "steps": 5, "grid": "even", "seed": 0, "label": None, "prompt": "a"},
     ),
 }
+
+
+def test_a_baseline_is_in_its_own_unit():
+    assert record.format_baseline(2.5) == "2.500 bits/dim"
+    assert record.format_baseline(SUMMARY | {"nats_standard_error": 0.25}) == "8.00 +- 0.25 nats"
 
 
 @pytest.fixture(params=FORMATS)
