@@ -258,12 +258,13 @@ def summarize_fidelity(
 ) -> dict[str, float | None]:
     """Returns how like the columns of synthetic rows are to those of real ones: 1 where they are the same.
 
-    A column is float, numbers with NaN where one is missing, or integer, categories from 0. A number beside a
-    category is taken by the bin that it lies in, of `BINS` of equal width from the smallest real number to
-    the largest; what lies beyond, and what is missing, has bins of its own.
+    The figures are those of SDMetrics, but that the category of missing values counts in "tv" as any other
+    does. A number beside a category is taken by the bin that it lies in, of `BINS` of equal width from the
+    smallest real number to the largest, the first and last of which have what lies beyond; missing ones have
+    a bin of their own.
 
     Args:
-        real: columns [N].
+        real: columns [N]: float, numbers with NaN where one is missing, or integer, categories from 0.
         synthetic: the same columns [M].
 
     Returns:
@@ -297,11 +298,9 @@ def _bin_numbers(real: np.ndarray, synthetic: np.ndarray) -> tuple[np.ndarray, n
     if not np.issubdtype(real.dtype, np.floating):
         return real, synthetic
     edges = np.histogram_bin_edges(real[~np.isnan(real)], BINS)
-    binned = [np.digitize(x, edges) for x in (real, synthetic)]  # 0..BINS + 1
-    real_bins, synthetic_bins = (
-        np.where(np.isnan(x), BINS + 2, bins) for x, bins in zip((real, synthetic), binned, strict=True)
-    )
-    return real_bins, synthetic_bins
+    edges[[0, -1]] = -np.inf, np.inf
+    # NaN is above all edges, and so has a number of its own.
+    return np.digitize(real, edges), np.digitize(synthetic, edges)
 
 
 def _average_defined(values: np.ndarray) -> float | None:

@@ -181,7 +181,7 @@ def test_fidelity_averages_figures_and_bins_numbers_beside_categories():
     kinds = np.array([0, 1, 1, 1])
     synthetic_numbers = np.array([0.5, 10.0, 99.0, np.nan])
     summary = tables.summarize_fidelity([numbers, kinds], [synthetic_numbers, kinds])
-    # 0.5 is in the bin of 0, and 99 in that of 10, the end of all bins.
+    # 0.5 is in the bin of 0, 99 in that of 10, and the missing numbers in their own.
     shapes = (1 - 1 / 3, 1.0)
     assert summary == {
         "ks": pytest.approx(shapes[0]),
@@ -191,9 +191,9 @@ def test_fidelity_averages_figures_and_bins_numbers_beside_categories():
         "shapes": pytest.approx(np.mean(shapes)),
         "trends": pytest.approx(1),
     }
-    same = tables.summarize_fidelity([numbers, kinds, numbers], [numbers, kinds, -numbers])
+    same = tables.summarize_fidelity([numbers, kinds, numbers], [numbers, kinds, 10 - numbers])
     assert same["correlation"] == pytest.approx(0)
-    assert same["contingency"] == pytest.approx((1 + 1 / 2) / 2)
+    assert same["contingency"] == pytest.approx((1 + 1 / 4) / 2)
 
 
 @pytest.mark.slow
