@@ -120,6 +120,7 @@ from d3pm_jax.config.schedule import (
     Reciprocal,
     Schedule,
 )
+from d3pm_jax.config.tables import Table
 from d3pm_jax.config.timesteps import Importance, Independent, LowDiscrepancy, RealTimes, Timesteps
 from d3pm_jax.config.trained import (
     CLASSIFIER as CLASSIFIER,
@@ -192,6 +193,7 @@ __all__ = [
     "Spec",
     "StochasticBound",
     "StyledDigits",
+    "Table",
     "Terms",
     "Text",
     "Text8",

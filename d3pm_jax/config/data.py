@@ -90,6 +90,11 @@ class Data(CheckedPart):
         """Says whether there is a split "valid"."""
         return False
 
+    @property
+    def keeps_examples(self) -> bool:
+        """Says whether the folder of a run keeps test examples, which reports show beside samples."""
+        return True
+
     def open_training(self) -> Source:
         """Opens the examples that `random_map` changes: the split "train", or a form of it for training."""
         return self.open("train")

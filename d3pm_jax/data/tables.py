@@ -1,0 +1,381 @@
+"""Reads tables from files, and finds out which values the categories of their columns stand for."""
+
+import difflib
+import re
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from d3pm_jax.data.columns import Column, encode
+from d3pm_jax.data.source import DatasetError
+from d3pm_jax.errors import one_line
+from d3pm_jax.extras import require
+
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|[+-]?inf(inity)?", re.IGNORECASE)
+DATE = re.compile(
+    r"[0-9]{4}[-/.][0-9]{1,2}[-/.][0-9]{1,2}([T ].*)?|[0-9]{1,2}[-/.][0-9]{1,2}[-/.][0-9]{2,4}( .*)?"
+)
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+# Categories of a column, at most. A batch has a logit for each of them in each of its rows.
+MOST_CATEGORIES = 20_000
+# A column of so many different texts is none of categories where more than half of its rows have their own.
+MANY_TEXTS = 100
+# Between the values of a column whose order is told.
+ORDER = " < "
+# Rows that are trained on in a bin of different numbers, at least: fewer say little, and of single people.
+LEAST_ROWS = 16
+# Numbers with more decimals are drawn with all of their digits.
+MOST_DECIMALS = 6
+# Whole numbers up to this one are exact in float64.
+LARGEST_WHOLE = 2.0**53
+
+
+class Cells(NamedTuple):
+    """Holds a column of a file: its different texts, and which of them each row has."""
+
+    texts: list[str]
+    rows: np.ndarray  # int [N], indices of texts; -1 where the value is missing
+
+
+class Rules(NamedTuple):
+    """Says how values become categories."""
+
+    bins: int  # of a column of numbers, at most, beside those of one number
+    rare: int  # texts with fewer training rows are joined; 0 for none
+
+
+def read_cells(path: str, separator: str, encoding: str, missing: Collection[str]) -> dict[str, Cells]:
+    """Reads the columns of a CSV file by their names, without the spaces around texts.
+
+    Args:
+        path: of the file, which may be compressed.
+        separator: between the fields of a row.
+        encoding: of the file.
+        missing: texts that stand for no value.
+
+    Raises:
+        DatasetError: it cannot be read as a table.
+    """
+    rows = _read_rows(path, separator, encoding)  # [1 + N, columns]
+    names = [str(name).strip() for name in rows.iloc[0]]
+    columns = [_collect_texts(rows[number].iloc[1:], missing) for number in rows]
+    _check_names(path, names, separator, columns)
+    return dict(zip(names, columns, strict=True))
+
+
+def _read_rows(path: str, separator: str, encoding: str) -> "pandas.DataFrame":  # noqa: F821
+    """Reads a CSV file as texts, the row of names as any other.
+
+    Raises:
+        DatasetError: it is none, or its rows are not equally long.
+    """
+    require(__name__, "pandas", extra="tables")
+    import pandas
+
+    if not Path(path).expanduser().is_file():
+        raise DatasetError(f"no file {path} (from {Path.cwd()}): write it, or name another")
+    try:
+        # The engine in Python alone tells a field that is missing, which is NaN, from an empty one.
+        rows = pandas.read_csv(
+            path,
+            sep=separator,
+            encoding=encoding,
+            header=None,
+            dtype=str,
+            keep_default_na=False,
+            skipinitialspace=True,
+            engine="python",
+        )
+    except UnicodeDecodeError as error:
+        raise DatasetError(
+            f"{path} is not {encoding} (byte {error.object[error.start]:#04x}): pass its encoding, as "
+            f"data.encoding = 'latin-1'"
+        ) from error
+    except pandas.errors.EmptyDataError as error:
+        raise DatasetError(
+            f"{path} is empty: write names of columns in its first line, and rows below"
+        ) from error
+    except Exception as error:
+        # What is no text, or no table, may raise anything.
+        raise DatasetError(
+            f"{path} cannot be read ({one_line(error)}): write a field for each name in every row, separated "
+            f"by data.separator = {separator!r}"
+        ) from error
+    if len(rows) < 2:
+        raise DatasetError(f"{path} has no rows below its first line: write some")
+    is_short = rows.isna().any(axis=1).to_numpy()
+    if is_short.any():
+        row = int(np.argmax(is_short))
+        raise DatasetError(
+            f"{path} has {rows.iloc[row].count()} fields in row {row}, but {rows.shape[1]} names of columns: "
+            f"write a field for each, empty where a value is missing"
+        )
+    return rows
+
+
+def _collect_texts(column: Iterable[str], missing: Collection[str]) -> Cells:
+    """Returns the different texts of a column without the spaces around them, in the order of the file."""
+    import pandas
+
+    text_of_row, texts = pandas.factorize(column)
+    index_by_text: dict[str, int] = {}
+    indices = []  # of each text of the file
+    for text in texts:
+        stripped = text.strip()
+        indices.append(-1 if stripped in missing else index_by_text.setdefault(stripped, len(index_by_text)))
+    return Cells(list(index_by_text), np.array(indices)[text_of_row])
+
+
+def _check_names(path: str, names: list[str], separator: str, columns: Sequence[Cells]) -> None:
+    """Raises DatasetError where the first line of a file holds no names of columns."""
+    counts = {words: names[0].count(other) for other, words in SEPARATORS.items() if other != separator}
+    likely = max(counts, key=lambda words: counts[words])
+    if len(names) == 1 and counts[likely]:
+        (other,) = [other for other, words in SEPARATORS.items() if words == likely]
+        raise DatasetError(
+            f"{path} has no {separator!r} in its first line, but {counts[likely]} {likely}: pass "
+            f"data.separator = {other!r}"
+        )
+    # A table of pandas without names has their numbers.
+    is_numbered = names == [str(number) for number in range(len(names))]
+    like_values = [
+        name for name, cells in zip(names, columns, strict=True) if name in cells.texts or _is_fraction(name)
+    ]
+    if 2 * len(like_values) > len(names) and not is_numbered:
+        raise DatasetError(
+            f"{path} begins with {one_line(', '.join(names), 60)}, which are values: write a first line with "
+            f"the names of the columns"
+        )
+    if "" in names:
+        raise DatasetError(
+            f"{path} has no name for column {names.index('') + 1}: write one in its first line, or leave the "
+            f"column out, as DataFrame.to_csv(index=False) does"
+        )
+    for name in names:
+        if names.count(name) > 1:
+            raise DatasetError(f"{path} has {names.count(name)} columns named {name!r}: rename them")
+
+
+def _is_fraction(text: str) -> bool:
+    return "." in text and NUMBER.fullmatch(text) is not None
+
+
+def check_names(field: str, names: Iterable[str], known: Sequence[str]) -> None:
+    """Raises DatasetError for a name that no column has, with the names that are nearly the same."""
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, cutoff=0.5) or known[:8]
+            raise DatasetError(f"{field}: there is no column {name!r}; there is {one_line(', '.join(near))}")
+
+
+def make_column(
+    name: str, cells: Cells, counts: np.ndarray, unseen: Collection[str], told: str | None, rules: Rules
+) -> Column | None:
+    """Finds out which values the categories of a column stand for.
+
+    Args:
+        name: of the column.
+        cells: of the file that is trained on.
+        counts: int [texts], in how many of the rows that are trained on each text occurs.
+        unseen: texts of the test file that this file does not have.
+        told: its type, or its values in their order as "low < high"; None to guess it.
+        rules: how values become categories.
+
+    Returns:
+        The column; None where it has one value alone, which tells nothing.
+
+    Raises:
+        DatasetError: it cannot be one of categories, or is not what it is told to be.
+    """
+    numbers = np.array([float(text) if NUMBER.fullmatch(text) else np.nan for text in cells.texts])
+    has_missing = bool(np.any(cells.rows < 0))
+    column_type = told or _guess_type(name, cells.texts, numbers)
+    if column_type in ("integer", "real"):
+        _check_numbers(name, column_type, cells.texts, numbers)
+        decimals = 0 if column_type == "integer" else _count_decimals(cells.texts)
+        return _make_number_column(
+            name, column_type, np.repeat(numbers, counts), decimals, has_missing, rules.bins
+        )
+
+    order = sorted(cells.texts)
+    if not np.isnan(numbers).any():
+        order = sorted(cells.texts, key=float)
+    if ORDER in column_type:
+        order = [text.strip() for text in column_type.split(ORDER)]
+        column_type = "ordered"
+    count_by_text = dict.fromkeys(order, 0) | dict(zip(cells.texts, counts.tolist(), strict=True))
+    if len(count_by_text) > len(order):
+        raise DatasetError(
+            f"column {name!r} has a value {list(count_by_text)[len(order)]!r} too: add it to its values in "
+            f"data.types, or its text to data.missing"
+        )
+    if unseen and not rules.rare:
+        raise DatasetError(
+            f"column {name!r} has a value {min(unseen)!r} in the test file that the file to train on never "
+            f"has: correct it, or take data.rare = 1, which joins such values as one more category"
+        )
+    kept = [text for text in order if count_by_text[text] >= rules.rare]
+    has_other = bool(unseen) or len(kept) < len(order)
+    if told is None:
+        _check_not_free_text(name, kept, order, numbers, cells)
+    if len(kept) > MOST_CATEGORIES:
+        raise DatasetError(
+            f"column {name!r} has {len(kept):,} different values, of which {MOST_CATEGORIES:,} can be "
+            f"categories: leave it out by data.drop, or join values of few rows by data.rare"
+        )
+    labels = [*kept, *[_name_apart("other", kept)] * has_other, *[_name_apart("missing", kept)] * has_missing]
+    if len(labels) < 2:
+        return None
+    return Column(name, column_type, tuple(labels), missing=has_missing, other=has_other)
+
+
+def _guess_type(name: str, texts: Sequence[str], numbers: np.ndarray) -> str:
+    """Returns the type of a column of texts, and their numbers, NaN where they are none.
+
+    Raises:
+        DatasetError: they are dates.
+    """
+    if len(texts) > 0 and not np.isnan(numbers).any():
+        is_whole = (np.abs(numbers) <= LARGEST_WHOLE) & (numbers == np.round(numbers))
+        return "integer" if is_whole.all() else "real"
+    if len(texts) > 0 and all(map(DATE.fullmatch, texts)):
+        raise DatasetError(
+            f"column {name!r} holds dates, as {texts[0]!r}: leave it out by data.drop, write numbers such as "
+            f"days in their place, or say '{name}=categorical' in data.types"
+        )
+    return "categorical"
+
+
+def _check_numbers(name: str, column_type: str, texts: Sequence[str], numbers: np.ndarray) -> None:
+    """Raises DatasetError for a text that is no number of its type."""
+    is_allowed = np.isfinite(numbers)
+    if column_type == "integer":
+        is_allowed &= numbers == np.round(numbers)
+    if not is_allowed.all():
+        word = "a whole number" if column_type == "integer" else "a finite number"
+        raise DatasetError(
+            f"column {name!r} is {column_type}, but {texts[int(np.argmin(is_allowed))]!r} is not {word}: "
+            f"correct it, add it to data.missing, or say another type in data.types"
+        )
+
+
+def _check_not_free_text(
+    name: str, kept: Sequence[str], order: Sequence[str], numbers: np.ndarray, cells: Cells
+) -> None:
+    """Raises DatasetError where most rows have a text of their own."""
+    num_rows = len(cells.rows)
+    if len(kept) <= MANY_TEXTS or 2 * len(kept) <= num_rows:
+        return
+    is_number = ~np.isnan(numbers)
+    if 2 * is_number.sum() > len(order):
+        other = cells.texts[int(np.argmin(is_number))]
+        raise DatasetError(
+            f"column {name!r} holds numbers, but {other!r} is none: correct it, or add it to data.missing"
+        )
+    raise DatasetError(
+        f"column {name!r} has {len(kept):,} different texts in {num_rows:,} rows, as names and free text do: "
+        f"leave it out by data.drop, or join texts of few rows by data.rare"
+    )
+
+
+def _name_apart(word: str, labels: Sequence[str]) -> str:
+    """Returns a word as a label that is not among others."""
+    while word in labels:
+        word = f"({word})"
+    return word
+
+
+def _count_decimals(texts: Sequence[str]) -> int | None:
+    """Returns how many decimals numbers have; None where they are many, or have exponents."""
+    decimals = 0
+    for text in texts:
+        if "e" in text.lower():
+            return None
+        decimals = max(decimals, len(text.partition(".")[2]))
+    return decimals if decimals <= MOST_DECIMALS else None
+
+
+def _make_number_column(
+    name: str, column_type: str, numbers: np.ndarray, decimals: int | None, has_missing: bool, bins: int
+) -> Column | None:
+    """Returns a column of numbers in bins, from those of the rows to train on; None for one number alone."""
+    lows: list[float] = []
+    highs: list[float] = []
+    if len(numbers) > 0:
+        lows, highs = cut_bins(numbers, bins, decimals)
+    if len(lows) + has_missing < 2:
+        return None
+    labels = [_name_bin(low, high, column_type) for low, high in zip(lows, highs, strict=True)]
+    if has_missing:
+        labels.append("missing")
+    return Column(
+        name, column_type, tuple(labels), has_missing, lows=tuple(lows), highs=tuple(highs), decimals=decimals
+    )
+
+
+def _name_bin(low: float, high: float, column_type: str) -> str:
+    ends = [low] if low == high else [low, high]
+    return "..".join(str(int(end)) if column_type == "integer" else str(end) for end in ends)
+
+
+def cut_bins(numbers: np.ndarray, bins: int, decimals: int | None) -> tuple[list[float], list[float]]:
+    """Returns the low and the high ends of bins of numbers [N].
+
+    Where there are no more different numbers than bins, each has its own, and so has a number that more than
+    1 / (2 bins) of them are. The bins of the others begin at quantiles, and none holds such a number.
+
+    Args:
+        numbers: one or more.
+        bins: how many, at most, beside those of one number, and those that single neighbours of these need.
+        decimals: as of a `Column`.
+    """
+    distinct, counts = np.unique(numbers, return_counts=True)
+    if len(distinct) <= bins:
+        return distinct.tolist(), distinct.tolist()
+    is_atom = 2 * bins * counts > len(numbers)
+    # An atom and the numbers above it, up to the next atom, have the same count.
+    atoms_below = np.cumsum(is_atom)
+    rows_of_bin = max(LEAST_ROWS, counts[~is_atom].sum() / bins)
+    lows: list[float] = []
+    highs: list[float] = []
+    for number_of_atoms in np.unique(atoms_below):
+        is_here = atoms_below == number_of_atoms
+        atom = distinct[is_here & is_atom].tolist()
+        lows += atom
+        highs += atom
+        between = np.repeat(distinct[is_here & ~is_atom], counts[is_here & ~is_atom])  # sorted
+        if len(between) == 0:
+            continue
+        parts = max(1, int(len(between) / rows_of_bin))
+        starts = np.unique(between[len(between) * np.arange(parts) // parts])
+        ends = starts[1:]
+        if decimals is not None:
+            ends = np.round(ends - 10.0**-decimals, decimals)
+        lows += starts.tolist()
+        highs += [*ends.tolist(), float(between[-1])]
+    return lows, highs
+
+
+def encode_cells(column: Column, cells: Cells, path: str) -> np.ndarray:
+    """Returns the codes int32 [N] of the rows of a column of a file.
+
+    Raises:
+        DatasetError: it has a value that has no code.
+    """
+    if not column.missing and np.any(cells.rows < 0):
+        raise DatasetError(
+            f"column {column.name!r} has missing values in {path}, but none in the file to train on: fill "
+            f"them in, or leave the column out by data.drop"
+        )
+    of_missing = [column.size - 1]
+    return np.concatenate([encode(column, cells.texts), of_missing]).astype(np.int32)[cells.rows]
+
+
+def count_beyond(column: Column, cells: Cells) -> int:
+    """Counts the rows whose numbers lie below the lowest bin of a column, or above the highest."""
+    if column.lows is None or column.highs is None:
+        return 0
+    numbers = np.array([*map(float, cells.texts), np.nan])[cells.rows]  # [N]
+    return int(np.sum((numbers < column.lows[0]) | (numbers > column.highs[-1])))
