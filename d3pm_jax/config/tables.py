@@ -172,12 +172,9 @@ def _split_rows(data: Table) -> tuple[dict[str, Cells], dict[str, Cells], np.nda
         check_names(f"data.test = {data.test!r}", cells_by_name, list(test_cells_by_name))
         return cells_by_name, test_cells_by_name, rows
 
-    num_test = round(num_rows * data.test_share)
-    if not 0 < num_test < num_rows:
-        raise DatasetError(
-            f"data.test_share = {data.test_share} of the {num_rows} rows of {data.path} leaves none to train "
-            f"or none to evaluate on: write more rows, or take another share"
-        )
+    if num_rows < 2:
+        raise DatasetError(f"{data.path} has one row: write more, some to train and some to evaluate on")
+    num_test = min(max(1, round(num_rows * data.test_share)), num_rows - 1)
     test_rows = rows[:num_test]
     test_cells_by_name = {
         name: cells._replace(rows=cells.rows[test_rows]) for name, cells in cells_by_name.items()

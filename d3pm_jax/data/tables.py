@@ -4,14 +4,17 @@ import difflib
 import re
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 
-from d3pm_jax.data.columns import Column, encode
+from d3pm_jax.data.columns import Column, ColumnType, encode
 from d3pm_jax.data.source import DatasetError
 from d3pm_jax.errors import one_line
 from d3pm_jax.extras import require
+
+if TYPE_CHECKING:
+    import pandas
 
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|[+-]?inf(inity)?", re.IGNORECASE)
 DATE = re.compile(
@@ -65,7 +68,7 @@ def read_cells(path: str, separator: str, encoding: str, missing: Collection[str
     return dict(zip(names, columns, strict=True))
 
 
-def _read_rows(path: str, separator: str, encoding: str) -> "pandas.DataFrame":  # noqa: F821
+def _read_rows(path: str, separator: str, encoding: str) -> "pandas.DataFrame":
     """Reads a CSV file as texts, the row of names as any other.
 
     Raises:
@@ -191,7 +194,12 @@ def make_column(
     """
     numbers = np.array([float(text) if NUMBER.fullmatch(text) else np.nan for text in cells.texts])
     has_missing = bool(np.any(cells.rows < 0))
-    column_type = told or _guess_type(name, cells.texts, numbers)
+    if told is None:
+        column_type = _guess_type(name, cells.texts, numbers)
+    elif ORDER in told:
+        column_type = "ordered"
+    else:
+        column_type = cast(ColumnType, told)
     if column_type in ("integer", "real"):
         _check_numbers(name, column_type, cells.texts, numbers)
         decimals = 0 if column_type == "integer" else _count_decimals(cells.texts)
@@ -199,18 +207,8 @@ def make_column(
             name, column_type, np.repeat(numbers, counts), decimals, has_missing, rules.bins
         )
 
-    order = sorted(cells.texts)
-    if not np.isnan(numbers).any():
-        order = sorted(cells.texts, key=float)
-    if ORDER in column_type:
-        order = [text.strip() for text in column_type.split(ORDER)]
-        column_type = "ordered"
+    order = _order_texts(name, cells.texts, numbers, told)
     count_by_text = dict.fromkeys(order, 0) | dict(zip(cells.texts, counts.tolist(), strict=True))
-    if len(count_by_text) > len(order):
-        raise DatasetError(
-            f"column {name!r} has a value {list(count_by_text)[len(order)]!r} too: add it to its values in "
-            f"data.types, or its text to data.missing"
-        )
     if unseen and not rules.rare:
         raise DatasetError(
             f"column {name!r} has a value {min(unseen)!r} in the test file that the file to train on never "
@@ -231,7 +229,25 @@ def make_column(
     return Column(name, column_type, tuple(labels), missing=has_missing, other=has_other)
 
 
-def _guess_type(name: str, texts: Sequence[str], numbers: np.ndarray) -> str:
+def _order_texts(name: str, texts: Sequence[str], numbers: np.ndarray, told: str | None) -> list[str]:
+    """Returns the texts of a column in the order that is told, or else in that of numbers or letters.
+
+    Raises:
+        DatasetError: a text is not among those that are told.
+    """
+    if told is None or ORDER not in told:
+        return sorted(texts) if np.isnan(numbers).any() else sorted(texts, key=float)
+    order = [text.strip() for text in told.split(ORDER)]
+    for text in texts:
+        if text not in order:
+            raise DatasetError(
+                f"column {name!r} has a value {text!r} too: add it to its values in data.types, or to "
+                f"data.missing"
+            )
+    return order
+
+
+def _guess_type(name: str, texts: Sequence[str], numbers: np.ndarray) -> ColumnType:
     """Returns the type of a column of texts, and their numbers, NaN where they are none.
 
     Raises:
@@ -298,7 +314,12 @@ def _count_decimals(texts: Sequence[str]) -> int | None:
 
 
 def _make_number_column(
-    name: str, column_type: str, numbers: np.ndarray, decimals: int | None, has_missing: bool, bins: int
+    name: str,
+    column_type: ColumnType,
+    numbers: np.ndarray,
+    decimals: int | None,
+    has_missing: bool,
+    bins: int,
 ) -> Column | None:
     """Returns a column of numbers in bins, from those of the rows to train on; None for one number alone."""
     lows: list[float] = []
@@ -334,7 +355,7 @@ def cut_bins(numbers: np.ndarray, bins: int, decimals: int | None) -> tuple[list
     distinct, counts = np.unique(numbers, return_counts=True)
     if len(distinct) <= bins:
         return distinct.tolist(), distinct.tolist()
-    is_atom = 2 * bins * counts > len(numbers)
+    is_atom = 2 * counts > max(LEAST_ROWS, len(numbers) / bins)
     # An atom and the numbers above it, up to the next atom, have the same count.
     atoms_below = np.cumsum(is_atom)
     rows_of_bin = max(LEAST_ROWS, counts[~is_atom].sum() / bins)

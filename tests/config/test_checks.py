@@ -33,6 +33,7 @@ EXAMPLES = {
         configs.Text8("folder"),
         configs.Enwik8("folder"),
         configs.StyledDigits(),
+        configs.Table("a.csv", types=("a=real",), drop=("b",), rare=2),
         configs.UpsampledDigits(),
         configs.Mazes(4, 8, 8),
         configs.Plane("checkerboard", "plain", 8, 8),

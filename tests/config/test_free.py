@@ -40,6 +40,7 @@ FREE = {
     "Muon": RATED,
     "RatedOptimizer": RATED,
     "StyledDigits": {"dir"},
+    "Table": {"path", "test"},
     "Text": {"train", "test", "valid", "tokenizer"},
     "Text8": {"dir"},
     "TfdsImages": {"dir", "valid_split"},
