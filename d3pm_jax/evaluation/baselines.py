@@ -3,12 +3,12 @@
 import numpy as np
 
 
-def histogram_nats(train: np.ndarray, test: np.ndarray, levels: int) -> np.ndarray:
+def histogram_nats(train: np.ndarray, test: np.ndarray, levels: int | np.ndarray) -> np.ndarray:
     """Returns -log p of test examples under one histogram per element, with add-one smoothing.
 
     Args:
         train, test: int [N, *S] categories below levels.
-        levels: number of categories.
+        levels: number of categories, of all elements or of each of them, [*S].
 
     Returns:
         Nats per test example, float64 [N].
@@ -34,13 +34,15 @@ def unigram_nats(counts: np.ndarray, test: np.ndarray, weight: np.ndarray | None
     return nats.reshape(len(test), -1).sum(1)
 
 
-def class_mixture_nats(train: np.ndarray, labels: np.ndarray, test: np.ndarray, levels: int) -> np.ndarray:
+def class_mixture_nats(
+    train: np.ndarray, labels: np.ndarray, test: np.ndarray, levels: int | np.ndarray
+) -> np.ndarray:
     """Returns -log p of examples under a mixture of histograms per element: a component for each class.
 
     Args:
         train, test: int [N, *S] categories below levels.
         labels: int [N] classes of the training examples.
-        levels: number of categories.
+        levels: number of categories, of all elements or of each of them, [*S].
 
     Returns:
         Nats per test example, float64 [N].
@@ -73,11 +75,11 @@ def unigram_samples(counts: np.ndarray, shape: tuple[int, ...], seed: int) -> np
     return np.random.default_rng(seed).choice(len(counts), shape, p=counts / counts.sum())
 
 
-def _log_histogram(x: np.ndarray, levels: int) -> np.ndarray:
-    """Returns log((counts + 1) / (N + levels)) for each element, float64 [D, levels]."""
+def _log_histogram(x: np.ndarray, levels: int | np.ndarray) -> np.ndarray:
+    """Returns log((counts + 1) / (N + levels)) for each element, float64 [D, most levels]."""
     flat = x.reshape(len(x), -1)
-    counts = np.stack([np.bincount(column, minlength=levels) for column in flat.T])
-    return np.log((counts + 1) / (len(x) + levels))
+    counts = np.stack([np.bincount(column, minlength=np.max(levels)) for column in flat.T])
+    return np.log((counts + 1) / (len(x) + np.reshape(levels, (-1, 1))))
 
 
 def _log_likelihood(log_p: np.ndarray, x: np.ndarray) -> np.ndarray:

@@ -59,11 +59,6 @@ class Tree(NamedTuple):
     tables: Sequence[ConditionalTable | None]
     """of each column; None for the root"""
 
-    @property
-    def parents(self) -> list[int | None]:
-        """Returns the number of the parent of each column; None for the root."""
-        return [None if table is None else table.parent for table in self.tables]
-
 
 def independent_nats(train: TrainingRows, test: Rows, sizes: Sequence[int]) -> Float[np.ndarray, " N"]:
     """Returns -log p of test rows whose columns are independent: p = (count + 1/2) / (N + K/2) of each.

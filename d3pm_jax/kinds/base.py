@@ -319,10 +319,13 @@ class Kind:
             return to_bits_per_dim({"unigram": nats}, test)
 
         x0, labels = train.read_unweighted()  # [M, *S], [M]
-        nats_by_name = {self.place_histogram: baselines.histogram_nats(x0, test["x"], train.categories)}
+        levels = train.categories
+        if self.description.sizes is not None:
+            levels = np.array(self.description.sizes)  # [*S]
+        nats_by_name = {self.place_histogram: baselines.histogram_nats(x0, test["x"], levels)}
         if labels is not None:
             mixture = f"mixture of {len(np.unique(labels))} class histograms"
-            nats_by_name[mixture] = baselines.class_mixture_nats(x0, labels, test["x"], train.categories)
+            nats_by_name[mixture] = baselines.class_mixture_nats(x0, labels, test["x"], levels)
         return to_bits_per_dim(nats_by_name, test)
 
     def check_quality(self, num: int, inception: Path | None) -> None:
@@ -347,7 +350,7 @@ class Kind:
     def not_measured(self) -> UserError:
         """Returns an error that says of which data samples are measured."""
         return UserError(
-            "sample quality is measured for texts, and for images with 1 or 3 channels, but the data "
+            "sample quality is measured for texts, tables, and images with 1 or 3 channels, but the data "
             f"is of kind {self.name!r} and shape {self.description.shape}: leave --samples out"
         )
 
