@@ -80,8 +80,20 @@ CASES = {
     "places of several sizes, with classes": NetworkCase(
         "MLP",
         (2, 3),
-        {"shape": (2, 3), "K": 71, "max_time": MAX_TIME, "width": 12, "num_layers": 2, "num_classes": 3}
-        | {"condition": (2, 2), "sizes": ((2, 2, 5), (70, 3, 2))},
+        {"K": 71, "max_time": MAX_TIME, "width": 12, "num_layers": 2, "num_classes": 3}
+        | {"shape": (2, 3), "condition": (2, 2), "sizes": ((2, 2, 5), (70, 3, 2))},
+    ),
+    "a grid": NetworkCase(
+        "Transformer",
+        (2, 3),
+        {"K": 5, "max_time": MAX_TIME, "width": 12, "num_layers": 2, "num_heads": 3, "see_time": False}
+        | {"positions": "grid", "shape": (2, 3), "condition": (3,)},
+    ),
+    "learned positions of several sizes": NetworkCase(
+        "Transformer",
+        (2, 3),
+        {"K": 6, "max_time": MAX_TIME, "width": 8, "num_layers": 2, "num_heads": 1, "num_classes": 3}
+        | {"positions": "learned", "shape": (2, 3), "sizes": ((2, 2, 5), (3, 3, 2))},
     ),
     "sequences, without time": NetworkCase(
         "Transformer",
@@ -224,9 +236,25 @@ def _calls(inputs: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return calls
 
 
-def _split(case: NetworkCase, **more: Any) -> tuple[Any, Any]:
+def make_twin(case: NetworkCase) -> Any:
+    """The network of PyTorch."""
+    return getattr(torch_models, case.network)(**_arguments(torch_models, case))
+
+
+def split(case: NetworkCase, **more: Any) -> tuple[Any, Any]:
+    """The network of JAX without its parameters, and their shapes."""
     network = getattr(models, case.network)
-    return nnx.split(nnx.eval_shape(lambda: network(**case.options, **more, rngs=nnx.Rngs(0))))
+    arguments = _arguments(models, case) | more
+    return nnx.split(nnx.eval_shape(lambda: network(**arguments, rngs=nnx.Rngs(0))))
+
+
+def _arguments(library: Any, case: NetworkCase) -> dict[str, Any]:
+    """The options of a network as its arguments: some networks have their inputs as one."""
+    if case.network != "MLP":
+        return case.options
+    names = library.Inputs.__annotations__
+    inputs = library.Inputs(**{name: x for name, x in case.options.items() if name in names})
+    return {"inputs": inputs} | {name: x for name, x in case.options.items() if name not in names}
 
 
 def _parameters(case: NetworkCase, dtype: str) -> Any:
@@ -238,19 +266,19 @@ def _parameters(case: NetworkCase, dtype: str) -> Any:
         deviation = 30.0 if is_frequency else 0.2
         return jnp.asarray(rng.normal(size=x.shape) * deviation, dtype)
 
-    return jax.tree_util.tree_map_with_path(draw, _split(case)[1])
+    return jax.tree_util.tree_map_with_path(draw, split(case)[1])
 
 
 def _function(case: NetworkCase, dtype: Any = None) -> Callable[[Any, dict], jax.Array]:
     """The network as a function (params, inputs) -> output, which computes in dtype."""
     # A classifier computes in the type of its parameters alone.
     options = {} if dtype is None else {"dtype": dtype}
-    graphdef = _split(case, **options)[0]
+    graphdef = split(case, **options)[0]
     return lambda params, inputs: nnx.merge(graphdef, params)(**inputs)
 
 
 def _twin(case: NetworkCase, state_dict: Arrays) -> Any:
-    twin = getattr(torch_models, case.network)(**case.options).eval()
+    twin = make_twin(case).eval()
     twin.load_state_dict({k: torch.tensor(v) for k, v in state_dict.items()})
     return twin
 

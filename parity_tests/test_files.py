@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from flax import nnx
 
-from d3pm_jax import config, models
+from d3pm_jax import config
 from d3pm_jax.config import io as config_io
 from d3pm_jax.data import Description
 from d3pm_jax.program.loop import presampled
@@ -19,8 +19,7 @@ from d3pm_jax.program.parts.build import build
 from d3pm_jax.program.parts.completed import complete
 from d3pm_jax.runs import exported
 from d3pm_jax.weights import twin as twin_weights
-from parity_tests.networks import CASES
-from torch_ref import models as torch_models
+from parity_tests.networks import CASES, make_twin, split
 from torch_ref.runs import exported as torch_exported
 from torch_ref.runs.presampled import read
 
@@ -28,11 +27,10 @@ from torch_ref.runs.presampled import read
 @pytest.mark.parametrize("case", CASES)
 def test_weights_come_back_from_pytorch_to_the_bit(case: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    network, _, options = CASES[case]
-    _, like = nnx.split(nnx.eval_shape(lambda: getattr(models, network)(**options, rngs=nnx.Rngs(0))))
+    _, like = split(CASES[case])
     params = jax.tree.map(lambda x: jnp.asarray(_any_bits(rng, x.shape)), like)
     twin_weights.save(tmp_path / "ours.safetensors", params)
-    twin = getattr(torch_models, network)(**options)
+    twin = make_twin(CASES[case])
     twin.load_state_dict(safetensors.torch.load_file(tmp_path / "ours.safetensors"))
     safetensors.torch.save_file(twin.state_dict(), tmp_path / "theirs.safetensors")
     back = twin_weights.load(tmp_path / "theirs.safetensors", like)

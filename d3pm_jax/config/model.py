@@ -157,7 +157,7 @@ class ScoreNet(Convolutional):
 
 @dataclasses.dataclass(frozen=True)
 class Transformer(Model):
-    """Builds a transformer for sequences [L], for K logits; see `d3pm_jax.models.Transformer`."""
+    """Builds a transformer, for K logits; see `d3pm_jax.models.Transformer`."""
 
     trains: ClassVar[Trained | None] = DIFFUSION
     width: Size = 256
@@ -180,20 +180,25 @@ class Transformer(Model):
     """recompute blocks in the backward pass instead of storing their activations"""
     max_time: Count | None = dataclasses.field(default=None, kw_only=True)
     """the largest t that the network is made for; None: T of the process"""
+    positions: Literal["rotary", "learned", "grid"] = dataclasses.field(default="rotary", kw_only=True)
+    """what is known of places: "rotary": their distances, for sequences [L] alone; "learned": each has a
+    vector; "grid": along each axis of *S each place has a vector, and these are added"""
 
     def layer_width(self) -> int:
         return self.mlp_ratio * self.width
 
     def build(self, spec: Spec, rngs: nnx.Rngs) -> nnx.Module:
-        if len(spec.shape) != 1:
+        if self.positions == "rotary" and len(spec.shape) != 1:
             raise ValueError(
-                f"examples have shape {spec.shape}: this network is for sequences [L]; take UNet or "
-                f"ScoreNet for images, or a network of your own"
+                f"examples have shape {spec.shape}, but positions = 'rotary' is for sequences [L]: take "
+                f"positions='grid' or 'learned', or for images UNet or ScoreNet"
             )
         _check_logits("Transformer", spec)
         options = _options(self, spec)
         options["remat"] = self.remat or spec.remat
-        return models.Transformer(spec.K, **options, rngs=rngs)
+        if self.positions != "rotary" or spec.sizes is not None:
+            options["shape"] = spec.shape
+        return models.Transformer(spec.K, condition=spec.condition, sizes=spec.sizes, **options, rngs=rngs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,9 +230,16 @@ class MLP(Model):
         _check_logits("MLP", spec)
         options = _options(self, spec)
         options["remat"] = self.remat or spec.remat
-        return models.MLP(
-            spec.shape, spec.K, condition=spec.condition, sizes=spec.sizes, **options, rngs=rngs
+        max_time = options.pop("max_time")
+        inputs = models.Inputs(
+            spec.shape,
+            spec.K,
+            max_time if options.pop("see_time") else None,
+            options.pop("num_classes"),
+            spec.condition,
+            spec.sizes,
         )
+        return models.MLP(inputs, **options, rngs=rngs)
 
 
 @dataclasses.dataclass(frozen=True)

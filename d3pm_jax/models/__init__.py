@@ -17,7 +17,7 @@ from d3pm_jax.models.features import (
     TransformerFeatures,
     UNetFeatures,
 )
-from d3pm_jax.models.mlp import MLP
+from d3pm_jax.models.mlp import MLP, Inputs
 from d3pm_jax.models.noisy_classifier import NoisyClassifier
 from d3pm_jax.models.score_net import ScoreNet
 from d3pm_jax.models.transformer import Transformer
@@ -30,6 +30,7 @@ __all__ = [
     "ArgmaxFlow",
     "Classifier",
     "Features",
+    "Inputs",
     "LSTMFeatures",
     "NoisyClassifier",
     "ScoreNet",

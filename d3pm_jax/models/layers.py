@@ -511,20 +511,20 @@ class Conditioned(nnx.Module):
     """Embeds what a network is told besides x_t, time, class and condition, as the sum of their vectors."""
 
     def _make_embeddings(
-        self, width: int, max_time: int, see_time: bool, num_classes: int | None, rngs: nnx.Rngs
+        self, width: int, max_time: int | None, num_classes: int | None, rngs: nnx.Rngs
     ) -> None:
-        """Makes the layers of time and class.
+        """Makes the layers of time, which is up to max_time or not told, and of the classes.
 
         Raises:
             ValueError: the network is told t, and the width is below 4.
         """
-        if see_time and width < 4:
+        if max_time is not None and width < 4:
             raise ValueError(f"width = {width}: the embedding of time needs a width of at least 4")
         self.width = width
         self.max_time = max_time
         self.num_classes = num_classes
-        self.temb1 = nnx.Linear(width, width, rngs=rngs) if see_time else None
-        self.temb2 = nnx.Linear(width, width, rngs=rngs) if see_time else None
+        self.temb1 = None if max_time is None else nnx.Linear(width, width, rngs=rngs)
+        self.temb2 = None if max_time is None else nnx.Linear(width, width, rngs=rngs)
         self.class_emb = None if num_classes is None else nnx.Linear(num_classes, width, rngs=rngs)
 
     # It draws its weights last, so that all others are those of the network of the same seed without it.
@@ -544,7 +544,7 @@ class Conditioned(nnx.Module):
         check_condition(condition, self.condition_shape, B)
         class_part = class_embedding(self.class_emb, label, len(t))
         parts = []
-        if self.temb1 is not None and self.temb2 is not None:
+        if self.temb1 is not None and self.temb2 is not None and self.max_time is not None:
             time_part = self.temb1(time_embedding(t, self.width, self.max_time))
             parts.append(self.temb2(nnx.swish(time_part)))
         if class_part is not None:

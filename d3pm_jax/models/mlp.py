@@ -1,12 +1,23 @@
 """Defines a network of places: a residual stream of the whole example, dense layers, logits of each place."""
 
+import dataclasses
 from typing import Annotated
 
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Key, Real
 
-from d3pm_jax.checks import FINITE, NOT_EMPTY, Categories, Count, FloatType, Size, UnitInterval, declared
+from d3pm_jax.checks import (
+    FINITE,
+    NOT_EMPTY,
+    Categories,
+    Count,
+    FloatType,
+    Size,
+    UnitInterval,
+    check_value,
+    declared,
+)
 from d3pm_jax.models.layers import CATEGORIES, LABELS, TIMES, Conditioned, dropout, split_by_layer
 from d3pm_jax.models.places import make_places
 from d3pm_jax.numerics.logspace import at_least_float32
@@ -15,72 +26,88 @@ from d3pm_jax.numerics.logspace import at_least_float32
 EPS = 1e-6
 
 
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """Says what a network of places is called with, and so what it predicts.
+
+    Raises:
+        ValueError: a field is not what it may be; sizes do not fit shape or K.
+    """
+
+    shape: Annotated[tuple[Size, ...], NOT_EMPTY]
+    """*S of an example"""
+    K: Categories
+    """categories of x_t and of the logits"""
+    max_time: Count | None = None
+    """T of the process: the embedding of time sees 1000 (t - 1) / max_time, whatever T; None: it is not told
+    t, as the predictions of an absorbing process need no time"""
+    num_classes: Count | None = None
+    """of the labels; None: there are none"""
+    condition: tuple[Size, ...] | None = None
+    """*C, the shape of what an example is conditioned on besides its class; None: there is nothing"""
+    sizes: tuple | None = None
+    """categories of each place, nested tuples with the shape *S, where they differ: K is then the largest of
+    them, or one more for a mask K - 1 that all places have; None: each has K"""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            plain = check_value(field.name, getattr(self, field.name), field.type)
+            object.__setattr__(self, field.name, plain)
+        make_places(self.shape, self.K, self.sizes)
+
+
 class MLP(Conditioned):
     """Maps xt int32 [B, *S], t [B], label int32 [B], condition [B, *C] to float32 [B, *S, K].
 
     Each category of each place has a vector of its own, a mask too. The sum of those of an example, which is
     a linear map of the one-hots of all places, and the vectors of time, class and condition begin a residual
     stream. Blocks of a norm, a linear map, a swish and a linear map add to it. Of a last norm one more linear
-    map makes the logits of all places. At first the output is 0. Unlike a Transformer it supposes nothing of
-    the places, neither that they are alike nor that they have an order, and its cost grows with the number of
-    categories of all places: it is for columns of a table, bits of a code, and other places that are few or
-    small.
+    map makes the logits of all places. At first the output is 0. Where places have sizes, only their own
+    categories have parameters, and the logits of all others, a mask among them, are -inf.
+
+    Unlike a Transformer it supposes nothing of the places, neither that they are alike nor that they have an
+    order, and has parameters for each of their categories: it is for columns of a table, bits of a code, and
+    other places that are few or small.
 
     Args:
-        shape: *S of an example.
-        K: categories of x_t and of the logits.
-        max_time: T of the process; the embedding of time sees 1000 (t - 1) / max_time, whatever T.
+        inputs: what it is called with.
         width: of the residual stream.
         num_layers: blocks.
         dropout: rate, of what a block adds, used when a key is passed.
-        see_time: whether the network is told t. The predictions of an absorbing process need no time.
-        num_classes: of the labels, if there are any; without labels class_emb gives its bias alone.
-        condition: shape of what an example is conditioned on besides its class, if there is anything: a
-            linear map of its numbers, `condition`, is added to the stream.
-        sizes: categories of each place, nested tuples with the shape *S, where they differ. K is then the
-            largest of them, or one more for a mask K - 1 that all places have. Only these have parameters,
-            and the logits of all other categories, the mask among them, are -inf. None: each has K.
         remat: keep only the input of each block for the backward pass, and compute the rest again.
         dtype: of the computation, that of the parameters by default. In bfloat16 the parameters, the
             embeddings, the statistics of norms and the last layer stay float32.
         rngs: for the initial weights.
 
     Raises:
-        ValueError: an argument is not what it may be; sizes do not fit shape or K; the width is below 4 where
-            the network is told t.
+        ValueError: an argument is not what it may be; the width is below 4 where the network is told t.
     """
 
     @declared()
     def __init__(
         self,
-        shape: Annotated[tuple[Size, ...], NOT_EMPTY],
-        K: Categories,
-        max_time: Count,
+        inputs: Inputs,
         width: Size = 256,
         num_layers: Size = 4,
         dropout: UnitInterval = 0.0,
-        see_time: bool = True,
-        num_classes: Count | None = None,
-        condition: tuple[Size, ...] | None = None,
-        sizes: tuple | None = None,
         remat: bool = False,
         dtype: FloatType = None,
         *,
         rngs: nnx.Rngs,
     ):
-        self.K = K
-        self.places = make_places(shape, K, sizes)
+        self.K = inputs.K
+        self.places = make_places(inputs.shape, inputs.K, inputs.sizes)
         self.remat = remat
         self.dtype = dtype
         # The sum over places then has the variance 1.
         init = nnx.initializers.normal(len(self.places.sizes) ** -0.5)
         self.embed = nnx.Embed(sum(self.places.row_counts), width, embedding_init=init, rngs=rngs)
-        self._make_embeddings(width, max_time, see_time, num_classes, rngs)
+        self._make_embeddings(width, inputs.max_time, inputs.num_classes, rngs)
         self.blocks = nnx.List([ResidualBlock(width, dropout, dtype, rngs) for _ in range(num_layers)])
         self.norm = nnx.LayerNorm(width, epsilon=EPS, rngs=rngs)
         zeros = nnx.initializers.zeros_init()
         self.head = nnx.Linear(width, self.places.num_logits, kernel_init=zeros, rngs=rngs)
-        self._make_condition(condition, rngs)
+        self._make_condition(inputs.condition, rngs)
 
     # The output has no names of places: a wrong category anywhere in an example marks all of its output.
     @declared(xt=CATEGORIES, t=TIMES, label=LABELS, condition=FINITE)

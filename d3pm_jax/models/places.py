@@ -43,6 +43,14 @@ class Places(NamedTuple):
         """How many categories each place may hold, its own and the mask: each has a row of the table."""
         return tuple(size + self.has_mask for size in self.sizes)
 
+    def check_shape(self, x: Array) -> None:
+        """Raises ValueError unless x [B, *S] holds examples of these places."""
+        if x.shape[1:] != self.shape:
+            raise ValueError(
+                f"xt has shape {list(x.shape)}, but the network was made for examples of shape "
+                f"{list(self.shape)}"
+            )
+
     def find_rows(self, x: Int[Array, " B *S"]) -> Int[Array, "B D"]:
         """Returns which row of the table each category has; one behind the last, whose values are NaN, where
         the place does not have the category, and the values of x are known only when the program runs.
@@ -50,21 +58,21 @@ class Places(NamedTuple):
         Raises:
             ValueError: examples have another shape, or a place does not have a category that is known.
         """
-        if x.shape[1:] != self.shape:
-            raise ValueError(
-                f"xt has shape {list(x.shape)}, but the network was made for examples of shape "
-                f"{list(self.shape)}"
-            )
-        x = x.reshape(len(x), -1)
-        sizes = np.asarray(self.sizes)[None]
-        is_own = x < sizes
-        is_mask = (x == self.K - 1) & self.has_mask
+        self.check_shape(x)
+        sizes = np.asarray(self.sizes).reshape(1, *self.shape)
         if is_known(x):
-            for example, place in np.argwhere(~np.asarray(is_own | is_mask))[:1]:
+            values = np.asarray(x)
+            is_wrong = (values >= sizes) & ~((values == self.K - 1) & self.has_mask)
+            for index in np.argwhere(is_wrong)[:1]:
+                place = tuple(index[1:].tolist())
                 raise ValueError(
-                    f"xt contains {x[example, place]} at place {place}, which has {self.sizes[place]} "
+                    f"xt contains {values[tuple(index)]} at place {place}, which has {sizes[0][place]} "
                     f"categories: give it more or fix the data"
                 )
+        x = x.reshape(len(x), -1)
+        sizes = sizes.reshape(1, -1)
+        is_own = x < sizes
+        is_mask = (x == self.K - 1) & self.has_mask
         counts = np.asarray(self.row_counts)[None]
         first_rows = np.cumsum(counts) - counts
         return jnp.where(is_own, first_rows + x, jnp.where(is_mask, first_rows + sizes, counts.sum()))
@@ -159,4 +167,4 @@ def make_places(shape: tuple[int, ...], K: int, sizes: tuple | None) -> Places:
         raise ValueError(
             f"K = {K}, but sizes go up to {largest}: K is the largest size, or with an extra mask one more"
         )
-    return Places(shape, K, tuple(array.ravel().tolist()), has_mask=largest < K)
+    return Places(shape, K, tuple(map(int, array.ravel())), has_mask=largest < K)

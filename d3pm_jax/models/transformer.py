@@ -1,8 +1,9 @@
-"""Defines a transformer for sequences: it maps categories to one vector for each place."""
+"""Defines a transformer: it maps categories to one vector for each place."""
 
+import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,18 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Key, Real, Shaped
 
-from d3pm_jax.checks import Categories, Count, FloatType, Size, UnitInterval, at_least, declared
+from d3pm_jax.checks import (
+    FINITE,
+    NOT_EMPTY,
+    Categories,
+    Count,
+    FloatType,
+    Size,
+    UnitInterval,
+    at_least,
+    declared,
+    shorten_value,
+)
 from d3pm_jax.models.layers import (
     CATEGORIES,
     LABELS,
@@ -19,6 +31,7 @@ from d3pm_jax.models.layers import (
     apply_to_rows,
     dropout,
 )
+from d3pm_jax.models.places import look_up, make_places
 from d3pm_jax.numerics.logspace import at_least_float32
 
 # Every norm adds this to the variance.
@@ -26,13 +39,17 @@ EPS = 1e-6
 
 
 class Transformer(Conditioned):
-    """Maps xt int32 [B, L], t [B], label int32 [B], weight [B, L] to float32 [B, L, K].
+    """Maps xt int32 [B, *S], t [B], label int32 [B], weight [B, *S], condition [B, *C] to float32 [B, *S, K].
 
     Blocks of attention and two linear maps, each after a layer norm whose scale and shift, and the factor of
-    what is added, come from the embedding of time and class, as in adaLN-zero (Peebles and Xie 2023,
-    arXiv 2212.09748). Positions are rotary (Su et al. 2021, arXiv 2104.09864), so L may be any length, and it
-    knows only distances between places: of a row whose categories are all equal, so are its logits. At first
-    the output is 0. The parameters of all blocks are stacked, [num_layers, ...].
+    what is added, come from the embedding of time, class and condition, as in adaLN-zero (Peebles and Xie
+    2023, arXiv 2212.09748). At first the output is 0. The parameters of all blocks are stacked, [num_layers,
+    ...].
+
+    By default positions are rotary (Su et al. 2021, arXiv 2104.09864): examples are sequences [L] of any
+    length, and the network knows only distances between places: of a row whose categories are all equal, so
+    are its logits. Learned positions tell places apart: a vector for each place is added to the input, or for
+    a grid, the sum of one for each axis. Such a network is for examples of one shape, which may be any.
 
     Args:
         K: categories.
@@ -47,11 +64,20 @@ class Transformer(Conditioned):
         remat: keep only the input of each block for the backward pass, and compute the rest again.
         dtype: of the computation, that of the parameters by default. In bfloat16 the parameters, the
             embeddings, the statistics of norms, the softmax and the last layer stay float32.
+        positions: "rotary"; "learned", a vector for each place; "grid", a vector for each place along each
+            axis of *S, of which a place has the sum.
+        shape: *S of an example, for positions other than "rotary", and for sizes.
+        condition: shape of what an example is conditioned on besides its class, if there is anything: a
+            linear map of its numbers, `condition`, is added to the embedding of time and class.
+        sizes: categories of each place, nested tuples with the shape *S, where they differ. K is then the
+            largest of them, or one more for a mask K - 1 that all places have. Each place has embeddings and
+            a last layer of its own, and the logits of what it cannot be, a mask too, are -inf. None: the
+            places have these in common.
         rngs: for the initial weights.
 
     Raises:
         ValueError: an argument is not what it may be; the width does not divide into heads of an even width,
-            or is below 4 where the network is told t.
+            or is below 4 where the network is told t; shape, positions and sizes do not fit each other.
     """
 
     @declared()
@@ -69,18 +95,32 @@ class Transformer(Conditioned):
         remat: bool = False,
         dtype: FloatType = None,
         *,
+        positions: Literal["rotary", "learned", "grid"] = "rotary",
+        shape: Annotated[tuple[Size, ...], NOT_EMPTY] | None = None,
+        condition: tuple[Size, ...] | None = None,
+        sizes: tuple | None = None,
         rngs: nnx.Rngs,
     ):
         check_heads(width, num_heads)
+        axes = _find_axes(positions, shape, sizes)
         self.K = K
         self.num_layers = num_layers
         self.num_heads = num_heads
         self.dropout_rate = dropout
         self.remat = remat
         self.dtype = dtype
-        conditioned = see_time or num_classes is not None
-        self.embed = nnx.Embed(K, width, rngs=rngs)
-        self._make_embeddings(width, max_time, see_time, num_classes, rngs)
+        conditioned = see_time or num_classes is not None or condition is not None
+        # What places differ in, where that is known.
+        self.places = None if shape is None else make_places(shape, K, sizes)
+        self.shares_categories = sizes is None
+        num_rows = num_logits = K
+        if self.places is not None and not self.shares_categories:
+            num_rows = sum(self.places.row_counts)
+            num_logits = self.places.num_logits
+        self.embed = nnx.Embed(num_rows, width, rngs=rngs)
+        self._make_embeddings(width, max_time if see_time else None, num_classes, rngs)
+        # Steps are checked by it in either case.
+        self.max_time = max_time
 
         # The parameters of all blocks are stacked, so that one scan over them runs the blocks: the compiled
         # program has one block, however many there are.
@@ -91,38 +131,45 @@ class Transformer(Conditioned):
 
         self.layers = make_blocks(rngs)
         self.modulation = Modulation(2, width, conditioned, None, rngs)
-        self.head = nnx.Linear(width, K, kernel_init=nnx.initializers.zeros_init(), rngs=rngs)
-        self._make_condition(None, rngs)
+        self.head = nnx.Linear(width, num_logits, kernel_init=nnx.initializers.zeros_init(), rngs=rngs)
+        self._make_condition(condition, rngs)
+        self.positions = nnx.List([nnx.Embed(length, width, rngs=rngs) for length in axes])
 
-    # The output has no name of places: a wrong category anywhere in a sequence marks all of its output.
-    @declared(xt=CATEGORIES, t=TIMES, label=LABELS, weight=at_least(0))
+    # The output has no names of places: a wrong category anywhere in an example marks all of its output.
+    @declared(xt=CATEGORIES, t=TIMES, label=LABELS, weight=at_least(0), condition=FINITE)
     def __call__(
         self,
-        xt: Int[Array, "B L"],
+        xt: Int[Array, " B *places"],
         t: Real[Array, " #B"],
         *,
         label: Int[Array, " #B"] | None = None,
-        weight: Shaped[Array, "B L"] | None = None,
+        weight: Shaped[Array, " B *places"] | None = None,
+        condition: Real[Array, " B *C"] | None = None,
         key: Key[Array, ""] | None = None,
     ) -> Float[Array, "B *S K"]:
-        """Returns the output of the network for sequences x_t of some classes at step t.
+        """Returns the output of the network for examples x_t of some classes at step t.
 
         Args:
             xt: categories.
-            t: steps 1..max_time, or real numbers from 0 on; one of shape [1] is that of all sequences.
+            t: steps 1..max_time, or real numbers from 0 on; one of shape [1] is that of all examples.
             label: classes from 0, of shape [1] where all are the same.
             weight: places of weight 0, or False, are not attended to.
+            condition: of the shape that the network is for.
             key: with a key, dropout is on.
 
         Raises:
             ValueError: a category, step, label or weight is out of range, where it is known: under `jit` the
-                output of such an example is NaN; there are labels but no num_classes.
+                output of such an example is NaN; examples or conditions have another shape than the network
+                is for; there are labels but no num_classes.
         """
-        embedded = self._embed_inputs(t, label, None, len(xt))  # [B, width], or None
+        self._check_shape(xt)
+        embedded = self._embed_inputs(t, label, condition, len(xt))  # [B, width], or None
         graphdef, layers = nnx.split(self.layers)
         keys = None if key is None else jax.random.split(key, self.num_layers)  # [num_layers]
-        angles = rotary_angles(xt.shape[1], self.width // self.num_heads)  # [L, width / heads / 2]
-        attended = None if weight is None else weight[:, None] > 0  # [B, 1, L]
+        angles = None
+        if not self.positions:
+            angles = rotary_angles(xt.shape[1], self.width // self.num_heads)  # [L, width / heads / 2]
+        attended = None if weight is None else weight.reshape(len(weight), -1)[:, None] > 0  # [B, 1, L]
 
         def block(x: Array, layer: tuple) -> tuple[Array, None]:
             params, key = layer
@@ -131,13 +178,40 @@ class Transformer(Conditioned):
         if self.remat:
             block = jax.checkpoint(block)
         # The embedding has the type of the parameters.
-        x = self.embed.embedding[...][xt]  # [B, L, width]
+        x = self._embed_places(xt)  # [B, L, width]
         if self.dtype is not None:
             x = x.astype(self.dtype)
         x, _ = jax.lax.scan(block, x, (layers, keys))
         x = at_least_float32(x)
         scale, shift = self.modulation(embedded)
-        return apply_to_rows(self.head, modulated_norm(x, scale, shift))
+        x = modulated_norm(x, scale, shift)
+        if self.places is not None and not self.shares_categories:
+            return self.places.apply_heads(self.head, x)
+        return apply_to_rows(self.head, x).reshape(*xt.shape, self.K)
+
+    def _check_shape(self, xt: Int[Array, " B *places"]) -> None:
+        """Raises ValueError where examples have a shape that the network is not for."""
+        if self.places is not None:
+            self.places.check_shape(xt)
+        elif xt.ndim != 2:
+            raise ValueError(f"xt has shape {list(xt.shape)}, expected [B, L]: pass sequences")
+
+    def _embed_places(self, xt: Int[Array, " B *places"]) -> Float[Array, "B L n"]:
+        """Returns the sum of the vectors of categories and of positions."""
+        table = self.embed.embedding[...]
+        if self.places is None or self.shares_categories:
+            x = table[xt.reshape(len(xt), -1)]
+        else:
+            x = look_up(table, self.places.find_rows(xt))
+        if not self.positions:
+            return x
+        # The vectors of an axis are repeated along the others.
+        num_axes = len(self.positions)
+        vectors_by_axis = []
+        for axis, layer in enumerate(self.positions):
+            others = [other for other in range(num_axes) if other != axis]
+            vectors_by_axis.append(jnp.expand_dims(layer.embedding[...], others))
+        return x + sum(vectors_by_axis[1:], start=vectors_by_axis[0]).reshape(1, -1, self.width)
 
 
 class Block(nnx.Module):
@@ -166,7 +240,7 @@ class Block(nnx.Module):
         self,
         x: Float[Array, "B L n"],
         condition: Float[Array, "#B n"] | None,
-        angles: Float[Array, "L m"],
+        angles: Float[Array, "L m"] | None,
         attended: Bool[Array, "B n_from L"] | None,
         key: Key[Array, ""] | None,
     ) -> Float[Array, "B L n"]:
@@ -177,7 +251,10 @@ class Block(nnx.Module):
         B, L, _ = x.shape
         qkv = apply_to_rows(self.qkv, modulated_norm(x, scale_a, shift_a))  # [B, L, 3 n]
         q, k, v = (x.reshape(B, L, self.num_heads, -1) for x in jnp.split(qkv, 3, axis=-1))
-        mixed = attention(rotate_pairs(q, angles), rotate_pairs(k, angles), v, attended)
+        if angles is not None:
+            q = rotate_pairs(q, angles)
+            k = rotate_pairs(k, angles)
+        mixed = attention(q, k, v, attended)
         h = apply_to_rows(self.proj_out, mixed.reshape(B, L, -1))
         x = x + gate_a * dropout(h, self.dropout_rate, attention_key)
 
@@ -315,6 +392,30 @@ def _attention_formula(q: Array, k: Array, v: Array, attended: Array | None) -> 
     weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)  # [B heads, L, L]
     mixed = jnp.einsum("nqk,nkd->nqd", weights, v)
     return mixed.reshape(B, heads, L, d).swapaxes(1, 2)
+
+
+def _find_axes(positions: str, shape: tuple[int, ...] | None, sizes: tuple | None) -> tuple[int, ...]:
+    """Returns how many vectors each axis of positions has; none where these are rotary.
+
+    Raises:
+        ValueError: there is no shape where one is needed, or rotary positions have that of no sequences.
+    """
+    if shape is None:
+        if positions != "rotary" or sizes is not None:
+            raise ValueError(
+                f"positions = {positions!r}, sizes = {shorten_value(sizes)}: such a network needs the shape "
+                f"of an example, pass shape"
+            )
+        return ()
+    if positions == "grid":
+        return shape
+    if positions == "learned":
+        return (math.prod(shape),)
+    if len(shape) != 1:
+        raise ValueError(
+            f"shape = {shape}, but rotary positions are for sequences: pass positions='grid' or 'learned'"
+        )
+    return ()
 
 
 def check_heads(width: int, num_heads: int) -> None:

@@ -31,6 +31,7 @@ from d3pm_jax.models import (
     ArgmaxAR,
     ArgmaxCoupling,
     Classifier,
+    Inputs,
     LSTMFeatures,
     NoisyClassifier,
     ScoreNet,
@@ -177,6 +178,10 @@ def networks(built: Callable[[type], Callable]) -> Iterator[Call]:
         "num_classes": "count or None",
         "remat": "flag",
         "dtype": "type",
+        "positions": "other",
+        "shape": "other or None",
+        "condition": "shape or None",
+        "sizes": "other or None",
         "rngs": "other",
     }
     yield Call("UNet", built(UNet), UNET, unet)
@@ -188,10 +193,11 @@ def networks(built: Callable[[type], Callable]) -> Iterator[Call]:
     roles = dict.fromkeys(("K", "classes", "max_time", "width", "num_layers", "embedding"), "count")
     roles |= {"shape": "counts", "dropout": "rate", "rngs": "other"}
     yield Call("NoisyClassifier", built(NoisyClassifier), noisy, roles)
-    mlp = {"shape": (2, 3), "K": 4, "max_time": 10, "width": 8, "num_layers": 1}
-    roles = dict.fromkeys(("K", "max_time", "width", "num_layers"), "count")
-    roles |= {"shape": "counts", "num_classes": "count or None", "condition": "shape or None"}
-    roles |= {"sizes": "other or None", "dropout": "rate", "see_time": "flag", "remat": "flag"}
+    inputs = {"shape": (2, 3), "K": 4}
+    roles = {"shape": "counts", "K": "count", "sizes": "other or None", "condition": "shape or None"}
+    yield Call("Inputs", Inputs, inputs, roles | dict.fromkeys(("max_time", "num_classes"), "count or None"))
+    mlp = {"inputs": Inputs((2, 3), 4), "width": 8, "num_layers": 1}
+    roles = {"inputs": "other", "width": "count", "num_layers": "count", "dropout": "rate", "remat": "flag"}
     yield Call("MLP", built(MLP), mlp, roles | {"dtype": "type", "rngs": "other"})
     yield from networks_of_flows(built)
 

@@ -1,5 +1,6 @@
 """The network of places: its layout where places differ in size, what it depends on, what it refuses."""
 
+import dataclasses
 import re
 
 import jax
@@ -11,7 +12,7 @@ from flax import nnx
 from d3pm_jax import config as configs
 from d3pm_jax.checks import bare
 from d3pm_jax.config import Spec
-from d3pm_jax.models import MLP
+from d3pm_jax.models import MLP, Inputs
 from d3pm_jax.models.places import make_places
 from tests.models.small import initial, randomised
 
@@ -19,13 +20,14 @@ from tests.models.small import initial, randomised
 SIZES = ((2, 2, 5), (70, 3, 2))
 FLAT_SIZES = np.ravel(SIZES)
 K = 71
-OPTIONS = {"shape": (2, 3), "K": K, "max_time": 50, "width": 8, "num_layers": 2, "sizes": SIZES}
+INPUTS = Inputs((2, 3), K, max_time=50, sizes=SIZES)
 XT = jnp.asarray([[[0, 1, 4], [69, 70, 1]], [[70, 0, 70], [3, 2, 0]]])
 T = jnp.asarray([3, 40])
 
 
-def build(**changes):
-    return MLP(**(OPTIONS | changes), rngs=nnx.Rngs(0))
+def build(width=8, dropout=0.0, remat=False, dtype=None, **inputs):
+    options = {"width": width, "num_layers": 2, "dropout": dropout, "remat": remat, "dtype": dtype}
+    return MLP(dataclasses.replace(INPUTS, **inputs), **options, rngs=nnx.Rngs(0))
 
 
 def test_a_new_network_says_nothing_but_what_a_place_cannot_be():
@@ -107,7 +109,7 @@ def test_what_the_output_depends_on():
 
 
 def test_bfloat16_is_the_type_of_the_blocks_alone():
-    graphdef, params = nnx.split(nnx.eval_shape(lambda: build(dtype=jnp.bfloat16, see_time=False)))
+    graphdef, params = nnx.split(nnx.eval_shape(lambda: build(dtype=jnp.bfloat16, max_time=None)))
     assert {x.dtype for x in jax.tree.leaves(params)} == {np.dtype("float32")}
     jaxpr = jax.make_jaxpr(lambda p: nnx.merge(graphdef, p)(XT, T))(params)
     products = [e.outvars[0].aval for e in jaxpr.eqns if e.primitive.name == "dot_general"]
@@ -116,10 +118,10 @@ def test_bfloat16_is_the_type_of_the_blocks_alone():
 
 
 def test_a_category_that_a_place_does_not_have_is_refused_or_marked():
-    graphdef, params = randomised(build, see_time=False)
+    graphdef, params = randomised(build, max_time=None)
     wrong = XT.at[1, 1, 1].set(3)
     network = nnx.merge(graphdef, params)
-    with pytest.raises(ValueError, match="xt contains 3 at place 4, which has 3 categories: give it more"):
+    with pytest.raises(ValueError, match=r"xt contains 3 at place \(1, 1\), which has 3 categories: give it"):
         network(wrong, T)
     output = jax.jit(lambda p, x: nnx.merge(graphdef, p)(x, T))(params, wrong)
     has_nan = np.isnan(output).any(axis=(1, 2, 3))
@@ -159,7 +161,7 @@ def test_a_loss_of_each_place_by_itself_makes_no_padded_logits():
     """Of 14 columns of 10 categories and one of 5,000, in a training, where arguments are not checked."""
     sizes = (10,) * 14 + (5000,)
     graphdef, params = nnx.split(
-        nnx.eval_shape(lambda: MLP((15,), 5001, 50, width=32, num_layers=1, sizes=sizes, rngs=nnx.Rngs(0)))
+        nnx.eval_shape(lambda: MLP(Inputs((15,), 5001, sizes=sizes), 32, 1, rngs=nnx.Rngs(0)))
     )
 
     def loss(params, xt, x0):

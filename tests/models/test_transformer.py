@@ -1,5 +1,7 @@
 """The transformer: what it depends on, how it starts, what it refuses, and its formulas in NumPy."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +17,8 @@ from tests.models.small import initial, randomised
 OPTIONS = {"K": 5, "max_time": 50, "width": 8, "num_layers": 2, "num_heads": 2}
 XT = jnp.asarray(np.random.default_rng(0).integers(0, 5, (2, 6)))
 T = jnp.asarray([3, 40])
+RECORDED_WEIGHTS = [0.35497263, 0.07947568]
+RECORDED_OUTPUT = [-0.18818432, -0.57615215, -0.56723332, -0.04522012, 0.01180530]
 
 
 def build(**changes):
@@ -134,11 +138,103 @@ def test_what_cannot_be_built_is_refused():
     spec = Spec((6,), 5, None, None, 50)
     model = configs.Transformer(width=8, num_layers=1, num_heads=1)
     for wrong, words in (
-        (spec._replace(shape=(2, 2, 1)), "this network is for sequences"),
+        (spec._replace(shape=(2, 2, 1)), "positions = 'rotary' is for sequences"),
         (spec._replace(outputs=2), "Transformer gives K = 5 logits: use Head"),
     ):
         with pytest.raises(ValueError, match=words):
             model.build(wrong, nnx.Rngs(0))
+    for wrong, words in (
+        ({"positions": "learned"}, "positions = 'learned', sizes = None: such a network needs the shape"),
+        ({"sizes": (2, 5)}, r"positions = 'rotary', sizes = \(2, 5\): such a network needs the shape"),
+        ({"shape": (2, 3)}, r"shape = \(2, 3\), but rotary positions are for sequences"),
+        ({"positions": "grid", "shape": (2, 3), "sizes": (2, 5)}, "tuples of the shape"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            build(**wrong)
+    made = nnx.eval_shape(
+        lambda: dataclasses.replace(model, positions="grid").build(
+            spec._replace(shape=(2, 3), condition=(4,)), nnx.Rngs(0)
+        )
+    )
+    assert [layer.embedding.shape for layer in made.positions] == [(2, 8), (3, 8)]
+    with pytest.raises(ValueError, match=r"xt has shape \[2, 6\], but the network was made for"):
+        nnx.eval_shape(lambda: made(XT, T, condition=jnp.zeros((2, 4))))
+    with pytest.raises(ValueError, match=r"xt has shape \[2, 2, 3\], expected \[B, L\]"):
+        nnx.eval_shape(lambda: build()(XT.reshape(2, 2, 3), T))
+
+
+def test_a_network_that_sets_nothing_new_is_what_it_was():
+    """Numbers that were recorded before there were learned positions, conditions and sizes."""
+    graphdef, params = randomised(build, num_classes=3)
+    output = jax.jit(lambda p: nnx.merge(graphdef, p)(XT, T, label=jnp.asarray([0, 2])))(params)
+    np.testing.assert_allclose(output[1, 2], RECORDED_OUTPUT, rtol=1e-4)
+    first = initial(lambda: build(num_classes=3))[1]
+    actual = [first["embed"]["embedding"][0, 0], first["layers"]["mlp2"]["kernel"][1, 0, 0]]
+    np.testing.assert_allclose(actual, RECORDED_WEIGHTS, rtol=1e-5)
+
+
+def test_positions_tell_places_apart():
+    """A grid is the learned positions that are its sums; rotary ones leave equal categories with equal logits."""
+    options = {"shape": (2, 3), "condition": (2,)}
+    grid, of_grid = randomised(build, positions="grid", **options)
+    learned, of_learned = randomised(build, positions="learned", **options)
+    rotary, of_rotary = randomised(build)
+    rows, columns = (of_grid["positions"][axis]["embedding"][...] for axis in (0, 1))
+    sums = (rows[:, None] + columns[None]).reshape(6, 8)
+    of_learned = with_arrays(of_learned, dict(of_grid) | {"positions": {0: {"embedding": sums}}})
+    equal = jnp.zeros((2, 2, 3), jnp.int32)
+    weight = jnp.ones((2, 2, 3)).at[:, 1, 2].set(0)
+
+    @jax.jit
+    def compute(of_grid, of_learned, of_rotary):
+        given = {"condition": jnp.asarray([[1.0, 2.0], [0.0, -3.0]])}
+        on_grid = nnx.merge(grid, of_grid)
+        outputs = {"grid": on_grid(XT.reshape(2, 2, 3), T, **given)}
+        outputs["learned"] = nnx.merge(learned, of_learned)(XT.reshape(2, 2, 3), T, **given)
+        outputs["condition"] = on_grid(XT.reshape(2, 2, 3), T, condition=given["condition"] + 1.0)
+        outputs["equal"] = on_grid(equal, T, **given, weight=weight)
+        outputs["outside"] = on_grid(equal.at[:, 1, 2].set(3), T, **given, weight=weight)
+        outputs["rotary"] = nnx.merge(rotary, of_rotary)(equal.reshape(2, 6), T)
+        return outputs
+
+    outputs = compute(of_grid, of_learned, of_rotary)
+    np.testing.assert_allclose(outputs["grid"], outputs["learned"], rtol=1e-4, atol=1e-5)
+    changed = np.abs(outputs["grid"] - outputs["condition"])
+    assert changed.max(axis=(1, 2, 3)).min() > 1e-2
+    np.testing.assert_allclose(outputs["equal"][:, 0], outputs["outside"][:, 0], rtol=1e-4, atol=1e-5)
+    for name, tells_apart in (("equal", True), ("rotary", False)):
+        logits = outputs[name].reshape(2, 6, 5)
+        distances = np.abs(logits[:, :, None] - logits[:, None]).max(-1)[:, ~np.eye(6, dtype=bool)]
+        assert (distances > 1e-3).all() == tells_apart
+        assert (distances > 1e-5).any() == tells_apart
+
+
+def with_arrays(like, arrays):
+    """Returns parameters of a network with other arrays."""
+    return jax.tree.unflatten(jax.tree.structure(like), jax.tree.leaves(arrays))
+
+
+def test_places_of_several_sizes_have_rows_and_columns_of_their_own():
+    """Where these are copies of what a network of one size has in common, the logits are the same."""
+    sizes = (2, 4, 4, 3, 2, 4)
+    masked = np.where(np.arange(6) % 2, 4, np.arange(6) % 2)
+    shared, params = randomised(build)
+    sized, of_places = randomised(build, sizes=sizes, shape=(6,))
+    own = np.concatenate([np.arange(size) for size in sizes])
+    with_mask = np.concatenate([[*range(size), 4] for size in sizes])
+    copies = {
+        "embed": {"embedding": params["embed"]["embedding"][...][with_mask]},
+        "head": {"kernel": params["head"]["kernel"][...][:, own], "bias": params["head"]["bias"][...][own]},
+    }
+    assert jax.tree.map(jnp.shape, copies) == {
+        name: {key: x.shape for key, x in of_places[name].items()} for name in copies
+    }
+    of_places = with_arrays(of_places, dict(params) | copies)
+    x = jnp.asarray([[1, 3, 0, 2, 1, 3], masked])
+    expected = jax.jit(lambda p: nnx.merge(shared, p)(x, T))(params)
+    actual = jax.jit(lambda p: nnx.merge(sized, p)(x, T))(of_places)
+    expected = np.where(np.arange(5) < np.array(sizes)[:, None], expected, -np.inf)
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_stacked_biases_and_scales_do_not_decay():

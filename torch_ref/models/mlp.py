@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,42 +13,40 @@ from torch_ref.models.places import make_places
 EPS = 1e-6
 
 
+class Inputs(NamedTuple):
+    """Holds what a network of places is called with: fields as in d3pm_jax.models.Inputs."""
+
+    shape: Sequence[int]
+    K: int
+    max_time: int | None = None
+    num_classes: int | None = None
+    condition: tuple[int, ...] | None = None
+    sizes: Sequence | None = None
+
+
 class MLP(nn.Module):
     """xt [B, *S], t [B], label [B], condition [B, *C] -> [B, *S, K]; parameters as in d3pm_jax.models.MLP.
 
     Its initial weights are PyTorch's: load others, for example those of `d3pm_jax.weights.twin.to_torch`.
     """
 
-    def __init__(
-        self,
-        shape: Sequence[int],
-        K: int,
-        max_time: int,
-        width: int = 256,
-        num_layers: int = 4,
-        dropout: float = 0.0,
-        see_time: bool = True,
-        num_classes: int | None = None,
-        condition: tuple[int, ...] | None = None,
-        sizes: Sequence | None = None,
-    ):
+    def __init__(self, inputs: Inputs, width: int = 256, num_layers: int = 4, dropout: float = 0.0):
         super().__init__()
-        self.places = make_places(shape, K, sizes)
+        self.places = make_places(inputs.shape, inputs.K, inputs.sizes)
+        self.inputs = inputs
         self.width = width
-        self.max_time = max_time
-        self.condition_shape = condition
         self.embed = nn.Embedding(sum(self.places.row_counts), width)
         self.temb1 = None
         self.temb2 = None
-        if see_time:
+        if inputs.max_time is not None:
             self.temb1 = nn.Linear(width, width)
             self.temb2 = nn.Linear(width, width)
         self.class_emb = None
-        if num_classes is not None:
-            self.class_emb = nn.Linear(num_classes, width)
+        if inputs.num_classes is not None:
+            self.class_emb = nn.Linear(inputs.num_classes, width)
         self.condition = None
-        if condition is not None:
-            self.condition = nn.Linear(math.prod(condition), width)
+        if inputs.condition is not None:
+            self.condition = nn.Linear(math.prod(inputs.condition), width)
         self.blocks = nn.ModuleList(ResidualBlock(width, dropout) for _ in range(num_layers))
         self.norm = nn.LayerNorm(width, eps=EPS)
         self.head = nn.Linear(width, sum(self.places.sizes))
@@ -55,10 +54,11 @@ class MLP(nn.Module):
     def forward(
         self, xt: Tensor, t: Tensor, label: Tensor | None = None, condition: Tensor | None = None
     ) -> Tensor:
-        check_condition(condition, self.condition_shape, len(xt))
+        check_condition(condition, self.inputs.condition, len(xt))
         h = self.embed(self.places.find_rows(xt)).sum(1)
-        if self.temb1 is not None and self.temb2 is not None:
-            embedded = time_embedding(t, self.width, self.max_time).to(h.dtype)
+        max_time = self.inputs.max_time
+        if self.temb1 is not None and self.temb2 is not None and max_time is not None:
+            embedded = time_embedding(t, self.width, max_time).to(h.dtype)
             h = h + self.temb2(F.silu(self.temb1(embedded)))
         class_part = class_embedding(self.class_emb, label, len(xt))
         if class_part is not None:

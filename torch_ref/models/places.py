@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class Places(NamedTuple):
@@ -21,13 +21,17 @@ class Places(NamedTuple):
         """The number of categories that each place may hold."""
         return [size + self.has_mask for size in self.sizes]
 
-    def find_rows(self, x: Tensor) -> Tensor:
-        """Returns the number of each category of x [B, *S] among those of all places, [B, D]."""
+    def check_shape(self, x: Tensor) -> None:
+        """Raises ValueError unless x [B, *S] holds examples of these places."""
         if tuple(x.shape[1:]) != self.shape:
             raise ValueError(
                 f"xt has shape {list(x.shape)}, but the network was made for examples of shape "
                 f"{list(self.shape)}"
             )
+
+    def find_rows(self, x: Tensor) -> Tensor:
+        """Returns the number of each category of x [B, *S] among those of all places, [B, D]."""
+        self.check_shape(x)
         rows = []
         first_row = 0
         for values, size, count in zip(x.flatten(1).unbind(1), self.sizes, self.row_counts, strict=True):
@@ -37,6 +41,13 @@ class Places(NamedTuple):
             rows.append(first_row + own)
             first_row += count
         return torch.stack(rows, dim=1)
+
+    def apply_heads(self, head: nn.Linear, h: Tensor) -> Tensor:
+        """Returns logits [B, *S, K] of vectors h [B, D, n], by the rows of a last layer that a place has."""
+        weights = head.weight.split(self.sizes)
+        biases = head.bias.split(self.sizes)
+        logits = [F.linear(x, w, b) for x, w, b in zip(h.unbind(1), weights, biases, strict=True)]
+        return self.split_logits(torch.cat(logits, dim=1))
 
     def split_logits(self, flat: Tensor) -> Tensor:
         """Returns the logits of all places, one after the other, as [B, *S, K], -inf where there are none."""

@@ -1,14 +1,19 @@
-"""Builds the transformer for sequences, categories in, one vector per place out."""
+"""Builds the transformer, categories in, one vector per place out."""
+
+import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torch_ref.models.layers import class_embedding, time_embedding
+from torch_ref.models.layers import check_condition, class_embedding, time_embedding
+from torch_ref.models.places import make_places
 
 
 class Transformer(nn.Module):
-    """xt [B, L], t [B], label [B], weight [B, L] -> [B, L, K]; parameters as in d3pm_jax.models.Transformer.
+    """xt [B, *S], t [B], label [B], weight [B, *S], condition [B, *C] -> [B, *S, K].
+
+    Parameters as in d3pm_jax.models.Transformer.
 
     Its initial weights are PyTorch's: load others, for example those of `d3pm_jax.weights.twin.to_torch`.
     """
@@ -24,6 +29,11 @@ class Transformer(nn.Module):
         dropout: float = 0.0,
         see_time: bool = True,
         num_classes: int | None = None,
+        *,
+        positions: str = "rotary",
+        shape: tuple[int, ...] | None = None,
+        condition: tuple[int, ...] | None = None,
+        sizes: tuple | None = None,
     ):
         super().__init__()
         if num_heads < 1 or width % (2 * num_heads):
@@ -33,8 +43,20 @@ class Transformer(nn.Module):
         self.width = width
         self.num_heads = num_heads
         self.max_time = max_time
-        conditioned = see_time or num_classes is not None
-        self.embed = nn.Embedding(K, width)
+        self.K = K
+        self.condition_shape = condition
+        conditioned = see_time or num_classes is not None or condition is not None
+        self.places = None
+        axes: tuple[int, ...] = ()
+        if shape is not None:
+            self.places = make_places(shape, K, sizes)
+            axes = {"rotary": (), "learned": (math.prod(shape),), "grid": tuple(shape)}[positions]
+        self.shares_categories = sizes is None
+        num_rows = num_logits = K
+        if self.places is not None and not self.shares_categories:
+            num_rows = sum(self.places.row_counts)
+            num_logits = sum(self.places.sizes)
+        self.embed = nn.Embedding(num_rows, width)
         self.temb1 = None
         self.temb2 = None
         if see_time:
@@ -47,27 +69,69 @@ class Transformer(nn.Module):
             Block(width, num_heads, mlp_ratio, dropout, conditioned) for _ in range(num_layers)
         )
         self.modulation = Modulation(2, width, conditioned)
-        self.head = nn.Linear(width, K)
+        self.head = nn.Linear(width, num_logits)
+        self.condition = None
+        if condition is not None:
+            self.condition = nn.Linear(math.prod(condition), width)
+        self.axes = axes
+        self.positions = nn.ModuleList(nn.Embedding(length, width) for length in axes)
 
     def forward(
-        self, xt: Tensor, t: Tensor, label: Tensor | None = None, weight: Tensor | None = None
+        self,
+        xt: Tensor,
+        t: Tensor,
+        label: Tensor | None = None,
+        weight: Tensor | None = None,
+        condition: Tensor | None = None,
     ) -> Tensor:
-        condition = class_embedding(self.class_emb, label, len(xt))
-        if self.temb1 is not None and self.temb2 is not None:
-            embedded = time_embedding(t, self.width, self.max_time).to(self.temb1.weight.dtype)
-            temb = self.temb2(F.silu(self.temb1(embedded)))
-            if condition is None:
-                condition = temb
-            else:
-                condition = temb + condition
-        x = self.embed(xt)
-        angles = rotary_angles(xt.shape[1], self.width // self.num_heads).to(xt.device)
+        x = self._embed_places(xt)
+        embedded = self._embed_inputs(t, label, condition, len(xt))
+        angles = None
+        if not self.positions:
+            angles = rotary_angles(x.shape[1], self.width // self.num_heads).to(xt.device)
         seen = None
         if weight is not None:
-            seen = weight > 0  # [B, L]
+            seen = weight.flatten(1) > 0  # [B, L]
         for block in self.layers:
-            x = block(x, condition, angles, seen)
-        return self.head(modulated_norm(x, *self.modulation(condition)))
+            x = block(x, embedded, angles, seen)
+        x = modulated_norm(x, *self.modulation(embedded))
+        if self.places is not None and not self.shares_categories:
+            return self.places.apply_heads(self.head, x)
+        return self.head(x).reshape(*xt.shape, self.K)
+
+    def _embed_places(self, xt: Tensor) -> Tensor:
+        """Returns the sum of the vectors of categories and of positions, [B, L, width]."""
+        if self.places is None:
+            return self.embed(xt)
+        if self.shares_categories:
+            self.places.check_shape(xt)
+            x = self.embed(xt.flatten(1))
+        else:
+            x = self.embed(self.places.find_rows(xt))
+        # Index i of an axis is that of its places, in C order.
+        indices = [torch.arange(length, device=xt.device) for length in self.axes]
+        if indices:
+            for layer, index in zip(self.positions, torch.meshgrid(indices, indexing="ij"), strict=True):
+                x = x + layer(index.flatten())
+        return x
+
+    def _embed_inputs(
+        self, t: Tensor, label: Tensor | None, condition: Tensor | None, B: int
+    ) -> Tensor | None:
+        """Returns the sum of the embeddings of time, class and condition, [B, width], or None."""
+        check_condition(condition, self.condition_shape, B)
+        parts = []
+        if self.temb1 is not None and self.temb2 is not None:
+            embedded = time_embedding(t, self.width, self.max_time).to(self.temb1.weight.dtype)
+            parts.append(self.temb2(F.silu(self.temb1(embedded))))
+        class_part = class_embedding(self.class_emb, label, B)
+        if class_part is not None:
+            parts.append(class_part)
+        if self.condition is not None and condition is not None:
+            parts.append(self.condition(condition.reshape(B, -1).to(self.condition.weight.dtype)))
+        if not parts:
+            return None
+        return sum(parts[1:], start=parts[0])
 
 
 class Block(nn.Module):
@@ -83,21 +147,26 @@ class Block(nn.Module):
         self.mlp1 = nn.Linear(width, mlp_ratio * width)
         self.mlp2 = nn.Linear(mlp_ratio * width, width)
 
-    def forward(self, x: Tensor, condition: Tensor | None, angles: Tensor, seen: Tensor | None) -> Tensor:
+    def forward(
+        self, x: Tensor, condition: Tensor | None, angles: Tensor | None, seen: Tensor | None
+    ) -> Tensor:
         scale_a, shift_a, gate_a, scale_m, shift_m, gate_m = self.modulation(condition)
         x = x + gate_a * self.dropout(self._attend(modulated_norm(x, scale_a, shift_a), angles, seen))
         h = self.mlp2(F.gelu(self.mlp1(modulated_norm(x, scale_m, shift_m)), approximate="tanh"))
         return x + gate_m * self.dropout(h)
 
-    def _attend(self, h: Tensor, angles: Tensor, seen: Tensor | None) -> Tensor:
+    def _attend(self, h: Tensor, angles: Tensor | None, seen: Tensor | None) -> Tensor:
         q, k, v = self.qkv(h).chunk(3, dim=-1)
         q = self._split_heads(q)
         k = self._split_heads(k)
         v = self._split_heads(v)
+        if angles is not None:
+            q = rotated(q, angles)
+            k = rotated(k, angles)
         mask = None
         if seen is not None:
             mask = seen[:, None, None]  # [B, 1, 1, L]
-        mixed = F.scaled_dot_product_attention(rotated(q, angles), rotated(k, angles), v, attn_mask=mask)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.proj_out(mixed.transpose(1, 2).flatten(2))
 
     def _split_heads(self, x: Tensor) -> Tensor:

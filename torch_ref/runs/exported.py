@@ -44,32 +44,41 @@ def network(file: str | Path) -> nn.Module:
         raise ValueError(
             f"{name} is not one of {models.__all__}: build your own network, and load the tensors into it"
         )
+    K = process["K"]
     T = options.pop("max_time", None) or process["T"]
+    shape = tuple(data["shape"])
     if name == "NoisyClassifier":
-        options["shape"] = data["shape"]
+        options["shape"] = shape
         options["classes"] = data["classes"]
     else:
         options["num_classes"] = options.pop("classes")
         if options["num_classes"] is not None and drops_inputs(config):
             options["num_classes"] += 1
-    if name in ("UNet", "MLP"):
+    if name in ("UNet", "Transformer", "MLP"):
         options["condition"] = None
         if data["condition"] is not None:
             condition = list(data["condition"])
             if drops_inputs(config):
                 condition[-1] += 1
             options["condition"] = tuple(condition)
-    if name == "MLP":
-        options["shape"] = data["shape"]
-        options["sizes"] = data.get("sizes")
     if name in ("UNet", "ScoreNet"):
-        options["channels"] = data["shape"][-1]
+        options["channels"] = shape[-1]
     if name == "UNet":
-        options["size"] = tuple(data["shape"][:-1])
+        options["size"] = shape[:-1]
         options["outputs"] = None
         if config["head"]["class"] == "LogisticHead":
             options["outputs"] = 2
-    module = getattr(models, name)(K=process["K"], max_time=T, **options)
+    sizes = data.get("sizes")
+    if name == "Transformer":
+        options["sizes"] = sizes
+        if sizes is not None or options.get("positions", "rotary") != "rotary":
+            options["shape"] = shape
+    if name == "MLP":
+        max_time = T if options.pop("see_time") else None
+        given = options.pop("num_classes"), options.pop("condition")
+        module = models.MLP(models.Inputs(shape, K, max_time, *given, sizes), **options)
+    else:
+        module = getattr(models, name)(K=K, max_time=T, **options)
     module.load_state_dict(safetensors.torch.load_file(file))
     return module.eval()
 
