@@ -174,7 +174,7 @@ def test_a_network_that_sets_nothing_new_is_what_it_was():
 
 
 def test_positions_tell_places_apart():
-    """A grid is the learned positions that are its sums; rotary ones leave equal categories with equal logits."""
+    """A grid is the learned positions that are its sums; rotary ones leave equal categories equal logits."""
     options = {"shape": (2, 3), "condition": (2,)}
     grid, of_grid = randomised(build, positions="grid", **options)
     learned, of_learned = randomised(build, positions="learned", **options)

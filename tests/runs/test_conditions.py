@@ -166,14 +166,15 @@ def test_examples_without_their_condition_are_one_line():
         batch(Description((2,), 4), {"x": x, "condition": np.ones(1)})
 
 
-OWN_NETWORK = "a network of your own whose __call__ takes the keyword condition"
-
-
 @pytest.mark.parametrize(
     ("model", "shape", "cure"),
     [
-        (configs.ScoreNet(ch=8, groups=4, attn=()), (8, 8, 1), f"take UNet, or {OWN_NETWORK}"),
-        (configs.Transformer(width=8, num_layers=1, num_heads=2), (16,), f"take {OWN_NETWORK}"),
+        (
+            configs.ScoreNet(ch=8, groups=4, attn=()),
+            (8, 8, 1),
+            "take UNet, Transformer, MLP, or a network of your own whose __call__ takes the keyword "
+            "condition",
+        ),
         (own_parts.Convolution(4), (16,), "add the keyword condition to its __call__"),
     ],
 )

@@ -317,11 +317,9 @@ def _check_condition(config: Config, description: Description, module: variables
     """Raises ValueError for data with a condition and a network that does not take it."""
     if description.condition is None or module.takes_keyword("condition"):
         return
-    cure = "take a network of your own whose __call__ takes the keyword condition"
+    cure = "take UNet, Transformer, MLP, or a network of your own whose __call__ takes the keyword condition"
     if not module.called_method.__module__.startswith("d3pm_jax."):
         cure = "add the keyword condition to its __call__"
-    elif len(description.shape) == 3:
-        cure = "take UNet, or a network of your own whose __call__ takes the keyword condition"
     raise ValueError(
         f"the data has a condition {list(description.condition)}, but the network of "
         f"{type(config.model).__name__} has no keyword condition: {cure}"
@@ -414,7 +412,7 @@ def make_spec(
     else:
         num_labels = dropping.num_labels
         condition_shape = dropping.extended_condition
-    return Spec(description.shape, K, head.outputs, num_labels, T, remat, condition_shape)
+    return Spec(description.shape, K, head.outputs, num_labels, T, remat, condition_shape, description.sizes)
 
 
 def call_in_training(
