@@ -64,7 +64,7 @@ class Table(Data):
     encoding: NonEmptyStr = dataclasses.field(default="utf-8", kw_only=True)
     """of the files"""
     keep_examples: bool = dataclasses.field(default=True, kw_only=True)
-    """keep 64 rows of the test split in the folder of the run, which reports show beside samples"""
+    """keep rows of the test split in the folder of the run, which reports show beside samples"""
 
     @property
     def keeps_examples(self) -> bool:

@@ -6,14 +6,15 @@ from types import SimpleNamespace
 import numpy as np
 
 import d3pm_jax
-from d3pm_jax import kinds
+from d3pm_jax import config, kinds
 from d3pm_jax.data import Description
 from d3pm_jax.program.measure.samples import Drawn
 from d3pm_jax.program.parts import diffusion
 from d3pm_jax.report import samples
 from d3pm_jax.sampling import Sampler, make_plan, named
 from tests import tiny
-from tests.report.records import Known, KnownParts, record
+from tests.report.reading import Page
+from tests.report.records import RUN, Known, KnownParts, record
 
 
 def make_run(tmp_path, sampler, recorded_times):
@@ -66,3 +67,11 @@ def test_a_sampler_whose_rows_are_no_steps_has_samples_and_no_chains(tmp_path):
     drawn = samples.draw_run(reported)
     assert (drawn.chains.reverse.times, drawn.chains.strip) == ([], [])
     assert samples.show_chains(reported, drawn) is None
+
+
+def test_what_a_run_shall_not_keep_no_command_gives():
+    own = dataclasses.replace(RUN.config, data=config.Table("people.csv", keep_examples=False))
+    page = Page(samples.show_samples(record(run=Known(**vars(RUN) | {"config": own})), None))
+    assert page.words == [
+        "Samples need conditions, and this run keeps no examples (data.keep_examples = False)."
+    ]
