@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int
 
 from d3pm_jax import numerics
 from d3pm_jax.checks import CATEGORIES, declared, steps
-from d3pm_jax.processes import Process, expand_trailing, promote
+from d3pm_jax.processes import Process, expand_trailing, for_each_place, promote
 
 __all__ = ["to_denoiser", "to_leave_one_out"]
 
@@ -29,6 +29,7 @@ Belief = Literal["d3pm", "official", "leave_one_out", "denoiser"]
 
 
 @declared(xt=CATEGORIES, t=steps(0))
+@for_each_place
 def to_denoiser(
     process: Process, logits_loo: Float[Array, "*S K"], xt: Int[Array, "*S"], t: Int[Array, "..."]
 ) -> Float[Array, "*S K"]:
@@ -48,6 +49,7 @@ def to_denoiser(
 
 
 @declared(xt=CATEGORIES, t=steps(0))
+@for_each_place
 def to_leave_one_out(
     process: Process, logits_denoiser: Float[Array, "*S K"], xt: Int[Array, "*S"], t: Int[Array, "..."]
 ) -> Float[Array, "*S K"]:
@@ -73,6 +75,7 @@ def to_leave_one_out(
 
 
 @declared(xt=CATEGORIES, t=steps(0))
+@for_each_place
 def denoiser_of(
     process: Process,
     logits: Float[Array, "*S K"],
@@ -107,6 +110,7 @@ def denoiser_of(
 
 
 @declared(xt=CATEGORIES, t=steps(0))
+@for_each_place
 def leave_one_out_of(
     process: Process,
     logits: Float[Array, "*S K"],
@@ -137,6 +141,7 @@ WITHOUT_EVIDENCE: dict[Belief, Belief] = {"denoiser": "leave_one_out"}
 
 
 @declared(xt=CATEGORIES, t=steps(0))
+@for_each_place
 def strip_evidence(
     process: Process,
     logits: Float[Array, "*S K"],

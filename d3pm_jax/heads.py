@@ -1,5 +1,6 @@
 """Turns the output of a network into logits of x_0."""
 
+import itertools
 import math
 
 import jax
@@ -44,6 +45,41 @@ def forbid(logits: Float[Array, "*S K"], mask_id: int) -> Float[Array, "*S K"]:
     K = logits.shape[-1]
     is_mask = jnp.arange(K).reshape((1,) * (logits.ndim - 1) + (K,)) == mask_id
     return jnp.where(is_mask, -jnp.inf, logits)
+
+
+@declared()
+def forbid_beyond(logits: Float[Array, "*B K"], sizes: np.ndarray) -> Float[Array, "*B K"]:
+    """Returns the logits with -inf at k >= K_i: for places i with fewer categories than others.
+
+    A mask of all places, K - 1, is beyond all of them.
+
+    Args:
+        logits: unnormalised log-probabilities of x_0, [.., *S, K].
+        sizes: K_i, int [*S].
+
+    Returns:
+        Logits of the same shape.
+
+    Raises:
+        ValueError: sizes are not those of the last axes before K, or not in 1..K.
+    """
+    K = logits.shape[-1]
+    batch = logits.shape[: logits.ndim - 1 - sizes.ndim]
+    if logits.shape[len(batch) : -1] != sizes.shape:
+        raise ValueError(f"sizes are {list(sizes.shape)}, logits {list(logits.shape)}: give each place one")
+    if sizes.min() < 1 or sizes.max() > K:
+        raise ValueError(f"sizes are {sizes.min()}..{sizes.max()}: logits have K = {K} categories")
+
+    # Slices and pads, and no choice: what reads the categories of a place alone is then compiled without the
+    # others, which may be many.
+    flat = logits.reshape(*batch, sizes.size, K)
+    size_of_place = sizes.astype(np.int64).reshape(-1).tolist()
+    parts = []
+    for size, members in itertools.groupby(range(sizes.size), key=size_of_place.__getitem__):
+        run = list(members)
+        own = flat[..., run[0] : run[-1] + 1, :size]
+        parts.append(jnp.pad(own, [(0, 0)] * (own.ndim - 1) + [(0, K - size)], constant_values=-jnp.inf))
+    return jnp.concatenate(parts, axis=-2).reshape(logits.shape)
 
 
 @declared(loc=FINITE, log_scale=FINITE, K=NUM_CATEGORIES)

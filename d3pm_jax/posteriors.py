@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int
 from d3pm_jax.beliefs import Belief, to_leave_one_out
 from d3pm_jax.checks import CATEGORIES, NOISE, declared, steps
 from d3pm_jax.numerics import inverse_cdf, log_normalize
-from d3pm_jax.processes import Mixing, Process, expand_trailing, mixing_reverse, promote
+from d3pm_jax.processes import Mixing, Process, expand_trailing, for_each_place, mixing_reverse, promote
 
 
 @declared(x0=CATEGORIES, t=steps(0), u=NOISE, u_low=NOISE)
@@ -42,6 +42,7 @@ def q_sample(
 
 
 @declared(x0=CATEGORIES, xt=CATEGORIES, t=steps(1))
+@for_each_place
 def q_posterior(
     process: Process, x0: Int[Array, "*S"], xt: Int[Array, "*S"], t: Int[Array, "..."]
 ) -> Float[Array, "*S K"]:
@@ -59,6 +60,7 @@ def q_posterior(
 
 
 @declared()
+@for_each_place
 def log_p_x0(process: Process, logits_x0: Float[Array, "*S K"]) -> Float[Array, "*S K"]:
     """Returns the predicted log-distribution over x_0, normalised, in float32 or wider.
 
@@ -73,6 +75,7 @@ def log_p_x0(process: Process, logits_x0: Float[Array, "*S K"]) -> Float[Array, 
 
 
 @declared(xt=CATEGORIES, t=steps(1))
+@for_each_place
 def p_logits(
     process: Process,
     logits_x0: Float[Array, "*S K"],
@@ -102,6 +105,7 @@ def p_logits(
 
 
 @declared(xt=CATEGORIES, t=steps(1))
+@for_each_place
 def p_joint(
     process: Process,
     logits_x0: Float[Array, "*S K"],
@@ -135,6 +139,7 @@ def p_joint(
 
 
 @declared(xt=CATEGORIES, t=steps(1))
+@for_each_place
 def p_prev(
     process: Process, logits_prev: Float[Array, "*S K"], xt: Int[Array, "*S"], t: Int[Array, "..."]
 ) -> Float[Array, "*S K"]:
@@ -157,6 +162,7 @@ def p_prev(
 
 
 @declared(xt=CATEGORIES, t=steps(1), u=NOISE, u_low=NOISE)
+@for_each_place
 def p_sample(
     process: Process,
     logits_x0: Float[Array, "*S K"],

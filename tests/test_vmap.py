@@ -29,6 +29,7 @@ ON_HOST = {  # NumPy in, NumPy or a process out
         "absorbing",
         "autoregressive",
         "banded",
+        "by_place",
         "dense",
         "from_rate",
         "gaussian",

@@ -5,6 +5,7 @@
 | `K` | the categories of the data, and one more where the same part has `mask_id="data"` |
 | `mask_id` | an extra mask: the number of categories of the data |
 | `pi`, `p0` | how often the training data has each category |
+| `places` | the shape *S of the data; what is inside of that part stands for the numbers of each place |
 
 Only fields of these names count, in parts of the user's own too.
 """
@@ -12,7 +13,7 @@ Only fields of these names count, in parts of the user's own too.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, NamedTuple, TypeVar, cast
 
 import numpy as np
 
@@ -25,10 +26,25 @@ T = TypeVar("T")
 FromData = Literal["data"]
 # The probability of each category; they sum to 1.
 Shares = tuple[Probability, ...]
-# A function that returns how often each category occurs, [categories].
+# A function that returns how often each category occurs, [categories], or at each place [*S, categories].
 Counts = Callable[[], np.ndarray]
 
-FIELDS = ("K", "mask_id", "pi", "p0")
+FIELDS = ("K", "mask_id", "pi", "p0", "places")
+
+
+class Places(NamedTuple):
+    """Says what a part with `places="data"` needs to know of the places of the data."""
+
+    sizes: np.ndarray  # int [*S], categories of each
+    counts: Counts  # at each place
+
+
+class _Numbers(NamedTuple):
+    """Holds what "data" stands for."""
+
+    categories: int
+    shares: Callable[[], Shares]
+    places: Places | None
 
 
 def needs_data(part: Any) -> bool:
@@ -37,13 +53,14 @@ def needs_data(part: Any) -> bool:
     return any(_is_data(name, value) for inner in parts for name, value in field_values(inner).items())
 
 
-def fill(part: T, categories: int, counts: Counts) -> T:
+def fill(part: T, categories: int, counts: Counts, places: Places | None = None) -> T:
     """Returns a config, or a part of it, with numbers in place of every "data".
 
     Args:
         part: frozen dataclasses, nested.
         categories: how many the data has.
         counts: gives how often each occurs in the training data; called once, and only for `pi` or `p0`.
+        places: of the data; only parts with `places` ask for them.
 
     Raises:
         ValueError: the counts are not those of so many categories.
@@ -61,7 +78,7 @@ def fill(part: T, categories: int, counts: Counts) -> T:
             )
         return tuple((histogram / total).tolist())
 
-    return _fill(part, categories, shares)
+    return _fill(part, _Numbers(categories, shares, places))
 
 
 def fill_from_saved(saved: Any, config: T) -> T:
@@ -74,6 +91,9 @@ def fill_from_saved(saved: Any, config: T) -> T:
 
     def resolve(name: str, value: Any) -> Any:
         saved_value = getattr(saved, name, None)
+        if isinstance(saved_value, tuple) and dataclasses.is_dataclass(value):
+            # One part for all places was filled in for each.
+            return tuple(fill_from_saved(item, value) for item in saved_value)
         if not _is_data(name, value):
             return fill_from_saved(saved_value, value)
         return value if saved_value is None else saved_value
@@ -92,10 +112,11 @@ def filled_field(part: Any, name: str) -> Any:
     return value
 
 
-def _fill(part: T, categories: int, shares: Callable[[], Shares]) -> T:
-    """Fills in a part as `fill` does; the shares of categories are a function, called where needed."""
+def _fill(part: T, numbers: _Numbers) -> T:
+    """Fills in a part as `fill` does."""
+    categories = numbers.categories
     has_extra_mask = _is_data("mask_id", getattr(part, "mask_id", None))
-    numbers = {"K": categories + has_extra_mask, "mask_id": categories}
+    by_name = {"K": categories + has_extra_mask, "mask_id": categories}
     mask_id = getattr(part, "mask_id", None)
     if _is_data("K", getattr(part, "K", None)) and isinstance(mask_id, int) and mask_id >= categories:
         raise UserError(
@@ -104,14 +125,42 @@ def _fill(part: T, categories: int, shares: Callable[[], Shares]) -> T:
             f"K = {categories + 1} and mask_id = {categories}"
         )
 
+    if _is_data("places", getattr(part, "places", None)):
+        return _fill_places(part, numbers.places)
+
     def resolve(name: str, value: Any) -> Any:
         if not _is_data(name, value):
-            return _fill(value, categories, shares)
-        if name in numbers:
-            return numbers[name]
-        return shares()
+            return _fill(value, numbers)
+        if name in by_name:
+            return by_name[name]
+        return numbers.shares()
 
     return _map_fields(part, resolve)
+
+
+def _fill_places(part: Any, places: Places | None) -> Any:
+    """Fills in a part that has parts for each place, by its method `fill_places`.
+
+    Raises:
+        ValueError: it is not known which places the data has.
+    """
+    if places is None:
+        raise ValueError(f"{type(part).__name__} is for the places of the data: pass places to fill")
+    counts = functools.cache(places.counts)
+
+    def fill_one(place: tuple[int, ...], spec: Any) -> Any:
+        size = int(places.sizes[place])
+
+        def shares() -> Shares:
+            # No category that the training data happens to lack is impossible.
+            smoothed = counts()[place][:size] + 0.5
+            return tuple((smoothed / smoothed.sum()).tolist())
+
+        return _fill(spec, _Numbers(size, shares, None))
+
+    shape = places.sizes.shape
+    filled = part.fill_places([functools.partial(fill_one, place) for place in np.ndindex(shape)])
+    return dataclasses.replace(filled, places=shape)
 
 
 def _map_fields(part: T, resolve: Callable[[str, Any], Any]) -> T:

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from d3pm_jax import heads
@@ -59,8 +60,10 @@ class LogisticHead(Head):
         return jnp.tanh(loc), output[..., 1]
 
 
-def make_logits(head: Head, output: Any, xt: Array, K: int, extra_mask: int | None) -> Array:
-    """Makes logits of x_0 [*S, K] by a head, -inf at an extra mask.
+def make_logits(
+    head: Head, output: Any, xt: Array, K: int, extra_mask: int | None, sizes: np.ndarray | None = None
+) -> Array:
+    """Makes logits of x_0 [*S, K] by a head, -inf at what x_0 cannot be: an extra mask, a place's own end.
 
     Args:
         head: of the config.
@@ -68,8 +71,11 @@ def make_logits(head: Head, output: Any, xt: Array, K: int, extra_mask: int | No
         xt: what the network was given.
         K: number of categories.
         extra_mask: a mask that the data never has; None where there is none.
+        sizes: how many categories each place has, int [*S]; None: all have the same.
     """
     logits = head.logits(output, xt, K)
+    if sizes is not None:
+        return heads.forbid_beyond(logits, sizes)
     if extra_mask is None:
         return logits
     return heads.forbid(logits, extra_mask)

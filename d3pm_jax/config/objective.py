@@ -1,12 +1,13 @@
 """Says what a config minimises."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Float, Int
 
 from d3pm_jax.beliefs import Belief
 from d3pm_jax.checks import values_in_range
@@ -17,7 +18,7 @@ from d3pm_jax.config.timesteps import Timesteps
 from d3pm_jax.config.trained import CLASSIFIER, DIFFUSION, Trained
 from d3pm_jax.losses import continuous, cross_entropy, fused_logistic, prior_kl, variational
 from d3pm_jax.posteriors import q_sample
-from d3pm_jax.processes import Process, expand_trailing
+from d3pm_jax.processes import Process, expand_trailing, for_each_place
 
 COMPARED = 16  # steps at which the process is compared with alpha
 NEAR = 1e-5  # how far probabilities in float32 may be off
@@ -122,7 +123,7 @@ class StochasticBound(X0Objective):
         # A positional process may ask for the shape of the data, which is not known here.
         if process.positional:
             return
-        if jnp.isinf(prior_kl(process, jnp.zeros((), jnp.int32))):
+        if jnp.isinf(prior_kl(process, jnp.zeros(process.places, jnp.int32))).any():
             raise ValueError(
                 "the prior KL, and so the stochastic bound, is infinite: end process.beta at 1, as "
                 "Reciprocal() does"
@@ -177,15 +178,12 @@ class ContinuousAbsorbing(Continuous):
 
     @values_in_range()
     def terms(self, process: Process, logits: Array, x0: Array, xt: Array, t: Array, p_t: Array) -> Terms:
-        loss = continuous.absorbing_nelbo(
-            self.alpha.continuous(), logits, x0, xt, t / process.T, process.K - 1
-        )
+        loss = _absorbing_nelbo(process, self.alpha.continuous(), logits, x0, xt, t / process.T)
         return self._terms(process, logits, x0, loss, p_t)
 
     def check_process(self, process: Process) -> None:
-        mask = process.K - 1
-        cure = f"give both the same schedule, and process.mask_id = {mask}"
-        _check_same(self, process, jax.nn.one_hot(mask, process.K), cure)
+        cure = f"give both the same schedule, and process.mask_id = {process.K - 1}"
+        _check_same(self, process, lambda K: jax.nn.one_hot(K - 1, K), cure)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,43 +192,99 @@ class ContinuousUniform(Continuous):
 
     @values_in_range()
     def draw(self, process: Process, x0: Array, t: Array, u: Array) -> Array:
-        return continuous.uniform_draw(self.alpha.continuous(), x0, t / process.T, u, process.K)
+        return _draw_uniform(process, self.alpha.continuous(), x0, t / process.T, u)
 
     @values_in_range()
     def terms(self, process: Process, logits: Array, x0: Array, xt: Array, t: Array, p_t: Array) -> Terms:
-        loss = continuous.uniform_nelbo(self.alpha.continuous(), logits, x0, xt, t / process.T)
+        loss = _uniform_nelbo(process, self.alpha.continuous(), logits, x0, xt, t / process.T)
         return self._terms(process, logits, x0, loss, p_t)
 
     def check_process(self, process: Process) -> None:
         cure = "give both the same schedule, and process = Uniform"
-        _check_same(self, process, jnp.full(process.K, 1 / process.K), cure)
+        _check_same(self, process, lambda K: jnp.full(K, 1 / K), cure)
 
 
-def _check_same(objective: Continuous, process: Process, pi: Array, cure: str) -> None:
+# The K of a place is that of its own process.
+
+
+@for_each_place
+def _absorbing_nelbo(
+    process: Process,
+    alpha: continuous.Schedule,
+    logits: Float[Array, "*S K"],
+    x0: Int[Array, "*S"],
+    xt: Int[Array, "*S"],
+    time: Float[Array, "..."],
+) -> Array:
+    return continuous.absorbing_nelbo(alpha, logits, x0, xt, time, process.K - 1)
+
+
+@for_each_place
+def _draw_uniform(
+    process: Process,
+    alpha: continuous.Schedule,
+    x0: Int[Array, "*S"],
+    time: Float[Array, "..."],
+    u: Float[Array, "*S"],
+) -> Array:
+    return continuous.uniform_draw(alpha, x0, time, u, process.K)
+
+
+@for_each_place
+def _uniform_nelbo(
+    process: Process,
+    alpha: continuous.Schedule,
+    logits: Float[Array, "*S K"],
+    x0: Int[Array, "*S"],
+    xt: Int[Array, "*S"],
+    time: Float[Array, "..."],
+) -> Array:
+    return continuous.uniform_nelbo(alpha, logits, x0, xt, time)
+
+
+def _check_same(objective: Continuous, process: Process, pi_of: Callable[[int], Array], cure: str) -> None:
     """Raises ValueError where q(x_t | x_0) is not alpha onehot(x_0) + (1 - alpha) pi at time t / T.
 
     Args:
         objective: whose `alpha` it is.
         process: to compare with.
-        pi: [K], where the process ends.
+        pi_of: K -> [K], where the process ends.
         cure: what to do about another process.
     """
     name = type(objective).__name__
     T = process.T
 
-    # Some steps, each with another x_0 in turn: the last category may be a mask, which x_0 never is.
+    # Some steps, each with another x_0 in turn.
     t = np.unique(np.linspace(1, T, min(T, COMPARED)).round()).astype(np.int32)
-    alpha, beta = objective.alpha.continuous()(jnp.asarray(t / T, jnp.float32))
-    x0 = jnp.asarray(np.arange(len(t)) % max(1, process.K - 1), jnp.int32)
     if process.positional:
         raise ValueError(f"{name} is for a process that treats all elements alike: take HybridLoss()")
-    expected = alpha[:, None] * jax.nn.one_hot(x0, process.K) + beta[:, None] * pi[None]  # [steps, K]
-    off = np.abs(np.exp(process.log_q_probs(x0, jnp.asarray(t))) - expected).max(axis=-1)  # [steps]
+    level = objective.alpha.continuous()(jnp.asarray(t / T, jnp.float32))
+    numbers = np.arange(len(t), dtype=np.int32).reshape(-1, *(1,) * len(process.places))
+    numbers = jnp.broadcast_to(numbers, (len(t), *process.places))
+    off = np.asarray(_measure_difference(process, pi_of, level, numbers, jnp.asarray(t)))
+    off = off.reshape(len(t), -1).max(axis=1)  # [steps]
     if off.max() > NEAR:
         raise ValueError(
             f"{name} with alpha = {objective.alpha} does not fit this process: q(x_t | x_0) differs by "
             f"{off.max():.2g} at t = {t[off.argmax()]}; {cure}"
         )
+
+
+@for_each_place
+def _measure_difference(
+    process: Process,
+    pi_of: Callable[[int], Array],
+    level: continuous.Level,
+    numbers: Int[Array, "*S"],
+    t: Int[Array, "..."],
+) -> Array:
+    """Returns how far q(x_t | x_0) is from alpha onehot(x_0) + (1 - alpha) pi, for an x_0 by its number."""
+    # The last category may be a mask, which x_0 never is.
+    x0 = numbers % max(1, process.K - 1)
+    alpha, beta = (expand_trailing(x, x0.shape)[..., None] for x in level)
+    pi = jnp.broadcast_to(pi_of(process.K), (*x0.shape, process.K))
+    expected = alpha * jax.nn.one_hot(x0, process.K) + beta * pi
+    return jnp.abs(jnp.exp(process.log_q_probs(x0, t)) - expected).max(axis=-1)
 
 
 def logits_keywords(objective: Objective) -> dict[str, Belief]:

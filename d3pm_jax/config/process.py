@@ -1,6 +1,9 @@
 """Describes the forward processes of a config; `d3pm_jax.processes.Process` is what they build."""
 
 import dataclasses
+import functools
+import math
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Annotated, ClassVar, Literal
 
@@ -25,6 +28,7 @@ from d3pm_jax.config.schedule import Schedule, build_betas
 from d3pm_jax.config.trained import DIFFUSION, FLOW, Trained
 from d3pm_jax.data import open_npy
 from d3pm_jax.errors import UserError, as_user_error, wrong_return
+from d3pm_jax.processes import Process as ForwardProcess
 from d3pm_jax.sampling import laws
 
 
@@ -199,6 +203,46 @@ class Masked(Process):
     def build(self) -> processes.Process:
         inner = build_process(self.inner)
         return processes.masked(inner, build_betas(self.gamma, inner.T))
+
+
+@dataclasses.dataclass(frozen=True)
+class ByPlace(Process):
+    """Gives each place a process of its own, of as many categories as the data has there."""
+
+    processes: Process | tuple[Process, ...]
+    """Uniform, Marginal, Absorbing, or Masked on top of one: one for all places, whose "data" stands for the
+    numbers of each, or one for each place in the order of x.reshape(-1)"""
+    places: Annotated[tuple[Size, ...], NOT_EMPTY] | FromData = dataclasses.field(
+        default="data", kw_only=True
+    )
+    """*S, the shape of an example; "data": that of the data"""
+
+    # The field hides the module of this name here.
+    def build(self) -> ForwardProcess:
+        places = filled_field(self, "places")
+        # Places that have the same are built once.
+        build = functools.cache(build_process)
+        return processes.by_place([build(spec) for spec in self._spread(math.prod(places))], places)
+
+    def fill_places(self, fill_each: Sequence[Callable[[Process], Process]]) -> "ByPlace":
+        """Returns it with the numbers of each place, by a function that fills in those of one."""
+        specs = self._spread(len(fill_each))
+        filled = tuple(fill(spec) for fill, spec in zip(fill_each, specs, strict=True))
+        return dataclasses.replace(self, processes=filled)
+
+    def _spread(self, num_places: int) -> tuple[Process, ...]:
+        """Returns a spec for each place.
+
+        Raises:
+            UserError: there are not as many as places.
+        """
+        if not isinstance(self.processes, tuple):
+            return (self.processes,) * num_places
+        if len(self.processes) != num_places:
+            raise UserError(
+                f"ByPlace has {len(self.processes)} processes, the data {num_places} places: give each one"
+            )
+        return self.processes
 
 
 @dataclasses.dataclass(frozen=True)

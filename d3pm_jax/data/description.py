@@ -88,6 +88,13 @@ class Description:
             )
 
     @property
+    def own_sizes(self) -> np.ndarray | None:
+        """Returns how many categories each place has, int [*S]; None where all have the same."""
+        if self.sizes is None:
+            return None
+        return np.array(self.sizes)
+
+    @property
     def has_lengths(self) -> bool:
         """Tells whether examples [L] may have fewer elements: texts, and whatever is padded."""
         return len(self.shape) == 1 and (self.padded or self.symbols is not None)

@@ -12,7 +12,7 @@ from d3pm_jax.data.columns import decode, measure_log_volumes
 from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation import baselines, tables
 from d3pm_jax.evaluation.bound import summarize_bound
-from d3pm_jax.kinds.array import PLACES, ArrayKind
+from d3pm_jax.kinds.array import BARS, PLACES, ArrayKind
 from d3pm_jax.kinds.base import Batch, Measured, QualityTable, Reference, Samples, Split
 from d3pm_jax.kinds.blocks import Associations, Histograms
 
@@ -52,8 +52,6 @@ class TableKind(ArrayKind):
     example_name = "row"
     # Fewer rows do not show which columns depend on each other.
     samples_drawn = examples_kept = 2000
-    # Numbers are in 64 bins as a rule, and single numbers that many rows have are beside these.
-    bars = 128
     remarks: ClassVar = {
         "log_volume": "log-volume of the bins of numbers: {:.3f} nats per row, not comparable across binnings"
     }
@@ -140,7 +138,7 @@ class TableKind(ArrayKind):
         return values
 
     def show_histograms(self, samples: Samples, examples: Samples | None) -> Histograms:
-        labels = [_label_bars(column, self.bars) for column in self.columns[:PLACES]]
+        labels = [_label_bars(column) for column in self.columns[:PLACES]]
         return super().show_histograms(samples, examples)._replace(labels=labels)
 
     def show_associations(self, samples: Samples, examples: Samples | None) -> Associations:
@@ -153,9 +151,9 @@ class TableKind(ArrayKind):
         return Associations(names, of_samples, of_data, "Cramér's V")
 
 
-def _label_bars(column: Column, bars: int) -> list[str]:
-    """Returns a text for each of at most so many bars of a column: of several codes, the first and last."""
-    width = -(-column.size // bars)
+def _label_bars(column: Column) -> list[str]:
+    """Returns a text for each bar of the histogram of a column: of several codes, the first and the last."""
+    width = -(-column.size // BARS)
     labels = []
     for first in range(0, column.size, width):
         last = min(first + width, column.size) - 1

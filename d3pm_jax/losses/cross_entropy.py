@@ -7,10 +7,11 @@ from jaxtyping import Array, Float, Int
 from d3pm_jax import numerics
 from d3pm_jax.beliefs import Belief, to_denoiser
 from d3pm_jax.checks import CATEGORIES, CATEGORY, SHARE, declared
-from d3pm_jax.processes.base import Process, promote
+from d3pm_jax.processes import Process, for_each_place, promote
 
 
 @declared(x0=CATEGORIES)
+@for_each_place
 def cross_entropy(
     process: Process, logits_x0: Float[Array, "*S K"], x0: Int[Array, "*S"]
 ) -> Float[Array, "*S"]:
@@ -28,6 +29,7 @@ def cross_entropy(
 
 
 @declared(x0=CATEGORIES, smoothing=SHARE, mask_id=CATEGORY)
+@for_each_place
 def smoothed_cross_entropy(
     process: Process,
     logits_x0: Float[Array, "*S K"],

@@ -16,10 +16,11 @@ from d3pm_jax.beliefs import Belief, with_belief
 from d3pm_jax.checks import CATEGORIES, NUM_STEPS, PROBABILITY, at_least, declared, steps
 from d3pm_jax.losses.cross_entropy import denoiser_cross_entropy
 from d3pm_jax.posteriors import log_p_x0, p_joint, p_prev, q_posterior
-from d3pm_jax.processes import Process, expand_trailing
+from d3pm_jax.processes import Process, expand_trailing, for_each_place
 
 
 @declared(x0=CATEGORIES, xt=CATEGORIES, t=steps(1))
+@for_each_place
 def posterior_kl_definition(
     process: Process,
     logits_x0: Float[Array, "*S K"],
@@ -45,6 +46,7 @@ def posterior_kl_definition(
 
 
 @declared(x0=CATEGORIES, t=steps(0))
+@for_each_place
 def marginal_kl_definition(
     process: Process, logits_x0: Float[Array, "*S K"], x0: Int[Array, "*S"], t: Int[Array, "..."]
 ) -> Float[Array, "*S"]:
@@ -83,6 +85,7 @@ def dispatch_marginal_kl(process: Process, logits_x0: Array, x0: Array, t: Array
 
 
 @declared(x0=CATEGORIES, xt=CATEGORIES, t=steps(1))
+@for_each_place
 def posterior_kl(
     process: Process,
     logits_x0: Float[Array, "*S K"],
@@ -114,6 +117,7 @@ def posterior_kl(
 
 
 @declared(x0=CATEGORIES, t=steps(0))
+@for_each_place
 def marginal_kl(
     process: Process, logits_x0: Float[Array, "*S K"], x0: Int[Array, "*S"], t: Int[Array, "..."]
 ) -> Float[Array, "*S"]:
@@ -134,6 +138,7 @@ def marginal_kl(
 
 
 @declared(x0=CATEGORIES, xt=CATEGORIES, t=steps(1))
+@for_each_place
 def direct_kl(
     process: Process,
     logits_prev: Float[Array, "*S K"],
@@ -174,6 +179,7 @@ class Hybrid(NamedTuple):
 
 
 @declared(x0=CATEGORIES, xt=CATEGORIES, t=steps(1), ce_weight=at_least(0))
+@for_each_place
 def hybrid(
     process: Process,
     logits_x0: Float[Array, "*S K"],
@@ -205,6 +211,7 @@ def hybrid(
 
 
 @declared(x0=CATEGORIES)
+@for_each_place
 def prior_kl(process: Process, x0: Int[Array, "*S"]) -> Float[Array, "*S"]:
     """KL(q(x_T | x_0) || p(x_T)): the term L_T of the bound (D3PM eq. 1), which has no parameters.
 

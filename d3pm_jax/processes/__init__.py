@@ -10,6 +10,7 @@ from d3pm_jax.processes.base import (
     check_elementwise as check_elementwise,
     promote as promote,
 )
+from d3pm_jax.processes.by_place import ByPlace, by_place, for_each_place as for_each_place
 from d3pm_jax.processes.dense import Dense, dense
 from d3pm_jax.processes.graph import from_rate, hierarchical_rate, knn_graph, knn_rate, random_walk
 from d3pm_jax.processes.masked import NEG_INF as NEG_INF, Masked, masked
@@ -26,6 +27,7 @@ from d3pm_jax.processes.tables import (
 
 __all__ = [
     "Autoregressive",
+    "ByPlace",
     "Dense",
     "Masked",
     "Mixing",
@@ -35,6 +37,7 @@ __all__ = [
     "allow_identity",
     "autoregressive",
     "banded",
+    "by_place",
     "dense",
     "from_rate",
     "gaussian",

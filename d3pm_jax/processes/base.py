@@ -15,6 +15,7 @@ from contextvars import ContextVar
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
@@ -50,6 +51,7 @@ class Process(abc.ABC):
     K: int  # number of categories
     T: int  # number of steps
     positional: ClassVar[bool] = False  # whether what a step does to an element goes by its position
+    places: tuple[int, ...] = ()  # *S of places with processes of their own; (): one process for all
     time: Any = _AllSteps()  # int32 [T + 1]  the step of the original process: what a network is told of t
 
     def __init_subclass__(cls, **kwargs: Any):
@@ -138,6 +140,19 @@ class Process(abc.ABC):
     def draw_prior(self, u: Float[Array, "*S"], u_low: Float[Array, "*S"] | None = None) -> Int[Array, "*S"]:
         """Draws x_T from the prior, with one uniform in [0, 1) per element; noise as for `draw_q`."""
         return inverse_cdf.categorical(jnp.broadcast_to(self.log_prior(), (*u.shape, self.K)), u, u_low)
+
+    @property
+    def common(self) -> "Process | None":
+        """Returns a process whose levels are those of all elements: itself, where elements are alike."""
+        return self
+
+    def check_places(self, sizes: np.ndarray) -> None:
+        """Raises ValueError unless it is for examples with so many categories at each place, [*S]."""
+        if sizes.min() < sizes.max():
+            raise ValueError(
+                f"places have {sizes.min()} to {sizes.max()} categories, but {type(self).__name__} has one K "
+                f"for all: take ByPlace, of Uniform, Marginal or Absorbing"
+            )
 
     @declared(grid=steps(1))
     def respaced(self, grid: Sequence[int]) -> "Process":

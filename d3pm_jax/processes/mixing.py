@@ -215,7 +215,7 @@ class Mixing(Process):
     def respaced(self, grid: Sequence[int]) -> "Mixing":
         # The steps in between keep x_0 with the product of their alphas, and pi stays what it is.
         beta, pi = require_spec(self.spec)
-        return _mixing(compose(beta, grid), pi, np.asarray(self.time)[[0, *grid]])
+        return make_mixing(compose(beta, grid), pi, np.asarray(self.time)[[0, *grid]])
 
     def _cdf(self, k: Array) -> double_float.DoubleFloat:
         """pi_0 + ... + pi_k for each k."""
@@ -246,7 +246,7 @@ def marginal(beta: np.ndarray, pi: np.ndarray) -> Mixing:
         raise ValueError(f"pi has {pi.size} categories: a process needs at least 2")
     log_alpha_bar, log_beta_bar = log_bars(beta)  # [T + 1] each
     _check_range(beta, np.exp(log_beta_bar), pi)
-    process = _mixing(beta, pi, all_steps(beta.size))
+    process = make_mixing(beta, pi, all_steps(beta.size))
     prior_kl = _mixing_prior_kl(log_alpha_bar[-1], log_beta_bar[-1], pi)
     never_resampled = math.exp(log_alpha_bar[-1])
     check_prior(prior_kl, stay=never_resampled)
@@ -266,7 +266,7 @@ def _check_range(beta: np.ndarray, beta_bar: np.ndarray, pi: np.ndarray) -> None
         )
 
 
-def _mixing(beta: np.ndarray, pi: np.ndarray, time: np.ndarray | Array) -> Mixing:
+def make_mixing(beta: np.ndarray, pi: np.ndarray, time: np.ndarray | Array) -> Mixing:
     """Makes the tables of `marginal`."""
     log_alpha_bar, log_beta_bar = log_bars(beta)
     log_alpha, log_beta = log_steps(beta)

@@ -12,7 +12,16 @@ from jaxtyping import Array, Float, Int
 from d3pm_jax import numerics
 from d3pm_jax.checks import CATEGORIES, POSITIVE, SHARE, declared, steps
 from d3pm_jax.posteriors import log_p_x0, p_logits
-from d3pm_jax.processes import Masked, Mixing, Process, expand_trailing, gather, gather_steps, is_category
+from d3pm_jax.processes import (
+    Masked,
+    Mixing,
+    Process,
+    expand_trailing,
+    for_each_place,
+    gather,
+    gather_steps,
+    is_category,
+)
 
 __all__ = [
     "corrector_log_rates",
@@ -35,14 +44,16 @@ NEG_INF = -jnp.inf
 
 def mask_of(process: Process) -> Array | None:
     """Returns the category that a process masks with, int32 []; None if it has no mask."""
-    if isinstance(process, Masked):
+    common = process.common
+    if isinstance(common, Masked):
         return jnp.asarray(process.K - 1, jnp.int32)
-    if isinstance(process, Mixing) and process.pi_kind == "point":
-        return jnp.argmax(process.log_pi).astype(jnp.int32)
+    if isinstance(common, Mixing) and common.pi_kind == "point":
+        return jnp.argmax(common.log_pi).astype(jnp.int32)
     return None
 
 
 @declared(xt=CATEGORIES, t=steps(1), s=steps(0, not_after="t"), c=SHARE)
+@for_each_place
 def keep_logits(
     process: Process,
     log_denoiser: Float[Array, "*S K"],
@@ -84,6 +95,7 @@ def keep_logits(
 
 
 @declared(xt=CATEGORIES, t=steps(1), kappa=SHARE)
+@for_each_place
 def mixture_logits(
     process: Process,
     logits_loo: Float[Array, "*S K"],
@@ -112,6 +124,7 @@ def mixture_logits(
 
 
 @declared(xt=CATEGORIES, t=steps(1), s=steps(0, not_after="t"), sigma=SHARE)
+@for_each_place
 def remask_logits(
     process: Process,
     log_denoiser: Float[Array, "*S K"],
@@ -168,6 +181,7 @@ def most_remasked(process: Process, t: Int[Array, "..."], s: Int[Array, "..."]) 
 
 
 @declared(xt=CATEGORIES, s=steps(0), t=steps(0, not_after="s"))
+@for_each_place
 def renoise_logits(
     process: Process, xt: Int[Array, "*S"], t: Int[Array, "..."], s: Int[Array, "..."]
 ) -> Float[Array, "*S K"]:
@@ -189,6 +203,7 @@ def renoise_logits(
 
 
 @declared(xt=CATEGORIES, t=steps(1))
+@for_each_place
 def log_ratios(
     process: Process, logits_loo: Float[Array, "*S K"], xt: Int[Array, "*S"], t: Int[Array, "..."]
 ) -> Float[Array, "*S K"]:
@@ -209,6 +224,7 @@ def log_ratios(
 
 
 @declared(xt=CATEGORIES, t=steps(1), s=steps(0, not_after="t"))
+@for_each_place
 def log_rates(
     process: Process,
     logits_loo: Float[Array, "*S K"],
@@ -251,6 +267,7 @@ def log_rates(
 
 
 @declared(xt=CATEGORIES, t=steps(1), h=POSITIVE)
+@for_each_place
 def corrector_log_rates(
     process: Process, logits_loo: Float[Array, "*S K"], xt: Int[Array, "*S"], t: Int[Array, "..."], h: float
 ) -> Float[Array, "*S K"]:
@@ -337,6 +354,7 @@ def leaving_logits(log_p: Float[Array, "*S K"], xt: Int[Array, "*S"]) -> Float[A
 
 
 @declared(xt=CATEGORIES, t=steps(0))
+@for_each_place
 def gibbs_logits(
     process: Process, logits_loo: Float[Array, "*S K"], xt: Int[Array, "*S"], t: Int[Array, "..."]
 ) -> Float[Array, "*S K"]:
@@ -354,13 +372,14 @@ def gibbs_logits(
 
 
 def require_mixing(process: Process, what: str) -> Mixing:
-    """Returns the process, if it mixes with pi.
+    """Returns the process, if it mixes with pi; of one by place what its places have in common.
 
     Raises:
         ValueError: it is of another kind.
     """
-    if isinstance(process, Mixing):
-        return process
+    common = process.common
+    if isinstance(common, Mixing):
+        return common
     raise ValueError(
         f"{what} needs a process that keeps x_0 or draws from pi (uniform, absorbing, marginal), not "
         f"{type(process).__name__}: `ancestral` and `psi` work for every process"
@@ -368,15 +387,16 @@ def require_mixing(process: Process, what: str) -> Mixing:
 
 
 def require_absorbing(process: Process, what: str) -> Mixing:
-    """Returns the process, if it is absorbing.
+    """Returns the process, if it is absorbing; of one by place that with the mask of all places.
 
     Raises:
         ValueError: it is of another kind.
     """
-    if isinstance(process, Mixing) and process.pi_kind == "point":
-        return process
+    common = process.common
+    if isinstance(common, Mixing) and common.pi_kind == "point":
+        return common
     works = (
-        "`ancestral`, `psi` and `ddim` work" if isinstance(process, Mixing) else "`ancestral` and `psi` work"
+        "`ancestral`, `psi` and `ddim` work" if isinstance(common, Mixing) else "`ancestral` and `psi` work"
     )
     raise ValueError(f"{what} needs an absorbing process with an extra mask: {works} for this one")
 

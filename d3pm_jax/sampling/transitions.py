@@ -243,7 +243,8 @@ class Leap(LawStep):
         """Returns the law of a leap from x along rates, normalised logs."""
 
     def check(self, process: Process) -> None:
-        is_on_top = isinstance(process, Masked) and isinstance(process.inner, Mixing)
+        common = process.common
+        is_on_top = isinstance(common, Masked) and isinstance(common.inner, Mixing)
         if not is_on_top:
             laws.require_mixing(process, "a rate")
 
@@ -275,11 +276,12 @@ class Poisson(Leap):
 
 def _nothing_left(process: Process, t: Array) -> Array:
     """Tells where alpha is 0, or with a mask on top the probability of no mask."""
-    if isinstance(process, Masked) and isinstance(process.inner, Mixing):
-        no_mask = gather(process.log_keep_bar, t)
-        return (no_mask == -jnp.inf) | (gather(process.inner.log_alpha_bar, t) == -jnp.inf)
-    assert isinstance(process, Mixing)
-    return gather(process.log_alpha_bar, t) == -jnp.inf
+    common = process.common
+    if isinstance(common, Masked) and isinstance(common.inner, Mixing):
+        no_mask = gather(common.log_keep_bar, t)
+        return (no_mask == -jnp.inf) | (gather(common.inner.log_alpha_bar, t) == -jnp.inf)
+    assert isinstance(common, Mixing)
+    return gather(common.log_alpha_bar, t) == -jnp.inf
 
 
 @dataclasses.dataclass(frozen=True)

@@ -47,6 +47,7 @@ EXAMPLES = {
         configs.Banded(4, 5, BETA, 2),
         configs.Marginal(5, BETA, (0.5, 0.5)),
         configs.Masked(configs.Uniform(3, 5, BETA), BETA),
+        configs.ByPlace(configs.Uniform(3, 5, BETA), places=(2,)),
         configs.Dense("Q.npy", "prior.npy"),
         configs.RandomWalk("x.npy", 2, 5, BETA),
         configs.FromRate("x.npy", 2, 5, BETA),

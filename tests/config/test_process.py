@@ -28,6 +28,10 @@ SPECS = {
         config.Masked(config.Gaussian(4, T, SPREAD), config.Reciprocal()),
         lambda: d3pm.masked(d3pm.gaussian(BETA, 4), d3pm.reciprocal(T)),
     ),
+    "by_place": (
+        config.ByPlace((config.Uniform(3, T, SPREAD), config.Marginal(T, SPREAD, PI)), places=(2,)),
+        lambda: d3pm.by_place([d3pm.uniform(BETA, 3), d3pm.marginal(BETA, np.array(PI))]),
+    ),
     "gaussian": (config.Gaussian(4, T, SPREAD, 2), lambda: d3pm.gaussian(BETA, 4, 2)),
     "banded": (config.Banded(4, T, SPREAD, 2), lambda: d3pm.banded(BETA, 4, 2)),
     "dense": (config.Dense("Q.npy", "prior.npy"), lambda: d3pm.dense(Q, np.array(PI))),

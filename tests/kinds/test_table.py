@@ -62,13 +62,13 @@ def test_a_column_has_the_bars_that_it_has_categories():
         np.testing.assert_array_equal(shares, expected)
     assert histograms.labels == [list(column.labels) for column in COLUMNS]
 
-    many = Column("city", "categorical", tuple(f"c{i}" for i in range(260)))
+    many = Column("city", "categorical", tuple(f"c{i}" for i in range(130)))
     kind = kinds.make_kind(describe((COLUMNS[1], many)))
-    histograms = kind.show_histograms(Samples(np.array([[0, 259], [1, 2]]), 260), None)
-    assert [len(shares) for shares in histograms.samples] == [2, 87]
-    assert np.flatnonzero(histograms.samples[1]).tolist() == [0, 86]
+    histograms = kind.show_histograms(Samples(np.array([[0, 129], [1, 2]]), 130), None)
+    assert [len(shares) for shares in histograms.samples] == [2, 44]
+    assert np.flatnonzero(histograms.samples[1]).tolist() == [0, 43]
     assert histograms.labels[1][0] == "c0 … c2"
-    assert histograms.labels[1][-1] == "c258 … c259"
+    assert histograms.labels[1][-1] == "c129"
 
 
 def test_places_of_arrays_have_their_own_bars_too():

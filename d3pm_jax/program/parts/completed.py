@@ -14,7 +14,7 @@ from d3pm_jax.config import (
     from_data,
     open_examples,
 )
-from d3pm_jax.data import Description, count_categories
+from d3pm_jax.data import Description, Source, count_categories, count_categories_by_place
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.kinds import Kind, make_kind
 from d3pm_jax.processes import Process
@@ -67,10 +67,17 @@ def fill_in(config: Config, description: Description) -> Config:
         UserError: the data cannot be read.
     """
 
+    def open_training_examples() -> Source:
+        return splits.take_training_examples(config, open_examples(config.data, "train"))
+
     def count_training_categories() -> np.ndarray:
-        examples = splits.take_training_examples(config, open_examples(config.data, "train"))
-        return count_categories(examples, description.categories)  # [categories]
+        return count_categories(open_training_examples(), description.categories)  # [categories]
+
+    def count_places() -> np.ndarray:
+        examples = open_training_examples()
+        return count_categories_by_place(examples, description.shape, description.categories)
 
     if not from_data.needs_data(config):
         return config
-    return from_data.fill(config, description.categories, count_training_categories)
+    places = from_data.Places(recipe.list_sizes(description), count_places)
+    return from_data.fill(config, description.categories, count_training_categories, places)

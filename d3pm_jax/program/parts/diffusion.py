@@ -69,7 +69,7 @@ def make_diffusion(
         (full_process.log_q_probs, (x0, t), log_p.shape),
         (full_process.log_q_back, (x0, t), log_p.shape),
         (full_process.log_push, (log_p, t), log_p.shape),
-        (full_process.log_prior, (), log_p.shape[-1:]),
+        (full_process.log_prior, (), (*full_process.places, full_process.K)),
     ):
         rows = jax.eval_shape(method, *arguments)
         if not is_array(rows, shape, jnp.floating):

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import numpy as np
 from jaxtyping import Array
 
-from d3pm_jax.config import Config
+from d3pm_jax.config import Config, LogisticHead
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation.bound import Compiled
@@ -223,6 +223,12 @@ def check_process(config: Config, process: Process, extra_mask: int | None, desc
         description: of the data.
     """
     check_categories(process.K, description)
+    if process.places or description.sizes is not None:
+        process.check_places(list_sizes(description))
+    if process.places and isinstance(config.head, LogisticHead):
+        raise ValueError(
+            "head = LogisticHead is for one K at all places, process = ByPlace has one for each: take Head()"
+        )
     categories = description.categories
     if config.loss.needs_extra_mask and extra_mask is None:
         raise ValueError(
@@ -231,6 +237,13 @@ def check_process(config: Config, process: Process, extra_mask: int | None, desc
             f"mask_id = {categories}"
         )
     config.loss.check_process(process)
+
+
+def list_sizes(description: Description) -> np.ndarray:
+    """Returns how many categories each place of the data has, int [*S]."""
+    if description.own_sizes is None:
+        return np.full(description.shape, description.categories)
+    return description.own_sizes
 
 
 def check_categories(K: int, description: Description) -> None:
