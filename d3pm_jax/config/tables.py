@@ -58,7 +58,7 @@ class Table(Data):
     test_share: Share = dataclasses.field(default=0.2, kw_only=True)
     """which share of the rows becomes the test split, where there is no `test`"""
     seed: Seed = dataclasses.field(default=0, kw_only=True)
-    """of the split, and of the order of the rows to train on"""
+    """of the split, and of the order of the rows"""
     separator: Separator = dataclasses.field(default=",", kw_only=True)
     """between the fields of a row"""
     encoding: NonEmptyStr = dataclasses.field(default="utf-8", kw_only=True)
@@ -165,21 +165,25 @@ def _split_rows(data: Table) -> tuple[dict[str, Cells], dict[str, Cells], np.nda
     separator = "\t" if data.separator == TAB else data.separator
     cells_by_name = read_cells(data.path, separator, data.encoding, data.missing)
     num_rows = len(next(iter(cells_by_name.values())).rows)
-    # The order of a file may follow a column, and the last rows may be held out.
-    rows = np.random.default_rng(data.seed).permutation(num_rows)
-    if data.test is not None:
+    # The order of a file may follow a column, and the first or last rows may be all that somebody takes.
+    rng = np.random.default_rng(data.seed)
+    rows = rng.permutation(num_rows)
+    if data.test is None:
+        if num_rows < 2:
+            raise DatasetError(f"{data.path} has one row: write more, some to train and some to evaluate on")
+        test_cells_by_name = cells_by_name
+        num_test = min(max(1, round(num_rows * data.test_share)), num_rows - 1)
+        test_rows = rows[:num_test]
+        train_rows = rows[num_test:]
+    else:
         test_cells_by_name = read_cells(data.test, separator, data.encoding, data.missing)
         check_names(f"data.test = {data.test!r}", cells_by_name, list(test_cells_by_name))
-        return cells_by_name, test_cells_by_name, rows
-
-    if num_rows < 2:
-        raise DatasetError(f"{data.path} has one row: write more, some to train and some to evaluate on")
-    num_test = min(max(1, round(num_rows * data.test_share)), num_rows - 1)
-    test_rows = rows[:num_test]
-    test_cells_by_name = {
-        name: cells._replace(rows=cells.rows[test_rows]) for name, cells in cells_by_name.items()
+        test_rows = rng.permutation(len(next(iter(test_cells_by_name.values())).rows))
+        train_rows = rows
+    shuffled_cells = {
+        name: cells._replace(rows=cells.rows[test_rows]) for name, cells in test_cells_by_name.items()
     }
-    return cells_by_name, test_cells_by_name, rows[num_test:]
+    return cells_by_name, shuffled_cells, train_rows
 
 
 def _read_types(types: tuple[str, ...], names: list[str]) -> dict[str, str]:

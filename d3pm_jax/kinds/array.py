@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 
@@ -10,7 +11,6 @@ from d3pm_jax.kinds.blocks import Block, Histograms, Table
 
 ROWS = 16  # samples in a table
 PLACES = 32  # elements of a sample in a table, and histograms, at most: the first ones
-BARS = 64  # of a histogram, at most: where there are more categories, a bar is of several
 MASK = "mask"  # in place of the number of a category that the data does not have
 
 
@@ -19,6 +19,8 @@ class ArrayKind(Kind):
 
     name = "array"
     lines_shown = shown_in_file = ROWS
+    bars: ClassVar[int] = 64
+    """bars of a histogram, at most: where there are more categories, a bar is of several"""
 
     def name_places(self, shape: tuple[int, ...]) -> list[str]:
         """Names the first places of an example: "3", or "0, 3" where there are two axes."""
@@ -43,7 +45,7 @@ class ArrayKind(Kind):
     def show_histograms(self, samples: Samples, examples: Samples | None) -> Histograms:
         names = self.name_places(samples.x.shape[1:])
         sizes = self.list_sizes(samples.levels, len(names))
-        widths = [-(-size // BARS) for size in sizes]
+        widths = [-(-size // self.bars) for size in sizes]
         shares_of_data = None
         if examples is not None:
             shares_of_data = _count_shares(examples.x, sizes, widths)

@@ -12,7 +12,7 @@ from d3pm_jax.data.columns import decode, measure_log_volumes
 from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation import baselines, tables
 from d3pm_jax.evaluation.bound import summarize_bound
-from d3pm_jax.kinds.array import BARS, PLACES, ArrayKind
+from d3pm_jax.kinds.array import PLACES, ArrayKind
 from d3pm_jax.kinds.base import Batch, Measured, QualityTable, Reference, Samples, Split
 from d3pm_jax.kinds.blocks import Associations, Histograms
 
@@ -33,8 +33,8 @@ QUALITY = QualityTable(
     also=("shapes", "trends"),
     headline=("trends", "pair trends"),
     words="Samples, and for comparison rows of the test split and rows of independent columns, beside up to "
-    f"{COMPARED:,} rows of the training split, evenly spaced. KS and TV: 1 - the distance of the laws of a "
-    "column, the mean over numbers and over categories. Correlation and contingency: the same of pairs of "
+    f"{COMPARED:,} rows of the training split, chosen at random. KS and TV: 1 - the distance of the laws of "
+    "a column, the mean over numbers and over categories. Correlation and contingency: the same of pairs of "
     "numbers, and of other pairs. Shapes and trends: the means over all columns and over all pairs. "
     "Association: the mean difference of Cramér's V over all pairs. Distance: in which share of its columns "
     "a row differs from the nearest of all training rows, in the mean. Copies: how many rows differ in none. "
@@ -52,6 +52,8 @@ class TableKind(ArrayKind):
     example_name = "row"
     # Fewer rows do not show which columns depend on each other.
     samples_drawn = examples_kept = 2000
+    # Numbers are in 64 bins as a rule, and single numbers that many rows have are beside these.
+    bars = 128
     remarks: ClassVar = {
         "log_volume": "log-volume of the bins of numbers: {:.3f} nats per row, not comparable across binnings"
     }
@@ -107,7 +109,7 @@ class TableKind(ArrayKind):
         x0, _ = train.read_unweighted()  # [M, D]
         sizes = [column.size for column in self.columns]
         pairs = np.triu_indices(len(sizes), 1)
-        compared_rows = x0[np.linspace(0, len(x0) - 1, min(len(x0), COMPARED)).astype(int)]
+        compared_rows = _choose_rows(x0, COMPARED)
         compared_values = self._draw_values(compared_rows)
         associations = tables.associate_columns(compared_rows, sizes)[pairs]
 
@@ -121,7 +123,8 @@ class TableKind(ArrayKind):
             nearest = {"distance": float(distances.mean()), "copies": float(np.mean(distances == 0))}
             return Measured({"n": len(x), **figures, "association": mean_difference, **nearest})
 
-        rows = {"test": test.read(num)["x"], "independent": baselines.histogram_samples(x0, num, SEED)}
+        test_rows = _choose_rows(test.read_unweighted()[0], num)
+        rows = {"test": test_rows, "independent": baselines.histogram_samples(x0, num, SEED)}
         figures = {name: measure(x).figures for name, x in rows.items()}
         compared = f"{len(x0)} rows, sha256 {hashlib.sha256(x0.tobytes()).hexdigest()}"
         return Reference(compared, f"{len(sizes)} columns", figures, measure)
@@ -138,7 +141,7 @@ class TableKind(ArrayKind):
         return values
 
     def show_histograms(self, samples: Samples, examples: Samples | None) -> Histograms:
-        labels = [_label_bars(column) for column in self.columns[:PLACES]]
+        labels = [_label_bars(column, self.bars) for column in self.columns[:PLACES]]
         return super().show_histograms(samples, examples)._replace(labels=labels)
 
     def show_associations(self, samples: Samples, examples: Samples | None) -> Associations:
@@ -151,9 +154,14 @@ class TableKind(ArrayKind):
         return Associations(names, of_samples, of_data, "Cramér's V")
 
 
-def _label_bars(column: Column) -> list[str]:
-    """Returns a text for each bar of the histogram of a column: of several codes, the first and the last."""
-    width = -(-column.size // BARS)
+def _choose_rows(x: np.ndarray, most: int) -> np.ndarray:
+    """Chooses so many rows at random, or all of them; the order of a file may follow a column."""
+    return x[np.random.default_rng(SEED).permutation(len(x))[:most]]
+
+
+def _label_bars(column: Column, bars: int) -> list[str]:
+    """Returns a text for each of at most so many bars of a column: of several codes, the first and last."""
+    width = -(-column.size // bars)
     labels = []
     for first in range(0, column.size, width):
         last = min(first + width, column.size) - 1

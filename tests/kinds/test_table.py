@@ -62,13 +62,13 @@ def test_a_column_has_the_bars_that_it_has_categories():
         np.testing.assert_array_equal(shares, expected)
     assert histograms.labels == [list(column.labels) for column in COLUMNS]
 
-    many = Column("city", "categorical", tuple(f"c{i}" for i in range(130)))
+    many = Column("city", "categorical", tuple(f"c{i}" for i in range(260)))
     kind = kinds.make_kind(describe((COLUMNS[1], many)))
-    histograms = kind.show_histograms(Samples(np.array([[0, 129], [1, 2]]), 130), None)
-    assert [len(shares) for shares in histograms.samples] == [2, 44]
-    assert np.flatnonzero(histograms.samples[1]).tolist() == [0, 43]
+    histograms = kind.show_histograms(Samples(np.array([[0, 259], [1, 2]]), 260), None)
+    assert [len(shares) for shares in histograms.samples] == [2, 87]
+    assert np.flatnonzero(histograms.samples[1]).tolist() == [0, 86]
     assert histograms.labels[1][0] == "c0 … c2"
-    assert histograms.labels[1][-1] == "c129"
+    assert histograms.labels[1][-1] == "c258 … c259"
 
 
 def test_places_of_arrays_have_their_own_bars_too():
@@ -112,7 +112,9 @@ def test_baselines_are_nats_per_row_with_their_errors():
 
 
 def test_samples_are_judged_beside_test_rows():
-    train, test = draw_rows(0, 3000), draw_rows(1, 1000)
+    train, test = draw_rows(0, 3000), draw_rows(1, 3000)
+    # The first rows of a file in order are not like all of them.
+    test = test[np.lexsort(test.T)]
     KIND.check_quality(1000, None)
     reference = KIND.prepare_quality(split(train), split(test), 1000)
     assert set(reference.figures) == {"test", "independent"}
@@ -125,9 +127,8 @@ def test_samples_are_judged_beside_test_rows():
     assert independent["contingency"] < of_test["contingency"] - 0.1
     assert independent["association"] > of_test["association"] + 0.1
     # Of so few different rows all are in the training split.
+    assert (of_test["copies"], of_test["distance"]) == (1, 0)
     every_row = np.array(list(itertools.product(*map(range, SIZES))))
-    in_train = {tuple(row) for row in train.tolist()}
-    assert of_test["copies"] == np.mean([tuple(row) in in_train for row in test.tolist()])
     few = KIND.prepare_quality(split([[0, 0, 0]] * 2), split(test), 10).measure(every_row).figures
     assert few["distance"] == pytest.approx(np.mean([np.mean(row != 0) for row in every_row]))
     assert few["copies"] == pytest.approx(1 / 24)
