@@ -82,6 +82,12 @@ class Mixing(Process):
         """alpha_bar [T + 1] in Qbar[t] = alpha_bar[t] I + (1 - alpha_bar[t]) 1 pi^T; alpha_bar[0] = 1."""
         return jnp.exp(self.log_alpha_bar)
 
+    def check_places(self, sizes: np.ndarray) -> None:
+        # An extra mask is nothing that a place has, and x_0 is all else that x_t may be.
+        has_extra_mask = self.pi_kind == "point" and int(np.argmax(self.pi[0])) >= sizes.max()
+        if not has_extra_mask:
+            super().check_places(sizes)
+
     def Q(self, t: Int[Array, "*B"]) -> Float[Array, "*B K K"]:
         return self._dense(self.log_alpha, self.log_beta, t)
 

@@ -48,3 +48,12 @@ def test_noise_too_small_for_float32_is_refused():
     with jax.enable_x64(True), warnings.catch_warnings():
         d3pm.uniform(beta, 4)
     d3pm.absorbing(beta, 4, 3)
+
+
+def test_places_of_fewer_categories_need_an_extra_mask():
+    sizes = np.array([2, 3, 5])
+    beta = np.array([0.5, 1.0])
+    d3pm.absorbing(beta, 6, 5).check_places(sizes)
+    for process in (d3pm.uniform(beta, 5), d3pm.absorbing(beta, 5, 4), d3pm.absorbing(beta, 6, 2)):
+        with pytest.raises(ValueError, match="places have 2 to 5 categories, but Mixing has one K for all"):
+            process.check_places(sizes)
