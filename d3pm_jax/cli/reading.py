@@ -70,6 +70,7 @@ class Option(NamedTuple):
     hint: Any  # the annotation of the field
     expected: str  # the same in words
     switch: bool | None = None  # what it sets the field to where it takes no value
+    repeats: bool = False  # whether each time that it is given adds a text to the field
 
 
 AnyCommand = TypeVar("AnyCommand")
@@ -151,6 +152,8 @@ def _list_options(cls: type[Any], defaults: Any, prefix: str = "") -> dict[str, 
         elif hint is bool:
             options[flag] = option._replace(switch=True)
             options[_hyphenate(f"--{prefix}no-{field.name}")] = option._replace(switch=False)
+        elif tyro.conf.UseAppendAction in marks:
+            options[flag] = option._replace(hint=NonEmptyStr, expected="COLUMN=VALUE", repeats=True)
         elif field.init:
             options[flag] = option
     return options
@@ -181,9 +184,12 @@ def _read_values(options: Mapping[str, Option], words: list[str]) -> tuple[dict[
             continue
         if option.field.startswith("sampler") and option.field in values:
             raise ValueError(f"{flag}: give it once")
+        earlier_texts = values.get(option.field, ())
         values[option.field] = option.switch
         if option.switch is None:
             values[option.field], value_words = _read_value(flag, value_words, option)
+        if option.repeats:
+            values[option.field] = (*earlier_texts, values[option.field])
         elif equals or value_words[:1] in (["True"], ["False"]):
             # A switch is set by its flag alone, and a word after it may be DIR; these two are meant for it.
             pair = [name for name, other in options.items() if other.field == option.field]

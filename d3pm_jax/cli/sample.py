@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
+from tyro.conf import UseAppendAction
 
 from d3pm_jax.cli import arguments
-from d3pm_jax.config import Choice, Count, Epsilon, Natural, Seed, describe_sampler
+from d3pm_jax.config import Choice, Count, Epsilon, Natural, NonEmptyStr, Seed, describe_sampler
 from d3pm_jax.data.source import open_npy
-from d3pm_jax.errors import UsageError, UserError, as_user_error
+from d3pm_jax.errors import UsageError, UserError, as_user_error, one_line
 from d3pm_jax.files import describe_content, write_npy
 from d3pm_jax.keys import make_key
 from d3pm_jax.kinds import Samples, files
@@ -94,7 +95,8 @@ FLAGS = {
     "condition": Flag("name"),
     "prompt": Flag("name"),
     "infill": Flag("name", excludes=("prompt",)),
-    "given": Flag("name", ("known", "strength"), TO_GIVE, ("prompt", "infill")),
+    "where": Flag("name", excludes=("prompt", "infill", "length")),
+    "given": Flag("name", ("known", "strength"), TO_GIVE, ("prompt", "infill", "where")),
     "known": Flag("name", ("given",), EXAMPLES_TOO),
 }
 
@@ -144,6 +146,11 @@ class SampleCommand(arguments.Computation):
     """only text: every sample begins with this; not with --infill"""
     infill: Annotated[str | None, arguments.name_option(metavar="TEXT")] = None
     """only text: fill the gaps in this, each written [MASK:N] for N tokens, as "The [MASK:12] fox\""""
+    where: Annotated[
+        tuple[NonEmptyStr, ...] | None, UseAppendAction, arguments.name_option(metavar="COLUMN=VALUE")
+    ] = None
+    """only tables: every sample has this value in this column; give it once for each column;
+    a number means its bin, and the word missing a missing value"""
     length: Annotated[Count | None, arguments.name_option(metavar="N")] = None
     """only text and padded data: elements of each sample (default: of padded data those of test example i,
     of other texts, and with --prompt, --infill or --given, all)"""
@@ -247,6 +254,9 @@ def execute(command: SampleCommand, words: list[str]) -> int:
     print(f"{len(samples)} samples of step {run.step}{classes}, int32 {samples.shape}: {path}{replaced}")
     for line in _describe_way(command, sampler_name, settled, run, drawn):
         print(line)
+    table = files.write_frame(kind, path.with_suffix(""), samples, command.seed)
+    if table is not None:
+        files_by_content["as a table"] = table
     for content_name, file in files_by_content.items():
         print(f"{content_name}: {file}")
     if known is not None and np.any(known.mask) and bounds.find_fillable_mask(run.parts) is None:
@@ -263,6 +273,8 @@ def _read_known(command: SampleCommand, run: Run) -> Known | None:
         UserError: a text or a file cannot be used.
     """
     kind = run.parts.kind
+    if command.where is not None:
+        return kind.find_known(_split_pairs(command.where))
     if command.given is None:
         return kind.parse_given(command.prompt, command.infill, command.length)
     shape = run.parts.description.shape if command.length is None else (command.length,)
@@ -271,6 +283,18 @@ def _read_known(command: SampleCommand, run: Run) -> Known | None:
         # Of an edit nothing stays.
         return Known(x0, np.zeros(shape, bool))
     return Known(x0, kind.parse_known(command.known, shape))
+
+
+def _split_pairs(words: tuple[str, ...]) -> dict[str, str]:
+    """Returns the values of COLUMN=VALUE by columns. Raises UsageError for other words."""
+    values: dict[str, str] = {}
+    for word in words:
+        name, sign, value = word.partition("=")
+        if not sign or name in values:
+            cure = "give each column once" if sign else "expected COLUMN=VALUE"
+            raise UsageError(f"argument --where: {cure}, got {one_line(repr(word))}")
+        values[name] = value
+    return values
 
 
 def _show_known(

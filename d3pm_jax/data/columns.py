@@ -1,13 +1,14 @@
 """Describes the columns of tables, whose values are categories, and converts values to codes and back."""
 
 import dataclasses
+import difflib
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 
 from d3pm_jax.checks import NonEmptyStr, check_value
-from d3pm_jax.errors import UserError, as_user_error
+from d3pm_jax.errors import UserError, as_user_error, one_line
 
 ColumnType = Literal["categorical", "ordered", "integer", "real"]
 
@@ -106,6 +107,29 @@ def _encode_numbers(column: Column, values: np.ndarray) -> np.ndarray:
     above = np.minimum(below + 1, len(lows) - 1)
     is_nearer_above = lows[above] - numbers < numbers - highs[below]
     return np.where(is_nearer_above, above, below)
+
+
+def find_code(column: Column, value: Any) -> int:
+    """Returns the code of a value that a user names: a label, a number in a bin, or None if missing.
+
+    Raises:
+        UserError: the column has no such value.
+    """
+    if value is None or value != value:
+        return int(encode(column, [value])[0])
+    text = str(value)
+    if text in column.labels:
+        return column.labels.index(text)
+    if column.lows is None or column.highs is None:
+        near = difflib.get_close_matches(text, column.labels, n=8, cutoff=0.5) or column.labels[:8]
+        raise UserError(f"column {column.name!r} has no value {text!r}; it has {one_line(', '.join(near))}")
+    code = int(encode(column, [value])[0])
+    if not column.lows[0] <= float(value) <= column.highs[-1]:
+        raise UserError(
+            f"column {column.name!r} has no value {text!r}: its bins are {column.labels[0]} to "
+            f"{column.labels[len(column.lows) - 1]}"
+        )
+    return code
 
 
 def decode(column: Column, codes: np.ndarray, u: np.ndarray) -> np.ndarray:

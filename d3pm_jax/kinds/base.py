@@ -241,6 +241,34 @@ class Kind:
         self._check_length(length)
         return None
 
+    def find_known(self, where: Mapping[str, Any]) -> Known:
+        """Returns the elements that every sample has, from values by the names of their places.
+
+        Args:
+            where: values by names, at least one.
+
+        Raises:
+            UserError: there is no such place or value, or places have no names.
+        """
+        names = ", ".join(map(str, where))
+        raise UserError(
+            f"where {names}: only columns of tables have names, but the data of this run is of kind "
+            f"{self.name!r}; leave it out"
+        )
+
+    def make_frame(self, samples: np.ndarray, seed: int = 0) -> Any:
+        """Returns samples [N, *S] as a DataFrame of pandas; None where the data is no table.
+
+        Args:
+            samples: categories, as they are drawn.
+            seed: of what categories leave open.
+        """
+        return None
+
+    def describe_data(self) -> list[str]:
+        """Returns lines that a training prints before it begins, of what was found out about the data."""
+        return []
+
     def _check_length(self, length: int | None) -> None:
         """Raises UserError for samples longer than examples, or of data whose examples have no lengths."""
         shape = self.description.shape

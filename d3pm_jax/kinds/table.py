@@ -1,5 +1,6 @@
 """Defines the kind of tables: rows in words, columns and pairs of them beside the data's, trees to beat."""
 
+import difflib
 import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -8,13 +9,15 @@ from typing import Any, ClassVar
 import numpy as np
 
 from d3pm_jax.data import Column
-from d3pm_jax.data.columns import decode, measure_log_volumes
-from d3pm_jax.errors import UserError
+from d3pm_jax.data.columns import decode, find_code, measure_log_volumes
+from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.evaluation import baselines, tables
 from d3pm_jax.evaluation.bound import summarize_bound
+from d3pm_jax.extras import require
 from d3pm_jax.kinds.array import PLACES, ArrayKind
 from d3pm_jax.kinds.base import Batch, Measured, QualityTable, Reference, Samples, Split
 from d3pm_jax.kinds.blocks import Associations, Histograms
+from d3pm_jax.sampling import Known
 
 SEED = 0  # of the draws that samples are compared with, and of numbers within their bins
 COMPARED = 50_000  # training rows that columns and pairs are compared with, at most
@@ -73,6 +76,48 @@ class TableKind(ArrayKind):
         super().check()
         # Their number is that of the places, which the description has checked.
         assert self.columns
+
+    def describe_data(self) -> list[str]:
+        """Returns a line for each column, with its type, its number of categories and some of them."""
+        width = max(len(column.name) for column in self.columns)
+        lines = ["columns, their types (data.types says others), and their categories:"]
+        for column in self.columns:
+            values = ", ".join(column.labels)
+            if column.lows is not None:
+                values = f"{column.labels[0]}, .., {', '.join(column.labels[len(column.lows) - 1 :])}"
+            lines.append(
+                f"  {column.name:<{width}}  {column.type:<11}  {column.size:>6,}  {one_line(values, 60)}"
+            )
+        return lines
+
+    def find_known(self, where: Mapping[str, Any]) -> Known:
+        names = [column.name for column in self.columns]
+        x0 = np.zeros(len(names), np.int32)
+        is_known = np.zeros(len(names), bool)
+        for name, value in where.items():
+            if name not in names:
+                near = difflib.get_close_matches(str(name), names, cutoff=0.5) or names[:8]
+                raise UserError(
+                    f"where {name}: there is no such column; there is {one_line(', '.join(near))}"
+                )
+            place = names.index(name)
+            x0[place] = find_code(self.columns[place], value)
+            is_known[place] = True
+        return Known(x0, is_known)
+
+    def make_frame(self, samples: np.ndarray, seed: int = 0) -> Any:
+        """Returns rows int [N, D] with the names and values of columns, which numbers are drawn for."""
+        require(__name__, "pandas", extra="tables")
+        import pandas
+
+        # Row by row, so that a row does not depend on how many there are.
+        u = np.random.default_rng(seed).random(samples.shape)  # [N, D]
+        values_by_name = {}
+        for place, column in enumerate(self.columns):
+            values = pandas.Series(decode(column, samples[:, place], u[:, place]))
+            # These may be missing, unlike integers of NumPy.
+            values_by_name[column.name] = values.astype("Int64") if column.type == "integer" else values
+        return pandas.DataFrame(values_by_name)
 
     def name_places(self, shape: tuple[int, ...]) -> list[str]:
         return [column.name for column in self.columns[:PLACES]]

@@ -92,7 +92,8 @@ def run_training(
     def claim_and_count_steps() -> int:
         # A run that begins from weights has written its step 0 by now.
         holds_run = saved is not None or start is not None
-        claim_folder(config, workdir, holds_run, parts.description, examples)
+        kept_examples = examples if config.data.keeps_examples else {}
+        claim_folder(config, workdir, holds_run, parts.description, kept_examples)
         return len(checkpoint.list_steps(folder))
 
     with cluster.enter_on_first(lock.hold_folder(workdir)):
@@ -178,6 +179,9 @@ def build_run(config: Config, saved: SavedRun | None = None) -> tuple[build.Part
     mesh = devices.mesh_of(config.mesh.fsdp, asked=needs_layout)
 
     parts = _build_parts(config, description, mesh, saved is None)
+    if cluster.is_first():
+        for line in parts.kind.describe_data():
+            print(line, flush=True)
     data.check_batch_size(sources.train, config.train.batch_size)
     return parts, sources
 

@@ -172,6 +172,9 @@ def settle(parts: Parts, draw: Draw, n: int = 1, batch_size: int = 128) -> tuple
     draw = dataclasses.replace(draw, record=record)
     drawing = require(parts.recipe.draw, "samples", parts.config)
     _check_select(draw)
+    categories = np.array(parts.recipe.categories)  # of all places, or of each [*S]
+    if parts.description.sizes is not None:
+        categories = np.array(parts.description.sizes)[tuple(map(slice, shape))]
     start_x0 = None  # [*S] or [M, *S]
     strength = None
     if draw.start is not None:
@@ -180,17 +183,21 @@ def settle(parts: Parts, draw: Draw, n: int = 1, batch_size: int = 128) -> tuple
             raise UserError(f"strength = {describe(strength)}: it must be a number above 0, and at most 1")
         strength = float(strength)
         everywhere = Known(x0, np.ones((), bool))
-        start_x0 = convert_known("start", everywhere, shape, parts.recipe.categories).x0
+        start_x0 = convert_known("start", everywhere, shape, categories).x0
     known = None
-    if draw.known is not None:
-        pair = _read_pair("known", draw.known, "(x0, mask), integers and booleans of the shape of a sample")
-        known = convert_known("known", Known(*pair), shape, parts.recipe.categories)
+    asked_known = draw.known
+    if draw.where is not None:
+        if asked_known is not None:
+            raise UserError("known and where both say which elements samples have: pass one of them")
+        check_instance("where", draw.where, Mapping, "pass values by columns, as {'sex': 'Male'}")
+        asked_known = parts.kind.find_known(draw.where)
+    if asked_known is not None:
+        pair = _read_pair("known", asked_known, "(x0, mask), integers and booleans of the shape of a sample")
+        known = convert_known("known", Known(*pair), shape, categories)
     padding = None
     if draw.padding is not None:
         _check_padding(parts, draw)
-        known = convert_known(
-            "padding", Known(np.zeros((), int), draw.padding), shape, parts.recipe.categories
-        )
+        known = convert_known("padding", Known(np.zeros((), int), draw.padding), shape, categories)
         padding = np.asarray(known.mask)
     sampler = choose_sampler_of(parts, draw.sampler)
     batch_samples = _samples_per_batch(n, draw.select, batch_size, parts.mesh.size)
@@ -429,14 +436,14 @@ def check_sampler(parts: Parts, sampler: Sampler | None) -> None:
         drawing.settle(Draw(), Settled((1, *parts.description.shape), choose_sampler_of(parts, sampler)))
 
 
-def convert_known(name: str, known: Known, shape: tuple[int, ...], categories: int) -> Known:
+def convert_known(name: str, known: Known, shape: tuple[int, ...], categories: np.ndarray) -> Known:
     """Returns x_0 int32 and which of it is known, bool, [*S] or of each sample [N, *S] both.
 
     Args:
         name: of the field of a `Draw`, for messages.
         known: x_0 and the mask, which broadcast to these.
         shape: *S.
-        categories: that the data may have.
+        categories: how many the data may have, int [] or those of each place [*S].
 
     Raises:
         UserError: they do not fit a sample, or are no categories.
@@ -459,9 +466,14 @@ def convert_known(name: str, known: Known, shape: tuple[int, ...], categories: i
     if wide_x0.ndim == wide_mask.ndim > len(shape) and len(wide_x0) != len(wide_mask):
         # Each row of the one meets others of the other.
         is_checked = np.any(wide_mask, axis=0)
-    each_x0, each_checked = np.broadcast_arrays(wide_x0, is_checked)
+    each_x0, each_checked, each_size = np.broadcast_arrays(wide_x0, is_checked, categories)
     values = each_x0[each_checked]
-    if np.any((values < 0) | (values >= categories)):
+    sizes = each_size[each_checked]
+    is_outside = (values < 0) | (values >= sizes)
+    if is_outside.any() and categories.ndim:
+        value, size = values[is_outside][0], sizes[is_outside][0]
+        raise UserError(f"the elements of {name} hold {value} at a place of categories 0..{size - 1}")
+    if is_outside.any():
         raise UserError(
             f"the elements of {name} hold {values.min()}..{values.max()}: categories are 0..{categories - 1}"
         )
@@ -709,6 +721,7 @@ SAMPLES = Format(
         "label",
         "prompt",
         "infill",
+        "where",
         "length",
         "condition",
         "sampler",
@@ -716,7 +729,7 @@ SAMPLES = Format(
         "known",
         "strength",
     ),
-    replaced=("step", "num", "prompt", "infill", "condition", "given", "known"),
+    replaced=("step", "num", "prompt", "infill", "where", "condition", "given", "known"),
     damaged="{path.parent}/{path.stem}.npy or {path.name} is damaged ({why}): delete both, `d3pm sample` "
     "writes them again",
     check=_check_samples,

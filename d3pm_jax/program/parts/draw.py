@@ -1,7 +1,7 @@
 """Holds a request for samples of a run, as it is asked, and as a program is compiled for it."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -88,6 +88,9 @@ class Draw:
     known, start or shape say what a sample is"""
     record: Sequence[int] = ()
     """the numbers of rows left whose x to return as well; of a sampler that takes all steps these are t"""
+    where: Mapping[str, Any] | None = None
+    """of a table, elements that samples have by columns, in place of `known`: {"sex": "Male", "age": 39},
+    where a number means its bin, and None a missing value"""
 
 
 @dataclasses.dataclass(frozen=True)

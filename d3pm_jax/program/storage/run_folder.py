@@ -319,7 +319,8 @@ def read_examples(workdir: Path, description: Description) -> dict[str, np.ndarr
 
     Returns:
         "x" int32 [N, *S], where -1 is padding; where the data has conditions also "condition" [N, *C], and
-        "label" int32 [N] if it has classes. None in a run that began from weights alone.
+        "label" int32 [N] if it has classes. None in a run that began from weights alone, or
+        keeps none.
 
     Raises:
         UserError: a file is damaged.
