@@ -187,9 +187,8 @@ def _read_values(options: Mapping[str, Option], words: list[str]) -> tuple[dict[
         earlier_texts = values.get(option.field, ())
         values[option.field] = option.switch
         if option.switch is None:
-            values[option.field], value_words = _read_value(flag, value_words, option)
-        if option.repeats:
-            values[option.field] = (*earlier_texts, values[option.field])
+            value, value_words = _read_value(flag, value_words, option)
+            values[option.field] = (*earlier_texts, value) if option.repeats else value
         elif equals or value_words[:1] in (["True"], ["False"]):
             # A switch is set by its flag alone, and a word after it may be DIR; these two are meant for it.
             pair = [name for name, other in options.items() if other.field == option.field]

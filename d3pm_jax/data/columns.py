@@ -123,13 +123,17 @@ def find_code(column: Column, value: Any) -> int:
     if column.lows is None or column.highs is None:
         near = difflib.get_close_matches(text, column.labels, n=8, cutoff=0.5) or column.labels[:8]
         raise UserError(f"column {column.name!r} has no value {text!r}; it has {one_line(', '.join(near))}")
-    code = int(encode(column, [value])[0])
-    if not column.lows[0] <= float(value) <= column.highs[-1]:
+    try:
+        number = float(value)
+    except ValueError:
+        number = np.nan
+    # The comparison is written so that NaN fails it.
+    if not column.lows[0] <= number <= column.highs[-1]:
         raise UserError(
             f"column {column.name!r} has no value {text!r}: its bins are {column.labels[0]} to "
             f"{column.labels[len(column.lows) - 1]}"
         )
-    return code
+    return int(encode(column, [number])[0])
 
 
 def decode(column: Column, codes: np.ndarray, u: np.ndarray) -> np.ndarray:

@@ -164,8 +164,6 @@ def _note_no_examples(reported: Reported, text: str) -> Html:
     if not reported.run.config.data.keeps_examples:
         return note_missing(f"{text} this run keeps no examples (data.keep_examples = False)")
     reason = "examples.npy is not in its folder"
-    if not reported.run.config.data.keeps_examples:
-        return tag("p", f"{text} this run keeps no examples of its data.")
     if reported.is_imported:
         reason = "this run began from weights alone, and has none until it is trained"
     return note_missing(f"{text} {reason}", reported.resume)

@@ -147,6 +147,24 @@ class Run:
             self.parts, key, n, draw, batch_size=batch_size, progress=progress, chains=chains
         )
 
+    def make_frame(self, x0: np.ndarray, seed: int = 0) -> Any:
+        """Returns samples or examples of a table, int [N, D], as a DataFrame of pandas.
+
+        It has the names and values of the columns, and numbers are drawn uniformly within their bins: from
+        the seed of `d3pm sample` those that it writes to samples.csv.
+
+        Args:
+            x0: categories.
+            seed: of the numbers.
+
+        Raises:
+            UserError: the data of the run is no table.
+        """
+        frame = self.parts.kind.make_frame(np.asarray(x0), seed)
+        if frame is None:
+            raise UserError(f"the data of this run is of kind {self.parts.kind.name!r}, which is no table")
+        return frame
+
     def respaced(self, steps: int | Sequence[int]) -> "Run":
         """Returns the run with some of the steps of its process: so many, evenly spaced, or these.
 

@@ -324,6 +324,7 @@ def draws(opened: Opened) -> Iterator[Call]:
         "select": "other or None",
         "shape": "shape or None",
         "record": "record",
+        "where": "other or None",
     }
     yield Call("Draw", sample(opened.run), {}, roles)
 

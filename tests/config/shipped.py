@@ -7,6 +7,7 @@ import numpy as np
 import tests
 from d3pm_jax.config import Config, from_data, io
 from d3pm_jax.data import Description
+from tests.data.made_table import make_rows, write_table
 
 CONFIGS = sorted((Path(tests.__file__).parents[1] / "configs").glob("*.py"))
 
@@ -14,6 +15,7 @@ CONFIGS = sorted((Path(tests.__file__).parents[1] / "configs").glob("*.py"))
 def opened(path: Path) -> tuple[Config, Description]:
     """Returns a config and its data, filled in; writes its files into the folder one is in."""
     Path("letters.txt").write_text("so said the quick brown fox " * 200)
+    write_table(Path("table.csv"), make_rows(200))
     config = io.read_config_file(path)
     description = config.data.describe()
     K = description.categories

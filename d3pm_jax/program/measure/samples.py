@@ -170,6 +170,11 @@ def settle(parts: Parts, draw: Draw, n: int = 1, batch_size: int = 128) -> tuple
         shape = check_value("shape", draw.shape, tuple[Size, ...] | None) or parts.description.shape
         record = check_value("record", draw.record, tuple[Natural, ...])
     draw = dataclasses.replace(draw, record=record)
+    if draw.where is not None:
+        if draw.known is not None:
+            raise UserError("known and where both say which elements samples have: pass one of them")
+        check_instance("where", draw.where, Mapping, "pass values by columns, as {'sex': 'Male'}")
+        draw = dataclasses.replace(draw, known=parts.kind.find_known(draw.where))
     drawing = require(parts.recipe.draw, "samples", parts.config)
     _check_select(draw)
     categories = np.array(parts.recipe.categories)  # of all places, or of each [*S]
@@ -185,14 +190,8 @@ def settle(parts: Parts, draw: Draw, n: int = 1, batch_size: int = 128) -> tuple
         everywhere = Known(x0, np.ones((), bool))
         start_x0 = convert_known("start", everywhere, shape, categories).x0
     known = None
-    asked_known = draw.known
-    if draw.where is not None:
-        if asked_known is not None:
-            raise UserError("known and where both say which elements samples have: pass one of them")
-        check_instance("where", draw.where, Mapping, "pass values by columns, as {'sex': 'Male'}")
-        asked_known = parts.kind.find_known(draw.where)
-    if asked_known is not None:
-        pair = _read_pair("known", asked_known, "(x0, mask), integers and booleans of the shape of a sample")
+    if draw.known is not None:
+        pair = _read_pair("known", draw.known, "(x0, mask), integers and booleans of the shape of a sample")
         known = convert_known("known", Known(*pair), shape, categories)
     padding = None
     if draw.padding is not None:

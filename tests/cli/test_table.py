@@ -1,0 +1,141 @@
+"""Samples of a table from the command line: given values of columns, and files with the values of columns."""
+
+import csv
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from d3pm_jax import runs
+from d3pm_jax.config import MLP, Absorbing, Reciprocal, Table
+from d3pm_jax.data import columns
+from d3pm_jax.errors import UserError
+from d3pm_jax.program.storage import names, run_folder
+from tests import tiny
+from tests.cli.commands import error, status
+from tests.data.made_table import NAMES, make_rows, write_table
+
+
+def make_config(folder, **changes):
+    data = Table(write_table(folder / "people.csv", make_rows(300)), bins=8, **changes)
+    return dataclasses.replace(
+        tiny.get_config(),
+        data=data,
+        process=Absorbing(K="data", steps=4, beta=Reciprocal(), mask_id="data"),
+        model=MLP(width=16, num_layers=1, see_time=False),
+    )
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("table")
+    config = make_config(folder)
+    tiny.write_run(folder / "w", config, description=config.data.describe())
+    return folder / "w"
+
+
+def read_csv(path):
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.reader(file))
+
+
+def test_samples_have_the_given_values_and_are_written_in_those_of_their_columns(workdir, capsys):
+    where = ("--where", "sex=Male", "--where", "age=39", "--where", "score=missing")
+    assert status("sample", workdir, "--num", 20, *where) == 0
+    printed = capsys.readouterr().out
+    assert f"as a table: {workdir / 'samples_where.csv'}" in printed
+    assert "note: " not in printed
+    assert json.loads((workdir / "samples_where.json").read_text())["where"] == list(where[1::2])
+
+    table_columns = {column.name: column for column in runs.open(workdir).parts.description.columns}
+    codes = np.load(workdir / "samples_where.npy")
+    names_of_file, *rows = read_csv(workdir / "samples_where.csv")
+    assert tuple(names_of_file) == NAMES
+    assert len(rows) == 20
+    age_bin = columns.find_code(table_columns["age"], 39)
+    low, high = table_columns["age"].lows[age_bin], table_columns["age"].highs[age_bin]
+    assert low <= 39 <= high
+    assert low < high
+    for row, codes_of_row in zip(rows, codes, strict=True):
+        assert row[NAMES.index("sex")] == "Male"
+        assert row[NAMES.index("score")] == ""
+        assert low <= int(row[NAMES.index("age")]) <= high
+        for value, code, column in zip(row, codes_of_row, table_columns.values(), strict=True):
+            assert columns.encode(column, [value or None]) == [code]
+    assert len({row[0] for row in rows}) > 5
+
+    # A row depends on the seed and its number alone, and Python draws the same ones.
+    assert status("sample", workdir, "--num", 5, *where) == 0
+    assert read_csv(workdir / "samples_where.csv")[1:] == rows[:5]
+    draw = runs.Draw(where={"sex": "Male", "age": 39, "score": None})
+    run = runs.open(workdir)
+    np.testing.assert_array_equal(run.sample(jax.random.key(0), 20, draw).x0, codes)
+    frame = run.make_frame(codes)
+    assert [str(value) for value in frame["age"]] == [row[0] for row in rows]
+    assert frame["score"].isna().all()
+
+
+def test_what_no_column_has_is_refused_in_one_line(workdir, capsys):
+    cases = {
+        "sx=Male": "where sx: there is no such column; there is sex",
+        "sex=male": "column 'sex' has no value 'male'; it has Female, Male",
+        "age=150": "column 'age' has no value '150': its bins are ",
+        "age=old": "column 'age' has no value 'old': its bins are ",
+        "sex=missing": "column 'sex' has no value 'missing'; it has Female, Male",
+    }
+    for word, message in cases.items():
+        assert message in error(capsys, "sample", workdir, "--where", word)
+    usage = {("sex",): "expected COLUMN=VALUE, got 'sex'", ("a=b", "a=c"): "give each column once, got 'a=c'"}
+    for words, message in usage.items():
+        assert status("sample", workdir, *(part for word in words for part in ("--where", word))) == 2
+        assert f"argument --where: {message}" in capsys.readouterr().err
+    assert status("sample", workdir, "--where", "sex=Male", "--length", 3) == 2
+    assert "argument --where: not allowed with argument --length" in capsys.readouterr().err
+
+
+def test_known_elements_are_held_to_the_sizes_of_their_places(workdir):
+    run = runs.open(workdir)
+    known = np.zeros(7, bool)
+    known[1] = True
+    calls = {
+        "the elements of known hold 2 at a place of categories 0..1": runs.Draw(known=(np.full(7, 2), known)),
+        "known and where both say which elements samples have: pass one": runs.Draw(
+            known=(np.full(7, 0), known), where={"sex": "Male"}
+        ),
+    }
+    for message, draw in calls.items():
+        with pytest.raises(UserError, match=message):
+            run.sample(jax.random.key(0), 1, draw)
+
+
+def test_data_without_columns_takes_no_values_of_them(tmp_path, capsys):
+    tiny.write_run(
+        tmp_path / "w",
+        dataclasses.replace(
+            tiny.get_config(), process=Absorbing(K=18, steps=4, beta=Reciprocal(), mask_id=17)
+        ),
+    )
+    message = error(capsys, "sample", tmp_path / "w", "--where", "sex=Male")
+    assert (
+        "where sex: only columns of tables have names, but the data of this run is of kind 'image'" in message
+    )
+
+
+@pytest.mark.slow
+def test_a_run_keeps_no_rows_where_it_is_asked_to(tmp_path, capsys):
+    for keeps_examples in (False, True):
+        config = make_config(tmp_path, keep_examples=keeps_examples)
+        config = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=4))
+        workdir = tmp_path / f"{keeps_examples}"
+        run = runs.train(config, workdir)
+        printed = capsys.readouterr()
+        assert "  sex     categorical       2  Female, Male\n" in printed.out
+        assert ("note: the run keeps no rows of the table" in printed.err) is not keeps_examples
+        assert (workdir / names.EXAMPLES).exists() is keeps_examples
+        kept = run_folder.read_examples(workdir, run.parts.description)
+        assert (kept is not None) is keeps_examples
+        assert status("report", workdir, "--out", workdir / "report.html") == 0
+        html = (workdir / "report.html").read_text()
+        assert ("this run keeps no examples" in html) is not keeps_examples
