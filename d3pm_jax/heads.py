@@ -74,10 +74,12 @@ def forbid_beyond(logits: Float[Array, "*B K"], sizes: np.ndarray) -> Float[Arra
     # others, which may be many.
     flat = logits.reshape(*batch, sizes.size, K)
     size_of_place = sizes.astype(np.int64).reshape(-1).tolist()
+    runs = [(size, len(list(places))) for size, places in itertools.groupby(size_of_place)]
+    # One split of all runs has one gradient, which is joined of theirs.
+    logits_by_run = jax.lax.split(flat, [length for _, length in runs], axis=flat.ndim - 2)
     parts = []
-    for size, members in itertools.groupby(range(sizes.size), key=size_of_place.__getitem__):
-        run = list(members)
-        own = flat[..., run[0] : run[-1] + 1, :size]
+    for (size, _), logits_of_run in zip(runs, logits_by_run, strict=True):
+        own = logits_of_run[..., :size]
         parts.append(jnp.pad(own, [(0, 0)] * (own.ndim - 1) + [(0, K - size)], constant_values=-jnp.inf))
     return jnp.concatenate(parts, axis=-2).reshape(logits.shape)
 

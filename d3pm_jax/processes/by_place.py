@@ -204,8 +204,11 @@ def _call_by_place(
             of_all[name] = value
 
     results = []
+    runs_by_name = {name: _split_runs(process, x, len(batch)) for name, x in of_places.items()}
     for stacked, group in zip(process.stacked, process.groups, strict=True):
-        arguments = {name: _take_places(process, group, x, len(batch)) for name, x in of_places.items()}
+        arguments = {
+            name: _take_places(process, group, runs, len(batch)) for name, runs in runs_by_name.items()
+        }
         if of_all.get("mask_id") is not None:
             of_all["mask_id"] = group.K - 1
         results.append(_call_for_group(partial(f, **of_all), stacked, group, arguments, len(batch)))
@@ -255,23 +258,39 @@ def _call_for_group(
     return jax.tree.map(lambda x: jnp.moveaxis(x, 0, axis), results)
 
 
-def _take_places(process: ByPlace, group: Group, x: Array, axis: int) -> Array:
+def _split_runs(process: ByPlace, x: Array, axis: int) -> dict[int, Array]:
+    """Splits x [*B, *S] or [*B, *S, K] into the runs of places of one group, by the first place of each.
+
+    The places become one axis, after `axis` others. All runs come of one split, so that a gradient of x is
+    joined of theirs, and not added up from arrays of its own size.
+    """
+    x = jnp.reshape(x, (*x.shape[:axis], -1, *x.shape[axis + len(process.places) :]))
+    runs = sorted(run for group in process.groups for run in _find_runs(group.indices))
+    parts = lax.split(x, [last - first for first, last in runs], axis=axis)
+    return {first: part for (first, _), part in zip(runs, parts, strict=True)}
+
+
+def _take_places(process: ByPlace, group: Group, runs: dict[int, Array], axis: int) -> Array:
     """Returns what belongs to the places of a group, as their process has it: with as few categories.
 
     Args:
         process: of all places.
         group: which of them.
-        x: [*B, *S] or [*B, *S, K].
-        axis: how many axes come before the places, which become one.
+        runs: as `_split_runs` makes them of an array.
+        axis: how many axes come before the places.
     """
-    is_rows = jnp.ndim(x) > axis + len(process.places)
-    x = jnp.reshape(x, (*x.shape[:axis], -1, *x.shape[axis + len(process.places) :]))
-    parts = [lax.slice_in_dim(x, first, last, axis=axis) for first, last in _find_runs(group.indices)]
-    x = parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis)
+    parts = [_narrow(process, group, runs[first], axis) for first, _ in _find_runs(group.indices)]
+    return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis)
+
+
+def _narrow(process: ByPlace, group: Group, x: Array, axis: int) -> Array:
+    """Returns rows without what the places of a group cannot be, or their categories as their process has."""
     if process.K == group.K:
         return x
+    is_rows = x.ndim > axis + 1
     if is_rows and process.has_mask:
-        return jnp.concatenate([x[..., : group.K - 1], x[..., -1:]], axis=-1)
+        own, _, mask = lax.split(x, (group.K - 1, process.K - group.K, 1), axis=x.ndim - 1)
+        return jnp.concatenate([own, mask], axis=-1)
     if is_rows:
         return x[..., : group.K]
     if process.has_mask and jnp.issubdtype(x.dtype, jnp.integer):

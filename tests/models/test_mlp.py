@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from d3pm_jax import config as configs
-from d3pm_jax.checks import bare
+from d3pm_jax import absorbing, by_place, config as configs, hybrid
+from d3pm_jax.checks import bare, values_in_range
 from d3pm_jax.config import Spec
+from d3pm_jax.heads import forbid_beyond
 from d3pm_jax.models import MLP, Inputs
 from d3pm_jax.models.places import make_places
 from tests.models.small import initial, randomised
@@ -156,24 +157,22 @@ def test_a_config_builds_it_for_the_data():
         configs.MLP().build(spec._replace(outputs=2), nnx.Rngs(0))
 
 
+@pytest.mark.slow
 @pytest.mark.optimised
-def test_a_loss_of_each_place_by_itself_makes_no_padded_logits():
-    """Of 14 columns of 10 categories and one of 5,000, in a training, where arguments are not checked."""
-    sizes = (10,) * 14 + (5000,)
-    graphdef, params = nnx.split(
-        nnx.eval_shape(lambda: MLP(Inputs((15,), 5001, sizes=sizes), 32, 1, rngs=nnx.Rngs(0)))
-    )
+def test_no_step_of_a_training_makes_padded_logits():
+    """Of 14 columns of 10 categories and one of 5,000 between them, neither forward nor for the gradient."""
+    sizes = (10,) * 7 + (5000,) + (10,) * 7
+    process = by_place([absorbing(1 / np.arange(4.0, 0.0, -1.0), size + 1, size) for size in sizes])
+    inputs = Inputs((15,), process.K, sizes=sizes)
+    graphdef, params = nnx.split(nnx.eval_shape(lambda: MLP(inputs, 32, 1, rngs=nnx.Rngs(0))))
 
-    def loss(params, xt, x0):
-        logits = bare(nnx.merge(graphdef, params))(xt, T[:1])
-        total = 0.0
-        for start, stop, size in ((0, 14, 10), (14, 15, 5000)):
-            log_p0 = jax.nn.log_softmax(logits[:, start:stop, :size])
-            one_hots = jax.nn.one_hot(x0[:, start:stop], size)
-            total = total - jnp.sum(jnp.where(one_hots > 0, log_p0, 0.0))
-        return total
+    @values_in_range()
+    def loss(params, x0, xt, t):
+        logits = forbid_beyond(bare(nnx.merge(graphdef, params))(xt, t), np.array(sizes))
+        return hybrid(process, logits, x0, xt, t, 0.01).loss.mean()
 
     x = jax.ShapeDtypeStruct((64, 15), jnp.int32)
-    text = jax.jit(loss).lower(params, x, x).compile().as_text()
+    t = jax.ShapeDtypeStruct((64,), jnp.int32)
+    text = jax.jit(jax.value_and_grad(loss)).lower(params, x, x, t).compile().as_text()
     shapes = {tuple(map(int, dims.split(","))) for dims in re.findall(r"f32\[([\d,]+)\]", text)}
     assert max(np.prod(shape[1:]) for shape in shapes if shape[0] == 64) == sum(sizes)
