@@ -45,14 +45,14 @@ def _any_bits(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
 
 
 UNET = config.UNet(ch=4, ch_mult=(1,), num_res_blocks=0, attn_resolutions=(), groups=1)
-# Places of 2 to 5 categories, where a network has them by place.
+# Categories of each place, 2 to 5.
 SIZES = tuple(tuple(((i + j) % 4 + 2,) for j in range(4)) for i in range(4))
 
 
 @pytest.mark.parametrize(
     ("model", "condition", "sizes"),
     [
-        (UNET, (3,), None),
+        (UNET, (3,), SIZES),
         (UNET, (2, 4, 1), None),
         (config.MLP(width=8, num_layers=1, see_time=False), (3,), SIZES),
         (config.Transformer(8, 1, 1, positions="grid"), (2, 4, 1), None),

@@ -11,6 +11,7 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -119,6 +120,9 @@ def denoiser(file: str | Path) -> Callable[..., Tensor]:
 
         if process["extra_mask"] is not None:
             x = heads.forbid(x, process["extra_mask"])
+        if data.get("sizes") is not None:
+            sizes = torch.tensor(data["sizes"], device=x.device)[..., None]
+            x = x.masked_fill(torch.arange(K, device=x.device) >= sizes, float("-inf"))
         return x
 
     def logits(
