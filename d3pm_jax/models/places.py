@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.lax import split
 from jaxtyping import Array, Float, Int
 
 from d3pm_jax.checks import is_known, shorten_value
@@ -79,59 +80,51 @@ class Places(NamedTuple):
 
     def sum_rows(self, table: Float[Array, "R n"], rows: Int[Array, "B D"]) -> Float[Array, "B n"]:
         """Returns the sum of table[rows] over places: one linear map of the one-hots of all places."""
-        counts = self.row_counts
+        counts = np.asarray(self.row_counts)
         total = jnp.where(jnp.any(rows == len(table), axis=1, keepdims=True), jnp.nan, 0.0)
         total = total.astype(table.dtype)
-        for has_many, start, stop in find_runs([count > MOST_ONE_HOTS for count in counts]):
-            rows_of_run = rows[:, start:stop]
+        start = 0
+        for has_many, length in find_runs((counts > MOST_ONE_HOTS).tolist()):
+            places = slice(start, start + length)
+            start += length
             if has_many:
-                total = total + look_up(table, rows_of_run).sum(1)
+                total = total + look_up(table, rows[:, places]).sum(1)
                 continue
-            first, last = sum(counts[:start]), sum(counts[:stop])
-            place_of_row = np.repeat(np.arange(stop - start), counts[start:stop])
-            one_hots = rows_of_run[:, place_of_row] == jnp.arange(first, last)[None]  # [B, rows of the run]
+            first, last = counts[: places.start].sum(), counts[: places.stop].sum()
+            place_of_row = np.repeat(np.arange(length), counts[places])
+            one_hots = rows[:, places][:, place_of_row] == np.arange(first, last)[None]  # [B, last - first]
             total = total + one_hots.astype(table.dtype) @ table[first:last]
         return total
 
     def split_logits(self, flat: Float[Array, "B num_logits"]) -> Float[Array, "B *S K"]:
         """Returns the logits of all places, one after the other, as [B, *S, K], -inf where there are none."""
-        parts = []
-        for size, start, stop in find_runs(self.sizes):
-            first, last = sum(self.sizes[:start]), sum(self.sizes[:stop])
-            parts.append(flat[:, first:last].reshape(-1, stop - start, size))
-        return self._join(parts)
+        runs = find_runs(self.sizes)
+        # There is no gather, so that XLA can move slices of the result through the concatenation and the
+        # padding: a loss that takes each place by itself never makes the padded array.
+        padded = []
+        parts = split(flat, [size * length for size, length in runs], 1)
+        for (size, length), part in zip(runs, parts, strict=True):
+            own = part.reshape(-1, length, size)
+            widths = ((0, 0), (0, 0), (0, self.K - size))
+            padded.append(jnp.pad(own, widths, constant_values=-jnp.inf))
+        return jnp.concatenate(padded, axis=1).reshape(-1, *self.shape, self.K)
 
     def apply_heads(self, head: nnx.Linear, h: Float[Array, "B D n"]) -> Float[Array, "B *S K"]:
         """Returns logits of vectors, one of each place, by the columns of a last layer that are its own."""
         assert head.bias is not None
-        parts = []
-        for size, start, stop in find_runs(self.sizes):
-            first, last = sum(self.sizes[:start]), sum(self.sizes[:stop])
-            maps = head.kernel[:, first:last].reshape(-1, stop - start, size)
-            product = jnp.einsum("bdn,ndk->bdk", h[:, start:stop], maps)
-            parts.append(product + head.bias[first:last].reshape(1, stop - start, size))
-        return self._join(parts)
-
-    def _join(self, parts: list[Array]) -> Array:
-        """Pads logits of runs of places, [B, places, size], with -inf, and joins them."""
-        # There is no gather, so that XLA can move slices of the result through the concatenation and the
-        # padding: a loss that takes each place by itself never makes the padded array.
-        padded = []
-        for part in parts:
-            widths = ((0, 0), (0, 0), (0, self.K - part.shape[2]))
-            padded.append(jnp.pad(part, widths, constant_values=-jnp.inf))
-        return jnp.concatenate(padded, axis=1).reshape(-1, *self.shape, self.K)
+        runs = find_runs(self.sizes)
+        kernels = split(head.kernel[...], [size * length for size, length in runs], 1)
+        vectors = split(h, [length for _, length in runs], 1)
+        flat = []
+        for (size, length), kernel, h_of_run in zip(runs, kernels, vectors, strict=True):
+            maps = kernel.reshape(-1, length, size)
+            flat.append(jnp.einsum("bdn,ndk->bdk", h_of_run, maps).reshape(len(h), -1))
+        return self.split_logits(jnp.concatenate(flat, axis=1) + head.bias[...][None])
 
 
-def find_runs(values: Sequence[int]) -> list[tuple[int, int, int]]:
-    """Returns value, start and stop of the runs of equal values."""
-    runs = []
-    start = 0
-    for value, equal_values in itertools.groupby(values):
-        stop = start + len(list(equal_values))
-        runs.append((value, start, stop))
-        start = stop
-    return runs
+def find_runs(values: Sequence[int]) -> list[tuple[int, int]]:
+    """Returns each value with the length of its run of equal values."""
+    return [(value, len(list(equal_values))) for value, equal_values in itertools.groupby(values)]
 
 
 def look_up(table: Float[Array, "R n"], rows: Int[Array, "B D"]) -> Float[Array, "B D n"]:
