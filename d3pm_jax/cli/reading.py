@@ -31,8 +31,8 @@ from d3pm_jax.config import (
 from d3pm_jax.errors import UsageError, UserError, as_user_error, one_line
 from d3pm_jax.sampling import Sampler
 
-# Of the words of a command these are flags. A number below 0 is a value, and so is a text with spaces.
-FLAG = re.compile(r"-(?![\d.])[^\s=]*(=.*)?", re.DOTALL)
+# Of the words of a command these are flags. A number below 0, a dash alone and a text with spaces are values.
+FLAG = re.compile(r"-(?![\d.])[^\s=]+(=.*)?", re.DOTALL)
 LIST = "a tuple written as 10,50, each "  # begins the words of numbers with commas between them
 FOLDERS = "DIR"  # stands for the flag of a positional field, which has none
 SAMPLER = "--sampler"

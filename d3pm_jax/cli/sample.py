@@ -175,6 +175,23 @@ class SampleCommand(arguments.Computation):
                     raise UsageError(f"{option}: not allowed with argument --{other}")
             if name in asked and flag.needs and asked.isdisjoint(flag.needs):
                 raise UsageError(f"{option}: {flag.cure}")
+        # Words that are no pairs are refused before the run is opened.
+        self.split_where()
+
+    def split_where(self) -> dict[str, str]:
+        """Returns the values of --where by columns.
+
+        Raises:
+            UsageError: a word is no pair, or a column is there twice.
+        """
+        values: dict[str, str] = {}
+        for word in self.where or ():
+            name, sign, value = word.partition("=")
+            if not sign or name in values:
+                cure = "give each column once" if sign else "expected COLUMN=VALUE"
+                raise UsageError(f"argument --where: {cure}, got {one_line(repr(word))}")
+            values[name] = value
+        return values
 
     def make_guidance(self) -> Guidance | None:
         """Makes what the samples are guided by; None for nothing.
@@ -274,7 +291,7 @@ def _read_known(command: SampleCommand, run: Run) -> Known | None:
     """
     kind = run.parts.kind
     if command.where is not None:
-        return kind.find_known(_split_pairs(command.where))
+        return kind.find_known(command.split_where())
     if command.given is None:
         return kind.parse_given(command.prompt, command.infill, command.length)
     shape = run.parts.description.shape if command.length is None else (command.length,)
@@ -283,18 +300,6 @@ def _read_known(command: SampleCommand, run: Run) -> Known | None:
         # Of an edit nothing stays.
         return Known(x0, np.zeros(shape, bool))
     return Known(x0, kind.parse_known(command.known, shape))
-
-
-def _split_pairs(words: tuple[str, ...]) -> dict[str, str]:
-    """Returns the values of COLUMN=VALUE by columns. Raises UsageError for other words."""
-    values: dict[str, str] = {}
-    for word in words:
-        name, sign, value = word.partition("=")
-        if not sign or name in values:
-            cure = "give each column once" if sign else "expected COLUMN=VALUE"
-            raise UsageError(f"argument --where: {cure}, got {one_line(repr(word))}")
-        values[name] = value
-    return values
 
 
 def _show_known(

@@ -3,15 +3,18 @@
 import csv
 import dataclasses
 import json
+import re
 
 import jax
 import numpy as np
 import pytest
 
-from d3pm_jax import runs
-from d3pm_jax.config import MLP, Absorbing, Reciprocal, Table
+from d3pm_jax import kinds, runs
+from d3pm_jax.cli import reading
+from d3pm_jax.config import MLP, Absorbing, ByPlace, Reciprocal, Table
 from d3pm_jax.data import columns
 from d3pm_jax.errors import UserError
+from d3pm_jax.program.measure.samples import settle
 from d3pm_jax.program.storage import names, run_folder
 from tests import tiny
 from tests.cli.commands import error, status
@@ -23,7 +26,7 @@ def make_config(folder, **changes):
     return dataclasses.replace(
         tiny.get_config(),
         data=data,
-        process=Absorbing(K="data", steps=4, beta=Reciprocal(), mask_id="data"),
+        process=ByPlace(Absorbing(K="data", steps=4, beta=Reciprocal(), mask_id="data")),
         model=MLP(width=16, num_layers=1, see_time=False),
     )
 
@@ -66,27 +69,34 @@ def test_samples_have_the_given_values_and_are_written_in_those_of_their_columns
             assert columns.encode(column, [value or None]) == [code]
     assert len({row[0] for row in rows}) > 5
 
-    # A row depends on the seed and its number alone, and Python draws the same ones.
-    assert status("sample", workdir, "--num", 5, *where) == 0
-    assert read_csv(workdir / "samples_where.csv")[1:] == rows[:5]
+    # In Python the same is known, and a row depends on the seed and its number alone.
     draw = runs.Draw(where={"sex": "Male", "age": 39, "score": None})
     run = runs.open(workdir)
-    np.testing.assert_array_equal(run.sample(jax.random.key(0), 20, draw).x0, codes)
+    _, arguments = settle(run.parts, draw)
+    known = arguments.known
+    assert known.mask.tolist() == [name in draw.where for name in NAMES]
+    np.testing.assert_array_equal(np.broadcast_to(known.x0, codes.shape)[:, known.mask], codes[:, known.mask])
     frame = run.make_frame(codes)
     assert [str(value) for value in frame["age"]] == [row[0] for row in rows]
     assert frame["score"].isna().all()
+    assert frame[:5].equals(run.make_frame(codes[:5]))
+    assert not frame.equals(run.make_frame(codes, seed=1))
 
 
 def test_what_no_column_has_is_refused_in_one_line(workdir, capsys):
+    message = "where sx: there is no such column; there is sex"
+    assert message in error(capsys, "sample", workdir, "--where", "sx=Male")
+    kind = kinds.make_kind(run_folder.read_run(workdir).description)
     cases = {
-        "sx=Male": "where sx: there is no such column; there is sex",
-        "sex=male": "column 'sex' has no value 'male'; it has Female, Male",
-        "age=150": "column 'age' has no value '150': its bins are ",
-        "age=old": "column 'age' has no value 'old': its bins are ",
-        "sex=missing": "column 'sex' has no value 'missing'; it has Female, Male",
+        ("sex", "male"): "column 'sex' has no value 'male'; it has Female, Male",
+        ("age", 150): "column 'age' has no value '150': its bins are ",
+        ("age", "old"): "column 'age' has no value 'old': its bins are ",
+        ("sex", "missing"): "column 'sex' has no value 'missing'; it has Female, Male",
+        ("sex", None): "column 'sex' has no missing values: pass a value for each",
     }
-    for word, message in cases.items():
-        assert message in error(capsys, "sample", workdir, "--where", word)
+    for (name, value), message in cases.items():
+        with pytest.raises(UserError, match=f"^{re.escape(message)}"):
+            kind.find_known({name: value})
     usage = {("sex",): "expected COLUMN=VALUE, got 'sex'", ("a=b", "a=c"): "give each column once, got 'a=c'"}
     for words, message in usage.items():
         assert status("sample", workdir, *(part for word in words for part in ("--where", word))) == 2
@@ -110,17 +120,31 @@ def test_known_elements_are_held_to_the_sizes_of_their_places(workdir):
             run.sample(jax.random.key(0), 1, draw)
 
 
-def test_data_without_columns_takes_no_values_of_them(tmp_path, capsys):
-    tiny.write_run(
-        tmp_path / "w",
-        dataclasses.replace(
-            tiny.get_config(), process=Absorbing(K=18, steps=4, beta=Reciprocal(), mask_id=17)
-        ),
+def test_data_without_columns_takes_no_values_of_them():
+    message = "where sex: only columns of tables have names, but the data of this run is of kind 'image'"
+    with pytest.raises(UserError, match=f"^{message}"):
+        kinds.make_kind(tiny.DIGITS).find_known({"sex": "Male"})
+
+
+def test_words_set_the_fields_of_a_table(tmp_path):
+    words = [
+        *("--data.types", "age=real", "size=small < middle < large", "--data.drop", "sex", "city"),
+        *("--data.missing", "", "-", "--data.separator", ";", "--data.no-keep-examples", "--data.rare", "2"),
+    ]
+    config = make_config(tmp_path)
+    assert reading.apply_overrides(config, words, "").data == dataclasses.replace(
+        config.data,
+        types=("age=real", "size=small < middle < large"),
+        drop=("sex", "city"),
+        missing=("", "-"),
+        separator=";",
+        keep_examples=False,
+        rare=2,
     )
-    message = error(capsys, "sample", tmp_path / "w", "--where", "sex=Male")
-    assert (
-        "where sex: only columns of tables have names, but the data of this run is of kind 'image'" in message
-    )
+    with pytest.raises(
+        UserError, match=r"data.separator: expected .* of one character, or .t for a tab, got 'ab'"
+    ):
+        reading.apply_overrides(config, ["--data.separator", "ab"], "")
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from d3pm_jax import config
+from d3pm_jax import config, extras
 from d3pm_jax.config import describe_with_digest, io as config_io
 from d3pm_jax.data import DatasetError, columns, tables
 from tests.data import made_table
@@ -300,6 +300,12 @@ def test_columns_of_one_value_or_none_are_left_out_with_a_line(tmp_path, capsys)
         "note: column 'one' has one value alone, and is left out\n"
         "note: column 'none' has one value alone, and is left out\n"
     )
+
+
+def test_without_pandas_it_is_said_what_to_install(path, monkeypatch):
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
+    with pytest.raises(extras.MissingExtra, match=r"^d3pm_jax.data.tables needs pandas: .*\[tables\]"):
+        config.Table(path, seed=99).describe()
 
 
 def test_a_value_may_be_called_as_ours_are():

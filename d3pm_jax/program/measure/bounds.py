@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from d3pm_jax.config import Absorbing, Count, Seed, checks_arguments, io as config_io
+from d3pm_jax.config import Absorbing, ByPlace, Count, Seed, checks_arguments, io as config_io
 from d3pm_jax.errors import UserError, describe_returned
 from d3pm_jax.evaluation.bound import (
     count_elements,
@@ -191,9 +191,10 @@ LABELS = record.Format(names.ACCURACY, _check_labels)
 
 def find_absorbing_mask(parts: Parts) -> int | None:
     """Returns the mask category of an absorbing run whose network never predicts it; None for other runs."""
-    if not isinstance(parts.config.process, Absorbing):
-        return None
-    return parts.recipe.extra_mask
+    process = parts.config.process
+    specs = process.processes if isinstance(process, ByPlace) else (process,)
+    is_absorbing = isinstance(specs, tuple) and all(isinstance(spec, Absorbing) for spec in specs)
+    return parts.recipe.extra_mask if is_absorbing else None
 
 
 def find_fillable_mask(parts: Parts) -> int | None:
