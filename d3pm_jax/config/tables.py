@@ -138,8 +138,8 @@ def _encode_table(data: Table, states: tuple[tuple[int, int], ...]) -> EncodedTa
         num_beyond = count_beyond(column, test_cells)
         if num_beyond:
             notes.append(
-                f"column {name!r} has {num_beyond:,} test rows below its lowest bin or above its highest, "
-                f"which count as in these"
+                f"column {name!r}: {num_beyond:,} of the test rows lie below its lowest bin or above its "
+                f"highest, and count as in these"
             )
     if not columns:
         raise DatasetError(f"{data.path} has no columns with two or more values: take another file")

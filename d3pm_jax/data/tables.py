@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import pandas
 
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|[+-]?inf(inity)?", re.IGNORECASE)
+# As of codes and keys, which are no numbers.
+LEADING_ZERO = re.compile(r"[+-]?0[0-9]+")
 DATE = re.compile(
     r"[0-9]{4}[-/.][0-9]{1,2}[-/.][0-9]{1,2}([T ].*)?|[0-9]{1,2}[-/.][0-9]{1,2}[-/.][0-9]{2,4}( .*)?"
 )
@@ -248,12 +250,13 @@ def _order_texts(name: str, texts: Sequence[str], numbers: np.ndarray, told: str
 
 
 def _guess_type(name: str, texts: Sequence[str], numbers: np.ndarray) -> ColumnType:
-    """Returns the type of a column of texts, and their numbers, NaN where they are none.
+    """Returns the type of a column of texts, with their numbers, NaN where they are none.
 
     Raises:
         DatasetError: they are dates.
     """
-    if len(texts) > 0 and not np.isnan(numbers).any():
+    are_numbers = len(texts) > 0 and not np.isnan(numbers).any()
+    if are_numbers and not any(map(LEADING_ZERO.fullmatch, texts)):
         is_whole = (np.abs(numbers) <= LARGEST_WHOLE) & (numbers == np.round(numbers))
         return "integer" if is_whole.all() else "real"
     if len(texts) > 0 and all(map(DATE.fullmatch, texts)):

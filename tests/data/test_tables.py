@@ -146,7 +146,7 @@ def test_a_test_file_has_the_codes_of_the_file_to_train_on(tmp_path, path, rows,
     ages = [row[0] for row in codes]
     assert ages != [columns.encode(data.describe().columns[0], [row[0]])[0] for row in test_rows]
     assert len(data.open("train")) == 2000
-    assert "note: column 'age' has 2 test rows below its lowest bin or above its highest, which" in (
+    assert "note: column 'age': 2 of the test rows lie below its lowest bin or above its highest" in (
         capsys.readouterr().err
     )
 
@@ -291,6 +291,15 @@ def test_a_million_categories_are_refused_and_four_thousand_taken(tmp_path, monk
     ):
         config.Table(str(path), seed=1).describe()
     assert columns_of(config.Table(str(path), rare=100, types=("b=categorical",))).keys() == {"b"}
+
+
+def test_codes_with_leading_zeros_are_no_numbers(tmp_path):
+    path = write_table(
+        tmp_path / "table.csv", [["01234", "-1"], ["12345", "0"], ["0", "0.5"]] * 10, ("zip", "b")
+    )
+    by_name = columns_of(config.Table(path))
+    assert by_name["zip"].labels == ("0", "01234", "12345")
+    assert by_name["b"].labels == ("-1.0", "0.0", "0.5")
 
 
 def test_columns_of_one_value_or_none_are_left_out_with_a_line(tmp_path, capsys):
