@@ -49,7 +49,8 @@ class Transformer(Conditioned):
     By default positions are rotary (Su et al. 2021, arXiv 2104.09864): examples are sequences [L] of any
     length, and the network knows only distances between places: of a row whose categories are all equal, so
     are its logits. Learned positions tell places apart: a vector for each place is added to the input, or for
-    a grid, the sum of one for each axis. Such a network is for examples of one shape, which may be any.
+    a grid, the sum of one for each axis. Such a network is for examples of one shape, which may be any, and
+    for sequences that are shorter.
 
     Args:
         K: categories.
@@ -191,10 +192,14 @@ class Transformer(Conditioned):
 
     def _check_shape(self, xt: Int[Array, " B *places"]) -> None:
         """Raises ValueError where examples have a shape that the network is not for."""
-        if self.places is not None:
+        if self.places is None:
+            if xt.ndim != 2:
+                raise ValueError(f"xt has shape {list(xt.shape)}, expected [B, L]: pass sequences")
+            return
+        # The first places of a sequence are a sequence too.
+        is_sequence = self.shares_categories and len(self.places.shape) == 1 and xt.ndim == 2
+        if not (is_sequence and xt.shape[1] < self.places.shape[0]):
             self.places.check_shape(xt)
-        elif xt.ndim != 2:
-            raise ValueError(f"xt has shape {list(xt.shape)}, expected [B, L]: pass sequences")
 
     def _embed_places(self, xt: Int[Array, " B *places"]) -> Float[Array, "B L n"]:
         """Returns the sum of the vectors of categories and of positions."""
@@ -211,7 +216,8 @@ class Transformer(Conditioned):
         for axis, layer in enumerate(self.positions):
             others = [other for other in range(num_axes) if other != axis]
             vectors_by_axis.append(jnp.expand_dims(layer.embedding[...], others))
-        return x + sum(vectors_by_axis[1:], start=vectors_by_axis[0]).reshape(1, -1, self.width)
+        vectors = sum(vectors_by_axis[1:], start=vectors_by_axis[0]).reshape(1, -1, self.width)
+        return x + vectors[:, : x.shape[1]]
 
 
 class Block(nnx.Module):

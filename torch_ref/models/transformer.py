@@ -104,7 +104,9 @@ class Transformer(nn.Module):
         if self.places is None:
             return self.embed(xt)
         if self.shares_categories:
-            self.places.check_shape(xt)
+            # The first places of a sequence are a sequence too.
+            if xt.ndim != 2 or len(self.axes) != 1 or xt.shape[1] > self.axes[0]:
+                self.places.check_shape(xt)
             x = self.embed(xt.flatten(1))
         else:
             x = self.embed(self.places.find_rows(xt))
@@ -112,7 +114,7 @@ class Transformer(nn.Module):
         indices = [torch.arange(length, device=xt.device) for length in self.axes]
         if indices:
             for layer, index in zip(self.positions, torch.meshgrid(indices, indexing="ij"), strict=True):
-                x = x + layer(index.flatten())
+                x = x + layer(index.flatten())[: x.shape[1]]
         return x
 
     def _embed_inputs(

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -169,6 +170,8 @@ def settle(parts: Parts, draw: Draw, n: int = 1, batch_size: int = 128) -> tuple
     with as_user_error():
         shape = check_value("shape", draw.shape, tuple[Size, ...] | None) or parts.description.shape
         record = check_value("record", draw.record, tuple[Natural, ...])
+        if shape != parts.description.shape:
+            _try_shape(parts, shape)
     draw = dataclasses.replace(draw, record=record)
     if draw.where is not None:
         if draw.known is not None:
@@ -217,6 +220,18 @@ def settle(parts: Parts, draw: Draw, n: int = 1, batch_size: int = 128) -> tuple
         )
     condition = parts.convert_condition(draw.condition)
     return settled, Arguments(draw.label, condition, known, start_x0, padding)
+
+
+def _try_shape(parts: Parts, shape: tuple[int, ...]) -> None:
+    """Raises the error of a network, or of its head, that takes no examples of this shape."""
+    if parts.recipe.diffusion is None:
+        return
+    condition = None
+    if parts.description.condition is not None:
+        condition = jnp.zeros((1, *parts.description.condition), parts.description.condition_type)
+    network = functools.partial(parts.recipe.diffusion.network, condition=condition)
+    x = jax.ShapeDtypeStruct((1, *shape), jnp.int32)
+    jax.eval_shape(network, parts.state.params, x, jnp.ones(1, jnp.int32))
 
 
 def _check_padding(parts: Parts, draw: Draw) -> None:
