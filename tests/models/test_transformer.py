@@ -159,10 +159,10 @@ def test_what_cannot_be_built_is_refused():
     assert [layer.embedding.shape for layer in made.positions] == [(2, 8), (3, 8)]
     with pytest.raises(ValueError, match=r"xt has shape \[2, 6\], but the network was made for"):
         nnx.eval_shape(lambda: made(XT, T, condition=jnp.zeros((2, 4))))
-    learned = nnx.eval_shape(lambda: build(positions="learned", shape=(5,)))
-    assert nnx.eval_shape(lambda: learned(XT[:, :4], T)).shape == (2, 4, 5)
+    learned = {"positions": "learned", "shape": (5,)}
+    assert nnx.eval_shape(lambda: build(**learned)(XT[:, :4], T)).shape == (2, 4, 5)
     with pytest.raises(ValueError, match=r"xt has shape \[2, 6\], but the network was made for"):
-        nnx.eval_shape(lambda: learned(XT, T))
+        nnx.eval_shape(lambda: build(**learned)(XT, T))
     with pytest.raises(ValueError, match=r"xt has shape \[2, 2, 3\], expected \[B, L\]"):
         nnx.eval_shape(lambda: build()(XT.reshape(2, 2, 3), T))
 
