@@ -1,4 +1,4 @@
-"""Two spirals in the plane, as the 12 bits of Gray codes, in any order: a minute and a half on a CPU.
+"""Two spirals in the plane, as the 12 bits of Gray codes, in any order: three minutes on a CPU.
 
     d3pm train configs/plane_gray.py --workdir runs/gray
     d3pm eval runs/gray --samples 20000
