@@ -161,6 +161,8 @@ def _read_conversion(annotation: Any) -> Convert | None:
         return partial(check_value, hint=annotation)
     if origin is Iterable:
         return partial(_check_iterable, expected="a sequence of arrays")
+    if origin is Sequence:
+        return partial(_check_iterable, expected="a sequence")
     if origin is Mapping:
         return partial(_check_instance, cls=Mapping)
     if isinstance(annotation, TypeVar):

@@ -17,12 +17,15 @@ from d3pm_jax.checks.annotations import (
 from d3pm_jax.checks.callbacks import Callback, call_collecting, check_returns, read_callback
 from d3pm_jax.checks.depth import ALL, CALLED, NOTHING, depth, is_declared
 from d3pm_jax.checks.ranges import (
+    CATEGORIES,
     AllowedRange,
     Outside,
     at_least,
+    check_places,
     check_range,
     find_outside,
     is_known,
+    locate,
     mark,
     subtract_steps,
     to_jax,
@@ -144,7 +147,7 @@ def _check_calls(f: Callable[P, R], declaration: Declaration) -> Callable[P, R]:
         outside = []
         checks_values = current_depth in (ALL, CALLED)
         if checks_values:
-            outside = _check_ranges(declaration.allowed, declaration.expected, values, sizes)
+            outside = _check_ranges(declaration, declaration.allowed, values, sizes)
         for name, callback in declaration.callbacks.items():
             if values.get(name) is not None:
                 values[name] = check_returns(name, values[name], callback, sizes, checks_values)
@@ -170,7 +173,7 @@ def _check_calls(f: Callable[P, R], declaration: Declaration) -> Callable[P, R]:
         if checks_values:
             # Only now K is known of a kernel that reads it from what a network returns.
             outside += outside_of_returns
-            outside += _check_ranges(declaration.late, declaration.expected, as_passed, sizes)
+            outside += _check_ranges(declaration, declaration.late, as_passed, sizes)
         return mark(result, declaration.results, outside)
 
     checked.declaration = declaration  # pyright: ignore[reportAttributeAccessIssue]
@@ -225,9 +228,14 @@ def _check_types_and_shapes(declaration: Declaration, values: dict[str, Any]) ->
 
 
 def _check_ranges(
-    ranges: dict[str, AllowedRange], expected: dict[str, Expected], values: dict[str, Any], sizes: Sizes
+    declaration: Declaration, ranges: dict[str, AllowedRange], values: dict[str, Any], sizes: Sizes
 ) -> list[Outside]:
     """Checks the values that are known, and computes where the others are out of range."""
+    expected = declaration.expected
+    owner = None if declaration.process is None else values.get(declaration.process)
+    process: Any = getattr(owner, "process", owner)  # of a network that holds it
+    find_missing = getattr(process, "find_missing", None)
+    missing = []
     unknown = []
 
     def check(name: str, x: Any, shape: Shape | None, allowed: AllowedRange) -> None:
@@ -247,6 +255,12 @@ def _check_ranges(
             check(measure.words, measure.compute(values), expected[measure.like].shape, allowed)
             continue
         check(name, x, expected[name].shape, allowed)
+        if allowed is CATEGORIES and find_missing is not None:
+            is_missing = find_missing(x)
+            if is_known(is_missing):
+                check_places(name, x, is_missing, process.sizes)
+            else:
+                missing.append(locate(is_missing, expected[name].shape))
         if allowed.not_after:
             check(
                 f"{allowed.not_after} - {name}",
@@ -255,4 +269,4 @@ def _check_ranges(
                 at_least(0),
             )
     # These come last: they are compared with K and T, which may be arguments that were just checked.
-    return [find_outside(x, shape, allowed, sizes) for x, shape, allowed in unknown]
+    return missing + [find_outside(x, shape, allowed, sizes) for x, shape, allowed in unknown]

@@ -131,6 +131,25 @@ def check_range(name: str, x: AnyNumbers, allowed: AllowedRange, sizes: Sizes) -
     )
 
 
+def check_places(name: str, x: Any, is_missing: Any, sizes: np.ndarray) -> None:
+    """Raises ValueError where an argument has a category that its place has not.
+
+    Args:
+        name: of the argument.
+        x: its values, [.., *S].
+        is_missing: which of them these are.
+        sizes: how many categories each place has, [*S].
+    """
+    if not np.any(is_missing):
+        return
+    index = tuple(np.argwhere(is_missing)[0].tolist())
+    place = index[len(index) - sizes.ndim :]
+    raise ValueError(
+        f"{name} contains {np.asarray(x)[index]} at place {list(place)}, outside 0..{sizes[place] - 1}: the "
+        f"process has {sizes[place]} categories there; give it more or fix the data"
+    )
+
+
 def subtract_steps(later: Any, earlier: Any) -> Any:
     """Returns later - earlier, of steps whose shapes are the beginnings of one shape."""
     numpy = np if is_known(later) and is_known(earlier) else jnp
@@ -179,9 +198,14 @@ def find_outside(x: Array, shape: Shape | None, allowed: AllowedRange, sizes: Si
     """Computes in the program which values of an argument are out of range, and names its axes."""
     if is_of_dtype(x.dtype, (jnp.integer,)):
         x = x.astype(promote_types(x.dtype, jnp.int32))  # which can hold K
+    return locate(~allowed.contains(x, allowed.last(sizes)), shape)
+
+
+def locate(is_wrong: Array, shape: Shape | None) -> Outside:
+    """Returns where an argument of this shape is wrong with the names of its axes."""
     # An argument of any shape has axes that no result shares.
-    axes = ("any",) * x.ndim if shape is None else shape.axes(x.ndim)
-    return ~allowed.contains(x, allowed.last(sizes)), axes
+    axes = ("any",) * is_wrong.ndim if shape is None else shape.axes(is_wrong.ndim)
+    return is_wrong, axes
 
 
 def mark(result: Any, shape: ResultShape, outside: Sequence[Outside]) -> Any:

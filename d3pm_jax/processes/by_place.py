@@ -92,6 +92,16 @@ class ByPlace(Process):
                 f"{self.sizes[place]}: give each place a process of its own categories"
             )
 
+    def find_missing(self, x: Any) -> Any:
+        """Tells which elements [.., *S] are categories that their place has not, and not the mask of all."""
+        batch = x.ndim - len(self.places)
+        if x.shape[max(0, batch) :] != self.places:
+            return np.zeros(x.shape, bool)  # kernels refuse the shape
+        is_missing = x >= self.sizes.reshape((1,) * batch + self.places)
+        if self.has_mask:
+            is_missing &= x != self.K - 1
+        return is_missing
+
     def log_q_probs(self, x0: Int[Array, "*S"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
         return _log_q_probs(self, x0, t)
 

@@ -233,6 +233,11 @@ def masked(inner: Process, gamma: np.ndarray) -> Masked:
             process goes by the position.
     """
     check_elementwise(inner, "a mask goes on top of")
+    if inner.places:
+        raise ValueError(
+            f"inner is {type(inner).__name__}: put the mask on top of the process of each place, which is "
+            f"masked(process, gamma)"
+        )
     gamma = schedules.check_betas(gamma, "gamma")
     if gamma.size != inner.T:
         raise ValueError(f"gamma has {gamma.size} steps, the inner process {inner.T}: give both the same T")

@@ -167,6 +167,10 @@ SPECIAL: dict[str, dict[str, tuple[str, Any]]] = {
     "numerics.log_prob": {"logits": ("floats", jnp.zeros((*S, K)))},
     "processes.knn_graph": {"k": ("count", 2)},
     "processes.knn_rate": {"k": ("count", 2)},
+    "processes.by_place": {
+        "processes": ("processes", [PROCESSES["uniform"], PROCESSES["marginal"]]),
+        "places": ("counts", (2,)),
+    },
     "processes.random_walk": {"beta": ("host", np.full(T, 0.9))},
     "timesteps.uniform": {"u": ("noise", UNIT[:, 0])},
     "timesteps.low_discrepancy": {"u": ("noise", UNIT[0, 0])},

@@ -15,10 +15,14 @@ from tests.sampling.rules import MASK, K, World
 ALL = ("uniform", "marginal", "absorbing", "masked", "banded", "gaussian")
 MIXING = ("uniform", "marginal", "absorbing")
 ABSORBING = ("absorbing",)
+BY_PLACE = tuple(name + rules.BY_PLACE for name in ("uniform", "marginal", "absorbing", "masked"))
 
 
 def make_process(name: str) -> Process:
     """Makes the process of the library whose matrices `rules.make_world` writes out."""
+    if name.endswith(rules.BY_PLACE):
+        family = rules.family_of(name)
+        return processes.by_place([_make_place(family, pi) for pi in rules.PIS])
     if name == "masked":
         return processes.masked(processes.marginal(rules.BETA, rules.INNER_PI), rules.GAMMA)
     if name == "gaussian":
@@ -28,6 +32,19 @@ def make_process(name: str) -> Process:
     if name == "absorbing":
         return processes.absorbing(rules.BETA, K, MASK)
     return processes.marginal(rules.BETA, rules.make_world(name).pi)
+
+
+def _make_place(family: str, pi: np.ndarray) -> Process:
+    """Makes the process of one place, of `rules.SIZES` categories."""
+    size = len(pi)
+    if family == "uniform":
+        return processes.uniform(rules.BETA, size)
+    if family == "absorbing":
+        return processes.absorbing(rules.BETA, size + 1, size)
+    process = processes.marginal(rules.BETA, pi)
+    if family == "masked":
+        return processes.masked(process, rules.GAMMA)
+    return process
 
 
 class Case(NamedTuple):
@@ -43,6 +60,10 @@ class Case(NamedTuple):
     reaches: Callable[[int], list[int]] = lambda t: [t - 1]
     # (world, leave_one_out, x, t) -> the law of all places in a move of the corrector, [B, L, K]
     move: Callable[..., np.ndarray] | None = None
+
+    def is_for(self, name: str) -> bool:
+        """Whether it is for a process, by place or of one K."""
+        return rules.family_of(name) in self.names
 
     @property
     def between(self) -> LawStep:

@@ -1,7 +1,8 @@
 """The rules of samplers a second time: from their papers, by sums over x_0 and dense matrices, in NumPy.
 
 Nothing here calls the library. x is [B, L], a belief [B, L, K] of probabilities; a law is [B, L, K], and the
-places of an example are drawn each on its own from it.
+places of an example are drawn each on its own from it. Where places have processes of their own, a matrix
+is [L, K, K] in place of [K, K], with K categories at each: what a place does not have, it never becomes.
 """
 
 import itertools
@@ -16,22 +17,41 @@ BETA = np.array([0.15, 0.3, 0.5, 1.0])
 GAMMA = np.array([0.6, 0.3, 0.18, 0.09])
 PI = np.array([0.5, 0.2, 0.3])
 INNER_PI = np.array([0.7, 0.3])
+BY_PLACE = " by place"  # behind the name of a family
+SIZES = (2, 3, 5)  # of the data at each place, by place
+PIS = (np.array([0.4, 0.6]), np.array([0.5, 0.2, 0.3]), np.array([0.1, 0.3, 0.0, 0.35, 0.25]))
 
 
 class World(NamedTuple):
     """A process as its matrices, and a law of the data over all states."""
 
-    name: str
-    Q: np.ndarray  # [T + 1, K, K], the identity first
-    prior: np.ndarray  # [K]
+    name: str  # of the family
+    Q: np.ndarray  # [T + 1, K, K], or by place [T + 1, L, K, K], the identity first
+    prior: np.ndarray  # [K] or [L, K]
     alpha: np.ndarray  # [T + 1], alpha_bar; of a mask on top that of the process below
-    pi: np.ndarray  # [K]
+    pi: np.ndarray  # [K] or [L, K]
     keep_bar: np.ndarray | None  # [T + 1], the probability of no mask, of a mask on top
-    data: tuple[int, ...]  # categories of the data
+    data: tuple[int, ...]  # categories of the data; of places those of the largest
+
+    @property
+    def K(self) -> int:
+        return self.Q.shape[-1]
+
+    @property
+    def mask(self) -> int:
+        return self.K - 1
+
+    @property
+    def is_data(self) -> np.ndarray:
+        """Which categories the data may have, [K] or [L, K]."""
+        is_any = np.isin(np.arange(self.K), self.data)
+        if self.pi.ndim == 1:
+            return is_any
+        return is_any & (np.arange(self.K) < np.array(SIZES)[:, None])
 
     @property
     def Qbar(self) -> np.ndarray:
-        """[T + 1, K, K]"""
+        """Products of Q, of the same shape."""
         return np.array(list(itertools.accumulate(self.Q, np.matmul)))
 
     @property
@@ -40,7 +60,9 @@ class World(NamedTuple):
 
 
 def make_world(name: str) -> World:
-    """K = 3 and T = 4: "uniform", "marginal", "absorbing", "masked", "banded" or "gaussian"."""
+    """K = 3 and T = 4: "uniform", "marginal", "absorbing", "masked", "banded" or "gaussian"; or by place."""
+    if name.endswith(BY_PLACE):
+        return _make_world_by_place(family_of(name))
     alpha = np.concatenate([[1.0], np.cumprod(1 - BETA)])
     pi = {"uniform": np.full(K, 1 / K), "marginal": PI, "absorbing": np.eye(K)[MASK]}.get(name)
     if pi is not None:
@@ -72,6 +94,61 @@ def make_world(name: str) -> World:
     return World(name, np.array(Q), np.full(K, 1 / K), alpha, np.full(K, 1 / K), None, (0, 1, 2))
 
 
+def family_of(name: str) -> str:
+    """The name without what says that places have processes of their own."""
+    return name.removesuffix(BY_PLACE)
+
+
+def _make_world_by_place(family: str) -> World:
+    """Places of 2, 3 and 5 categories, and with a mask one more for all."""
+    alpha = np.concatenate([[1.0], np.cumprod(1 - BETA)])
+    has_mask = family in ("absorbing", "masked")
+    K = max(SIZES) + has_mask
+    keep_bar = np.concatenate([[1.0], np.cumprod(1 - GAMMA)]) if family == "masked" else None
+    by_place = []
+    for size, own_pi in zip(SIZES, PIS, strict=True):
+        pi = np.zeros(K)
+        pi[:size] = np.full(size, 1 / size) if family == "uniform" else own_pi
+        if family == "absorbing":
+            pi = np.eye(K)[K - 1]
+        Q = _mix(BETA, pi)
+        prior = pi
+        if keep_bar is not None:
+            Q = np.concatenate([Q[:1], Q[1:] * (1 - GAMMA)[:, None, None]])
+            Q[1:, :, K - 1] += GAMMA[:, None]
+            Q[:, K - 1] = np.eye(K)[K - 1]
+            prior = keep_bar[-1] * pi + (1 - keep_bar[-1]) * np.eye(K)[K - 1]
+        by_place.append((Q, prior, pi))
+    Q, prior, pi = (np.stack(x) for x in zip(*by_place, strict=True))
+    return World(family, np.moveaxis(Q, 0, 1), prior, alpha, pi, keep_bar, tuple(range(max(SIZES))))
+
+
+def columns(q: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """The column of a matrix, or of that of each place, at each x [.., L], [.., L, K]."""
+    if q.ndim == 2:
+        return np.moveaxis(q[:, x], 0, -1)
+    return q[np.arange(len(q)), :, x]
+
+
+def entries(q: np.ndarray, x0: np.ndarray, xt: np.ndarray) -> np.ndarray:
+    """The entry of a matrix, or of that of each place, at each x_0 and x_t [.., L], [.., L]."""
+    if q.ndim == 2:
+        return q[x0, xt]
+    return q[np.arange(len(q)), x0, xt]
+
+
+def push(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+    """p Q for each place, [.., L, K]."""
+    return (p[..., None, :] @ q)[..., 0, :]
+
+
+def pick(pi: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """pi at each x [.., L]."""
+    if pi.ndim == 1:
+        return pi[x]
+    return pi[np.arange(len(pi)), x]
+
+
 GAUSSIAN_BETA = np.array([0.8, 0.85, 0.9, 1.0])
 
 
@@ -84,21 +161,21 @@ def _mix(beta: np.ndarray, pi: np.ndarray) -> np.ndarray:
 # ---- Beliefs ----
 
 
-def all_states(L: int) -> np.ndarray:
+def all_states(L: int, K: int = K) -> np.ndarray:
     """[K^L, L], the last place fastest."""
     return np.array(list(itertools.product(range(K), repeat=L)))
 
 
-def number_of(x: np.ndarray) -> np.ndarray:
+def number_of(x: np.ndarray, K: int = K) -> np.ndarray:
     """The number of each state [B] among `all_states`."""
     return x @ K ** np.arange(x.shape[-1])[::-1]
 
 
 def data_law(world: World, L: int, seed: int = 0) -> np.ndarray:
     """Random probabilities of all states, [K^L]; 0 where one is not of the data."""
-    states = all_states(L)
+    states = all_states(L, world.K)
     p = np.random.default_rng(seed).dirichlet(np.ones(len(states))) + 0.01
-    p *= np.isin(states, world.data).all(-1)
+    p *= pick(world.is_data, states).all(-1)
     return p / p.sum()
 
 
@@ -108,16 +185,16 @@ def exact_beliefs(world: World, p0: np.ndarray, L: int) -> tuple[np.ndarray, np.
     A sum over x_0 of p(x_0) q(x_t | x_0), of all places or of the others. Where x_t cannot be, a belief is
     uniform over the data.
     """
-    states = all_states(L)
+    states = all_states(L, world.K)
     steps = len(world.Q)
-    denoiser = np.zeros((steps, len(states), L, K))
+    denoiser = np.zeros((steps, len(states), L, world.K))
     leave_one_out = np.zeros_like(denoiser)
     p_t = np.zeros((steps, len(states)))
     for t, q in enumerate(world.Qbar):
-        evidence = q[states[:, None], states[None]]  # [x_0, x_t, L]
+        evidence = entries(q, states[:, None], states[None])  # [x_0, x_t, L]
         for place in range(L):
             others = np.prod(np.delete(evidence, place, axis=-1), axis=-1)  # [x_0, x_t]
-            for k in range(K):
+            for k in range(world.K):
                 is_k = states[:, place] == k
                 leave_one_out[t, :, place, k] = p0[is_k] @ others[is_k]
                 denoiser[t, :, place, k] = p0[is_k] @ evidence[is_k].prod(-1)
@@ -126,14 +203,14 @@ def exact_beliefs(world: World, p0: np.ndarray, L: int) -> tuple[np.ndarray, np.
 
 
 def _normalised(world: World, belief: np.ndarray) -> np.ndarray:
-    uniform = np.isin(np.arange(K), world.data) / len(world.data)
+    uniform = world.is_data / world.is_data.sum(-1, keepdims=True)
     total = belief.sum(-1, keepdims=True)
     return np.where(total > 0, belief / np.where(total > 0, total, 1), uniform)
 
 
 def strip_evidence(world: World, denoiser: np.ndarray, x: np.ndarray, t: int) -> np.ndarray:
     """denoiser(x_0) / q(x_t | x_0), normalised; 0 where x_0 cannot become x_t, whatever the denoiser says."""
-    evidence = np.moveaxis(world.Qbar[t][:, x], 0, -1)
+    evidence = columns(world.Qbar[t], x)
     leave_one_out = np.divide(denoiser, evidence, out=np.zeros_like(denoiser), where=evidence > 0)
     total = leave_one_out.sum(-1, keepdims=True)
     return np.divide(leave_one_out, total, out=leave_one_out, where=total > 0)
@@ -154,7 +231,7 @@ def read_belief(world: World, belief: str, predicted: np.ndarray, x: np.ndarray,
     if belief == "denoiser":
         return Believed(world, strip_evidence(world, predicted, x, t))
     if belief == "official" and t == 1:
-        says_nothing = np.full((1, K, K), 1 / K)
+        says_nothing = np.full_like(world.Q[:1], 1 / world.K)
         Q = np.concatenate([world.Q[:1], says_nothing, world.Q[2:]])
         return Believed(world._replace(Q=Q), predicted)
     return Believed(world, predicted)
@@ -162,7 +239,7 @@ def read_belief(world: World, belief: str, predicted: np.ndarray, x: np.ndarray,
 
 def denoiser_of(world: World, leave_one_out: np.ndarray, x: np.ndarray, t: int) -> np.ndarray:
     """p(x_0 | x_t) ~ leave_one_out(x_0) q(x_t | x_0); 0 where x_t cannot be."""
-    product = leave_one_out * np.moveaxis(world.Qbar[t][:, x], 0, -1)
+    product = leave_one_out * columns(world.Qbar[t], x)
     total = product.sum(-1, keepdims=True)
     return np.divide(product, total, out=np.zeros_like(product), where=total > 0)
 
@@ -172,8 +249,8 @@ def denoiser_of(world: World, leave_one_out: np.ndarray, x: np.ndarray, t: int) 
 
 def posterior(world: World, x: np.ndarray, t: int) -> np.ndarray:
     """q(x_{t-1} = j | x_t, x_0 = k) as [B, L, k, j]; 0 where x_0 cannot become x_t."""
-    before = world.Qbar[t - 1]  # [k, j]
-    step = np.moveaxis(world.Q[t][:, x], 0, -1)  # [B, L, j]
+    before = world.Qbar[t - 1]  # [k, j] or [L, k, j]
+    step = columns(world.Q[t], x)  # [B, L, j]
     product = before * step[..., None, :]
     total = product.sum(-1, keepdims=True)
     return np.divide(product, total, out=np.zeros_like(product), where=total > 0)
@@ -190,7 +267,7 @@ def keep(world: World, leave_one_out: np.ndarray, x: np.ndarray, t: int, s: int,
     kept = c * (1 - alpha_s) / (1 - alpha_t)
     law = (alpha_s - kept * alpha_t) * denoiser_of(world, leave_one_out, x, t)
     law = law + (1 - alpha_s - kept * (1 - alpha_t)) * world.pi
-    return law + kept * np.eye(K)[x]
+    return law + kept * np.eye(world.K)[x]
 
 
 def psi(world: World, leave_one_out: np.ndarray, x: np.ndarray, t: int, kappa: float) -> np.ndarray:
@@ -213,17 +290,17 @@ def remask(
     """A mask to x_0 with (alpha_s - (1 - sigma) alpha_t) / (1 - alpha_t), others to the mask with sigma."""
     alpha_t, alpha_s = world.alpha[t], world.alpha[s]
     sigma = np.broadcast_to(sigma, x.shape)[..., None]
-    mask = np.eye(K)[MASK]
+    mask = np.eye(world.K)[world.mask]
     to_x0 = (alpha_s - (1 - sigma) * alpha_t) / (1 - alpha_t)
     stay = (1 - alpha_s - sigma * alpha_t) / (1 - alpha_t)
     of_masked = to_x0 * denoiser_of(world, leave_one_out, x, t) + stay * mask
-    of_others = (1 - sigma) * np.eye(K)[x] + sigma * mask
-    return np.where((x == MASK)[..., None], of_masked, of_others)
+    of_others = (1 - sigma) * np.eye(world.K)[x] + sigma * mask
+    return np.where((x == world.mask)[..., None], of_masked, of_others)
 
 
 def sigma_of_confidence(world: World, x: np.ndarray, t: int, s: int, confidence: np.ndarray) -> np.ndarray:
     """The most, times a softmax over unmasked places of minus the probability when unmasked, [B, L]."""
-    weights = np.where(x == MASK, 0.0, np.exp(-confidence))
+    weights = np.where(x == world.mask, 0.0, np.exp(-confidence))
     total = weights.sum(-1, keepdims=True)
     return most_sigma(world, t, s) * np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
 
@@ -231,38 +308,38 @@ def sigma_of_confidence(world: World, x: np.ndarray, t: int, s: int, confidence:
 def ratios(world: World, leave_one_out: np.ndarray, x: np.ndarray, t: int) -> np.ndarray:
     """p_t(y) / p_t(x_t): sum over x_0 of denoiser(x_0) q_t(y | x_0) / q_t(x_t | x_0)."""
     denoiser = denoiser_of(world, leave_one_out, x, t)
-    evidence = np.moveaxis(world.Qbar[t][:, x], 0, -1)
+    evidence = columns(world.Qbar[t], x)
     weights = np.divide(denoiser, evidence, out=np.zeros_like(denoiser), where=denoiser > 0)
-    return weights @ world.Qbar[t]
+    return push(weights, world.Qbar[t])
 
 
 def rates(world: World, leave_one_out: np.ndarray, x: np.ndarray, t: int, s: int) -> np.ndarray:
     """R_y = log(alpha_s / alpha_t) pi(x_t) p_t(y) / p_t(x_t); keep_bar counts at a mask on top."""
-    scale = np.log(world.alpha[s] / world.alpha[t]) * world.pi[x]
+    scale = np.log(world.alpha[s] / world.alpha[t]) * pick(world.pi, x)
     if world.keep_bar is not None:
-        scale = np.where(x == MASK, np.log(world.keep_bar[s] / world.keep_bar[t]), scale)
+        scale = np.where(x == world.mask, np.log(world.keep_bar[s] / world.keep_bar[t]), scale)
     rate = scale[..., None] * ratios(world, leave_one_out, x, t)
     if world.keep_bar is not None:
-        rate[..., MASK] = 0.0
-    return np.where(np.eye(K)[x] > 0, 0.0, rate)
+        rate[..., world.mask] = 0.0
+    return np.where(np.eye(world.K)[x] > 0, 0.0, rate)
 
 
 def corrector_rates(world: World, leave_one_out: np.ndarray, x: np.ndarray, t: int, h: float) -> np.ndarray:
     """R_y = h (pi(y) + pi(x_t) p_t(y) / p_t(x_t))."""
-    rate = h * (world.pi + world.pi[x][..., None] * ratios(world, leave_one_out, x, t))
-    return np.where(np.eye(K)[x] > 0, 0.0, rate)
+    rate = h * (world.pi + pick(world.pi, x)[..., None] * ratios(world, leave_one_out, x, t))
+    return np.where(np.eye(world.K)[x] > 0, 0.0, rate)
 
 
 def euler(rate: np.ndarray, x: np.ndarray) -> np.ndarray:
     """Moves with probability R_y / max(1, sum R)."""
     moves = rate / np.maximum(1, rate.sum(-1, keepdims=True))
-    return moves + (1 - moves.sum(-1, keepdims=True)) * np.eye(K)[x]
+    return moves + (1 - moves.sum(-1, keepdims=True)) * np.eye(rate.shape[-1])[x]
 
 
 def poisson(rate: np.ndarray, x: np.ndarray) -> np.ndarray:
     """Moves with probability R_y exp(-sum R), that of one event; else stays."""
     moves = rate * np.exp(-rate.sum(-1, keepdims=True))
-    return moves + (1 - moves.sum(-1, keepdims=True)) * np.eye(K)[x]
+    return moves + (1 - moves.sum(-1, keepdims=True)) * np.eye(rate.shape[-1])[x]
 
 
 def leap(world: World, leave_one_out: np.ndarray, x: np.ndarray, t: int, rule) -> np.ndarray:
@@ -277,18 +354,18 @@ def stratified(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Leaves x_t where the sum of probabilities of leaving passes a whole number; also the sum after it."""
     law = bayes(world, leave_one_out, x, t)
-    at_x = np.eye(K)[x] > 0
+    at_x = np.eye(world.K)[x] > 0
     others = np.where(at_x, 0.0, law)
     leaving = others.sum(-1)
     after = clock + leaving
     is_due = np.floor(after) > np.floor(clock)
     goes = others / np.where(leaving > 0, leaving, 1)[..., None]
-    return np.where(is_due[..., None], goes, np.eye(K)[x]), after
+    return np.where(is_due[..., None], goes, np.eye(world.K)[x]), after
 
 
 def gibbs(world: World, leave_one_out: np.ndarray, t: int) -> np.ndarray:
     """Sum over x_0 of leave_one_out(x_0) q_t(x_t | x_0)."""
-    return leave_one_out @ world.Qbar[t]
+    return push(leave_one_out, world.Qbar[t])
 
 
 # ---- Places ----
@@ -358,22 +435,23 @@ def entropy_bound(c: Candidates, bound: float) -> list[int]:
 
 
 def draw_forward(world: World, q: np.ndarray, x: np.ndarray, u: np.ndarray) -> np.ndarray:
-    """Draws from the row of x [.., L] of a matrix q [K, K] of the process.
+    """Draws from the row of x [.., L] of a matrix q of the process, or of that of each place.
 
     Where a place stays or is drawn anew, u is cut into the shares of the others, then that of x, and that of
     a mask on top is last; of any other process into the shares of all in their order.
     """
     drawn = np.empty_like(x)
     for place in np.ndindex(x.shape):
-        order = list(range(K))
+        order = list(range(world.K))
         if world.name not in ("banded", "gaussian"):
-            mask = [MASK] if world.name == "masked" and x[place] != MASK else []
+            mask = [world.mask] if world.name == "masked" and x[place] != world.mask else []
             order = [k for k in order if k not in (x[place], *mask)] + [x[place]] + mask
-        shares = np.cumsum(q[x[place], order])
-        drawn[place] = order[min(int(np.sum(shares <= u[place])), K - 1)]
+        of_place = q if q.ndim == 2 else q[place[-1]]
+        shares = np.cumsum(of_place[x[place], order])
+        drawn[place] = order[min(int(np.sum(shares <= u[place])), world.K - 1)]
     return drawn
 
 
 def draw(p: np.ndarray, u: np.ndarray) -> np.ndarray:
     """The category of p [.., K] that u falls into."""
-    return np.minimum((np.cumsum(p, axis=-1) <= u[..., None]).sum(-1), K - 1)
+    return np.minimum((np.cumsum(p, axis=-1) <= u[..., None]).sum(-1), p.shape[-1] - 1)

@@ -8,7 +8,7 @@ import numpy as np
 from d3pm_jax.sampling.noise import CORRECTOR, DRAW, ORDER, PHASE
 from tests.sampling import rules
 from tests.sampling.cases import Case
-from tests.sampling.rules import MASK, World
+from tests.sampling.rules import World
 
 
 class Simulated(NamedTuple):
@@ -44,10 +44,10 @@ def simulate(
     """
 
     def believe(x: np.ndarray, t: int) -> rules.Believed:
-        return rules.read_belief(world, belief, predicted[t, rules.number_of(x)], x, t)
+        return rules.read_belief(world, belief, predicted[t, rules.number_of(x, world.K)], x, t)
 
     def strip(x: np.ndarray, t: int) -> np.ndarray:
-        leave_one_out = predicted[t, rules.number_of(x)]
+        leave_one_out = predicted[t, rules.number_of(x, world.K)]
         if belief == "denoiser" or (belief == "official" and t == 1):
             return rules.strip_evidence(world, leave_one_out, x, t)
         return leave_one_out
@@ -86,7 +86,7 @@ def _move(case, believe, x, t, s, memory, u, in_block):
     drawn = np.where(in_block, rules.draw(law, u[DRAW]), x)
     denoiser = rules.denoiser_of(world, leave_one_out, x, t)
     p_drawn = np.take_along_axis(denoiser, drawn[..., None], -1)[..., 0]
-    confidence = np.where(x == MASK, p_drawn, memory["confidence"])
+    confidence = np.where(x == world.mask, p_drawn, memory["confidence"])
     clock = rules.stratified(world, leave_one_out, x, t, memory["clock"])[1]
     return drawn, {"clock": clock, "confidence": confidence}
 
@@ -99,7 +99,7 @@ def _correct(case, world, strip, x, s, u, may_change):
             order = np.where(may_change, u[CORRECTOR + 2 * i + 1], -1)
             chosen = may_change & (np.arange(x.shape[1]) == np.argmax(order, axis=1)[:, None])
             if world.has_mask:
-                x = np.where(chosen, MASK, x)
+                x = np.where(chosen, world.mask, x)
         law = case.move(world, strip(x, s), x, s)
         x = np.where(chosen, rules.draw(law, u[CORRECTOR + 2 * i]), x)
     return x
@@ -109,10 +109,10 @@ def _reveal(case, world, believe, x, u, rows, unknown):
     x = x.copy()
     states = {rows: x.copy()}
     calls = np.zeros(len(x), int)
-    at_start = ((x == MASK) & unknown).sum(1)
+    at_start = ((x == world.mask) & unknown).sum(1)
     for number in range(rows, 0, -1):
         for b, x_b in enumerate(x):
-            masked = (x_b == MASK) & unknown[b]
+            masked = (x_b == world.mask) & unknown[b]
             if not masked.any():
                 continue
             calls[b] += 1

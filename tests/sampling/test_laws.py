@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 
 from tests.sampling import rules
-from tests.sampling.cases import ALL, CASES, Case, make_process
-from tests.sampling.rules import K, T
+from tests.sampling.cases import ALL, BY_PLACE, CASES, Case, make_process
+from tests.sampling.rules import T
 from tests.sampling.views import make_view
 
-L = 2
 GRID = 64  # of u
 TOLERANCE = 1e-12
 
@@ -37,17 +36,22 @@ class Rows(NamedTuple):
 def make_rows(name: str) -> Rows:
     world = rules.make_world(name)
     rng = np.random.default_rng(3)
-    states = rules.all_states(L)
+    L = count_places(name)
+    states = rules.all_states(L, world.K)
     parts = []
     for t in range(1, T + 1):
-        can_be = world.Qbar[t][np.array(world.data)].max(0) > 0
-        x = states[can_be[states].all(-1)]
-        belief = rng.dirichlet(np.ones(K), x.shape) * np.isin(np.arange(K), world.data)
+        can_be = np.max(world.Qbar[t], axis=-2, where=world.is_data[..., None], initial=0) > 0
+        x = states[rules.pick(can_be, states).all(-1)]
+        belief = rng.dirichlet(np.ones(world.K), x.shape) * world.is_data
         belief /= belief.sum(-1, keepdims=True)
         parts.append((x, np.full(len(x), t), belief))
     x, t, predicted = (np.concatenate(part) for part in zip(*parts, strict=True))
     memory = {"clock": 2 * rng.random(x.shape), "confidence": rng.random(x.shape)}
     return Rows(x, t, predicted, memory)
+
+
+def count_places(name: str) -> int:
+    return len(rules.SIZES) if name in BY_PLACE else 2
 
 
 LAWS = {key: case for key, case in CASES.items() if case.law is not None}
@@ -93,13 +97,20 @@ def run_rows(name: str, belief: str, draws: bool) -> dict[str, np.ndarray]:
         logits = np.log(rows.predicted)
     views = {}
     for key, case in LAWS.items():
-        if name not in case.names:
+        if not case.is_for(name):
             continue
         number, s = make_pairs(case, rows)
         number, s = (np.repeat(array, GRID if draws else 1) for array in (number, s))
         u = np.tile((np.arange(GRID) + 0.5) / GRID, len(number) // GRID + 1)[: len(number)]
         memory = {key: values[number] for key, values in rows.memory.items()}
-        view = (logits[number], rows.x[number], rows.t[number], s, memory, np.tile(u[:, None], L))
+        view = (
+            logits[number],
+            rows.x[number],
+            rows.t[number],
+            s,
+            memory,
+            np.tile(u[:, None], count_places(name)),
+        )
         views[case.between] = (key, view)
     taken = take_rows(
         make_process(name),
@@ -109,7 +120,7 @@ def run_rows(name: str, belief: str, draws: bool) -> dict[str, np.ndarray]:
         draws,
     )
     of_step = dict(zip(views, taken, strict=True))
-    return {key: np.asarray(of_step[case.between]) for key, case in LAWS.items() if name in case.names}
+    return {key: np.asarray(of_step[case.between]) for key, case in LAWS.items() if case.is_for(name)}
 
 
 FAST = [("marginal", "official"), ("absorbing", "denoiser")]
@@ -119,7 +130,7 @@ FAST = [("marginal", "official"), ("absorbing", "denoiser")]
     ("name", "belief"),
     [
         pytest.param(*pair, marks=[] if pair in FAST else pytest.mark.slow)
-        for pair in itertools.product(ALL, ("leave_one_out", "denoiser", "official"))
+        for pair in itertools.product(ALL + BY_PLACE, ("leave_one_out", "denoiser", "official"))
     ],
 )
 def test_the_law_of_a_row_is_that_of_the_rule(name, belief):
@@ -128,10 +139,10 @@ def test_the_law_of_a_row_is_that_of_the_rule(name, belief):
         np.testing.assert_allclose(law, expected, atol=TOLERANCE, rtol=0, err_msg=key)
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) for name in ALL])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) for name in ALL + BY_PLACE])
 def test_a_grid_of_noise_draws_the_law_to_the_grid(name):
     for key, x_s in run_rows(name, "leave_one_out", draws=True).items():
-        counts = np.stack([(x_s == k).reshape(-1, GRID, L).sum(1) for k in range(K)], axis=-1)
-        np.testing.assert_array_less(
-            np.abs(counts - GRID * expect_laws(name, "leave_one_out", LAWS[key])), 1 + 1e-9, key
-        )
+        expected = expect_laws(name, "leave_one_out", LAWS[key])
+        by_grid = x_s.reshape(-1, GRID, x_s.shape[-1])
+        counts = np.stack([(by_grid == k).sum(1) for k in range(expected.shape[-1])], axis=-1)
+        np.testing.assert_array_less(np.abs(counts - GRID * expected), 1 + 1e-9, key)

@@ -15,7 +15,7 @@ from d3pm_jax.sampling import Chain, Denoiser, Row, Sampler, Shaping, make_plan,
 from d3pm_jax.sampling.places import Revealing
 from d3pm_jax.sampling.transitions import Cap, Keep, Mixture, Remask, Stratified
 from tests.sampling import rules
-from tests.sampling.cases import CASES, make_process
+from tests.sampling.cases import ALL, CASES, make_process
 from tests.sampling.rules import K, T
 from tests.sampling.simulation import simulate
 from tests.sampling.views import make_view
@@ -35,8 +35,8 @@ def test_every_sampler_has_its_row_in_the_table_of_tests():
 def make_beliefs(name: str) -> np.ndarray:
     """Random leave-one-out beliefs by t and x_t, [T + 1, K^L, L, K]."""
     rng = np.random.default_rng(4)
-    beliefs = rng.dirichlet(np.ones(K), (T + 1, K**L, L))
-    beliefs = beliefs * np.isin(np.arange(K), rules.make_world(name).data)
+    world = rules.make_world(name)
+    beliefs = rng.dirichlet(np.ones(world.K), (T + 1, world.K**L, L)) * world.is_data
     return beliefs / beliefs.sum(-1, keepdims=True)
 
 
@@ -45,7 +45,7 @@ def run(process, sampler, plan, belief, logits, xT, u):
     """A chain with all of its states; logits are a table by t and x_t."""
 
     def network(x, t):
-        powers = jnp.asarray(K ** np.arange(L)[::-1])
+        powers = jnp.asarray(process.K ** np.arange(L)[::-1])
         return logits[t, x @ powers]
 
     denoiser = Denoiser(process, network, belief)
@@ -70,7 +70,7 @@ def levels_of(name: str) -> list[int]:
     return list(range(T, -1, -1))
 
 
-FAST = [("absorbing", "remdm_confidence"), ("absorbing", "maskgit")]
+FAST = [("absorbing", "remdm_confidence"), ("absorbing by place", "maskgit")]
 # Laws of rows are compared for every process (test_laws.py): the loop, for one, and correctors for all kinds.
 PAIRS = [(CASES[name].names[-1], name) for name in CASES]
 PAIRS += [
@@ -79,6 +79,9 @@ PAIRS += [
     ("uniform", "predictor_corrector"),
     ("absorbing", "stratified"),
     *((name, "repaint") for name in ("uniform", "marginal", "absorbing", "masked")),
+    *((CASES[name].names[-1] + rules.BY_PLACE, name) for name in CASES if CASES[name].names != ALL),
+    *(("masked by place", name) for name in CASES if CASES[name].names == ALL),
+    ("marginal by place", "gibbs"),
 ]
 
 
@@ -98,7 +101,8 @@ def make_problem(process_name: str, name: str) -> Problem:
     plan = make_plan(case.sampler, process, (L,))
     rng = np.random.default_rng(5)
     u = rng.random((len(plan) + 1, STREAMS, EXAMPLES, L))
-    xT = rules.draw(np.broadcast_to(rules.make_world(process_name).prior, (EXAMPLES, L, K)), u[0, 0])
+    world = rules.make_world(process_name)
+    xT = rules.draw(np.broadcast_to(world.prior, (EXAMPLES, L, world.K)), u[0, 0])
     if case.choose is not None:
         # Places that are not masked at the start are none to reveal, and none to count.
         xT = np.where(rng.random(xT.shape) < 0.7, xT, rng.integers(0, 2, xT.shape))
