@@ -6,7 +6,8 @@
 
 The second says how many nats a row takes, beside the tree of Chow and Liu, and compares samples with the
 data. The third writes a CSV file too. Types of columns are guessed and printed first: --data.types and
---data.drop change them. It takes minutes on a CPU; --train.steps trains for longer.
+--data.drop change them. It takes minutes on a CPU; --train.steps N --optimizer.decay-steps N trains for
+longer.
 """
 
 from d3pm_jax.config import MLP, Absorbing, Adam, ByPlace, Config, Head, HybridLoss, Reciprocal, Table, Train
