@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import d3pm_jax as d3pm
-from d3pm_jax.config import Argmax, ArgmaxCoupling, ScoreNet, UNet
+from d3pm_jax.config import Argmax, ArgmaxCoupling, ByPlace, ScoreNet, UNet
 from d3pm_jax.cpu import tiles
 from d3pm_jax.models.variables import name_leaves
 from d3pm_jax.program.compiled import cost
@@ -174,7 +174,7 @@ REAL = "digits_classes"  # of levels, attention at one of them, and labels
 
 def with_fewer_layers(config):
     """Returns a config of few steps, whose network has one level: a block of each kind, and attention."""
-    if isinstance(config.process, Argmax):  # a flow has neither
+    if isinstance(config.process, Argmax | ByPlace):  # a flow has neither, and each place has its own steps
         return config
     process = dataclasses.replace(config.process, steps=20)
     model = config.model
