@@ -153,6 +153,13 @@ def check_own_guidance(names):
     assert names["of_laws"].calls.tolist() == [40] * 64
 
 
+def check_tables(names):
+    frame = names["frame"]
+    assert list(frame) == ["age", "sex", "job", "hours", "income"]
+    assert (frame["sex"] == "Male").all()
+    assert (frame["age"] == 39).all()
+
+
 def check_steer(names):
     for way in ("best", "steered"):
         assert names["score"](names[way].x0).mean() > 5  # 3 without a score
@@ -178,6 +185,7 @@ CHECKS = {
     "docs/pictures.md": check_pictures,
     "docs/pytorch.md": check_pytorch,
     "docs/samplers.md": check_samplers,
+    "docs/tables.md": check_tables,
 }
 ALL = [str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("docs/**/*.md"))]
 OTHERS = [page for page in ALL if blocks(page)]
@@ -197,6 +205,7 @@ SLOW = (
     "docs/pytorch.md",
     "docs/report.md",
     "docs/samplers.md",
+    "docs/tables.md",
 )
 PAGES = [
     pytest.param(page, marks=[pytest.mark.slow] * page.startswith(SLOW))
