@@ -88,10 +88,10 @@ class Description:
             )
 
     @property
-    def place_sizes(self) -> np.ndarray:
-        """Returns how many categories each place has, int [*S], also where all have the same."""
+    def own_sizes(self) -> np.ndarray | None:
+        """Returns how many categories each place has, int [*S]; None where all have the same."""
         if self.sizes is None:
-            return np.full(self.shape, self.categories)
+            return None
         return np.array(self.sizes)
 
     @property

@@ -347,7 +347,9 @@ class Kind:
             return to_bits_per_dim({"unigram": nats}, test)
 
         x0, labels = train.read_unweighted()  # [M, *S], [M]
-        levels = self.description.place_sizes
+        levels = train.categories
+        if self.description.sizes is not None:
+            levels = np.array(self.description.sizes)  # [*S]
         nats_by_name = {self.place_histogram: baselines.histogram_nats(x0, test["x"], levels)}
         if labels is not None:
             mixture = f"mixture of {len(np.unique(labels))} class histograms"
