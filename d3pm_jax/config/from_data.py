@@ -86,14 +86,16 @@ def fill_from_saved(saved: Any, config: T) -> T:
 
     Parts that are of another class in the saved config stay as they are.
     """
+    if isinstance(saved, tuple) and isinstance(config, tuple) and len(saved) == len(config):
+        return cast(T, tuple(map(fill_from_saved, saved, config)))
+    if isinstance(saved, tuple) and dataclasses.is_dataclass(config):
+        # One part for all places was filled in for each.
+        return cast(T, tuple(fill_from_saved(item, config) for item in saved))
     if type(saved).__name__ != type(config).__name__:
         return config
 
     def resolve(name: str, value: Any) -> Any:
         saved_value = getattr(saved, name, None)
-        if isinstance(saved_value, tuple) and dataclasses.is_dataclass(value):
-            # One part for all places was filled in for each.
-            return tuple(fill_from_saved(item, value) for item in saved_value)
         if not _is_data(name, value):
             return fill_from_saved(saved_value, value)
         return value if saved_value is None else saved_value
@@ -113,7 +115,12 @@ def filled_field(part: Any, name: str) -> Any:
 
 
 def _fill(part: T, numbers: _Numbers) -> T:
-    """Fills in a part as `fill` does."""
+    """Fills in a part, or a tuple of parts, as `fill` does."""
+    if isinstance(part, tuple):
+        return cast(T, tuple(_fill(item, numbers) for item in part))
+    # What such a part says of its places is always of each.
+    if hasattr(part, "fill_places") and needs_data(part):
+        return _fill_places(part, numbers.places)
     categories = numbers.categories
     has_extra_mask = _is_data("mask_id", getattr(part, "mask_id", None))
     by_name = {"K": categories + has_extra_mask, "mask_id": categories}
@@ -124,9 +131,6 @@ def _fill(part: T, numbers: _Numbers) -> T:
             f'{categories} categories of the data; for a mask as one more write "data" for both, or '
             f"K = {categories + 1} and mask_id = {categories}"
         )
-
-    if _is_data("places", getattr(part, "places", None)):
-        return _fill_places(part, numbers.places)
 
     def resolve(name: str, value: Any) -> Any:
         if not _is_data(name, value):
@@ -159,8 +163,7 @@ def _fill_places(part: Any, places: Places | None) -> Any:
         return _fill(spec, _Numbers(size, shares, None))
 
     shape = places.sizes.shape
-    filled = part.fill_places([functools.partial(fill_one, place) for place in np.ndindex(shape)])
-    return dataclasses.replace(filled, places=shape)
+    return part.fill_places(shape, [functools.partial(fill_one, place) for place in np.ndindex(shape)])
 
 
 def _map_fields(part: T, resolve: Callable[[str, Any], Any]) -> T:
@@ -171,7 +174,7 @@ def _map_fields(part: T, resolve: Callable[[str, Any], Any]) -> T:
     changed = {
         name: resolve(name, value)
         for name, value in values.items()
-        if _is_data(name, value) or dataclasses.is_dataclass(value)
+        if _is_data(name, value) or isinstance(value, tuple) or dataclasses.is_dataclass(value)
     }
     return cast(T, dataclasses.replace(cast(Any, part), **changed))
 

@@ -61,7 +61,7 @@ class LogisticHead(Head):
 
 
 def make_logits(
-    head: Head, output: Any, xt: Array, K: int, extra_mask: int | None, sizes: np.ndarray | None = None
+    head: Head, output: Any, xt: Array, K: int, extra_mask: int | None, sizes: tuple | None = None
 ) -> Array:
     """Makes logits of x_0 [*S, K] by a head, -inf at what x_0 cannot be: an extra mask, a place's own end.
 
@@ -71,11 +71,11 @@ def make_logits(
         xt: what the network was given.
         K: number of categories.
         extra_mask: a mask that the data never has; None where there is none.
-        sizes: how many categories each place has, int [*S]; None: all have the same.
+        sizes: of a `Description`, how many categories each place has; None: all have the same.
     """
     logits = head.logits(output, xt, K)
     if sizes is not None:
-        return heads.forbid_beyond(logits, sizes)
+        return heads.forbid_beyond(logits, np.array(sizes))
     if extra_mask is None:
         return logits
     return heads.forbid(logits, extra_mask)

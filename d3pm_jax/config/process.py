@@ -224,11 +224,15 @@ class ByPlace(Process):
         build = functools.cache(build_process)
         return processes.by_place([build(spec) for spec in self._spread(math.prod(places))], places)
 
-    def fill_places(self, fill_each: Sequence[Callable[[Process], Process]]) -> "ByPlace":
-        """Returns it with the numbers of each place, by a function that fills in those of one."""
+    def fill_places(
+        self, places: tuple[int, ...], fill_each: Sequence[Callable[[Process], Process]]
+    ) -> "ByPlace":
+        """Returns it with the numbers of each of the places, by a function that fills in those of one."""
+        if self.places not in ("data", places):
+            raise UserError(f"ByPlace.places = {self.places}, but examples have shape {places}: leave it out")
         specs = self._spread(len(fill_each))
         filled = tuple(fill(spec) for fill, spec in zip(fill_each, specs, strict=True))
-        return dataclasses.replace(self, processes=filled)
+        return dataclasses.replace(self, processes=filled, places=places)
 
     def _spread(self, num_places: int) -> tuple[Process, ...]:
         """Returns a spec for each place.

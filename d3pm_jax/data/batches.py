@@ -331,7 +331,7 @@ def _check_categories(
             f"set K to {high + 1} or more (256 for 8-bit images, one more with an extra mask){from_one}"
         )
     if description is not None and description.sizes is not None:
-        _check_sizes(x, numbers, np.array(description.sizes))
+        _check_sizes(x, numbers, description.place_sizes)
 
 
 def _check_sizes(x: np.ndarray, numbers: Sequence[int], sizes: np.ndarray) -> None:

@@ -88,10 +88,10 @@ class Description:
             )
 
     @property
-    def own_sizes(self) -> np.ndarray | None:
-        """Returns how many categories each place has, int [*S]; None where all have the same."""
+    def place_sizes(self) -> np.ndarray:
+        """Returns how many categories each place has, int [*S], also where all have the same."""
         if self.sizes is None:
-            return None
+            return np.full(self.shape, self.categories)
         return np.array(self.sizes)
 
     @property

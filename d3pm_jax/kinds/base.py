@@ -347,9 +347,7 @@ class Kind:
             return to_bits_per_dim({"unigram": nats}, test)
 
         x0, labels = train.read_unweighted()  # [M, *S], [M]
-        levels = train.categories
-        if self.description.sizes is not None:
-            levels = np.array(self.description.sizes)  # [*S]
+        levels = self.description.place_sizes
         nats_by_name = {self.place_histogram: baselines.histogram_nats(x0, test["x"], levels)}
         if labels is not None:
             mixture = f"mixture of {len(np.unique(labels))} class histograms"

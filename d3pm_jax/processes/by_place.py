@@ -137,6 +137,9 @@ class ByPlace(Process):
         return _draw_step(self, x, t, u, u_low)
 
     def draw_prior(self, u: Float[Array, "*S"], u_low: Float[Array, "*S"] | None = None) -> Int[Array, "*S"]:
+        if self.has_mask and isinstance(self.levels, Mixing):
+            # Absorbing places are all masked.
+            return self.levels.draw_prior(u, u_low)
         return _draw_prior(self, u, u_low)
 
     def Q(self, t: Int[Array, "*B"]) -> NoReturn:
@@ -313,6 +316,9 @@ def _join_places(process: ByPlace, parts: tuple[Array, ...], axis: int) -> Array
 
     What a place cannot be gets -inf.
     """
+    # Without the barrier XLA would compute all parts in every kernel that reads the result, and spend minutes
+    # on compiling them.
+    parts = lax.optimization_barrier(parts)
     slices: list[tuple[int, Array]] = []  # with the place that each begins at
     for part, group in zip(parts, process.groups, strict=True):
         whole = _widen(process, group, part, is_rows=part.ndim > axis + 1)

@@ -183,7 +183,7 @@ def denoiser(file: AnyPath) -> Callable[..., Array]:
         possible_inputs = {"label": label, "weight": weight, "condition": condition}
         extra_inputs = {name: jnp.asarray(x) for name, x in possible_inputs.items() if x is not None}
         output = module(xt, t, **extra_inputs)  # pyright: ignore[reportCallIssue]
-        return make_logits(head, output, xt, spec.K, extra_mask, description.own_sizes)
+        return make_logits(head, output, xt, spec.K, extra_mask, description.sizes)
 
     return logits
 

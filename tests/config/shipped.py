@@ -7,7 +7,6 @@ import numpy as np
 import tests
 from d3pm_jax.config import Config, from_data, io
 from d3pm_jax.data import Description
-from d3pm_jax.program.parts.recipe import list_sizes
 from tests.data.made_table import make_rows, write_table
 
 CONFIGS = sorted((Path(tests.__file__).parents[1] / "configs").glob("*.py"))
@@ -27,5 +26,5 @@ def opened(path: Path) -> tuple[Config, Description]:
         assert path.stem.endswith("_neighbours")
         return np.arange(1, K + 1)
 
-    places = from_data.Places(list_sizes(description), counts)
+    places = from_data.Places(description.place_sizes, counts)
     return from_data.fill(config, K, counts, places), description

@@ -20,7 +20,7 @@ from d3pm_jax.config import (
     Uniform,
     io,
 )
-from d3pm_jax.config.from_data import fill, fill_from_saved, needs_data
+from d3pm_jax.config.from_data import Places, fill, fill_from_saved, needs_data
 from d3pm_jax.errors import UserError
 
 COUNTS = np.array([6, 0, 2])
@@ -158,3 +158,27 @@ def test_the_command_line_takes_numbers_and_data(capsys):
     with pytest.raises(SystemExit):
         apply(masked, "--help")
     assert "--process.inner.K INT|{data}" in capsys.readouterr().out
+
+
+PLACES = Places(np.array([2, 3, 3]), lambda: np.array([[1, 3, 0], [0, 2, 2], [4, 0, 0]]))
+
+
+@pytest.mark.parametrize("places", ["data", (3,)])
+@pytest.mark.parametrize("is_tuple", [False, True])
+def test_what_is_by_place_has_the_numbers_of_its_place(places, is_tuple):
+    part = config.Marginal(4, Cosine(), "data")
+    spec = config.ByPlace((part, part, part) if is_tuple else part, places=places)
+    filled = fill(spec, 3, lambda: np.zeros(3), PLACES)
+    pi = ((1.5 / 5, 3.5 / 5), (0.5 / 5.5, 2.5 / 5.5, 2.5 / 5.5), (4.5 / 5.5, 0.5 / 5.5, 0.5 / 5.5))
+    assert filled == config.ByPlace(tuple(config.Marginal(4, Cosine(), p) for p in pi), places=(3,))
+    assert not needs_data(filled)
+    assert fill_from_saved(filled, spec) == filled
+
+
+def test_places_of_another_shape_are_refused():
+    spec = config.ByPlace(config.Uniform("data", 4, Cosine()), places=(2,))
+    with pytest.raises(UserError, match=r"ByPlace.places = \(2,\), but examples have shape \(3,\)"):
+        fill(spec, 3, lambda: np.zeros(3), PLACES)
+    spec = config.ByPlace((config.Uniform("data", 4, Cosine()),) * 2)
+    with pytest.raises(UserError, match="ByPlace has 2 processes, the data 3 places: give each one"):
+        fill(spec, 3, lambda: np.zeros(3), PLACES)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from d3pm_jax.config import Absorbing, ByPlace, Count, Seed, checks_arguments, io as config_io
+from d3pm_jax.config import Count, Seed, checks_arguments, io as config_io
 from d3pm_jax.errors import UserError, describe_returned
 from d3pm_jax.evaluation.bound import (
     count_elements,
@@ -20,6 +20,7 @@ from d3pm_jax.evaluation.bound import (
     summarize_bound,
 )
 from d3pm_jax.files import hash_arrays
+from d3pm_jax.processes import Mixing
 from d3pm_jax.program.machine.devices import batch_sharding
 from d3pm_jax.program.measure import record
 from d3pm_jax.program.parts.build import Parts, describe_conditions
@@ -191,9 +192,8 @@ LABELS = record.Format(names.ACCURACY, _check_labels)
 
 def find_absorbing_mask(parts: Parts) -> int | None:
     """Returns the mask category of an absorbing run whose network never predicts it; None for other runs."""
-    process = parts.config.process
-    specs = process.processes if isinstance(process, ByPlace) else (process,)
-    is_absorbing = isinstance(specs, tuple) and all(isinstance(spec, Absorbing) for spec in specs)
+    process = getattr(parts.recipe.process, "common", None)  # of a flow there is none
+    is_absorbing = isinstance(process, Mixing) and process.pi_kind == "point"
     return parts.recipe.extra_mask if is_absorbing else None
 
 

@@ -182,7 +182,12 @@ def settle(parts: Parts, draw: Draw, n: int = 1, batch_size: int = 128) -> tuple
     _check_select(draw)
     categories = np.array(parts.recipe.categories)  # of all places, or of each [*S]
     if parts.description.sizes is not None:
-        categories = np.array(parts.description.sizes)[tuple(map(slice, shape))]
+        if shape != parts.description.shape:
+            raise UserError(
+                f"shape = {shape}: places have categories of their own, so samples are of the shape of the "
+                f"data, {parts.description.shape}"
+            )
+        categories = parts.description.place_sizes
     start_x0 = None  # [*S] or [M, *S]
     strength = None
     if draw.start is not None:

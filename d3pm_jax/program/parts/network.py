@@ -168,7 +168,7 @@ def split_network(
         )
         extra_mask = None
 
-    read_logits = partial(make_logits, head, extra_mask=extra_mask, sizes=description.own_sizes)
+    read_logits = partial(make_logits, head, extra_mask=extra_mask, sizes=description.sizes)
 
     def predict(
         params: Params,

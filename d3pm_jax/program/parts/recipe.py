@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import numpy as np
 from jaxtyping import Array
 
-from d3pm_jax.config import Config, LogisticHead
+from d3pm_jax.config import FLOW, Config, LogisticHead
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation.bound import Compiled
@@ -200,6 +200,11 @@ def check_config(config: Config, description: Description) -> None:
         value = getattr(config.train, name)
         if value:
             raise ValueError(f"train.{name} = {value!r}{why}")
+    if trained == FLOW and description.sizes is not None:
+        raise ValueError(
+            "the data has a number of categories for each place, but a flow has one K for all: take a "
+            "diffusion, with process = ByPlace(Absorbing(..))"
+        )
     if not trained.whole_examples:
         return
     if description.padded:
@@ -224,11 +229,9 @@ def check_process(config: Config, process: Process, extra_mask: int | None, desc
     """
     check_categories(process.K, description)
     if process.places or description.sizes is not None:
-        process.check_places(list_sizes(description))
-    if process.places and isinstance(config.head, LogisticHead):
-        raise ValueError(
-            "head = LogisticHead is for one K at all places, process = ByPlace has one for each: take Head()"
-        )
+        process.check_places(description.place_sizes)
+        if isinstance(config.head, LogisticHead):
+            raise ValueError("head = LogisticHead is for one K at all places, not one at each: take Head()")
     categories = description.categories
     if config.loss.needs_extra_mask and extra_mask is None:
         raise ValueError(
@@ -237,13 +240,6 @@ def check_process(config: Config, process: Process, extra_mask: int | None, desc
             f"mask_id = {categories}"
         )
     config.loss.check_process(process)
-
-
-def list_sizes(description: Description) -> np.ndarray:
-    """Returns how many categories each place of the data has, int [*S]."""
-    if description.own_sizes is None:
-        return np.full(description.shape, description.categories)
-    return description.own_sizes
 
 
 def check_categories(K: int, description: Description) -> None:

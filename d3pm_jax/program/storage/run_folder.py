@@ -354,7 +354,7 @@ def _check_categories(x: np.ndarray, description: Description) -> None:
     least = -1 if description.padded else 0
     if x.min() < least or x.max() >= description.categories:
         raise ValueError(f"it holds {x.min()}..{x.max()}, of {description.categories} categories")
-    if description.sizes is not None and np.any(x >= np.array(description.sizes)):
+    if description.sizes is not None and np.any(x >= description.place_sizes):
         raise ValueError("it holds categories that their places do not have")
 
 
