@@ -12,7 +12,7 @@ from d3pm_jax.config import Config, build_process, describe_data, find_extra_mas
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.evaluation.process_effect import find_half_life, spread_categories
 from d3pm_jax.likelihood import bits_per_dim
-from d3pm_jax.processes import Process, check_elementwise
+from d3pm_jax.processes import Process, check_same_for_all
 from d3pm_jax.program.parts.completed import fill_in
 from d3pm_jax.program.parts.diffusion import name_process
 
@@ -106,7 +106,7 @@ def _build_process(command: ScheduleCommand, path: Path | None, words: list[str]
         config = fill_in(config, describe_data(config.data))
     try:
         process = build_process(config.process)
-        check_elementwise(process, "d3pm schedule shows")
+        check_same_for_all(process, "d3pm schedule shows")
     except (ValueError, TypeError, OverflowError, MemoryError) as error:
         raise UserError(one_line(error, 1000)) from error
     extra_mask = find_extra_mask(config.process, process, _count_categories(config, process))

@@ -7,7 +7,7 @@ from d3pm_jax.processes.autoregressive import Autoregressive, autoregressive
 from d3pm_jax.processes.base import (
     Process,
     allow_identity,
-    check_elementwise as check_elementwise,
+    check_same_for_all as check_same_for_all,
     promote as promote,
 )
 from d3pm_jax.processes.by_place import ByPlace, by_place, for_each_place as for_each_place

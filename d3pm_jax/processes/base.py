@@ -200,6 +200,20 @@ def check_elementwise(process: Process, use: str) -> None:
         )
 
 
+def check_same_for_all(process: Process, use: str) -> None:
+    """Raises ValueError if places have processes of their own, or a process goes by the position.
+
+    Args:
+        process: the forward process.
+        use: how the message begins, for a use that is of one element, whichever it is.
+    """
+    check_elementwise(process, use)
+    if process.places:
+        raise ValueError(
+            f"{use} one process, and {type(process).__name__} has one for each place: pass these, one by one"
+        )
+
+
 _identity_allowed = ContextVar("identity_allowed", default=False)
 
 

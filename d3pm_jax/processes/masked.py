@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 from d3pm_jax import schedules
 from d3pm_jax.checks import declared
 from d3pm_jax.numerics import double_float, log_add, log_normalize, log_sum
-from d3pm_jax.processes.base import Process, check_elementwise, promote
+from d3pm_jax.processes.base import Process, check_same_for_all, promote
 from d3pm_jax.processes.respace import compose, require_spec
 from d3pm_jax.processes.tables import gather, gather_steps, log_bars, log_steps
 from d3pm_jax.types import Leaf
@@ -232,12 +232,7 @@ def masked(inner: Process, gamma: np.ndarray) -> Masked:
         ValueError: gamma has another length than the inner process, or values outside (0, 1]; the inner
             process goes by the position.
     """
-    check_elementwise(inner, "a mask goes on top of")
-    if inner.places:
-        raise ValueError(
-            f"inner is {type(inner).__name__}: put the mask on top of the process of each place, which is "
-            f"masked(process, gamma)"
-        )
+    check_same_for_all(inner, "a mask goes on top of")
     gamma = schedules.check_betas(gamma, "gamma")
     if gamma.size != inner.T:
         raise ValueError(f"gamma has {gamma.size} steps, the inner process {inner.T}: give both the same T")

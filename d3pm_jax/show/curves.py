@@ -8,7 +8,7 @@ import numpy as np
 
 from d3pm_jax.evaluation.process_effect import compute_effect, cross_entropy_weight, spread_categories
 from d3pm_jax.files import replacing
-from d3pm_jax.processes import Process, check_elementwise
+from d3pm_jax.processes import Process, check_same_for_all
 
 TERM = "term of the bound\n[bits/dim]"
 SUM = "sum from t to T\n[bits/dim]"
@@ -139,7 +139,7 @@ def save_schedules(
 
     lines: dict[str, Line] = {}
     for name, process in processes.items():
-        check_elementwise(process, "save_schedules draws")
+        check_same_for_all(process, "save_schedules draws")
         x0 = spread_categories(process.K, levels.get(name, process.K))
 
         # Most happens at small t, so that half of the steps are spaced by ratio and half of them evenly.

@@ -3,6 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import jax
@@ -11,10 +12,11 @@ import numpy as np
 import pytest
 
 import d3pm_jax as d3pm
-from d3pm_jax import beliefs, losses, posteriors, sampling
+from d3pm_jax import beliefs, config, losses, posteriors, sampling
 from d3pm_jax.compat import official_images
 from d3pm_jax.processes import Process
 from d3pm_jax.sampling import laws
+from d3pm_jax.show.curves import save_schedules
 from tests.sampling import rules
 from tests.sampling.cases import make_process
 
@@ -565,9 +567,13 @@ REFUSED = {
         lambda: d3pm.by_place(of_sizes(2, 3)).Qbar(jnp.asarray(1)),
         r"Qbar\(t\) of a process by place is another matrix at each place: log_q_probs\(x0, t\)",
     ),
+    "a picture": (
+        lambda: save_schedules(Path("none.png"), {"": d3pm.by_place(of_sizes(2, 3))}),
+        r"save_schedules draws one process, and ByPlace has one for each place: pass these, one by one",
+    ),
     "a mask on top": (
         lambda: d3pm.masked(d3pm.by_place(of_sizes(2, 3)), GAMMA),
-        r"inner is ByPlace: put the mask on top of the process of each place",
+        r"a mask goes on top of one process, and ByPlace has one for each place: pass these, one by one",
     ),
 }
 
@@ -578,3 +584,95 @@ def test_what_is_not_for_places_says_so_in_a_line(name):
     with pytest.raises(ValueError, match=message) as raised:
         call()
     assert "\n" not in str(raised.value)
+
+
+# ---- Bounds ----
+
+
+def network_of_columns(columns: Columns, table: np.ndarray) -> Callable[..., Any]:
+    """Logits of each column from its own x_t and t alone: table [T + 1, K, D, K]."""
+
+    def network(x, t):
+        return jnp.stack([jnp.asarray(table)[t, x[:, place], place] for place in range(x.shape[1])], axis=1)
+
+    return network
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["uniform", "marginal", "absorbing", "masked marginal"])
+def test_a_bound_is_the_sum_of_those_of_the_columns(family, x64):
+    """Of a network that looks at each column alone, from the same noise."""
+    columns = make_columns(family)
+    K = columns.K
+    rng = np.random.default_rng(5)
+    table = rng.normal(size=(T + 1, K, len(SIZES), K))
+    if columns.has_mask:
+        table[..., K - 1] = -np.inf
+    x0 = rng.integers(0, SIZES, (6, len(SIZES)))
+    u = rng.random((T + 1, *x0.shape))
+    noise = jnp.asarray(u)
+
+    def bound(process, network, x0, noise):
+        return d3pm.all_t_bound(network, process, x0, lambda t: noise[t], belief="leave_one_out")
+
+    together = bound(columns.process, network_of_columns(columns, table), x0, noise)
+    steps, prior = np.zeros(together.steps.shape), np.zeros(len(x0))
+    for place, process in enumerate(columns.each):
+        own = own_categories(columns, place)
+        of_column = Columns(process, [process], columns.has_mask)
+        own_table = table[:, own][:, :, [place]][..., own]
+        alone = bound(process, network_of_columns(of_column, own_table), x0[:, [place]], noise[:, :, [place]])
+        steps += alone.steps
+        prior += alone.prior
+    np.testing.assert_allclose(together.steps, steps, atol=1e-12)
+    np.testing.assert_allclose(together.prior, prior, atol=1e-12)
+
+
+@pytest.mark.slow
+def test_few_calls_of_a_bound_have_the_mean_of_all(x64):
+    """One step for each stratum of one step is every step."""
+    columns = make_columns("absorbing")
+    table = np.random.default_rng(5).normal(size=(T + 1, columns.K, len(SIZES), columns.K))
+    table[..., columns.K - 1] = -np.inf
+    network = network_of_columns(columns, table)
+    u = jnp.asarray(np.random.default_rng(6).random((T + 1, *X0.shape)))
+    every = d3pm.all_t_bound(network, columns.process, X0, lambda t: u[t], belief="leave_one_out")
+    strata = d3pm.strata_bound(
+        network, columns.process, X0, u[:T, :, 0], lambda j: u[j], belief="leave_one_out"
+    )
+    np.testing.assert_allclose(strata, every.total(), rtol=1e-12)
+
+
+@pytest.mark.slow
+def test_objectives_in_continuous_time_are_those_of_each_column(x64):
+    alpha = config.Reciprocal()
+    cases = {
+        "uniform": config.ContinuousUniform(alpha),
+        "absorbing": config.ContinuousAbsorbing(alpha),
+    }
+    rng = np.random.default_rng(7)
+    x0 = jnp.asarray(rng.integers(0, SIZES, (B, len(SIZES))))
+    u = jnp.asarray(rng.random(x0.shape))
+    time = jnp.asarray([0.7, 2.3, 3.9])
+    p_t = jnp.full(B, 0.25)
+    for family, objective in cases.items():
+        each = [
+            d3pm.uniform(d3pm.reciprocal(T), size)
+            if family == "uniform"
+            else d3pm.absorbing(d3pm.reciprocal(T), size + 1, size)
+            for size in SIZES
+        ]
+        columns = Columns(d3pm.by_place(each), each, family == "absorbing")
+        objective.check_process(columns.process)
+        logits = rng.normal(size=(*x0.shape, columns.K))
+        if columns.has_mask:
+            logits[..., -1] = -np.inf
+        xt = objective.draw(columns.process, x0, time, u)
+        terms = objective.terms(columns.process, jnp.asarray(logits), x0, xt, time, p_t)
+        for place, process in enumerate(each):
+            own_logits = jnp.asarray(logits[:, place][:, own_categories(columns, place)])
+            own_xt = objective.draw(process, x0[:, place], time, u[:, place])
+            np.testing.assert_array_equal(take_elements(columns, xt, place), own_xt)
+            own_terms = objective.terms(process, own_logits, x0[:, place], own_xt, time, p_t)
+            for x, expected in zip(terms, own_terms, strict=True):
+                np.testing.assert_allclose(x[:, place], expected, rtol=1e-12, atol=1e-12)

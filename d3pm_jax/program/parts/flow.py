@@ -38,6 +38,11 @@ def make_flow(config: Config, description: Description, mesh: jax.sharding.Mesh)
     Raises:
         ValueError, UserError: the model builds no flow, or none of such data.
     """
+    if description.sizes is not None:
+        raise ValueError(
+            f"places have categories of their own, and a flow has {description.categories} for all: take "
+            f"process = ByPlace, with a network and objective of diffusion"
+        )
     K = filled_field(config.process, "K")
     shape = description.shape
     num_digits = flows.count_digits(K, 2)  # how many numbers a category becomes
