@@ -61,6 +61,36 @@ def by_position(lib: ModuleType, name: str) -> Function:
     return call
 
 
+def kernels_by_place(lib: ModuleType, name: str) -> Function:
+    """The kernels of a process that has another for each place, in one program."""
+
+    def call(
+        process: Any, logits_x0: Any, x0: Any, xt: Any, t: Any, u: Any, belief: str, mask_id: int | None
+    ) -> Any:
+        # Draws are compared as values here: 1.0 makes floats of them.
+        return (
+            process.log_q_probs(x0, t),
+            process.log_q_back(xt, t),
+            process.log_q_x0(xt, t),
+            process.log_push(lib.log_normalize(logits_x0), t),
+            process.draw_prior(u) * 1.0,
+            process.draw_q(x0, t, u) * 1.0,
+            process.draw_step(x0, t, u) * 1.0,
+            lib.p_sample(process, logits_x0, xt, t, u, belief) * 1.0,
+            lib.q_posterior(process, x0, xt, t),
+            lib.p_logits(process, logits_x0, xt, t, belief),
+            lib.beliefs.to_denoiser(process, logits_x0, xt, t),
+            lib.beliefs.to_leave_one_out(process, logits_x0, xt, t),
+            *lib.hybrid(process, logits_x0, x0, xt, t, 0.01, belief),
+            lib.direct_kl(process, logits_x0, x0, xt, t),
+            lib.losses.marginal_kl(process, logits_x0, x0, t),
+            lib.smoothed_cross_entropy(process, logits_x0, x0, 0.1, mask_id),
+            lib.prior_kl(process, x0),
+        )
+
+    return call
+
+
 def respaced_tables(lib: ModuleType, name: str) -> Function:
     """The tables of a process on a grid that is not even."""
     arange = torch.arange if lib is torch_ref else jnp.arange

@@ -10,7 +10,16 @@ import torch
 
 import torch_ref
 from parity_tests import scales
-from parity_tests.families import FAMILIES, POSITIONAL, Family, build, embeddings, random
+from parity_tests.families import (
+    BY_PLACE,
+    FAMILIES,
+    POSITIONAL,
+    Family,
+    build,
+    embeddings,
+    random,
+    sizes_of_places,
+)
 from parity_tests.frameworks import precision, to_torch
 
 B = 3
@@ -215,6 +224,31 @@ def positional(dtype: str) -> Iterator[Case]:
             yield Case(f"{name}, t {t.tolist()}, {KINDS[i]}", args, i == 0 and not quick, quick)
 
 
+def by_place(dtype: str) -> Iterator[Case]:
+    """What each place can be, in x_t the mask too where there is one; each belief once."""
+    beliefs = ("d3pm", "leave_one_out", "denoiser", "official")
+    for i, (name, belief) in enumerate(zip(BY_PLACE, beliefs, strict=True)):
+        has_mask = name in ("by_place_absorbing", "by_place_masked")
+        sizes = np.broadcast_to(sizes_of_places(K - has_mask), (B, *S))
+        x0 = random(9, i).integers(0, sizes)
+        xt = random(10, i).integers(0, sizes)
+        if has_mask:
+            xt = np.where(random(41, i).random(xt.shape) < 0.5, K - 1, xt)
+        x = logits("moderate", (B, *S, K), dtype, 42, i)
+        x[np.arange(K) >= sizes[..., None]] = -INF
+        args = {
+            "process": Family(name, K, T),
+            "logits_x0": x,
+            "x0": x0,
+            "xt": xt,
+            "t": _t_of_elements(i),
+            "u": random(43, i).random((B, *S)),
+            "belief": belief,
+            "mask_id": K - 1 if has_mask else None,
+        }
+        yield Case(f"{name}, {belief}", args, eager=False, quick=name == "by_place_marginal")
+
+
 def log_arrays(*names: str) -> Callable[[str], Iterator[Case]]:
     """Rows of logs of each kind, [4, 3, K]."""
 
@@ -315,6 +349,12 @@ def forbid(dtype: str) -> Iterator[Case]:
     for case in log_arrays("logits")(dtype):
         for mask_id in (0, 2, K - 1):
             yield Case(f"{case.name}, mask {mask_id}", case.args | {"mask_id": mask_id})
+
+
+def forbid_beyond(dtype: str) -> Iterator[Case]:
+    for case in log_arrays("logits")(dtype):
+        for i, sizes in enumerate((np.array([K, 2, K - 1]), random(44).integers(1, K + 1, (4, 3)))):
+            yield Case(f"{case.name}, sizes {i}", case.args | {"sizes": sizes})
 
 
 def bits_per_dim(dtype: str) -> Iterator[Case]:

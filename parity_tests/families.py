@@ -98,6 +98,35 @@ POSITIONAL: dict[str, Build] = {  # compared on x whose last axis is T
 }
 
 
+def _places(build_one: Callable[[Any, int, int], Any], has_mask: bool) -> Build:
+    """A process for each of 2 x 2 places, the largest of which has K categories, its mask counted."""
+
+    def build_all(lib: Any, K: int, T: int) -> Any:
+        sizes = sizes_of_places(K - has_mask).flatten().tolist()
+        return lib.by_place([build_one(lib, size, T) for size in sizes], (2, 2))
+
+    return build_all
+
+
+def sizes_of_places(largest: int) -> np.ndarray:
+    """How many categories the data has at each place of the families by place."""
+    return np.array([[2, 3], [largest, 3]])
+
+
+def _positive_pi(K: int) -> np.ndarray:
+    return random(40, K).dirichlet(np.ones(K))
+
+
+BY_PLACE: dict[str, Build] = {  # compared on examples of 2 x 2 places
+    "by_place_uniform": _places(lambda lib, K, T: lib.uniform(_linear(T), K), False),
+    "by_place_marginal": _places(lambda lib, K, T: lib.marginal(_linear(T), _positive_pi(K)), False),
+    "by_place_absorbing": _places(lambda lib, K, T: lib.absorbing(_reciprocal(T), K + 1, K), True),
+    "by_place_masked": _places(
+        lambda lib, K, T: lib.masked(lib.marginal(_linear(T), _positive_pi(K)), _reciprocal(T)), True
+    ),
+}
+
+
 def _as_matrices(build: Build) -> Build:
     """Builds a process from its matrices: all processes are then one program of JAX."""
 
@@ -127,5 +156,5 @@ def build(lib: str, family: Family, dtype: str) -> Any:
     """The process as one of `LIBRARIES` builds it in one float type; call it inside `precision(dtype)`."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "x_T still depends on x_0")  # gaussian_narrow is meant to
-        every = FAMILIES | CONSTRUCTED | POSITIONAL | MATRICES
+        every = FAMILIES | CONSTRUCTED | POSITIONAL | BY_PLACE | MATRICES
         return every[family.name](LIBRARIES[lib], family.K, family.T)

@@ -110,6 +110,12 @@ PAIRS: dict[str, Pair] = {
         arguments(lambda logits_x0, **_: scales.rows(logits_x0)),
         call=calls.by_position,
     ),
+    "by_place": Pair(
+        cases.by_place,
+        arguments(scales.by_place),
+        call=calls.kernels_by_place,
+        dtypes=("float64",),  # float32 is that of the kernels
+    ),
     "marginal": _process("marginal", "marginal_reset", "marginal_slow"),
     "masked": _process("masked", "masked_dense"),
     "gaussian": _process("gaussian", "gaussian_narrow", "gaussian_bands"),
@@ -183,6 +189,7 @@ PAIRS: dict[str, Pair] = {
     "categorical": Pair(cases.categorical, cdf=arguments(lambda log_p, u: scales.cdf(log_p))),
     "residual": Pair(cases.residual, rows_of("output")),
     "forbid": Pair(cases.forbid, rows_of("logits")),
+    "heads.forbid_beyond": Pair(cases.forbid_beyond, rows_of("logits"), jit=False),
     "logistic": Pair(
         loss_cases.logistic, arguments(scales.logistic), arguments(scales.two_edges(scales.logistic))
     ),
@@ -538,8 +545,6 @@ REASONS: dict[str, str] = {
     "sampling.laws.require_absorbing": _A_CHECK,
     "sampling.per_example": "draws from a key of its own framework: all other kernels take the noise",
     "Process.respaced": "respace is its check and this",
-    "by_place": "calls the kernels of the other families, place by place",
-    "heads.forbid_beyond": "-inf at what `forbid` has no place for",
     "Process.places": "the shape of the places of by_place",
     "Process.common": "what the places of by_place have in common",
     "Process.check_places": _A_CHECK,

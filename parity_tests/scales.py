@@ -161,6 +161,14 @@ def by_position(process: Process, logits_x0: Tensor, x0: Tensor, xt: Tensor, t: 
     return certain, certain, certain, rows(logits_x0), torch.ones(process.K), *draws, kl
 
 
+def by_place(
+    process: Process, logits_x0: Tensor, x0: Tensor, xt: Tensor, t: Tensor, belief: str, **_: Any
+) -> Tensor:
+    """All logs that enter a kernel."""
+    of_x0 = process.log_q_probs(x0, t - 1), process.log_q_x0(xt, t), process.log_q_probs(x0, t)
+    return torch.maximum(p_logits(process, logits_x0, xt, t, belief), rows(*of_x0))
+
+
 def marginal_kl(process: Process, logits_x0: Tensor, x0: Tensor, t: Tensor) -> Tensor:
     """The divergence of its two arguments."""
     pushed = process.log_push(torch_ref.log_normalize(logits_x0), t)

@@ -59,6 +59,16 @@ def declared(**specs: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
                     _check(name, x, specs[name].split(), ends)
             if values.get("belief", "d3pm") not in get_args(Belief):
                 raise ValueError(f"belief = {values['belief']!r}: it must be one of {get_args(Belief)}")
+            if owner is not None and hasattr(owner, "loop_over_places"):
+                axes = {
+                    name: specs.get(name, "").rpartition(" ")[0]
+                    for name in values
+                    if values[name] is not None
+                }
+                axes = {name: of_name for name, of_name in axes.items() if of_name in ("*S", "*S K", "...")}
+                if {"*S", "*S K"} & set(axes.values()):
+                    others = {name: x for name, x in values.items() if x is not owner}
+                    return owner.loop_over_places(f, others, axes)
             return f(*args, **kwargs)
 
         return checked

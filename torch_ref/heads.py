@@ -1,5 +1,6 @@
 """Makes logits of x_0 from the output of a network."""
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -23,6 +24,18 @@ def forbid(logits: Tensor, mask_id: int) -> Tensor:
     Arguments as in `d3pm_jax.forbid`.
     """
     return torch.where(torch.arange(logits.shape[-1], device=logits.device) == mask_id, float("-inf"), logits)
+
+
+@declared(logits="*B K floats")
+def forbid_beyond(logits: Tensor, sizes: np.ndarray) -> Tensor:
+    """Returns the logits with -inf at k >= K_i of each place i.
+
+    Arguments as in `d3pm_jax.heads.forbid_beyond`.
+    """
+    if logits.shape[:-1][-sizes.ndim :] != sizes.shape:
+        raise ValueError(f"sizes are {list(sizes.shape)}, logits {list(logits.shape)}: give each place one")
+    is_own = torch.arange(logits.shape[-1]) < torch.as_tensor(sizes)[..., None]
+    return torch.where(is_own.to(logits.device), logits, float("-inf"))
 
 
 @declared(loc="*S floats", log_scale="*S floats", K="two_or_more")

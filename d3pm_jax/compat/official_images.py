@@ -15,13 +15,13 @@ from d3pm_jax import numerics
 from d3pm_jax.checks import CATEGORIES, NUM_CATEGORIES, at_least, declared, steps
 from d3pm_jax.losses import cross_entropy
 from d3pm_jax.posteriors import log_p_x0
-from d3pm_jax.processes import Process, expand_trailing, for_each_place
+from d3pm_jax.processes import Process, expand_trailing, for_each_size
 
 EPS = 1e-6
 
 
 @declared(x0=CATEGORIES, xt=CATEGORIES, t=steps(1), eps=at_least(0))
-@for_each_place
+@for_each_size
 def q_posterior(
     process: Process, x0: Int[Array, "*S"], xt: Int[Array, "*S"], t: Int[Array, "..."], eps: float = EPS
 ) -> Float[Array, "*S K"]:
@@ -42,7 +42,7 @@ def q_posterior(
 
 
 @declared(xt=CATEGORIES, t=steps(1), eps=at_least(0))
-@for_each_place
+@for_each_size
 def p_logits(
     process: Process,
     logits_x0: Float[Array, "*S K"],

@@ -18,7 +18,7 @@ from d3pm_jax.config.timesteps import Timesteps
 from d3pm_jax.config.trained import CLASSIFIER, DIFFUSION, Trained
 from d3pm_jax.losses import continuous, cross_entropy, fused_logistic, prior_kl, variational
 from d3pm_jax.posteriors import q_sample
-from d3pm_jax.processes import Process, expand_trailing, for_each_place
+from d3pm_jax.processes import Process, expand_trailing, for_each_place, for_each_size
 
 COMPARED = 16  # steps at which the process is compared with alpha
 NEAR = 1e-5  # how far probabilities in float32 may be off
@@ -219,7 +219,7 @@ def _absorbing_nelbo(
     return continuous.absorbing_nelbo(alpha, logits, x0, xt, time, process.K - 1)
 
 
-@for_each_place
+@for_each_size
 def _draw_uniform(
     process: Process,
     alpha: continuous.Schedule,
@@ -230,7 +230,7 @@ def _draw_uniform(
     return continuous.uniform_draw(alpha, x0, time, u, process.K)
 
 
-@for_each_place
+@for_each_size
 def _uniform_nelbo(
     process: Process,
     alpha: continuous.Schedule,
@@ -270,7 +270,7 @@ def _check_same(objective: Continuous, process: Process, pi_of: Callable[[int], 
         )
 
 
-@for_each_place
+@for_each_size
 def _measure_difference(
     process: Process,
     pi_of: Callable[[int], Array],

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, Int
 from d3pm_jax import numerics
 from d3pm_jax.beliefs import Belief, to_denoiser
 from d3pm_jax.checks import CATEGORIES, CATEGORY, SHARE, declared
-from d3pm_jax.processes import Process, for_each_place, promote
+from d3pm_jax.processes import Process, for_each_place, for_each_size, promote
 
 
 @declared(x0=CATEGORIES)
@@ -29,7 +29,7 @@ def cross_entropy(
 
 
 @declared(x0=CATEGORIES, smoothing=SHARE, mask_id=CATEGORY)
-@for_each_place
+@for_each_size
 def smoothed_cross_entropy(
     process: Process,
     logits_x0: Float[Array, "*S K"],

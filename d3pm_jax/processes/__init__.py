@@ -10,7 +10,12 @@ from d3pm_jax.processes.base import (
     check_same_for_all as check_same_for_all,
     promote as promote,
 )
-from d3pm_jax.processes.by_place import ByPlace, by_place, for_each_place as for_each_place
+from d3pm_jax.processes.by_place import (
+    ByPlace,
+    by_place,
+    for_each_place as for_each_place,
+    for_each_size as for_each_size,
+)
 from d3pm_jax.processes.dense import Dense, dense
 from d3pm_jax.processes.graph import from_rate, hierarchical_rate, knn_graph, knn_rate, random_walk
 from d3pm_jax.processes.masked import NEG_INF as NEG_INF, Masked, masked

@@ -35,30 +35,40 @@ R = TypeVar("R")
 # What an argument of a kernel holds: a category or a number for each element, a row of K numbers for each,
 # steps, or what all places share.
 Role = Literal["elements", "rows", "steps", "shared"]
+# Rows of so many categories cost little beside what is computed of each element.
+SMALL = 16
 
 
-class Group(NamedTuple):
-    """Names places whose processes differ in nothing but their tables."""
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("process",),
+    meta_fields=("indices", "sizes", "K", "differs"),
+)
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Holds the processes of some places, which differ in nothing but their tables, as one."""
 
-    indices: tuple[int, ...]  # in the order of x.reshape(-1)
-    K: int  # categories of each, the mask counted
+    process: Any
+    indices: tuple[int, ...]  # which places, in the order of x.reshape(-1)
+    sizes: tuple[int, ...]  # how many categories the data has at each
+    K: int  # categories of the process; a place with fewer has probability 0 for the others
     differs: tuple[bool, ...]  # for each table of the process, whether it has an axis of places in front
 
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=("stacked", "levels", "time"),
-    meta_fields=("groups", "has_mask", "K", "T", "places"),
+    data_fields=("groups", "groups_of_one_size", "levels", "time"),
+    meta_fields=("has_mask", "K", "T", "places"),
     drop_fields=("each",),
 )
 @dataclasses.dataclass(frozen=True)
 class ByPlace(Process):
     """Has a process for each place of x [.., *S]. Make one with `by_place`."""
 
-    stacked: tuple[Any, ...]  # the process of each group of places
+    groups: tuple[Group, ...]  # places of like sizes
+    groups_of_one_size: tuple[Group, ...]  # the same places, apart by size
     levels: Any  # a process whose levels are those of every place; None: they differ
     time: Leaf  # int32 [T + 1]
-    groups: tuple[Group, ...]
     has_mask: bool
     K: int
     T: int
@@ -75,7 +85,7 @@ class ByPlace(Process):
         """Returns how many categories the data has at each place, int [*S]: a mask is not counted."""
         sizes = np.zeros(math.prod(self.places), np.int64)
         for group in self.groups:
-            sizes[list(group.indices)] = group.K - self.has_mask
+            sizes[list(group.indices)] = group.sizes
         return sizes.reshape(self.places)
 
     def check_places(self, sizes: np.ndarray) -> None:
@@ -167,8 +177,18 @@ def for_each_place(f: Callable[P, R]) -> Callable[P, R]:
 
     The first argument of the kernel is the process. The annotations of the others say what they hold: `*S` an
     element each, `*S K` a row each, `...` steps. What it returns are arrays of elements or of rows, or tuples
-    of them; integers are categories, and so is a `mask_id`.
+    of them; integers are categories, and so is a `mask_id`. Places of like sizes have one process, with the K
+    of the largest: a kernel that counts categories has `for_each_size` instead.
     """
+    return _serve_places(f, lambda process: process.groups)
+
+
+def for_each_size(f: Callable[P, R]) -> Callable[P, R]:
+    """Makes a kernel serve a `ByPlace` as `for_each_place` does, and each call has the K of its places."""
+    return _serve_places(f, lambda process: process.groups_of_one_size)
+
+
+def _serve_places(f: Callable[P, R], find_groups: Callable[[ByPlace], tuple[Group, ...]]) -> Callable[P, R]:
     parameters = inspect.signature(f).parameters
     roles: dict[str, Role] = {
         name: _read_role(parameter.annotation) for name, parameter in parameters.items()
@@ -181,7 +201,7 @@ def for_each_place(f: Callable[P, R]) -> Callable[P, R]:
         process = values.pop(names[0])
         if not isinstance(process, ByPlace):
             return f(*args, **kwargs)
-        return cast(R, _call_by_place(f, process, values, roles))
+        return cast(R, _call_by_place(f, process, find_groups(process), values, roles))
 
     return call
 
@@ -198,7 +218,11 @@ def _read_role(annotation: Any) -> Role:
 
 
 def _call_by_place(
-    f: Callable[..., Any], process: ByPlace, values: dict[str, Any], roles: dict[str, Role]
+    f: Callable[..., Any],
+    process: ByPlace,
+    groups: tuple[Group, ...],
+    values: dict[str, Any],
+    roles: dict[str, Role],
 ) -> Any:
     """Calls a kernel for each group of places, and joins what it returns."""
     batch = _find_batch(process, values, roles)
@@ -216,16 +240,15 @@ def _call_by_place(
         else:
             of_all[name] = value
 
+    axis = len(batch)
+    parts = {name: _split_places(process, groups, x, roles[name], axis) for name, x in of_places.items()}
     results = []
-    runs_by_name = {name: _split_runs(process, x, len(batch)) for name, x in of_places.items()}
-    for stacked, group in zip(process.stacked, process.groups, strict=True):
-        arguments = {
-            name: _take_places(process, group, runs, len(batch)) for name, runs in runs_by_name.items()
-        }
+    for i, group in enumerate(groups):
+        arguments = {name: of_groups[i] for name, of_groups in parts.items()}
         if of_all.get("mask_id") is not None:
             of_all["mask_id"] = group.K - 1
-        results.append(_call_for_group(partial(f, **of_all), stacked, group, arguments, len(batch)))
-    return jax.tree.map(lambda *parts: _join_places(process, parts, len(batch)), *results)
+        results.append(_call_for_group(partial(f, **of_all), group, arguments, axis))
+    return jax.tree.map(lambda *parts: _join_places(process, groups, parts, axis), *results)
 
 
 def _find_batch(process: ByPlace, values: dict[str, Any], roles: dict[str, Role]) -> tuple[int, ...]:
@@ -250,13 +273,11 @@ def _find_batch(process: ByPlace, values: dict[str, Any], roles: dict[str, Role]
     return batch
 
 
-def _call_for_group(
-    f: Callable[..., Any], stacked: Process, group: Group, arguments: dict[str, Array], axis: int
-) -> Any:
+def _call_for_group(f: Callable[..., Any], group: Group, arguments: dict[str, Array], axis: int) -> Any:
     """Calls a kernel with the process of some places, which are an axis of arguments and results."""
     if not any(group.differs):
-        return f(stacked, **arguments)
-    tables, structure = jax.tree.flatten(stacked)
+        return f(group.process, **arguments)
+    tables, structure = jax.tree.flatten(group.process)
     own = [table for table, differs in zip(tables, group.differs, strict=True) if differs]
 
     def call_for_place(own: list[Array], arguments: dict[str, Array]) -> Any:
@@ -271,47 +292,73 @@ def _call_for_group(
     return jax.tree.map(lambda x: jnp.moveaxis(x, 0, axis), results)
 
 
-def _split_runs(process: ByPlace, x: Array, axis: int) -> dict[int, Array]:
-    """Splits x [*B, *S] or [*B, *S, K] into the runs of places of one group, by the first place of each.
+# Arrays are cut and joined by splits, pads and concatenations alone, each part read once: XLA looks through
+# these, forward and backward, so that of a network that pads its logits no padded array is left. A second
+# slice of an array would have its gradient added up, which is as large as the array; indices hide their
+# array.
 
-    The places become one axis, after `axis` others. All runs come of one split, so that a gradient of x is
-    joined of theirs, and not added up from arrays of its own size.
+
+class Run(NamedTuple):
+    """Names neighbouring places of a group."""
+
+    first: int  # in the order of x.reshape(-1)
+    last: int  # behind the last
+    sizes: tuple[int, ...]
+
+
+def _find_runs(groups: tuple[Group, ...]) -> list[list[Run]]:
+    """Returns the runs of each group in its order.
+
+    Places of a run have one size, as those have whose logits a network pads, or all places are one run.
     """
-    x = jnp.reshape(x, (*x.shape[:axis], -1, *x.shape[axis + len(process.places) :]))
-    runs = sorted(run for group in process.groups for run in _find_runs(group.indices))
-    parts = lax.split(x, [last - first for first, last in runs], axis=axis)
-    return {first: part for (first, _), part in zip(runs, parts, strict=True)}
+    runs_of_groups = []
+    for group in groups:
+        runs: list[Run] = []
+        for index, size in zip(group.indices, group.sizes, strict=True):
+            if runs and runs[-1].last == index and (len(groups) == 1 or runs[-1].sizes[-1] == size):
+                runs[-1] = Run(runs[-1].first, index + 1, (*runs[-1].sizes, size))
+            else:
+                runs.append(Run(index, index + 1, (size,)))
+        runs_of_groups.append(runs)
+    return runs_of_groups
 
 
-def _take_places(process: ByPlace, group: Group, runs: dict[int, Array], axis: int) -> Array:
-    """Returns what belongs to the places of a group, as their process has it: with as few categories.
+def _split(x: Array, runs: Sequence[Run], axis: int) -> list[Array]:
+    """Splits the axis of places into runs that follow each other."""
+    return list(lax.split(x, [run.last - run.first for run in runs], axis))
+
+
+def _split_places(
+    process: ByPlace, groups: tuple[Group, ...], x: Array, role: Role, axis: int
+) -> list[Array]:
+    """Returns what belongs to the places of each group, as their process has it: with as few categories.
 
     Args:
         process: of all places.
-        group: which of them.
-        runs: as `_split_runs` makes them of an array.
-        axis: how many axes come before the places.
+        groups: of places.
+        x: [*B, *S] or [*B, *S, K].
+        role: what it holds.
+        axis: how many axes come before the places, which become one.
     """
-    parts = [_narrow(process, group, runs[first], axis) for first, _ in _find_runs(group.indices)]
-    return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis)
+    x = jnp.reshape(x, (*x.shape[:axis], -1, *x.shape[axis + len(process.places) :]))
+    runs_of_groups = _find_runs(groups)
+    in_order = sorted(run for runs in runs_of_groups for run in runs)
+    part_of_run = dict(zip(in_order, _split(x, in_order, axis), strict=True))
+    results = []
+    for group, runs in zip(groups, runs_of_groups, strict=True):
+        parts = []
+        for run in runs:
+            part = part_of_run[run]
+            if role == "rows":
+                part = _resize_rows(part, run.sizes, group.K, process.has_mask)
+            elif role == "elements" and jnp.issubdtype(part.dtype, jnp.integer):
+                part = _rename_categories(part, run.sizes, process.K, group.K, process.has_mask)
+            parts.append(part)
+        results.append(jnp.concatenate(parts, axis))
+    return results
 
 
-def _narrow(process: ByPlace, group: Group, x: Array, axis: int) -> Array:
-    """Returns rows without what the places of a group cannot be, or their categories as their process has."""
-    if process.K == group.K:
-        return x
-    is_rows = x.ndim > axis + 1
-    if is_rows and process.has_mask:
-        own, _, mask = lax.split(x, (group.K - 1, process.K - group.K, 1), axis=x.ndim - 1)
-        return jnp.concatenate([own, mask], axis=-1)
-    if is_rows:
-        return x[..., : group.K]
-    if process.has_mask and jnp.issubdtype(x.dtype, jnp.integer):
-        return jnp.where(x == process.K - 1, group.K - 1, x)
-    return x
-
-
-def _join_places(process: ByPlace, parts: tuple[Array, ...], axis: int) -> Array:
+def _join_places(process: ByPlace, groups: tuple[Group, ...], parts: tuple[Array, ...], axis: int) -> Array:
     """Returns results of all groups in the order of the places, [*B, *S] or [*B, *S, K].
 
     What a place cannot be gets -inf.
@@ -319,43 +366,39 @@ def _join_places(process: ByPlace, parts: tuple[Array, ...], axis: int) -> Array
     # Without the barrier XLA would compute all parts in every kernel that reads the result, and spend minutes
     # on compiling them.
     parts = lax.optimization_barrier(parts)
-    slices: list[tuple[int, Array]] = []  # with the place that each begins at
-    for part, group in zip(parts, process.groups, strict=True):
-        whole = _widen(process, group, part, is_rows=part.ndim > axis + 1)
-        start = 0
-        for first, last in _find_runs(group.indices):
-            slices.append((first, lax.slice_in_dim(whole, start, start + last - first, axis=axis)))
-            start += last - first
-    ordered = [part for _, part in sorted(slices, key=lambda pair: pair[0])]
-    joined = jnp.concatenate(ordered, axis)
+    part_of_run = {}
+    for group, runs, of_group in zip(groups, _find_runs(groups), parts, strict=True):
+        for run, part in zip(runs, _split(of_group, runs, axis), strict=True):
+            if part.ndim > axis + 1:
+                part = _resize_rows(part, run.sizes, process.K, process.has_mask)
+            elif jnp.issubdtype(part.dtype, jnp.integer):
+                part = _rename_categories(part, run.sizes, group.K, process.K, process.has_mask)
+            part_of_run[run] = part
+    joined = jnp.concatenate([part_of_run[run] for run in sorted(part_of_run)], axis)
     return jnp.reshape(joined, (*joined.shape[:axis], *process.places, *joined.shape[axis + 1 :]))
 
 
-def _widen(process: ByPlace, group: Group, part: Array, is_rows: bool) -> Array:
-    """Returns rows with -inf at what a place cannot be, and the mask as it is of all places."""
-    if process.K == group.K:
-        return part
-    if is_rows:
-        missing = jnp.full((*part.shape[:-1], process.K - group.K), -jnp.inf, part.dtype)
-        own = group.K - process.has_mask  # categories of the data
-        return jnp.concatenate([part[..., :own], missing, part[..., own:]], axis=-1)
-    if process.has_mask and jnp.issubdtype(part.dtype, jnp.integer):
-        return jnp.where(part == group.K - 1, process.K - 1, part)
-    return part
+def _resize_rows(rows: Array, sizes: tuple[int, ...], K: int, has_mask: bool) -> Array:
+    """Returns rows [.., places, K] of the categories that places have, and of a mask; others get -inf."""
+    size = max(sizes)
+    num_others = rows.shape[-1] - size - has_mask
+    own, _, mask = lax.split(rows, [size, num_others, int(has_mask)], rows.ndim - 1)
+    if min(sizes) < size:
+        is_own = np.arange(size) < np.array(sizes)[:, None]
+        own = jnp.where(is_own.reshape((1,) * (rows.ndim - 2) + is_own.shape), own, -jnp.inf)
+    missing = jnp.full((*rows.shape[:-1], K - size - has_mask), -jnp.inf, rows.dtype)
+    return jnp.concatenate([own, missing, mask], axis=-1)
 
 
-def _find_runs(indices: tuple[int, ...]) -> list[tuple[int, int]]:
-    """Returns the runs of neighbouring places as (first, behind the last).
-
-    XLA looks through slices to what they are of, and through indices it does not.
-    """
-    runs: list[tuple[int, int]] = []
-    for index in indices:
-        if runs and runs[-1][1] == index:
-            runs[-1] = (runs[-1][0], index + 1)
-        else:
-            runs.append((index, index + 1))
-    return runs
+def _rename_categories(x: Array, sizes: tuple[int, ...], K: int, new_K: int, has_mask: bool) -> Array:
+    """Returns categories of K as those of new_K: the mask is the last, and what was none is none again."""
+    if K == new_K == min(sizes) + has_mask:
+        return x
+    is_own = x < np.array(sizes).reshape((1,) * (x.ndim - 1) + (-1,))
+    renamed = jnp.where(is_own, x, new_K)
+    if has_mask:
+        return jnp.where(x == K - 1, new_K - 1, renamed)
+    return renamed
 
 
 # ---- The methods of a process ----
@@ -444,17 +487,13 @@ def by_place(processes: Sequence[Process], places: tuple[int, ...] | None = None
     for place, process in enumerate(each):
         _check_process(place, process, each[0])
 
-    members: dict[Any, list[int]] = {}
-    for place, process in enumerate(each):
-        members.setdefault(jax.tree.structure(process), []).append(place)
-    stacked, groups = zip(*(_stack(each, indices) for indices in members.values()), strict=True)
     K = max(process.K for process in each)
     has_mask = _has_mask(each[0])
     return ByPlace(
-        stacked,
+        groups=_make_groups(each, _find_like_sizes(each)),
+        groups_of_one_size=_make_groups(each, [process.K for process in each]),
         levels=_find_common(each, K),
         time=each[0].time,
-        groups=groups,
         has_mask=has_mask,
         K=K,
         T=each[0].T,
@@ -502,17 +541,72 @@ def _is_of_one_schedule(processes: Sequence[Process]) -> bool:
     return all(np.array_equal(rate, rates[0]) for rate in rates)
 
 
-def _stack(each: Sequence[Process], indices: list[int]) -> tuple[Process, Group]:
-    """Returns the processes of some places as one; tables that differ have an axis of places."""
-    first = each[indices[0]]
-    by_table = zip(*(jax.tree.leaves(each[index]) for index in indices), strict=True)
+def _find_like_sizes(each: Sequence[Process]) -> list[int]:
+    """Returns for each process the largest K of those with a like K: up to SMALL, or twice the smallest.
+
+    XLA compiles every kernel once for each of these, which takes seconds: for each K of a table it would be
+    minutes, and rows that are half padding cost less than a program of their own.
+    """
+    largest: dict[int, int] = {}  # by K
+    like: list[int] = []
+    for K in sorted({process.K for process in each}):
+        if like and max(SMALL, 2 * like[0]) < K:
+            like = []
+        like.append(K)
+        largest |= dict.fromkeys(like, K)
+    return [largest[process.K] for process in each]
+
+
+def _make_groups(each: Sequence[Process], padded: Sequence[int]) -> tuple[Group, ...]:
+    """Makes a group of all places whose processes have the same form when they are padded to so many K."""
+    members: dict[Any, list[int]] = {}
+    for place, process in enumerate(each):
+        is_point = cast(Mixing, getattr(process, "inner", process)).pi_kind == "point"
+        members.setdefault((type(process), is_point, padded[place]), []).append(place)
+    return tuple(_make_group([each[place] for place in places], tuple(places)) for places in members.values())
+
+
+def _make_group(processes: Sequence[Process], indices: tuple[int, ...]) -> Group:
+    """Makes one process of those of some places; tables that differ have an axis of places."""
+    K = max(process.K for process in processes)
+    sizes = tuple(process.K - _has_mask(process) for process in processes)
+    processes = _make_alike([_pad(process, K) for process in processes])
     stacked = []
     differs = []
-    for tables in by_table:
+    for tables in zip(*map(jax.tree.leaves, processes), strict=True):
         is_same = all(np.array_equal(table, tables[0]) for table in tables)
         stacked.append(tables[0] if is_same else jnp.stack(tables))
         differs.append(not is_same)
-    return jax.tree.structure(first).unflatten(stacked), Group(tuple(indices), first.K, tuple(differs))
+    process = jax.tree.structure(processes[0]).unflatten(stacked)
+    return Group(process, indices, sizes, K, tuple(differs))
+
+
+def _pad(process: Process, K: int) -> Process:
+    """Returns the process with K categories, of which those that it did not have are impossible."""
+    if process.K == K:
+        return process
+    if isinstance(process, Masked):
+        return dataclasses.replace(process, inner=_pad(process.inner, K - 1), K=K)
+    mixing = cast(Mixing, process)
+    beta, pi = require_spec(mixing.spec)
+    # A mask stays the last category.
+    own = process.K - _has_mask(process)
+    wider = np.concatenate([pi[:own], np.zeros(K - process.K), pi[own:]])
+    return make_mixing(beta, wider, np.asarray(mixing.time))
+
+
+def _make_alike(processes: Sequence[Process]) -> list[Process]:
+    """Returns processes of one form, with a general pi where only some have a uniform one."""
+    if len({jax.tree.structure(process) for process in processes}) == 1:
+        return list(processes)
+    alike = []
+    for process in processes:
+        if isinstance(process, Masked):
+            general = dataclasses.replace(cast(Mixing, process.inner), pi_kind="general")
+            alike.append(dataclasses.replace(process, inner=general))
+        else:
+            alike.append(dataclasses.replace(cast(Mixing, process), pi_kind="general"))
+    return alike
 
 
 def _find_common(each: Sequence[Process], K: int) -> Process | None:

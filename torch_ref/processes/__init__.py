@@ -2,6 +2,7 @@
 
 from torch_ref.processes.autoregressive import autoregressive
 from torch_ref.processes.base import Process
+from torch_ref.processes.by_place import by_place
 from torch_ref.processes.dense import dense
 from torch_ref.processes.graph import from_rate, hierarchical_rate, knn_graph, knn_rate, random_walk
 from torch_ref.processes.masked import masked
@@ -15,6 +16,7 @@ __all__ = [
     "absorbing",
     "autoregressive",
     "banded",
+    "by_place",
     "dense",
     "from_rate",
     "gaussian",

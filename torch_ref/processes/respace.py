@@ -7,6 +7,7 @@ from functools import reduce
 import torch
 
 from torch_ref.processes.base import Process, from_matrices
+from torch_ref.processes.by_place import ByPlace, by_place
 
 
 def respace(process: Process, grid: Sequence[int]) -> Process:
@@ -14,6 +15,8 @@ def respace(process: Process, grid: Sequence[int]) -> Process:
 
     Arguments as in `d3pm_jax.respace`.
     """
+    if isinstance(process, ByPlace):
+        return by_place([respace(of_place, grid) for of_place in process.each], process.places)
     Q = [reduce(torch.matmul, process.Q64[a + 1 : b + 1]) for a, b in zip([0, *grid], grid, strict=False)]
     shorter = from_matrices(torch.stack(Q), process.pi64)
     time = process.time[torch.tensor([0, *grid])]
