@@ -1,6 +1,6 @@
 """Our kernels beside the same mathematics written as the official D3PM code does it, in one interleaved run.
 
-    python benchmarks/kernels.py [loss] [belief] [draw] [growth] [torch] [--rounds N]
+    python benchmarks/kernels.py [loss] [belief] [draw] [growth] [places] [torch] [--rounds N]
 
 The other side gathers from T x K x K tables, multiplies softmax(logits) by Qbar, puts 1e-6 into every log
 and draws with K Gumbels per element. Times are medians over rounds in which everything takes its turn, each
@@ -111,6 +111,29 @@ def growth(rounds: int) -> None:
         )
 
 
+def places(rounds: int) -> None:
+    """ten columns at batch 512: one pi of all, one of each, ten sizes; the loss and its gradient, p_sample"""
+    rng = np.random.default_rng(0)
+
+    def columns(sizes: tuple[int, ...]) -> Any:
+        return d3pm.by_place([d3pm.marginal(d3pm.cosine(T), rng.dirichlet(np.ones(K))) for K in sizes])
+
+    processes = {
+        "one pi of 10": d3pm.marginal(d3pm.cosine(T), rng.dirichlet(np.ones(10))),
+        "ten pi of 10": columns((10,) * 10),
+        "ten pi of 8 to 12": columns((8, 9, 10, 11, 12) * 2),
+    }
+    losses: dict[str, Program] = {}
+    steps: dict[str, Program] = {}
+    for name, process in processes.items():
+        logits, x0, xt, t = examples(process, (512, 10), most=8)
+        losses[f"loss, {name}"] = (partial(our_loss, belief="leave_one_out"), (process, logits, x0, xt, t))
+        u = jax.random.uniform(jax.random.key(1), xt.shape)
+        steps[f"step, {name}"] = (d3pm.p_sample, (process, logits, xt, t, u))
+    compare(losses, rounds)
+    compare(steps, rounds)
+
+
 def torch(rounds: int) -> None:
     """hybrid loss and gradient beside torch_ref (dense, eager: K x K per element), K = 17, 64 of 8 x 8"""
     import torch as pytorch
@@ -147,7 +170,7 @@ MIXING: dict[str, Callable[[int], Any]] = {
     "absorbing": lambda K: d3pm.absorbing(d3pm.reciprocal(T), K, K - 1),
     "mask + uniform": lambda K: d3pm.masked(d3pm.uniform(d3pm.cosine(T), K - 1), d3pm.reciprocal(T)),
 }
-STUDIES = {"loss": loss, "belief": belief, "draw": draw, "growth": growth, "torch": torch}
+STUDIES = {"loss": loss, "belief": belief, "draw": draw, "growth": growth, "places": places, "torch": torch}
 
 
 def our_loss(
@@ -217,10 +240,10 @@ def random_integers(low: int, high: int, shape: tuple[int, ...]) -> jax.Array:
     return jnp.asarray(np.random.default_rng(low + high).integers(low, high, shape), jnp.int32)
 
 
-def examples(process: Any, shape: tuple[int, int]) -> tuple[jax.Array, ...]:
-    """Returns logits, x_0, a drawn x_t, and t."""
+def examples(process: Any, shape: tuple[int, int], most: int | None = None) -> tuple[jax.Array, ...]:
+    """Returns logits, x_0 of at most so many categories, a drawn x_t, and t."""
     key = jax.random.key(0)
-    x0 = random_integers(0, process.K - 1, shape)
+    x0 = random_integers(0, process.K - 1 if most is None else most, shape)
     t = random_integers(1, process.T + 1, shape[:1])
     xt = d3pm.q_sample(process, x0, t, jax.random.uniform(key, shape))
     return jax.random.normal(key, (*shape, process.K)) * 2, x0, xt, t
