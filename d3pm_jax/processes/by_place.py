@@ -240,12 +240,19 @@ def _call_by_place(
         else:
             of_all[name] = value
 
+    has_mask_id = of_all.get("mask_id") is not None
+    if has_mask_id and not (process.has_mask and of_all["mask_id"] == process.K - 1):
+        raise ValueError(
+            f"mask_id = {of_all['mask_id']}: places have one mask, the last category, K - 1 = "
+            f"{process.K - 1}, where their processes have one; leave it out where they have none"
+        )
+
     axis = len(batch)
     parts = {name: _split_places(process, groups, x, roles[name], axis) for name, x in of_places.items()}
     results = []
     for i, group in enumerate(groups):
         arguments = {name: of_groups[i] for name, of_groups in parts.items()}
-        if of_all.get("mask_id") is not None:
+        if has_mask_id:
             of_all["mask_id"] = group.K - 1
         results.append(_call_for_group(partial(f, **of_all), group, arguments, axis))
     return jax.tree.map(lambda *parts: _join_places(process, groups, parts, axis), *results)

@@ -571,6 +571,12 @@ REFUSED = {
         lambda: save_schedules(Path("none.png"), {"": d3pm.by_place(of_sizes(2, 3))}),
         r"save_schedules draws one process, and ByPlace has one for each place: pass these, one by one",
     ),
+    "a category for a mask": (
+        lambda: d3pm.smoothed_cross_entropy(
+            d3pm.by_place(of_sizes(2, 3)), jnp.zeros((1, 2, 3)), jnp.zeros((1, 2), jnp.int32), 0.1, 0
+        ),
+        r"mask_id = 0: places have one mask, the last category, K - 1 = 2, where their processes have one",
+    ),
     "a mask on top": (
         lambda: d3pm.masked(d3pm.by_place(of_sizes(2, 3)), GAMMA),
         r"a mask goes on top of one process, and ByPlace has one for each place: pass these, one by one",
