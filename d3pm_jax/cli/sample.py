@@ -1,6 +1,7 @@
 """d3pm sample draws samples, as arrays and as their kind wants to be seen; of images, chains end to end."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -9,9 +10,10 @@ from tyro.conf import UseAppendAction
 
 from d3pm_jax.cli import arguments
 from d3pm_jax.config import Choice, Count, Epsilon, Natural, NonEmptyStr, Seed, describe_sampler
+from d3pm_jax.data.columns import split_at_name
 from d3pm_jax.data.source import open_npy
 from d3pm_jax.errors import UsageError, UserError, as_user_error, one_line
-from d3pm_jax.files import describe_content, write_npy
+from d3pm_jax.files import describe_content, write_npy, write_text
 from d3pm_jax.keys import make_key
 from d3pm_jax.kinds import Samples, files
 from d3pm_jax.program.machine.terminal import Terminal
@@ -176,20 +178,21 @@ class SampleCommand(arguments.Computation):
             if name in asked and flag.needs and asked.isdisjoint(flag.needs):
                 raise UsageError(f"{option}: {flag.cure}")
         # Words that are no pairs are refused before the run is opened.
-        self.split_where()
+        for word in self.where or ():
+            if "=" not in word:
+                raise UsageError(f"argument --where: expected COLUMN=VALUE, got {one_line(repr(word))}")
 
-    def split_where(self) -> dict[str, str]:
-        """Returns the values of --where by columns.
+    def split_where(self, names: Sequence[str]) -> dict[str, str]:
+        """Returns the values of --where by columns, which have these names.
 
         Raises:
-            UsageError: a word is no pair, or a column is there twice.
+            UsageError: a column is there twice.
         """
         values: dict[str, str] = {}
         for word in self.where or ():
-            name, sign, value = word.partition("=")
-            if not sign or name in values:
-                cure = "give each column once" if sign else "expected COLUMN=VALUE"
-                raise UsageError(f"argument --where: {cure}, got {one_line(repr(word))}")
+            name, value = split_at_name(word, names)
+            if name in values:
+                raise UsageError(f"argument --where: give each column once, got {one_line(repr(word))}")
             values[name] = value
         return values
 
@@ -271,8 +274,10 @@ def execute(command: SampleCommand, words: list[str]) -> int:
     print(f"{len(samples)} samples of step {run.step}{classes}, int32 {samples.shape}: {path}{replaced}")
     for line in _describe_way(command, sampler_name, settled, run, drawn):
         print(line)
-    table = files.write_frame(kind, path.with_suffix(""), samples, command.seed)
-    if table is not None:
+    frame = kind.make_frame(samples, command.seed)
+    if frame is not None:
+        table = path.with_suffix(".csv")
+        write_text(table, frame.to_csv(index=False))
         files_by_content["as a table"] = table
     for content_name, file in files_by_content.items():
         print(f"{content_name}: {file}")
@@ -291,7 +296,8 @@ def _read_known(command: SampleCommand, run: Run) -> Known | None:
     """
     kind = run.parts.kind
     if command.where is not None:
-        return kind.find_known(command.split_where())
+        columns = run.parts.description.columns or ()
+        return kind.find_known(command.split_where([column.name for column in columns]))
     if command.given is None:
         return kind.parse_given(command.prompt, command.infill, command.length)
     shape = run.parts.description.shape if command.length is None else (command.length,)

@@ -61,6 +61,8 @@ class Data(CheckedPart):
     """fields that say where the data lies, not what it is: they may change when a run is resumed"""
     other_splits: ClassVar[tuple[str, ...]] = ()
     """names of splits that `open` knows besides "train", "test" and "valid", for `Run.read_batch`"""
+    keep_examples: ClassVar[bool] = True
+    """keep test examples in the folder of a run, which reports show beside samples"""
 
     def check_kept(self) -> None:
         """Raises UserError where reading the data would write files or import packages.
@@ -89,11 +91,6 @@ class Data(CheckedPart):
     def has_valid(self) -> bool:
         """Says whether there is a split "valid"."""
         return False
-
-    @property
-    def keeps_examples(self) -> bool:
-        """Says whether the folder of a run keeps test examples, which reports show beside samples."""
-        return True
 
     def open_training(self) -> Source:
         """Opens the examples that `random_map` changes: the split "train", or a form of it for training."""

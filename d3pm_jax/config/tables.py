@@ -11,11 +11,11 @@ import numpy as np
 from d3pm_jax.config.checks import Allowed, Free, Natural, NonEmptyStr, Seed, integers_from
 from d3pm_jax.config.data import Data, check_split_of, hash_split
 from d3pm_jax.data import ArraySource, Column, DatasetError, Description, Source
+from d3pm_jax.data.columns import split_at_name
 from d3pm_jax.data.digests import hash_content
 from d3pm_jax.data.tables import (
     ORDER,
     Cells,
-    Rules,
     check_names,
     count_beyond,
     encode_cells,
@@ -51,7 +51,7 @@ class Table(Data):
     """texts that stand for no value"""
     rare: Natural = dataclasses.field(default=0, kw_only=True)
     """join the categories of a column that fewer rows than this are trained on, and those that only the test
-    file has, as "other"; 0: none"""
+    file has, as "other", but for those that `types` lists; 0: none"""
     bins: Annotated[int, integers_from(2, 4096)] = dataclasses.field(default=64, kw_only=True)
     """bins of a column of numbers, at most; beside them a number that more than 1 / (2 bins) of the rows have
     is one of its own"""
@@ -63,12 +63,9 @@ class Table(Data):
     """between the fields of a row"""
     encoding: NonEmptyStr = dataclasses.field(default="utf-8", kw_only=True)
     """of the files"""
-    keep_examples: bool = dataclasses.field(default=True, kw_only=True)
+    # Other data has no such field.
+    keep_examples: bool = dataclasses.field(default=True, kw_only=True)  # pyright: ignore[reportIncompatibleVariableOverride]
     """keep rows of the test split in the folder of the run, which reports show beside samples"""
-
-    @property
-    def keeps_examples(self) -> bool:
-        return self.keep_examples
 
     def describe(self) -> Description:
         columns = _read_table(self).columns
@@ -105,7 +102,7 @@ def _read_table(data: Table) -> EncodedTable:
 
 @functools.lru_cache(maxsize=2)
 def _encode_table(data: Table, states: tuple[tuple[int, int], ...]) -> EncodedTable:
-    """Reads the table of a spec, and says in lines what it is that a run on it does not tell.
+    """Reads the table of a spec, and prints in lines what a run on it does not show.
 
     Args:
         data: the spec.
@@ -114,8 +111,7 @@ def _encode_table(data: Table, states: tuple[tuple[int, int], ...]) -> EncodedTa
     cells_by_name, test_cells_by_name, train_rows = _split_rows(data)
     all_names = list(cells_by_name)
     check_names("data.drop", data.drop, all_names)
-    told_by_name = _read_types(data.types, all_names)
-    rules = Rules(data.bins, data.rare)
+    words_by_name = _read_types(data.types, all_names)
     columns: list[Column] = []
     train_codes = []  # of each column, int32 [N]
     test_codes = []
@@ -128,7 +124,7 @@ def _encode_table(data: Table, states: tuple[tuple[int, int], ...]) -> EncodedTa
         text_of_row = cells.rows[train_rows]
         counts = np.bincount(text_of_row[text_of_row >= 0], minlength=len(cells.texts))
         unseen = set(test_cells.texts) - set(cells.texts)
-        column = make_column(name, cells, counts, unseen, told_by_name.get(name), rules)
+        column = make_column(name, cells, counts, unseen, words_by_name.get(name), data.bins, data.rare)
         if column is None:
             notes.append(f"column {name!r} has one value alone, and is left out")
             continue
@@ -145,8 +141,9 @@ def _encode_table(data: Table, states: tuple[tuple[int, int], ...]) -> EncodedTa
         raise DatasetError(f"{data.path} has no columns with two or more values: take another file")
     if not data.keep_examples:
         notes.append(
-            "the run keeps no rows of the table; what its folder still tells are the names of categories, "
-            "and the ends of bins, among them the lowest and the highest number"
+            "the run keeps no rows of the table, but its folder has the names of categories, the ends of "
+            "bins (the lowest and the highest number, and all numbers of a column that has few), and with "
+            "pi = 'data' how many rows have each"
         )
     for note in notes:
         print(f"note: {note}", file=sys.stderr, flush=True)
@@ -187,23 +184,19 @@ def _split_rows(data: Table) -> tuple[dict[str, Cells], dict[str, Cells], np.nda
 
 
 def _read_types(types: tuple[str, ...], names: list[str]) -> dict[str, str]:
-    """Returns what is told of the types of columns, by their names.
+    """Returns the types of columns, or their values in order, by the names of the columns.
 
     Raises:
         DatasetError: there is no such column or type.
     """
-    told_by_name = {}
+    words_by_name = {}
     for text in types:
-        # A name or a value may hold the sign too.
-        fitting = [name for name in names if text.startswith(f"{name}=")]
-        if not fitting:
-            check_names("data.types", [text.partition("=")[0]], names)
-        name = max(fitting, key=len, default=text)
-        told = text[len(name) + 1 :]
-        if told not in TYPES and ORDER not in told:
+        name, words = split_at_name(text, names)
+        check_names("data.types", [name], names)
+        if words not in TYPES and ORDER not in words:
             raise DatasetError(
                 f"data.types: {text!r} is not 'column=type': write categorical, ordered, integer or real, or "
                 f"all values in their order, as 'size=small < middle < large'"
             )
-        told_by_name[name] = told
-    return told_by_name
+        words_by_name[name] = words
+    return words_by_name

@@ -1,7 +1,9 @@
 """Describes the columns of tables, whose values are categories, and converts values to codes and back."""
 
+import bisect
 import dataclasses
 import difflib
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -109,12 +111,26 @@ def _encode_numbers(column: Column, values: np.ndarray) -> np.ndarray:
     return np.where(is_nearer_above, above, below)
 
 
+def split_at_name(text: str, names: Sequence[str]) -> tuple[str, str]:
+    """Returns the name and the value of a text "name=value", both of which may hold the sign too.
+
+    The name is the longest of `names` that it begins with, or what is in front of the first sign.
+    """
+    fitting = [name for name in names if text.startswith(f"{name}=")]
+    name = max(fitting, key=len, default=text.partition("=")[0])
+    return name, text[len(name) + 1 :]
+
+
 def find_code(column: Column, value: Any) -> int:
     """Returns the code of a value that a user names: a label, a number in a bin, or None if missing.
+
+    A number between two bins has the code of the nearer one where the column has numbers of any decimals.
 
     Raises:
         UserError: the column has no such value.
     """
+    if np.ndim(value) > 0:
+        raise UserError(f"column {column.name!r} has one value at a time: {one_line(repr(value))} are more")
     if value is None or value != value:
         return int(encode(column, [value])[0])
     text = str(value)
@@ -125,13 +141,24 @@ def find_code(column: Column, value: Any) -> int:
         raise UserError(f"column {column.name!r} has no value {text!r}; it has {one_line(', '.join(near))}")
     try:
         number = float(value)
-    except ValueError:
+    except (TypeError, ValueError):
         number = np.nan
     # The comparison is written so that NaN fails it.
     if not column.lows[0] <= number <= column.highs[-1]:
         raise UserError(
             f"column {column.name!r} has no value {text!r}: its bins are {column.labels[0]} to "
             f"{column.labels[len(column.lows) - 1]}"
+        )
+    below = bisect.bisect_right(column.lows, number) - 1
+    is_in_bin = number <= column.highs[below]
+    is_broken = column.type == "integer" and not number.is_integer()
+    if column.decimals is not None and (is_broken or not is_in_bin):
+        near = (math.floor(number), math.ceil(number))
+        if not is_in_bin:
+            near = (column.highs[below], column.lows[below + 1])
+        raise UserError(
+            f"column {column.name!r} has no value {text!r}: the nearest are {near[0]:.{column.decimals}f} "
+            f"and {near[1]:.{column.decimals}f}"
         )
     return int(encode(column, [number])[0])
 
@@ -158,21 +185,29 @@ def decode(column: Column, codes: np.ndarray, u: np.ndarray) -> np.ndarray:
     if column.decimals is None:
         # The high end belongs to the next bin, and a sum that is rounded may reach it.
         return np.minimum(low + u * (high - low), np.nextafter(high, low))
-    step = 10.0**-column.decimals
-    num_values = np.round((high - low) / step) + 1
-    return np.round(low + np.floor(u * num_values) * step, column.decimals)
+    index = np.floor(u * _count_values(low, high, column.decimals))  # among the values of the bin
+    return np.round(low + index * 10.0**-column.decimals, column.decimals)
+
+
+def _count_values(low: np.ndarray, high: np.ndarray, decimals: int) -> np.ndarray:
+    """Counts the numbers of so many decimals from low ends to high ends, both among them."""
+    return np.round((high - low) * 10.0**decimals) + 1
 
 
 def measure_log_volumes(column: Column) -> np.ndarray:
-    """Returns the log of the volume of each code, float64 [size].
+    """Returns the log of the volume of each code, float64 [size]: how many values it stands for.
 
-    It is that of the width of a bin, of how many integers it holds, or 0 where a code stands for one value.
+    Of numbers of any decimals it is the width of a bin, and of one number alone 1. Added to -log p of a code
+    it gives -log p of a value as it is written, or where decimals are None minus the log of its density.
     """
     log_volumes = np.zeros(column.size)
     if column.lows is None or column.highs is None:
         return log_volumes
-    step = 0.0 if column.decimals is None else 10.0**-column.decimals
-    widths = np.array(column.highs) - np.array(column.lows)
-    is_bin = widths > 0
-    log_volumes[: len(widths)][is_bin] = np.log(widths[is_bin] + step)
+    low = np.array(column.lows)
+    high = np.array(column.highs)
+    if column.decimals is None:
+        volumes = np.where(high > low, high - low, 1.0)
+    else:
+        volumes = _count_values(low, high, column.decimals)
+    log_volumes[: len(volumes)] = np.log(volumes)
     return log_volumes

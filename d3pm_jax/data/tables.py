@@ -1,6 +1,7 @@
 """Reads tables from files, and finds out which values the categories of their columns stand for."""
 
 import difflib
+import functools
 import re
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
@@ -27,12 +28,14 @@ SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 MOST_CATEGORIES = 20_000
 # A column of so many different texts is none of categories where more than half of its rows have their own.
 MANY_TEXTS = 100
-# Between the values of a column whose order is told.
+# Between the values of a column whose order data.types has.
 ORDER = " < "
 # Rows that are trained on in a bin of different numbers, at least: fewer say little, and of single people.
 LEAST_ROWS = 16
-# Numbers with more decimals are drawn with all of their digits.
+# Numbers with more decimals, or with more digits in all, are drawn as any numbers in a bin.
 MOST_DECIMALS = 6
+# A float64 keeps so many of any number.
+MOST_DIGITS = 15
 # Whole numbers up to this one are exact in float64.
 LARGEST_WHOLE = 2.0**53
 
@@ -42,13 +45,6 @@ class Cells(NamedTuple):
 
     texts: list[str]
     rows: np.ndarray  # int [N], indices of texts; -1 where the value is missing
-
-
-class Rules(NamedTuple):
-    """Says how values become categories."""
-
-    bins: int  # of a column of numbers, at most, beside those of one number
-    rare: int  # texts with fewer training rows are joined; 0 for none
 
 
 def read_cells(path: str, separator: str, encoding: str, missing: Collection[str]) -> dict[str, Cells]:
@@ -83,7 +79,8 @@ def _read_rows(path: str, separator: str, encoding: str) -> "pandas.DataFrame":
         raise DatasetError(f"no file {path} (from {Path.cwd()}): write it, or name another")
     try:
         # The engine in Python alone tells a field that is missing, which is NaN, from an empty one.
-        rows = pandas.read_csv(
+        read = functools.partial(
+            pandas.read_csv,
             path,
             sep=separator,
             encoding=encoding,
@@ -93,6 +90,12 @@ def _read_rows(path: str, separator: str, encoding: str) -> "pandas.DataFrame":
             skipinitialspace=True,
             engine="python",
         )
+        rows = read()
+        if rows.shape[1] == 1:
+            # Between its first and its last row a blank line is a missing value.
+            rows = read(skip_blank_lines=False, names=[0])
+            of_text = np.flatnonzero(rows[0].notna())
+            rows = rows.iloc[of_text[0] : of_text[-1] + 1].fillna("")
     except UnicodeDecodeError as error:
         raise DatasetError(
             f"{path} is not {encoding} (byte {error.object[error.start]:#04x}): pass its encoding, as "
@@ -114,41 +117,32 @@ def _read_rows(path: str, separator: str, encoding: str) -> "pandas.DataFrame":
     if is_short.any():
         row = int(np.argmax(is_short))
         raise DatasetError(
-            f"{path} has {rows.iloc[row].count()} fields in row {row}, but {rows.shape[1]} names of columns: "
-            f"write a field for each, empty where a value is missing"
+            f"{path} has {rows.iloc[row].count()} fields in row {row}, without blank lines, but "
+            f"{rows.shape[1]} names of columns: write a field for each, empty where a value is missing"
         )
     return rows
 
 
-def _collect_texts(column: Iterable[str], missing: Collection[str]) -> Cells:
+def _collect_texts(column: "pandas.Series", missing: Collection[str]) -> Cells:
     """Returns the different texts of a column without the spaces around them, in the order of the file."""
-    import pandas
-
-    text_of_row, texts = pandas.factorize(column)
-    index_by_text: dict[str, int] = {}
-    indices = []  # of each text of the file
-    for text in texts:
-        stripped = text.strip()
-        indices.append(-1 if stripped in missing else index_by_text.setdefault(stripped, len(index_by_text)))
-    return Cells(list(index_by_text), np.array(indices)[text_of_row])
+    stripped = column.str.strip()
+    text_of_row, texts = stripped.mask(stripped.isin(list(missing))).factorize()
+    return Cells(list(texts), text_of_row)
 
 
 def _check_names(path: str, names: list[str], separator: str, columns: Sequence[Cells]) -> None:
     """Raises DatasetError where the first line of a file holds no names of columns."""
-    counts = {words: names[0].count(other) for other, words in SEPARATORS.items() if other != separator}
-    likely = max(counts, key=lambda words: counts[words])
-    if len(names) == 1 and counts[likely]:
-        (other,) = [other for other, words in SEPARATORS.items() if words == likely]
+    likely = max(SEPARATORS, key=names[0].count)
+    if len(names) == 1 and likely in names[0]:
         raise DatasetError(
-            f"{path} has no {separator!r} in its first line, but {counts[likely]} {likely}: pass "
-            f"data.separator = {other!r}"
+            f"{path} has no {separator!r} in its first line, but {names[0].count(likely)} "
+            f"{SEPARATORS[likely]}: pass data.separator = {likely!r}"
         )
-    # A table of pandas without names has their numbers.
-    is_numbered = names == [str(number) for number in range(len(names))]
     like_values = [
         name for name, cells in zip(names, columns, strict=True) if name in cells.texts or _is_fraction(name)
     ]
-    if 2 * len(like_values) > len(names) and not is_numbered:
+    # A table of pandas without names has their numbers.
+    if 2 * len(like_values) > len(names) and names != [str(number) for number in range(len(names))]:
         raise DatasetError(
             f"{path} begins with {one_line(', '.join(names), 60)}, which are values: write a first line with "
             f"the names of the columns"
@@ -176,70 +170,81 @@ def check_names(field: str, names: Iterable[str], known: Sequence[str]) -> None:
 
 
 def make_column(
-    name: str, cells: Cells, counts: np.ndarray, unseen: Collection[str], told: str | None, rules: Rules
+    name: str,
+    cells: Cells,
+    counts: np.ndarray,
+    unseen: Collection[str],
+    words: str | None,
+    bins: int,
+    rare: int,
 ) -> Column | None:
     """Finds out which values the categories of a column stand for.
+
+    Bins are those of the rows to train on. All rows decide over the rest: the type, which texts there are,
+    how many decimals, and whether some are missing.
 
     Args:
         name: of the column.
         cells: of the file that is trained on.
         counts: int [texts], in how many of the rows that are trained on each text occurs.
         unseen: texts of the test file that this file does not have.
-        told: its type, or its values in their order as "low < high"; None to guess it.
-        rules: how values become categories.
+        words: its type, or its values in their order as "low < high"; None to guess it.
+        bins: of a column of numbers, at most, beside those of one number.
+        rare: texts with fewer training rows are joined, but for listed ones; 0 for none.
 
     Returns:
         The column; None where it has one value alone, which tells nothing.
 
     Raises:
-        DatasetError: it cannot be one of categories, or is not what it is told to be.
+        DatasetError: it cannot be one of categories, or has not the type that the words say.
     """
-    numbers = np.array([float(text) if NUMBER.fullmatch(text) else np.nan for text in cells.texts])
+    texts = [*cells.texts, *sorted(unseen)]
+    numbers = np.array([float(text) if NUMBER.fullmatch(text) else np.nan for text in texts])
     has_missing = bool(np.any(cells.rows < 0))
-    if told is None:
-        column_type = _guess_type(name, cells.texts, numbers)
-    elif ORDER in told:
-        column_type = "ordered"
+    is_listed = words is not None and ORDER in words
+    if words is None:
+        column_type = _guess_type(name, cells.texts, numbers[: len(cells.texts)])
     else:
-        column_type = cast(ColumnType, told)
+        column_type = "ordered" if is_listed else cast(ColumnType, words)
     if column_type in ("integer", "real"):
-        _check_numbers(name, column_type, cells.texts, numbers)
-        decimals = 0 if column_type == "integer" else _count_decimals(cells.texts)
-        return _make_number_column(
-            name, column_type, np.repeat(numbers, counts), decimals, has_missing, rules.bins
-        )
+        _check_numbers(name, column_type, texts, numbers)
+        decimals = 0 if column_type == "integer" else _count_decimals(texts, numbers)
+        training_numbers = np.repeat(numbers[: len(counts)], counts)
+        return _make_number_column(name, column_type, training_numbers, decimals, has_missing, bins)
 
-    order = _order_texts(name, cells.texts, numbers, told)
-    count_by_text = dict.fromkeys(order, 0) | dict(zip(cells.texts, counts.tolist(), strict=True))
-    if unseen and not rules.rare:
+    if unseen and not rare and not is_listed:
         raise DatasetError(
             f"column {name!r} has a value {min(unseen)!r} in the test file that the file to train on never "
             f"has: correct it, or take data.rare = 1, which joins such values as one more category"
         )
-    kept = [text for text in order if count_by_text[text] >= rules.rare]
-    has_other = bool(unseen) or len(kept) < len(order)
-    if told is None:
-        _check_not_free_text(name, kept, order, numbers, cells)
-    if len(kept) > MOST_CATEGORIES:
+    order = _order_texts(name, texts, numbers, words)
+    count_by_text = dict(zip(texts, [*counts.tolist(), *[0] * len(unseen)], strict=True))
+    categories = order if is_listed else [text for text in order if count_by_text[text] >= rare]
+    has_other = len(categories) < len(order)
+    if words is None:
+        _check_not_free_text(name, len(categories), len(cells.rows), texts, numbers)
+    if len(categories) > MOST_CATEGORIES:
         raise DatasetError(
-            f"column {name!r} has {len(kept):,} different values, of which {MOST_CATEGORIES:,} can be "
+            f"column {name!r} has {len(categories):,} different values, of which {MOST_CATEGORIES:,} can be "
             f"categories: leave it out by data.drop, or join values of few rows by data.rare"
         )
-    labels = [*kept, *[_name_apart("other", kept)] * has_other, *[_name_apart("missing", kept)] * has_missing]
+    labels = [*categories]
+    labels += [_name_apart("other", categories)] * has_other
+    labels += [_name_apart("missing", categories)] * has_missing
     if len(labels) < 2:
         return None
     return Column(name, column_type, tuple(labels), missing=has_missing, other=has_other)
 
 
-def _order_texts(name: str, texts: Sequence[str], numbers: np.ndarray, told: str | None) -> list[str]:
-    """Returns the texts of a column in the order that is told, or else in that of numbers or letters.
+def _order_texts(name: str, texts: Sequence[str], numbers: np.ndarray, words: str | None) -> list[str]:
+    """Returns the texts of a column in the order that words have, or else in that of numbers or letters.
 
     Raises:
-        DatasetError: a text is not among those that are told.
+        DatasetError: a text is not among those that the words list.
     """
-    if told is None or ORDER not in told:
+    if words is None or ORDER not in words:
         return sorted(texts) if np.isnan(numbers).any() else sorted(texts, key=float)
-    order = [text.strip() for text in told.split(ORDER)]
+    order = [text.strip() for text in words.split(ORDER)]
     for text in texts:
         if text not in order:
             raise DatasetError(
@@ -271,9 +276,9 @@ def _check_numbers(name: str, column_type: str, texts: Sequence[str], numbers: n
     """Raises DatasetError for a text that is no number of its type."""
     is_allowed = np.isfinite(numbers)
     if column_type == "integer":
-        is_allowed &= numbers == np.round(numbers)
+        is_allowed &= (numbers == np.round(numbers)) & (np.abs(numbers) <= LARGEST_WHOLE)
     if not is_allowed.all():
-        word = "a whole number" if column_type == "integer" else "a finite number"
+        word = "a whole number of at most 2^53" if column_type == "integer" else "a finite number"
         raise DatasetError(
             f"column {name!r} is {column_type}, but {texts[int(np.argmin(is_allowed))]!r} is not {word}: "
             f"correct it, add it to data.missing, or say another type in data.types"
@@ -281,21 +286,20 @@ def _check_numbers(name: str, column_type: str, texts: Sequence[str], numbers: n
 
 
 def _check_not_free_text(
-    name: str, kept: Sequence[str], order: Sequence[str], numbers: np.ndarray, cells: Cells
+    name: str, num_categories: int, num_rows: int, texts: Sequence[str], numbers: np.ndarray
 ) -> None:
     """Raises DatasetError where most rows have a text of their own."""
-    num_rows = len(cells.rows)
-    if len(kept) <= MANY_TEXTS or 2 * len(kept) <= num_rows:
+    if num_categories <= MANY_TEXTS or 2 * num_categories <= num_rows:
         return
     is_number = ~np.isnan(numbers)
-    if 2 * is_number.sum() > len(order):
-        other = cells.texts[int(np.argmin(is_number))]
+    if 2 * is_number.sum() > len(texts):
+        other = texts[int(np.argmin(is_number))]
         raise DatasetError(
             f"column {name!r} holds numbers, but {other!r} is none: correct it, or add it to data.missing"
         )
     raise DatasetError(
-        f"column {name!r} has {len(kept):,} different texts in {num_rows:,} rows, as names and free text do: "
-        f"leave it out by data.drop, or join texts of few rows by data.rare"
+        f"column {name!r} has {num_categories:,} different texts in {num_rows:,} rows, as names and free "
+        f"text do: leave it out by data.drop, or join texts of few rows by data.rare"
     )
 
 
@@ -306,14 +310,16 @@ def _name_apart(word: str, labels: Sequence[str]) -> str:
     return word
 
 
-def _count_decimals(texts: Sequence[str]) -> int | None:
-    """Returns how many decimals numbers have; None where they are many, or have exponents."""
+def _count_decimals(texts: Sequence[str], numbers: np.ndarray) -> int | None:
+    """Returns how many decimals numbers have; None where digits are many, or a text has an exponent."""
     decimals = 0
     for text in texts:
         if "e" in text.lower():
             return None
         decimals = max(decimals, len(text.partition(".")[2]))
-    return decimals if decimals <= MOST_DECIMALS else None
+    if decimals > MOST_DECIMALS or np.any(np.abs(numbers) * 10.0**decimals >= 10.0**MOST_DIGITS):
+        return None
+    return decimals
 
 
 def _make_number_column(
@@ -325,10 +331,7 @@ def _make_number_column(
     bins: int,
 ) -> Column | None:
     """Returns a column of numbers in bins, from those of the rows to train on; None for one number alone."""
-    lows: list[float] = []
-    highs: list[float] = []
-    if len(numbers) > 0:
-        lows, highs = cut_bins(numbers, bins, decimals)
+    lows, highs = cut_bins(numbers, bins, decimals)
     if len(lows) + has_missing < 2:
         return None
     labels = [_name_bin(low, high, column_type) for low, high in zip(lows, highs, strict=True)]
@@ -351,7 +354,7 @@ def cut_bins(numbers: np.ndarray, bins: int, decimals: int | None) -> tuple[list
     1 / (2 bins) of them are. The bins of the others begin at quantiles, and none holds such a number.
 
     Args:
-        numbers: one or more.
+        numbers: of rows.
         bins: how many, at most, beside those of one number, and those that single neighbours of these need.
         decimals: as of a `Column`.
     """

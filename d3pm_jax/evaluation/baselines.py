@@ -3,17 +3,20 @@
 import numpy as np
 
 
-def histogram_nats(train: np.ndarray, test: np.ndarray, levels: int | np.ndarray) -> np.ndarray:
-    """Returns -log p of test examples under one histogram per element, with add-one smoothing.
+def histogram_nats(
+    train: np.ndarray, test: np.ndarray, levels: int | np.ndarray, added: float = 1.0
+) -> np.ndarray:
+    """Returns -log p of test examples under one histogram per element, smoothed by what each count has added.
 
     Args:
         train, test: int [N, *S] categories below levels.
         levels: number of categories, of all elements or of each of them, [*S].
+        added: to each count.
 
     Returns:
         Nats per test example, float64 [N].
     """
-    return -_log_likelihood(_log_histogram(train, levels), test)
+    return -_log_likelihood(_log_histogram(train, levels, added), test)
 
 
 def unigram_nats(counts: np.ndarray, test: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
@@ -75,11 +78,11 @@ def unigram_samples(counts: np.ndarray, shape: tuple[int, ...], seed: int) -> np
     return np.random.default_rng(seed).choice(len(counts), shape, p=counts / counts.sum())
 
 
-def _log_histogram(x: np.ndarray, levels: int | np.ndarray) -> np.ndarray:
-    """Returns log((counts + 1) / (N + levels)) for each element, float64 [D, most levels]."""
+def _log_histogram(x: np.ndarray, levels: int | np.ndarray, added: float = 1.0) -> np.ndarray:
+    """Returns log((counts + added) / (N + added levels)) for each element, float64 [D, most levels]."""
     flat = x.reshape(len(x), -1)
     counts = np.stack([np.bincount(column, minlength=np.max(levels)) for column in flat.T])
-    return np.log((counts + 1) / (len(x) + np.reshape(levels, (-1, 1))))
+    return np.log((counts + added) / (len(x) + added * np.reshape(levels, (-1, 1))))
 
 
 def _log_likelihood(log_p: np.ndarray, x: np.ndarray) -> np.ndarray:

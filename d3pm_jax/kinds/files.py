@@ -120,23 +120,6 @@ def write_chains(
     return {words: file for words, file in files.items() if file is not None}
 
 
-def write_frame(kind: Kind, path: Path, samples: np.ndarray, seed: int) -> Path | None:
-    """Writes samples of a table as CSV, with the names and values of its columns; None for other data.
-
-    Args:
-        kind: of the data.
-        path: of the file, without its suffix.
-        samples: int [N, *S].
-        seed: of the numbers within their bins.
-    """
-    frame = kind.make_frame(samples, seed)
-    if frame is None:
-        return None
-    file = path.with_name(f"{path.name}.csv")
-    write_text(file, frame.to_csv(index=False))
-    return file
-
-
 def write_measured(kind: Kind, path: Path, samples: Samples, measured: Measured, caption: str) -> str | None:
     """Writes what is seen beside figures of samples; returns a line for the terminal, if there is anything.
 

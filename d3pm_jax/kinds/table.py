@@ -38,7 +38,8 @@ QUALITY = QualityTable(
     words="Samples, and for comparison rows of the test split and rows of independent columns, beside up to "
     f"{COMPARED:,} rows of the training split, chosen at random. KS and TV: 1 - the distance of the laws of "
     "a column, the mean over numbers and over categories. Correlation and contingency: the same of pairs of "
-    "numbers, and of other pairs. Shapes and trends: the means over all columns and over all pairs. "
+    "numbers, and of other pairs. Numbers of both sides are drawn within their bins: an error that the bins "
+    "make does not show. Shapes and trends: the means over all columns and over all pairs. "
     "Association: the mean difference of Cramér's V over all pairs. Distance: in which share of its columns "
     "a row differs from the nearest of all training rows, in the mean. Copies: how many rows differ in none. "
     f"Both are of the first {NEAREST:,} rows at most; where they are those of the test split, rows are new.",
@@ -64,18 +65,15 @@ class TableKind(ArrayKind):
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """Returns the columns of the description."""
-        columns = self.description.columns
-        if columns is None:
-            raise UserError(
-                "columns = None: a table has some; pass columns=(Column(...), ...), or take kind='array'"
-            )
-        return columns
+        """Returns the columns of the description, whose number is that of the places."""
+        return self.description.columns or ()
 
     def check(self) -> None:
         super().check()
-        # Their number is that of the places, which the description has checked.
-        assert self.columns
+        if not self.columns:
+            raise UserError(
+                "columns = None: a table has some; pass columns=(Column(...), ...), or take kind='array'"
+            )
 
     def describe_data(self) -> list[str]:
         """Returns a line for each column, with its type, its number of categories and some of them."""
@@ -128,7 +126,8 @@ class TableKind(ArrayKind):
     def extra_figures(self, bound: Mapping[str, Any], examples: Batch) -> dict[str, float]:
         """Returns the mean over rows of the log of the volume that the bins of their numbers have.
 
-        A bound of densities is that of the codes and this, as a number is uniform within its bin.
+        A bound for values as they are written is that of the codes and this, as a number is uniform within
+        its bin. Numbers whose decimals are None count by their densities.
         """
         if all(column.lows is None for column in self.columns):
             return {}
@@ -142,7 +141,7 @@ class TableKind(ArrayKind):
         x0, _ = train.read_unweighted()  # [M, D]
         sizes = [column.size for column in self.columns]
         nats_by_name = {
-            "independent columns": tables.independent_nats(x0, test["x"], sizes),
+            "independent columns": baselines.histogram_nats(x0, test["x"], np.array(sizes), 0.5),
             "Chow-Liu tree": tables.tree_nats(tables.fit_tree(x0, sizes), test["x"]),
         }
         return {name: summarize_bound(nats, len(sizes)) for name, nats in nats_by_name.items()}

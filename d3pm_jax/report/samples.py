@@ -161,7 +161,7 @@ def _draw_figure(block: Block | None, title: str, words: str = "") -> Html | Non
 
 def _note_no_examples(reported: Reported, text: str) -> Html:
     """Builds a note that ends in why a run has no examples of its data, and which command gives them."""
-    if not reported.run.config.data.keeps_examples:
+    if not reported.run.config.data.keep_examples:
         return note_missing(f"{text} this run keeps no examples (data.keep_examples = False)")
     reason = "examples.npy is not in its folder"
     if reported.is_imported:

@@ -11,6 +11,7 @@ import pytest
 
 from d3pm_jax import kinds, runs
 from d3pm_jax.cli import reading
+from d3pm_jax.cli.sample import SampleCommand
 from d3pm_jax.config import MLP, Absorbing, ByPlace, Reciprocal, Table
 from d3pm_jax.data import columns
 from d3pm_jax.errors import UserError
@@ -97,12 +98,20 @@ def test_what_no_column_has_is_refused_in_one_line(workdir, capsys):
     for (name, value), message in cases.items():
         with pytest.raises(UserError, match=f"^{re.escape(message)}"):
             kind.find_known({name: value})
-    usage = {("sex",): "expected COLUMN=VALUE, got 'sex'", ("a=b", "a=c"): "give each column once, got 'a=c'"}
+    usage = {
+        ("sex",): "expected COLUMN=VALUE, got 'sex'",
+        ("sex=b", "sex=c"): "give each column once, got 'sex=c'",
+    }
     for words, message in usage.items():
         assert status("sample", workdir, *(part for word in words for part in ("--where", word))) == 2
         assert f"argument --where: {message}" in capsys.readouterr().err
     assert status("sample", workdir, "--where", "sex=Male", "--length", 3) == 2
     assert "argument --where: not allowed with argument --length" in capsys.readouterr().err
+
+
+def test_a_name_may_hold_the_sign_that_its_value_follows(tmp_path):
+    command = SampleCommand(tmp_path, where=("w=h=1", "w=2"))
+    assert command.split_where(["w", "w=h"]) == {"w=h": "1", "w": "2"}
 
 
 def test_known_elements_are_held_to_the_sizes_of_their_places(workdir):
@@ -149,17 +158,17 @@ def test_words_set_the_fields_of_a_table(tmp_path):
 
 @pytest.mark.slow
 def test_a_run_keeps_no_rows_where_it_is_asked_to(tmp_path, capsys):
-    for keeps_examples in (False, True):
-        config = make_config(tmp_path, keep_examples=keeps_examples)
+    for keep_examples in (False, True):
+        config = make_config(tmp_path, keep_examples=keep_examples)
         config = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=4))
-        workdir = tmp_path / f"{keeps_examples}"
+        workdir = tmp_path / f"{keep_examples}"
         run = runs.train(config, workdir)
         printed = capsys.readouterr()
         assert "  sex     categorical       2  Female, Male\n" in printed.out
-        assert ("note: the run keeps no rows of the table" in printed.err) is not keeps_examples
-        assert (workdir / names.EXAMPLES).exists() is keeps_examples
+        assert ("note: the run keeps no rows of the table" in printed.err) is not keep_examples
+        assert (workdir / names.EXAMPLES).exists() is keep_examples
         kept = run_folder.read_examples(workdir, run.parts.description)
-        assert (kept is not None) is keeps_examples
+        assert (kept is not None) is keep_examples
         assert status("report", workdir, "--out", workdir / "report.html") == 0
         html = (workdir / "report.html").read_text()
-        assert ("this run keeps no examples" in html) is not keeps_examples
+        assert ("this run keeps no examples" in html) is not keep_examples

@@ -84,8 +84,49 @@ def test_a_text_without_a_code_is_other_or_refused():
 def test_volumes_count_integers_and_measure_widths():
     np.testing.assert_allclose(np.exp(columns.measure_log_volumes(AGE)), [1, 3, 10])
     np.testing.assert_allclose(np.exp(columns.measure_log_volumes(PRICE)), [1, 0.5, 1, 1])
-    np.testing.assert_allclose(np.exp(columns.measure_log_volumes(CARAT)), [0.03, 1])
+    np.testing.assert_allclose(np.exp(columns.measure_log_volumes(CARAT)), [3, 1])
     np.testing.assert_array_equal(columns.measure_log_volumes(SEX), np.zeros(4))
+
+
+def test_a_code_and_its_volume_are_the_law_of_values_as_they_are_written():
+    codes = np.repeat([0, 1], [30_000, 10_000])
+    u = (np.arange(len(codes)) % 10_000 + 0.5) / 10_000
+    u[:30_000] = (np.arange(30_000) + 0.5) / 30_000
+    values, counts = np.unique(columns.decode(CARAT, codes, u), return_counts=True)
+    nats_of_codes = -np.log(np.bincount(codes) / len(codes))
+    nats = nats_of_codes + columns.measure_log_volumes(CARAT)
+    np.testing.assert_allclose(nats[columns.encode(CARAT, values)], -np.log(counts / len(codes)), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "expected"),
+    [
+        (AGE, 19, 1),
+        (AGE, "18..20", 1),
+        (AGE, 18.5, "column 'age' has no value '18.5': the nearest are 18 and 19"),
+        (AGE, "20.5", "column 'age' has no value '20.5': the nearest are 20 and 21"),
+        (AGE, [19], "column 'age' has one value at a time: [19] are more"),
+        (AGE, {}, "column 'age' has no value '{}': its bins are 17 to 21..30"),
+        (CARAT, 0.215, 0),
+        (CARAT, 0.25, "column 'carat' has no value '0.25': the nearest are 0.22 and 0.30"),
+        # Any number is one of PRICE, whose decimals are None.
+        (PRICE, 5.4, 1),
+        (PRICE, 5.6, 2),
+        (PRICE, None, 3),
+    ],
+)
+def test_a_value_that_is_named_is_in_a_bin_or_refused(column, value, expected):
+    if isinstance(expected, int):
+        assert columns.find_code(column, value) == expected
+    else:
+        with pytest.raises(UserError, match=f"^{re.escape(expected)}$"):
+            columns.find_code(column, value)
+
+
+def test_names_may_hold_the_sign_that_values_follow():
+    names = ["w", "w=h", "x"]
+    for text, expected in {"w=3": ("w", "3"), "w=h=3": ("w=h", "3"), "y=a=b": ("y", "a=b")}.items():
+        assert columns.split_at_name(text, names) == expected
 
 
 def describe_table(**changes):

@@ -118,9 +118,10 @@ def test_types_that_are_told_columns_that_are_left_out_and_rare_values(path, cap
     city = codes_of(data, "train")[:, 2]
     assert 60 < np.sum(city == 3) < 120
     assert "keeps no rows" not in capsys.readouterr().err
-    assert not config.Table(path, keep_examples=False).keeps_examples
     config.Table(path, keep_examples=False).describe()
-    assert capsys.readouterr().err.startswith("note: the run keeps no rows of the table; what its folder")
+    note = capsys.readouterr().err
+    assert note.startswith("note: the run keeps no rows of the table, but its folder has the names of")
+    assert "all numbers of a column that has few), and with pi = 'data' how many rows have each" in note
 
 
 def test_a_test_file_has_the_codes_of_the_file_to_train_on(tmp_path, path, rows, capsys):
@@ -166,9 +167,55 @@ def test_a_test_file_has_the_codes_of_the_file_to_train_on(tmp_path, path, rows,
         DatasetError, match=r"^column 'sex' has missing values in .*test.csv, but none in the"
     ):
         joined.describe()
+    # A test file is held to the type that the file to train on has.
+    test_rows[4][1] = rows[4][1]
+    for text in ("30.5", "old"):
+        test_rows[2][0] = text
+        write_table(tmp_path / "test.csv", test_rows)
+        with pytest.raises(
+            DatasetError, match=f"^column 'age' is integer, but '{text}' is not a whole number"
+        ):
+            joined.describe()
     write_table(tmp_path / "test.csv", [row[1:] for row in test_rows], NAMES[1:])
     with pytest.raises(DatasetError, match=r"test.csv': there is no column 'age'; there is sex, city, size,"):
         joined.describe()
+
+
+def test_values_that_are_listed_are_categories_whatever_rows_have_them(tmp_path):
+    path = write_table(tmp_path / "train.csv", [["low", "0"], ["high", "1"]] * 10, ("a", "b"))
+    test = write_table(tmp_path / "test.csv", [["middle", "0"], ["low", "1"]], ("a", "b"))
+    for rare in (0, 1, 15):
+        data = config.Table(path, test, types=("a=low < middle < high",), rare=rare)
+        assert columns_of(data)["a"].labels == ("low", "middle", "high")
+        assert sorted(codes_of(data, "test")[:, 0]) == [0, 1]
+    shorter = config.Table(path, test, types=("a=low < high",), rare=1)
+    with pytest.raises(DatasetError, match=r"^column 'a' has a value 'middle' too: add it to its values in"):
+        shorter.describe()
+
+
+def test_a_blank_line_of_one_column_is_a_missing_value(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("\n\na\n" + "1\n\n2\n" * 20 + "\n\n")
+    data = config.Table(str(path), test_share=0.5)
+    codes = np.concatenate([codes_of(data, "train"), codes_of(data, "test")])
+    assert np.bincount(codes[:, 0]).tolist() == [20, 20, 20]
+    # Of several columns it is none, whose rows have fields.
+    path.write_text("\na,b\n1,2\n\n2,3\n4\n")
+    with pytest.raises(DatasetError, match=r"has 1 fields in row 3, without blank lines, but 2 names of"):
+        data.describe()
+
+
+@pytest.mark.parametrize("scale", [1, 10**6])
+def test_numbers_of_many_digits_have_the_codes_that_they_are_drawn_from(tmp_path, scale):
+    """At 2^53, and at 10^11 with 6 decimals, of which a float64 holds fewer."""
+    rng = np.random.default_rng(0)
+    numbers = 2**53 - rng.integers(10**6, size=400) if scale == 1 else rng.integers(10**6, size=400)
+    rows = [[str(number) if scale == 1 else f"{10**11 - 1}.{number:06d}"] for number in numbers]
+    (column,) = config.Table(write_table(tmp_path / "table.csv", rows, ("a",))).describe().columns
+    assert column.type == ("integer" if scale == 1 else "real")
+    codes = rng.integers(column.size, size=4000)
+    u = np.where(rng.random(4000) < 0.5, np.nextafter(1, 0), rng.random(4000))
+    np.testing.assert_array_equal(columns.encode(column, columns.decode(column, codes, u)), codes)
 
 
 def test_a_spec_is_read_back_from_json_and_its_digest_follows_the_file(tmp_path, path):
@@ -208,7 +255,7 @@ def column_file(values, name="x"):
         (
             "a,b\n1,2\n3\n",
             {},
-            "{path} has 1 fields in row 2, but 2 names of columns: write a field for each, ",
+            "{path} has 1 fields in row 2, without blank lines, but 2 names of columns: write a field for ",
         ),
         (
             "a,b\n1,2\n1,2,3\n",
@@ -250,7 +297,12 @@ def column_file(values, name="x"):
         (
             column_file(["1.5", "2"]),
             {"types": ("x=integer",)},
-            "column 'x' is integer, but '1.5' is not a whole number: correct it, add it to data.missing, or",
+            "column 'x' is integer, but '1.5' is not a whole number of at most 2^53: correct it, add it to ",
+        ),
+        (
+            column_file(["1", str(2**63)]),
+            {"types": ("x=integer",)},
+            f"column 'x' is integer, but '{2**63}' is not a whole number of at most 2^53: correct it, add",
         ),
         (
             column_file(["s", "m"]),
@@ -319,6 +371,6 @@ def test_without_pandas_it_is_said_what_to_install(path, monkeypatch):
 
 def test_a_value_may_be_called_as_ours_are():
     cells = tables.Cells(["missing", "other", "x"], np.array([0, 0, 1, 1, 2, -1]))
-    column = tables.make_column("a", cells, np.array([2, 2, 1]), set(), None, tables.Rules(64, 2))
+    column = tables.make_column("a", cells, np.array([2, 2, 1]), set(), None, 64, 2)
     assert column.labels == ("missing", "other", "(other)", "(missing)")
     assert tables.encode_cells(column, cells, "").tolist() == [0, 0, 1, 1, 2, 3]

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from d3pm_jax.evaluation import tables
+from d3pm_jax.evaluation import baselines, tables
 
 SIZES = (2, 3, 4, 3)
 
@@ -22,6 +22,10 @@ def draw_rows(seed, num, sizes):
     root = rng.integers(sizes[2], size=num)
     last = follow(root, sizes[3])
     return np.stack([follow(root, sizes[0]), follow(last, sizes[1]), root, last], axis=1)
+
+
+def independent_nats(train, test, sizes):
+    return baselines.histogram_nats(train, test, np.array(sizes), 0.5)
 
 
 def all_rows(sizes):
@@ -41,14 +45,14 @@ def test_laws_sum_to_one(num):
     train = draw_rows(1, num, SIZES)
     rows = all_rows(SIZES)
     for nats in (
-        tables.independent_nats(train, rows, SIZES),
+        independent_nats(train, rows, SIZES),
         tables.tree_nats(tables.fit_tree(train, SIZES), rows),
     ):
         np.testing.assert_allclose(np.exp(-nats).sum(), 1, rtol=1e-12)
 
 
 def test_independent_columns_are_counted_with_a_half_more():
-    nats = tables.independent_nats(np.array([[0, 2], [0, 1], [1, 1]]), np.array([[1, 0]]), (2, 3))
+    nats = independent_nats(np.array([[0, 2], [0, 1], [1, 1]]), np.array([[1, 0]]), (2, 3))
     np.testing.assert_allclose(nats, [-np.log(1.5 / 4) - np.log(0.5 / 4.5)], rtol=1e-14)
 
 
@@ -57,7 +61,7 @@ def test_a_tree_is_recovered_and_its_bound_is_near_the_entropy():
     tree = tables.fit_tree(train[:16_000], SIZES)
     assert undirected(parents_of(tree)) == {frozenset((0, 2)), frozenset((2, 3)), frozenset((1, 3))}
     test = train[16_000:]
-    gain = tables.independent_nats(train[:16_000], test, SIZES) - tables.tree_nats(tree, test)
+    gain = independent_nats(train[:16_000], test, SIZES) - tables.tree_nats(tree, test)
     # The mutual informations of the edges, from all rows, are what the tree gains.
     information = 0.0
     for i, j in ((0, 2), (2, 3), (1, 3)):
@@ -89,7 +93,7 @@ def test_the_tree_is_the_best_of_all(seed):
     weights = np.zeros((4, 4))
     for child, parent in itertools.permutations(range(4), 2):
         by_weight = left_out(train, child, parent, SIZES)
-        gains[child, parent] = by_weight.max()
+        gains[child, parent] = max(by_weight.max(), 0)
         weights[child, parent] = tables.WEIGHTS[by_weight.argmax()]
 
     trees = {}
@@ -105,7 +109,15 @@ def test_the_tree_is_the_best_of_all(seed):
     tree = tables.fit_tree(train, SIZES)
     best = max(both for both, _ in trees.values())
     of_best = [directed for both, directed in trees.values() if np.isclose(both, best)]
-    np.testing.assert_allclose(trees[tuple(parents_of(tree))], (best, max(of_best)), rtol=1e-12)
+    # Parents that tell nothing are left out of one of the best.
+    parents = parents_of(tree)
+    directed = sum(gains[i, j] for i, j in enumerate(parents) if j is not None)
+    np.testing.assert_allclose(directed, max(of_best), rtol=1e-12)
+    assert any(
+        np.isclose(trees[whole], (best, max(of_best))).all()
+        and all(part in (None, parent) for part, parent in zip(parents, whole, strict=True))
+        for whole in trees
+    )
     for child, table in enumerate(tree.tables):
         if table is not None:
             assert table.weight == weights[child, table.parent]
@@ -116,12 +128,20 @@ def test_one_column_and_a_column_of_one_value_are_trees_too():
     tree = tables.fit_tree(train, (3,))
     assert parents_of(tree) == [None]
     np.testing.assert_allclose(
-        tables.tree_nats(tree, train), tables.independent_nats(train, train, (3,)), rtol=1e-14
+        tables.tree_nats(tree, train), independent_nats(train, train, (3,)), rtol=1e-14
     )
     constant = tables.fit_tree(np.array([[0, 1], [0, 0]]), (1, 2))
     np.testing.assert_allclose(
         np.exp(-tables.tree_nats(constant, np.array([[0, 0], [0, 1]]))).sum(), 1, rtol=1e-14
     )
+
+
+def test_a_column_of_which_no_other_tells_something_has_no_parent():
+    train = np.array(list(itertools.product(range(3), range(3), range(2))))
+    assert parents_of(tables.fit_tree(train, (3, 3, 2))) == [None] * 3
+    # Beside a copy of a column the third is still alone.
+    train = np.append(train, train[:, :1], axis=1)
+    assert sorted(parents_of(tables.fit_tree(train, (3, 3, 2, 3))), key=str)[1:] == [None] * 3
 
 
 def test_association_is_that_of_tables_by_hand():
@@ -175,7 +195,8 @@ def test_figures_of_single_columns_and_pairs():
     falling = rising * [1, -1]
     assert tables.correlation_similarity(rising, falling) == pytest.approx(0)
     assert tables.correlation_similarity(rising, rising * [3, 2]) == pytest.approx(1)
-    assert np.isnan(tables.correlation_similarity(rising, rising * [0, 1]))
+    assert tables.correlation_similarity(rising, rising * [0, 1]) == 0
+    assert np.isnan(tables.correlation_similarity(rising * [0, 1], rising))
     real = np.array([[0, 0], [1, 1], [1, 1], [0, 1]])
     assert tables.contingency_similarity(real, real[:3]) == pytest.approx(1 - 1 / 4)
 
@@ -198,6 +219,16 @@ def test_fidelity_averages_figures_and_bins_numbers_beside_categories():
     same = tables.summarize_fidelity([numbers, kinds, numbers], [numbers, kinds, 10 - numbers])
     assert same["correlation"] == pytest.approx(0)
     assert same["contingency"] == pytest.approx((1 + 1 / 4) / 2)
+
+
+@pytest.mark.parametrize("collapsed", [np.nan, 3.0])
+def test_columns_that_collapse_score_nothing_and_those_that_always_did_are_left_out(collapsed):
+    real = [np.arange(8.0), np.arange(8.0) ** 2]
+    summary = tables.summarize_fidelity(real, [np.full(8, collapsed), real[1]])
+    assert summary["correlation"] == summary["trends"] == 0
+    assert summary["ks"] == pytest.approx((1 + (0 if np.isnan(collapsed) else 0.5)) / 2)
+    constant = [np.full(8, collapsed), real[1]]
+    assert tables.summarize_fidelity(constant, real)["correlation"] is None
 
 
 @pytest.mark.slow

@@ -92,7 +92,7 @@ def run_training(
     def claim_and_count_steps() -> int:
         # A run that begins from weights has written its step 0 by now.
         holds_run = saved is not None or start is not None
-        kept_examples = examples if config.data.keeps_examples else {}
+        kept_examples = examples if config.data.keep_examples else {}
         claim_folder(config, workdir, holds_run, parts.description, kept_examples)
         return len(checkpoint.list_steps(folder))
 
