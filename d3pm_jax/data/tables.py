@@ -334,17 +334,13 @@ def _make_number_column(
     lows, highs = cut_bins(numbers, bins, decimals)
     if len(lows) + has_missing < 2:
         return None
-    labels = [_name_bin(low, high, column_type) for low, high in zip(lows, highs, strict=True)]
-    if has_missing:
-        labels.append("missing")
+    write = (lambda number: str(int(number))) if column_type == "integer" else str
+    # An atom has one end.
+    labels = ["..".join(map(write, sorted({*ends}))) for ends in zip(lows, highs, strict=True)]
+    labels += ["missing"] * has_missing
     return Column(
         name, column_type, tuple(labels), has_missing, lows=tuple(lows), highs=tuple(highs), decimals=decimals
     )
-
-
-def _name_bin(low: float, high: float, column_type: str) -> str:
-    ends = [low] if low == high else [low, high]
-    return "..".join(str(int(end)) if column_type == "integer" else str(end) for end in ends)
 
 
 def cut_bins(numbers: np.ndarray, bins: int, decimals: int | None) -> tuple[list[float], list[float]]:

@@ -30,12 +30,11 @@ def list_main_figures(run: Reported, best: Record | None) -> dict[str, object]:
         protocol = run.bound.protocol
         example_name = run.run.parts.kind.example_name
         titles = {"bits_per_dim": "test bits/dim", "nats": f"test nats per {example_name or 'example'}"}
-        # The figure to look at comes first.
-        first, second = ["bits_per_dim", "nats"] if example_name is None else ["nats", "bits_per_dim"]
         words = f"{protocol['N']} examples, {_describe_terms(run.bound)}, seed {protocol.get('seed')}"
-        facts[titles[first]] = join_html(_show(run.bound, first), tag("small", words))
-        words = f"the same {protocol['N']} examples"
-        facts[titles[second]] = join_html(_show(run.bound, second), tag("small", words))
+        # The figure to look at comes first.
+        for name in titles if example_name is None else reversed(titles):
+            facts[titles[name]] = join_html(_show(run.bound, name), tag("small", words))
+            words = f"the same {protocol['N']} examples"
 
     if run.likelihood is not None:
         words = f"{run.likelihood.protocol['N']} examples, {ORDERS[0]}"
