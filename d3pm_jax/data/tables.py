@@ -79,7 +79,7 @@ def _read_rows(path: str, separator: str, encoding: str) -> "pandas.DataFrame":
         raise DatasetError(f"no file {path} (from {Path.cwd()}): write it, or name another")
     try:
         # The engine in Python alone tells a field that is missing, which is NaN, from an empty one.
-        read = functools.partial(
+        read_file = functools.partial(
             pandas.read_csv,
             path,
             sep=separator,
@@ -90,10 +90,10 @@ def _read_rows(path: str, separator: str, encoding: str) -> "pandas.DataFrame":
             skipinitialspace=True,
             engine="python",
         )
-        rows = read()
+        rows = read_file()
         if rows.shape[1] == 1:
             # Between its first and its last row a blank line is a missing value.
-            rows = read(skip_blank_lines=False, names=[0])
+            rows = read_file(skip_blank_lines=False, names=[0])
             of_text = np.flatnonzero(rows[0].notna())
             rows = rows.iloc[of_text[0] : of_text[-1] + 1].fillna("")
     except UnicodeDecodeError as error:
