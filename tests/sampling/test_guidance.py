@@ -14,17 +14,23 @@ from tests.sampling import rules
 from tests.sampling.cases import make_process
 from tests.sampling.rules import K, T
 
-L = 2
+L = 2  # places, where elements are alike
 EXAMPLES = 200
 
 pytestmark = [pytest.mark.usefixtures("x64"), pytest.mark.filterwarnings("ignore:x_T still depends")]
 
 
+def count_places(name: str) -> int:
+    return len(rules.SIZES) if name.endswith(rules.BY_PLACE) else L
+
+
 @functools.cache
 def make_beliefs(name: str) -> np.ndarray:
     """Random leave-one-out beliefs, with the condition and without, by t and x_t, [2, T + 1, K^L, L, K]."""
-    beliefs = np.random.default_rng(1).dirichlet(np.ones(K), (2, T + 1, K**L, L))
-    beliefs = beliefs * np.isin(np.arange(K), rules.make_world(name).data)
+    world = rules.make_world(name)
+    L = count_places(name)
+    beliefs = np.random.default_rng(1).dirichlet(np.ones(world.K), (2, T + 1, world.K**L, L))
+    beliefs = beliefs * world.is_data
     # A category that one of the two rules out, at a state that it is possible from.
     beliefs[0, :, -1, 0, 0] = 0
     return beliefs / beliefs.sum(-1, keepdims=True)
@@ -50,7 +56,7 @@ def combined(p: np.ndarray, null: np.ndarray, gamma: float) -> np.ndarray:
 def simulate(name: str, law_of, u: np.ndarray) -> list[np.ndarray]:
     """x at each number of rows left, T first; law_of(x, t) is the law of a row."""
     world = rules.make_world(name)
-    x = rules.draw(np.broadcast_to(world.prior, (EXAMPLES, L, K)), u[0])
+    x = rules.draw(np.broadcast_to(world.prior, (EXAMPLES, count_places(name), world.K)), u[0])
     states = [x]
     for t in range(T, 0, -1):
         x = rules.draw(law_of(x, t), u[t])
@@ -58,15 +64,16 @@ def simulate(name: str, law_of, u: np.ndarray) -> list[np.ndarray]:
     return states
 
 
-def number_of(x):
-    return x @ jnp.asarray(K ** np.arange(L)[::-1])
+def number_of(x, K=K):
+    return x @ jnp.asarray(K ** np.arange(x.shape[-1])[::-1])
 
 
 def run(name: str, sampler, make_called, u: np.ndarray):
     """The chain of the library, under jit; make_called() makes what the sampler calls."""
     process = make_process(name)
     world = rules.make_world(name)
-    xT = rules.draw(np.broadcast_to(world.prior, (EXAMPLES, L, K)), u[0])
+    L = count_places(name)
+    xT = rules.draw(np.broadcast_to(world.prior, (EXAMPLES, L, world.K)), u[0])
     plan = make_plan(sampler, process, (L,))
 
     @jax.jit
@@ -79,14 +86,14 @@ def run(name: str, sampler, make_called, u: np.ndarray):
 
 
 @functools.cache
-def make_noise() -> np.ndarray:
+def make_noise(L: int = L) -> np.ndarray:
     return np.random.default_rng(3).random((T + 1, EXAMPLES, L))
 
 
 def make_network(name: str):
     """A network that says for each example what the belief of its number, 0 or 1, is."""
     logits = jnp.log(jnp.asarray(make_beliefs(name)))
-    return lambda x, time, belief: logits[belief, time, number_of(x)]
+    return lambda x, time, belief: logits[belief, time, number_of(x, logits.shape[-1])]
 
 
 def make_free(name: str, gamma: float, on: guidance.Place, late: int | None):
@@ -104,14 +111,19 @@ def make_free(name: str, gamma: float, on: guidance.Place, late: int | None):
         ("gaussian", "x_0", 3.0, None),
         ("absorbing", "x_s", 3.0, None),
         ("marginal", "x_s", 0.0, 2),
+        *(
+            pytest.param(f"{family}{rules.BY_PLACE}", on, 3.0, 2, marks=pytest.mark.slow)
+            for family in ("marginal", "absorbing")
+            for on in ("x_0", "x_s")
+        ),
     ],
 )
 def test_guidance_without_a_classifier_draws_from_its_definition(name, on, gamma, late):
     world = rules.make_world(name)
-    beliefs, u = make_beliefs(name), make_noise()
+    beliefs, u = make_beliefs(name), make_noise(count_places(name))
 
     def law_of(x, t):
-        of_condition, of_null = beliefs[:, t, rules.number_of(x)]
+        of_condition, of_null = beliefs[:, t, rules.number_of(x, world.K)]
         gamma_now = gamma if late is None or t <= late else 1.0
         if on == "x_0":
             belief = of_condition if gamma_now == 1 else combined(of_condition, of_null, gamma_now)
