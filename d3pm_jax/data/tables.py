@@ -23,6 +23,7 @@ LEADING_ZERO = re.compile(r"[+-]?0[0-9]+")
 DATE = re.compile(
     r"[0-9]{4}[-/.][0-9]{1,2}[-/.][0-9]{1,2}([T ].*)?|[0-9]{1,2}[-/.][0-9]{1,2}[-/.][0-9]{2,4}( .*)?"
 )
+DECIMAL_COMMA = re.compile(r"[+-]?[0-9.]*,[0-9]+")
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 # Categories of a column, at most. A batch has a logit for each of them in each of its rows.
 MOST_CATEGORIES = 20_000
@@ -108,8 +109,8 @@ def _read_rows(path: str, separator: str, encoding: str) -> "pandas.DataFrame":
     except Exception as error:
         # What is no text, or no table, may raise anything.
         raise DatasetError(
-            f"{path} cannot be read ({one_line(error)}): write a field for each name in every row, separated "
-            f"by data.separator = {separator!r}"
+            f"{path} cannot be read ({one_line(error)}): write a field for each name in every row, or pass "
+            f"what separates them if that is not data.separator = {separator!r}"
         ) from error
     if len(rows) < 2:
         raise DatasetError(f"{path} has no rows below its first line: write some")
@@ -258,7 +259,7 @@ def _guess_type(name: str, texts: Sequence[str], numbers: np.ndarray) -> ColumnT
     """Returns the type of a column of texts, with their numbers, NaN where they are none.
 
     Raises:
-        DatasetError: they are dates.
+        DatasetError: they are dates, or numbers with commas.
     """
     are_numbers = len(texts) > 0 and not np.isnan(numbers).any()
     if are_numbers and not any(map(LEADING_ZERO.fullmatch, texts)):
@@ -268,6 +269,12 @@ def _guess_type(name: str, texts: Sequence[str], numbers: np.ndarray) -> ColumnT
         raise DatasetError(
             f"column {name!r} holds dates, as {texts[0]!r}: leave it out by data.drop, write numbers such as "
             f"days in their place, or say '{name}=categorical' in data.types"
+        )
+    with_comma = [text for text in texts if DECIMAL_COMMA.fullmatch(text)]
+    if with_comma and len(with_comma) + np.sum(~np.isnan(numbers)) == len(texts):
+        raise DatasetError(
+            f"column {name!r} holds numbers with commas, as {with_comma[0]!r}: write points, or say "
+            f"'{name}=categorical' in data.types"
         )
     return "categorical"
 

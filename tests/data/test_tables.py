@@ -275,6 +275,11 @@ def column_file(values, name="x"):
             "{path} has no name for column 1: write one in its first line, or leave the column",
         ),
         (
+            "x;y\n" + "1,5;a\n2;b\n" * 30,
+            {"separator": ";"},
+            "column 'x' holds numbers with commas, as '1,5': write points, or say 'x=categorical' in",
+        ),
+        (
             column_file(["2013-01-01", "2014-05-06"]),
             {},
             "column 'x' holds dates, as '2013-01-01': leave it out by ",
