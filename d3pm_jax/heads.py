@@ -67,8 +67,10 @@ def forbid_beyond(logits: Float[Array, "*B K"], sizes: np.ndarray) -> Float[Arra
     batch = logits.shape[: logits.ndim - 1 - sizes.ndim]
     if logits.shape[len(batch) : -1] != sizes.shape:
         raise ValueError(f"sizes are {list(sizes.shape)}, logits {list(logits.shape)}: give each place one")
-    if sizes.min() < 1 or sizes.max() > K:
-        raise ValueError(f"sizes are {sizes.min()}..{sizes.max()}: logits have K = {K} categories")
+    if not np.all((sizes >= 1) & (sizes <= K) & (sizes == np.floor(sizes))):
+        raise ValueError(
+            f"sizes are {sizes.min():g}..{sizes.max():g}: pass whole numbers up to K = {K} of the logits"
+        )
 
     # Slices and pads, and no choice: what reads the categories of a place alone is then compiled without the
     # others, which may be many.

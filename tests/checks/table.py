@@ -224,6 +224,7 @@ SPECIAL: dict[str, dict[str, tuple[str, Any]]] = {
     "flows.importance_bound": {"log_weights": ("floats", UNIT)},
     "Process.draw_step": {"x": CATEGORIES},
     "losses.continuous.absorbing_nelbo": {"logits_x0": ("floats", heads.forbid(LOGITS, K - 1))},
+    "heads.forbid_beyond": {"sizes": ("host", np.full(S, K))},
     "losses.continuous.absorbing_draw": {"x0": ("whole numbers from 0", i32([0, 1, 2], [2, 1, 0]))},
 }
 PER_ELEMENT = ("kl", "loc", "log_scale", "log_x")  # floats [*S]; every other array of floats is [*S, K]

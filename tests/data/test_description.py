@@ -20,7 +20,7 @@ from d3pm_jax.errors import UserError
         ({"symbols": ("a", "b", "c")}, "symbols belong to kind='text'"),
         (
             {"kind": "plane"},
-            "kind = 'plane': it must be one of image, text, array, maze, spirals, eight_gaussians, "
+            "kind = 'plane': it must be one of image, text, array, table, maze, spirals, eight_gaussians, "
             "checkerboard; own_kind",
         ),
         ({"kind": "spirals"}, r"shape = \(2,\), categories = 3: points of kind 'spirals' are the 12 bits"),

@@ -101,6 +101,7 @@ def draw_samples(
     drawing = require(parts.recipe.draw, "samples", parts.config)
     settled, arguments = settle(parts, draw, n, batch_size)
     _check_memory(parts, settled)
+    _try_shape(parts, settled.shape[1:])
     draw_batch = compile_batch(parts, drawing, settled)
     # Commands with the same seed share no noise, see `sampling.noise`.
     key = jax.random.fold_in(key, SAMPLING)
@@ -170,8 +171,6 @@ def settle(parts: Parts, draw: Draw, n: int = 1, batch_size: int = 128) -> tuple
     with as_user_error():
         shape = check_value("shape", draw.shape, tuple[Size, ...] | None) or parts.description.shape
         record = check_value("record", draw.record, tuple[Natural, ...])
-        if shape != parts.description.shape:
-            _try_shape(parts, shape)
     draw = dataclasses.replace(draw, record=record)
     if draw.where is not None:
         if draw.known is not None:
@@ -228,15 +227,16 @@ def settle(parts: Parts, draw: Draw, n: int = 1, batch_size: int = 128) -> tuple
 
 
 def _try_shape(parts: Parts, shape: tuple[int, ...]) -> None:
-    """Raises the error of a network, or of its head, that takes no examples of this shape."""
-    if parts.recipe.diffusion is None:
+    """Raises UserError for a network, or its head, that takes no examples of a shape unlike the data's."""
+    if parts.recipe.diffusion is None or shape == parts.description.shape:
         return
     condition = None
     if parts.description.condition is not None:
         condition = jnp.zeros((1, *parts.description.condition), parts.description.condition_type)
     network = functools.partial(parts.recipe.diffusion.network, condition=condition)
     x = jax.ShapeDtypeStruct((1, *shape), jnp.int32)
-    jax.eval_shape(network, parts.state.params, x, jnp.ones(1, jnp.int32))
+    with as_user_error():
+        jax.eval_shape(network, parts.state.params, x, jnp.ones(1, jnp.int32))
 
 
 def _check_padding(parts: Parts, draw: Draw) -> None:
