@@ -32,7 +32,7 @@ Counts = Callable[[], np.ndarray]
 FIELDS = ("K", "mask_id", "pi", "p0", "places")
 
 
-class Places(NamedTuple):
+class PlaceCounts(NamedTuple):
     """Says what a part with `places="data"` needs to know of the places of the data."""
 
     sizes: np.ndarray  # int [*S], categories of each
@@ -44,7 +44,7 @@ class _Numbers(NamedTuple):
 
     categories: int
     shares: Callable[[], Shares]
-    places: Places | None
+    places: PlaceCounts | None
 
 
 def needs_data(part: Any) -> bool:
@@ -53,7 +53,7 @@ def needs_data(part: Any) -> bool:
     return any(_is_data(name, value) for inner in parts for name, value in field_values(inner).items())
 
 
-def fill(part: T, categories: int, counts: Counts, places: Places | None = None) -> T:
+def fill(part: T, categories: int, counts: Counts, places: PlaceCounts | None = None) -> T:
     """Returns a config, or a part of it, with numbers in place of every "data".
 
     Args:
@@ -142,7 +142,7 @@ def _fill(part: T, numbers: _Numbers) -> T:
     return _map_fields(part, resolve)
 
 
-def _fill_places(part: Any, places: Places | None) -> Any:
+def _fill_places(part: Any, places: PlaceCounts | None) -> Any:
     """Fills in a part that has parts for each place, by its method `fill_places`.
 
     Raises:

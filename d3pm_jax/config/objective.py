@@ -178,7 +178,12 @@ class ContinuousAbsorbing(Continuous):
 
     @values_in_range()
     def terms(self, process: Process, logits: Array, x0: Array, xt: Array, t: Array, p_t: Array) -> Terms:
-        loss = _absorbing_nelbo(process, self.alpha.continuous(), logits, x0, xt, t / process.T)
+        alpha = self.alpha.continuous()
+
+        def nelbo(K: int, *arguments: Array) -> Array:
+            return continuous.absorbing_nelbo(alpha, *arguments, mask_id=K - 1)
+
+        loss = _bound_by_place(process, nelbo, logits, x0, xt, t / process.T)
         return self._terms(process, logits, x0, loss, p_t)
 
     def check_process(self, process: Process) -> None:
@@ -196,7 +201,12 @@ class ContinuousUniform(Continuous):
 
     @values_in_range()
     def terms(self, process: Process, logits: Array, x0: Array, xt: Array, t: Array, p_t: Array) -> Terms:
-        loss = _uniform_nelbo(process, self.alpha.continuous(), logits, x0, xt, t / process.T)
+        alpha = self.alpha.continuous()
+
+        def nelbo(K: int, *arguments: Array) -> Array:
+            return continuous.uniform_nelbo(alpha, *arguments)
+
+        loss = _bound_by_size(process, nelbo, logits, x0, xt, t / process.T)
         return self._terms(process, logits, x0, loss, p_t)
 
     def check_process(self, process: Process) -> None:
@@ -205,18 +215,6 @@ class ContinuousUniform(Continuous):
 
 
 # The K of a place is that of its own process.
-
-
-@for_each_place
-def _absorbing_nelbo(
-    process: Process,
-    alpha: continuous.Schedule,
-    logits: Float[Array, "*S K"],
-    x0: Int[Array, "*S"],
-    xt: Int[Array, "*S"],
-    time: Float[Array, "..."],
-) -> Array:
-    return continuous.absorbing_nelbo(alpha, logits, x0, xt, time, process.K - 1)
 
 
 @for_each_size
@@ -230,16 +228,21 @@ def _draw_uniform(
     return continuous.uniform_draw(alpha, x0, time, u, process.K)
 
 
-@for_each_size
-def _uniform_nelbo(
+def _bound_by_process(
     process: Process,
-    alpha: continuous.Schedule,
+    nelbo: Callable[..., Array],
     logits: Float[Array, "*S K"],
     x0: Int[Array, "*S"],
     xt: Int[Array, "*S"],
     time: Float[Array, "..."],
 ) -> Array:
-    return continuous.uniform_nelbo(alpha, logits, x0, xt, time)
+    """Returns nelbo(K, logits, x0, xt, time) with the K of the process."""
+    return nelbo(process.K, logits, x0, xt, time)
+
+
+# Absorbing needs K for its mask alone, uniform noise counts categories.
+_bound_by_place = for_each_place(_bound_by_process)
+_bound_by_size = for_each_size(_bound_by_process)
 
 
 def _check_same(objective: Continuous, process: Process, pi_of: Callable[[int], Array], cure: str) -> None:

@@ -220,7 +220,9 @@ def make_column(
         )
     order = _order_texts(name, texts, numbers, words)
     count_by_text = dict(zip(texts, [*counts.tolist(), *[0] * len(unseen)], strict=True))
-    categories = order if is_listed else [text for text in order if count_by_text[text] >= rare]
+    categories = order
+    if not is_listed:
+        categories = [text for text in order if count_by_text[text] >= rare]
     has_other = len(categories) < len(order)
     if words is None:
         _check_not_free_text(name, len(categories), len(cells.rows), texts, numbers)

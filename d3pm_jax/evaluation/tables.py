@@ -170,7 +170,8 @@ def associate_columns(x: Rows, sizes: Sequence[int]) -> Float[np.ndarray, "D D"]
         columns -= (columns - 1) ** 2 / degrees
         largest = min(rows, columns) - 1
         if largest > 0:
-            association[a, b] = association[b, a] = min(1.0, np.sqrt(squared / largest))
+            association[a, b] = min(1.0, np.sqrt(squared / largest))
+            association[b, a] = association[a, b]
     return association
 
 

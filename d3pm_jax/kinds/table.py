@@ -1,6 +1,5 @@
 """Defines the kind of tables: rows in words, columns and pairs of them beside the data's, trees to beat."""
 
-import difflib
 import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 
 from d3pm_jax.data import Column
 from d3pm_jax.data.columns import decode, find_code, measure_log_volumes
+from d3pm_jax.data.tables import check_names
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.evaluation import baselines, tables
 from d3pm_jax.evaluation.bound import summarize_bound
@@ -92,12 +92,8 @@ class TableKind(ArrayKind):
         names = [column.name for column in self.columns]
         x0 = np.zeros(len(names), np.int32)
         is_known = np.zeros(len(names), bool)
+        check_names("where", map(str, where), names)
         for name, value in where.items():
-            if name not in names:
-                near = difflib.get_close_matches(str(name), names, cutoff=0.5) or names[:8]
-                raise UserError(
-                    f"where {name}: there is no such column; there is {one_line(', '.join(near))}"
-                )
             place = names.index(name)
             x0[place] = find_code(self.columns[place], value)
             is_known[place] = True

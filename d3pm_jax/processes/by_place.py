@@ -55,6 +55,263 @@ class Group:
     differs: tuple[bool, ...]  # for each table of the process, whether it has an axis of places in front
 
 
+# ---- Kernels, place by place ----
+
+
+def for_each_place(f: Callable[P, R]) -> Callable[P, R]:
+    """Makes a kernel serve a `ByPlace` too: it is called for each group of like places, and joined again.
+
+    The first argument of the kernel is the process. The annotations of the others say what they hold: `*S` an
+    element each, `*S K` a row each, `...` steps. What it returns are arrays of elements or of rows, or tuples
+    of them; integers are categories, and so is a `mask_id`. Places of like sizes have one process, with the K
+    of the largest: a kernel that counts categories has `for_each_size` instead.
+    """
+    return _serve_places(f, lambda process: process.groups)
+
+
+def for_each_size(f: Callable[P, R]) -> Callable[P, R]:
+    """Makes a kernel serve a `ByPlace` as `for_each_place` does, and each call has the K of its places."""
+    return _serve_places(f, lambda process: process.groups_of_one_size)
+
+
+def _serve_places(f: Callable[P, R], find_groups: Callable[["ByPlace"], tuple[Group, ...]]) -> Callable[P, R]:
+    parameters = inspect.signature(f).parameters
+    roles: dict[str, Role] = {
+        name: _read_role(parameter.annotation) for name, parameter in parameters.items()
+    }
+    names = tuple(parameters)
+
+    @functools.wraps(f)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        values = {**dict(zip(names, args, strict=False)), **kwargs}
+        process = values.pop(names[0])
+        if not isinstance(process, ByPlace):
+            return f(*args, **kwargs)
+        return cast(R, _call_by_place(f, process, find_groups(process), values, roles))
+
+    return call
+
+
+def _read_role(annotation: Any) -> Role:
+    """Returns what an argument of this annotation holds."""
+    for option in getattr(annotation, "__args__", (annotation,)):
+        axes = getattr(option, "dim_str", "").split()
+        if axes == ["..."]:
+            return "steps"
+        if "*S" in axes:
+            return "rows" if axes[-1] == "K" else "elements"
+    return "shared"
+
+
+def _call_by_place(
+    f: Callable[..., Any],
+    process: "ByPlace",
+    groups: tuple[Group, ...],
+    values: dict[str, Any],
+    roles: dict[str, Role],
+) -> Any:
+    """Calls a kernel for each group of places, and joins what it returns."""
+    batch = _find_batch(process, values, roles)
+    of_places = {}  # arguments with an axis for each of *S
+    of_all = {}
+    for name, value in values.items():
+        role = roles[name]
+        if role == "steps" and jnp.ndim(value) > len(batch):
+            # A step for each element, or for each of some axes of the places.
+            trailing = (1,) * (len(batch + process.places) - jnp.ndim(value))
+            value = jnp.broadcast_to(jnp.reshape(value, jnp.shape(value) + trailing), batch + process.places)
+            of_places[name] = value
+        elif role in ("elements", "rows") and value is not None:
+            of_places[name] = value
+        else:
+            of_all[name] = value
+
+    has_mask_id = of_all.get("mask_id") is not None
+    if has_mask_id and not (process.has_mask and of_all["mask_id"] == process.K - 1):
+        raise ValueError(
+            f"mask_id = {of_all['mask_id']}: places have one mask, the last category, K - 1 = "
+            f"{process.K - 1}, where their processes have one; leave it out where they have none"
+        )
+
+    axis = len(batch)
+    parts = {name: _split_places(process, groups, x, roles[name], axis) for name, x in of_places.items()}
+    results = []
+    for i, group in enumerate(groups):
+        arguments = {name: of_groups[i] for name, of_groups in parts.items()}
+        if has_mask_id:
+            of_all["mask_id"] = group.K - 1
+        results.append(_call_for_group(partial(f, **of_all), group, arguments, axis))
+    return jax.tree.map(lambda *parts: _join_places(process, groups, parts, axis), *results)
+
+
+def _find_batch(process: "ByPlace", values: dict[str, Any], roles: dict[str, Role]) -> tuple[int, ...]:
+    """Returns the axes in front of the places.
+
+    Raises:
+        ValueError: an array has other places than the process.
+    """
+    batch = ()
+    for name, value in values.items():
+        if value is None or roles[name] not in ("elements", "rows"):
+            continue
+        shape = jnp.shape(value)
+        if roles[name] == "rows":
+            shape = shape[:-1]
+        batch = shape[: len(shape) - len(process.places)]
+        if shape[len(batch) :] != process.places:
+            raise ValueError(
+                f"{name} has shape {list(jnp.shape(value))}, but the process is of places "
+                f"{list(process.places)}: these have to be the last axes of x"
+            )
+    return batch
+
+
+def _call_for_group(f: Callable[..., Any], group: Group, arguments: dict[str, Array], axis: int) -> Any:
+    """Calls a kernel with the process of some places, which are an axis of arguments and results."""
+    if not any(group.differs):
+        return f(group.process, **arguments)
+    axes = [0 if differs else None for differs in group.differs]
+    axes_of_process = jax.tree.structure(group.process).unflatten(axes)
+
+    def call_for_place(process: Process, arguments: dict[str, Array]) -> Any:
+        return f(process, **arguments)
+
+    return jax.vmap(call_for_place, (axes_of_process, axis), axis)(group.process, arguments)
+
+
+# Arrays are cut and joined by splits, pads and concatenations alone, each part read once: XLA looks through
+# these, forward and backward, so that of a network that pads its logits no padded array is left. A second
+# slice of an array would have its gradient added up, which is as large as the array; indices hide their
+# array.
+
+
+class Run(NamedTuple):
+    """Names neighbouring places of a group."""
+
+    first: int  # in the order of x.reshape(-1)
+    last: int  # behind the last
+    sizes: tuple[int, ...]
+
+
+def _find_runs(groups: tuple[Group, ...]) -> list[list[Run]]:
+    """Returns the runs of each group in its order.
+
+    Places of a run have one size, as those have whose logits a network pads, or all places are one run.
+    """
+    runs_of_groups = []
+    for group in groups:
+        runs: list[Run] = []
+        for index, size in zip(group.indices, group.sizes, strict=True):
+            if runs and runs[-1].last == index and (len(groups) == 1 or runs[-1].sizes[-1] == size):
+                runs[-1] = Run(runs[-1].first, index + 1, (*runs[-1].sizes, size))
+            else:
+                runs.append(Run(index, index + 1, (size,)))
+        runs_of_groups.append(runs)
+    return runs_of_groups
+
+
+def _split(x: Array, runs: Sequence[Run], axis: int) -> list[Array]:
+    """Splits the axis of places into runs that follow each other."""
+    return list(lax.split(x, [run.last - run.first for run in runs], axis))
+
+
+def _split_places(
+    process: "ByPlace", groups: tuple[Group, ...], x: Array, role: Role, axis: int
+) -> list[Array]:
+    """Returns what belongs to the places of each group, as their process has it: with as few categories.
+
+    Args:
+        process: of all places.
+        groups: of places.
+        x: [*B, *S] or [*B, *S, K].
+        role: what it holds.
+        axis: how many axes come before the places, which become one.
+    """
+    x = jnp.reshape(x, (*x.shape[:axis], -1, *x.shape[axis + len(process.places) :]))
+    runs_of_groups = _find_runs(groups)
+    in_order = sorted(run for runs in runs_of_groups for run in runs)
+    part_of_run = dict(zip(in_order, _split(x, in_order, axis), strict=True))
+    results = []
+    for group, runs in zip(groups, runs_of_groups, strict=True):
+        parts = []
+        for run in runs:
+            part = part_of_run[run]
+            if role == "rows":
+                part = _resize_rows(part, run.sizes, group.K, process.has_mask)
+            elif role == "elements" and jnp.issubdtype(part.dtype, jnp.integer):
+                part = _rename_categories(part, run.sizes, process.K, group.K, process.has_mask)
+            parts.append(part)
+        results.append(jnp.concatenate(parts, axis))
+    return results
+
+
+def _join_places(process: "ByPlace", groups: tuple[Group, ...], parts: tuple[Array, ...], axis: int) -> Array:
+    """Returns results of all groups in the order of the places, [*B, *S] or [*B, *S, K].
+
+    What a place cannot be gets -inf.
+    """
+    # Without the barrier XLA would compute all parts in every kernel that reads the result, and spend minutes
+    # on compiling them.
+    parts = lax.optimization_barrier(parts)
+    part_of_run = {}
+    for group, runs, of_group in zip(groups, _find_runs(groups), parts, strict=True):
+        for run, part in zip(runs, _split(of_group, runs, axis), strict=True):
+            if part.ndim > axis + 1:
+                part = _resize_rows(part, run.sizes, process.K, process.has_mask)
+            elif jnp.issubdtype(part.dtype, jnp.integer):
+                part = _rename_categories(part, run.sizes, group.K, process.K, process.has_mask)
+            part_of_run[run] = part
+    joined = jnp.concatenate([part_of_run[run] for run in sorted(part_of_run)], axis)
+    return jnp.reshape(joined, (*joined.shape[:axis], *process.places, *joined.shape[axis + 1 :]))
+
+
+def _resize_rows(rows: Array, sizes: tuple[int, ...], K: int, has_mask: bool) -> Array:
+    """Returns rows [.., places, K] of the categories that places have, and of a mask; others get -inf."""
+    size = max(sizes)
+    num_others = rows.shape[-1] - size - has_mask
+    own, _, mask = lax.split(rows, [size, num_others, int(has_mask)], rows.ndim - 1)
+    if min(sizes) < size:
+        is_own = np.arange(size) < np.array(sizes)[:, None]
+        own = jnp.where(is_own.reshape((1,) * (rows.ndim - 2) + is_own.shape), own, -jnp.inf)
+    missing = jnp.full((*rows.shape[:-1], K - size - has_mask), -jnp.inf, rows.dtype)
+    return jnp.concatenate([own, missing, mask], axis=-1)
+
+
+def _rename_categories(x: Array, sizes: tuple[int, ...], K: int, new_K: int, has_mask: bool) -> Array:
+    """Returns categories of K as those of new_K: the mask is the last, and what was none is none again."""
+    if K == new_K == min(sizes) + has_mask:
+        return x
+    is_own = x < np.array(sizes).reshape((1,) * (x.ndim - 1) + (-1,))
+    renamed = jnp.where(is_own, x, new_K)
+    if has_mask:
+        return jnp.where(x == K - 1, new_K - 1, renamed)
+    return renamed
+
+
+def _call_each_place(method: Callable[P, R]) -> Callable[P, R]:
+    """Returns a method of `Process` for a process by place, which calls that of the process of each group."""
+
+    # Its attributes, such as that it is abstract, are not those of what takes its place.
+    @functools.wraps(method, updated=())
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        return getattr(args[0], method.__name__)(*args[1:], **kwargs)
+
+    return for_each_place(call)
+
+
+_draw_prior_of_each = _call_each_place(Process.draw_prior)
+
+
+@for_each_place
+def _spread_prior(process: Process, x: Int[Array, "*S"]) -> Array:
+    """Returns the log of the prior for each element."""
+    prior = process.log_prior()
+    return jnp.broadcast_to(prior, (*x.shape, *prior.shape))
+
+
+# ---- The process ----
+
+
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=("groups", "groups_of_one_size", "levels", "time"),
@@ -112,45 +369,22 @@ class ByPlace(Process):
             is_missing &= x != self.K - 1
         return is_missing
 
-    def log_q_probs(self, x0: Int[Array, "*S"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
-        return _log_q_probs(self, x0, t)
-
-    def log_q_back(self, xt: Int[Array, "*S"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
-        return _log_q_back(self, xt, t)
-
-    def log_q_x0(self, xt: Int[Array, "*S"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
-        return _log_q_x0(self, xt, t)
-
-    def log_push(self, log_p: Float[Array, "*S K"], t: Int[Array, "..."]) -> Float[Array, "*S K"]:
-        return _log_push(self, log_p, t)
+    log_q_probs = _call_each_place(Process.log_q_probs)
+    log_q_back = _call_each_place(Process.log_q_back)
+    log_q_x0 = _call_each_place(Process.log_q_x0)
+    log_push = _call_each_place(Process.log_push)
+    draw_q = _call_each_place(Process.draw_q)
+    draw_step = _call_each_place(Process.draw_step)
 
     def log_prior(self) -> Float[Array, "*S K"]:
         """Returns the log of the distribution that the reverse chain starts from, at each place."""
-        return _log_prior(self, jnp.zeros(self.places, jnp.int32))
-
-    def draw_q(
-        self,
-        x0: Int[Array, "*S"],
-        t: Int[Array, "..."],
-        u: Float[Array, "*S"],
-        u_low: Float[Array, "*S"] | None = None,
-    ) -> Int[Array, "*S"]:
-        return _draw_q(self, x0, t, u, u_low)
-
-    def draw_step(
-        self,
-        x: Int[Array, "*S"],
-        t: Int[Array, "..."],
-        u: Float[Array, "*S"],
-        u_low: Float[Array, "*S"] | None = None,
-    ) -> Int[Array, "*S"]:
-        return _draw_step(self, x, t, u, u_low)
+        return _spread_prior(self, jnp.zeros(self.places, jnp.int32))
 
     def draw_prior(self, u: Float[Array, "*S"], u_low: Float[Array, "*S"] | None = None) -> Int[Array, "*S"]:
         if self.has_mask and isinstance(self.levels, Mixing):
             # Absorbing places are all masked.
             return self.levels.draw_prior(u, u_low)
-        return _draw_prior(self, u, u_low)
+        return _draw_prior_of_each(self, u, u_low)
 
     def Q(self, t: Int[Array, "*B"]) -> NoReturn:
         self._refuse_matrix("Q", "log_q_back(xt, t), its column at xt")
@@ -167,301 +401,6 @@ class ByPlace(Process):
             f"{name}(t) of a process by place is another matrix at each place: {instead}, of x "
             f"[.., {', '.join(map(str, self.places))}]"
         )
-
-
-# ---- Kernels, place by place ----
-
-
-def for_each_place(f: Callable[P, R]) -> Callable[P, R]:
-    """Makes a kernel serve a `ByPlace` too: it is called for each group of like places, and joined again.
-
-    The first argument of the kernel is the process. The annotations of the others say what they hold: `*S` an
-    element each, `*S K` a row each, `...` steps. What it returns are arrays of elements or of rows, or tuples
-    of them; integers are categories, and so is a `mask_id`. Places of like sizes have one process, with the K
-    of the largest: a kernel that counts categories has `for_each_size` instead.
-    """
-    return _serve_places(f, lambda process: process.groups)
-
-
-def for_each_size(f: Callable[P, R]) -> Callable[P, R]:
-    """Makes a kernel serve a `ByPlace` as `for_each_place` does, and each call has the K of its places."""
-    return _serve_places(f, lambda process: process.groups_of_one_size)
-
-
-def _serve_places(f: Callable[P, R], find_groups: Callable[[ByPlace], tuple[Group, ...]]) -> Callable[P, R]:
-    parameters = inspect.signature(f).parameters
-    roles: dict[str, Role] = {
-        name: _read_role(parameter.annotation) for name, parameter in parameters.items()
-    }
-    names = tuple(parameters)
-
-    @functools.wraps(f)
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        values = {**dict(zip(names, args, strict=False)), **kwargs}
-        process = values.pop(names[0])
-        if not isinstance(process, ByPlace):
-            return f(*args, **kwargs)
-        return cast(R, _call_by_place(f, process, find_groups(process), values, roles))
-
-    return call
-
-
-def _read_role(annotation: Any) -> Role:
-    """Returns what an argument of this annotation holds."""
-    for option in getattr(annotation, "__args__", (annotation,)):
-        axes = getattr(option, "dim_str", "").split()
-        if axes == ["..."]:
-            return "steps"
-        if "*S" in axes:
-            return "rows" if axes[-1] == "K" else "elements"
-    return "shared"
-
-
-def _call_by_place(
-    f: Callable[..., Any],
-    process: ByPlace,
-    groups: tuple[Group, ...],
-    values: dict[str, Any],
-    roles: dict[str, Role],
-) -> Any:
-    """Calls a kernel for each group of places, and joins what it returns."""
-    batch = _find_batch(process, values, roles)
-    of_places = {}  # arguments with an axis for each of *S
-    of_all = {}
-    for name, value in values.items():
-        role = roles[name]
-        if role == "steps" and jnp.ndim(value) > len(batch):
-            # A step for each element, or for each of some axes of the places.
-            trailing = (1,) * (len(batch + process.places) - jnp.ndim(value))
-            value = jnp.broadcast_to(jnp.reshape(value, jnp.shape(value) + trailing), batch + process.places)
-            of_places[name] = value
-        elif role in ("elements", "rows") and value is not None:
-            of_places[name] = value
-        else:
-            of_all[name] = value
-
-    has_mask_id = of_all.get("mask_id") is not None
-    if has_mask_id and not (process.has_mask and of_all["mask_id"] == process.K - 1):
-        raise ValueError(
-            f"mask_id = {of_all['mask_id']}: places have one mask, the last category, K - 1 = "
-            f"{process.K - 1}, where their processes have one; leave it out where they have none"
-        )
-
-    axis = len(batch)
-    parts = {name: _split_places(process, groups, x, roles[name], axis) for name, x in of_places.items()}
-    results = []
-    for i, group in enumerate(groups):
-        arguments = {name: of_groups[i] for name, of_groups in parts.items()}
-        if has_mask_id:
-            of_all["mask_id"] = group.K - 1
-        results.append(_call_for_group(partial(f, **of_all), group, arguments, axis))
-    return jax.tree.map(lambda *parts: _join_places(process, groups, parts, axis), *results)
-
-
-def _find_batch(process: ByPlace, values: dict[str, Any], roles: dict[str, Role]) -> tuple[int, ...]:
-    """Returns the axes in front of the places.
-
-    Raises:
-        ValueError: an array has other places than the process.
-    """
-    batch = ()
-    for name, value in values.items():
-        if value is None or roles[name] not in ("elements", "rows"):
-            continue
-        shape = jnp.shape(value)
-        if roles[name] == "rows":
-            shape = shape[:-1]
-        batch = shape[: len(shape) - len(process.places)]
-        if shape[len(batch) :] != process.places:
-            raise ValueError(
-                f"{name} has shape {list(jnp.shape(value))}, but the process is of places "
-                f"{list(process.places)}: these have to be the last axes of x"
-            )
-    return batch
-
-
-def _call_for_group(f: Callable[..., Any], group: Group, arguments: dict[str, Array], axis: int) -> Any:
-    """Calls a kernel with the process of some places, which are an axis of arguments and results."""
-    if not any(group.differs):
-        return f(group.process, **arguments)
-    tables, structure = jax.tree.flatten(group.process)
-    own = [table for table, differs in zip(tables, group.differs, strict=True) if differs]
-
-    def call_for_place(own: list[Array], arguments: dict[str, Array]) -> Any:
-        remaining = iter(own)
-        of_place = [
-            next(remaining) if differs else table
-            for table, differs in zip(tables, group.differs, strict=True)
-        ]
-        return f(structure.unflatten(of_place), **arguments)
-
-    results = jax.vmap(call_for_place, in_axes=(0, axis))(own, arguments)
-    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, axis), results)
-
-
-# Arrays are cut and joined by splits, pads and concatenations alone, each part read once: XLA looks through
-# these, forward and backward, so that of a network that pads its logits no padded array is left. A second
-# slice of an array would have its gradient added up, which is as large as the array; indices hide their
-# array.
-
-
-class Run(NamedTuple):
-    """Names neighbouring places of a group."""
-
-    first: int  # in the order of x.reshape(-1)
-    last: int  # behind the last
-    sizes: tuple[int, ...]
-
-
-def _find_runs(groups: tuple[Group, ...]) -> list[list[Run]]:
-    """Returns the runs of each group in its order.
-
-    Places of a run have one size, as those have whose logits a network pads, or all places are one run.
-    """
-    runs_of_groups = []
-    for group in groups:
-        runs: list[Run] = []
-        for index, size in zip(group.indices, group.sizes, strict=True):
-            if runs and runs[-1].last == index and (len(groups) == 1 or runs[-1].sizes[-1] == size):
-                runs[-1] = Run(runs[-1].first, index + 1, (*runs[-1].sizes, size))
-            else:
-                runs.append(Run(index, index + 1, (size,)))
-        runs_of_groups.append(runs)
-    return runs_of_groups
-
-
-def _split(x: Array, runs: Sequence[Run], axis: int) -> list[Array]:
-    """Splits the axis of places into runs that follow each other."""
-    return list(lax.split(x, [run.last - run.first for run in runs], axis))
-
-
-def _split_places(
-    process: ByPlace, groups: tuple[Group, ...], x: Array, role: Role, axis: int
-) -> list[Array]:
-    """Returns what belongs to the places of each group, as their process has it: with as few categories.
-
-    Args:
-        process: of all places.
-        groups: of places.
-        x: [*B, *S] or [*B, *S, K].
-        role: what it holds.
-        axis: how many axes come before the places, which become one.
-    """
-    x = jnp.reshape(x, (*x.shape[:axis], -1, *x.shape[axis + len(process.places) :]))
-    runs_of_groups = _find_runs(groups)
-    in_order = sorted(run for runs in runs_of_groups for run in runs)
-    part_of_run = dict(zip(in_order, _split(x, in_order, axis), strict=True))
-    results = []
-    for group, runs in zip(groups, runs_of_groups, strict=True):
-        parts = []
-        for run in runs:
-            part = part_of_run[run]
-            if role == "rows":
-                part = _resize_rows(part, run.sizes, group.K, process.has_mask)
-            elif role == "elements" and jnp.issubdtype(part.dtype, jnp.integer):
-                part = _rename_categories(part, run.sizes, process.K, group.K, process.has_mask)
-            parts.append(part)
-        results.append(jnp.concatenate(parts, axis))
-    return results
-
-
-def _join_places(process: ByPlace, groups: tuple[Group, ...], parts: tuple[Array, ...], axis: int) -> Array:
-    """Returns results of all groups in the order of the places, [*B, *S] or [*B, *S, K].
-
-    What a place cannot be gets -inf.
-    """
-    # Without the barrier XLA would compute all parts in every kernel that reads the result, and spend minutes
-    # on compiling them.
-    parts = lax.optimization_barrier(parts)
-    part_of_run = {}
-    for group, runs, of_group in zip(groups, _find_runs(groups), parts, strict=True):
-        for run, part in zip(runs, _split(of_group, runs, axis), strict=True):
-            if part.ndim > axis + 1:
-                part = _resize_rows(part, run.sizes, process.K, process.has_mask)
-            elif jnp.issubdtype(part.dtype, jnp.integer):
-                part = _rename_categories(part, run.sizes, group.K, process.K, process.has_mask)
-            part_of_run[run] = part
-    joined = jnp.concatenate([part_of_run[run] for run in sorted(part_of_run)], axis)
-    return jnp.reshape(joined, (*joined.shape[:axis], *process.places, *joined.shape[axis + 1 :]))
-
-
-def _resize_rows(rows: Array, sizes: tuple[int, ...], K: int, has_mask: bool) -> Array:
-    """Returns rows [.., places, K] of the categories that places have, and of a mask; others get -inf."""
-    size = max(sizes)
-    num_others = rows.shape[-1] - size - has_mask
-    own, _, mask = lax.split(rows, [size, num_others, int(has_mask)], rows.ndim - 1)
-    if min(sizes) < size:
-        is_own = np.arange(size) < np.array(sizes)[:, None]
-        own = jnp.where(is_own.reshape((1,) * (rows.ndim - 2) + is_own.shape), own, -jnp.inf)
-    missing = jnp.full((*rows.shape[:-1], K - size - has_mask), -jnp.inf, rows.dtype)
-    return jnp.concatenate([own, missing, mask], axis=-1)
-
-
-def _rename_categories(x: Array, sizes: tuple[int, ...], K: int, new_K: int, has_mask: bool) -> Array:
-    """Returns categories of K as those of new_K: the mask is the last, and what was none is none again."""
-    if K == new_K == min(sizes) + has_mask:
-        return x
-    is_own = x < np.array(sizes).reshape((1,) * (x.ndim - 1) + (-1,))
-    renamed = jnp.where(is_own, x, new_K)
-    if has_mask:
-        return jnp.where(x == K - 1, new_K - 1, renamed)
-    return renamed
-
-
-# ---- The methods of a process ----
-
-
-@for_each_place
-def _log_q_probs(process: Process, x0: Int[Array, "*S"], t: Int[Array, "..."]) -> Array:
-    return process.log_q_probs(x0, t)
-
-
-@for_each_place
-def _log_q_back(process: Process, xt: Int[Array, "*S"], t: Int[Array, "..."]) -> Array:
-    return process.log_q_back(xt, t)
-
-
-@for_each_place
-def _log_q_x0(process: Process, xt: Int[Array, "*S"], t: Int[Array, "..."]) -> Array:
-    return process.log_q_x0(xt, t)
-
-
-@for_each_place
-def _log_push(process: Process, log_p: Float[Array, "*S K"], t: Int[Array, "..."]) -> Array:
-    return process.log_push(log_p, t)
-
-
-@for_each_place
-def _log_prior(process: Process, x: Int[Array, "*S"]) -> Array:
-    prior = process.log_prior()
-    return jnp.broadcast_to(prior, (*x.shape, *prior.shape))
-
-
-@for_each_place
-def _draw_q(
-    process: Process,
-    x0: Int[Array, "*S"],
-    t: Int[Array, "..."],
-    u: Float[Array, "*S"],
-    u_low: Float[Array, "*S"] | None,
-) -> Array:
-    return process.draw_q(x0, t, u, u_low)
-
-
-@for_each_place
-def _draw_step(
-    process: Process,
-    x: Int[Array, "*S"],
-    t: Int[Array, "..."],
-    u: Float[Array, "*S"],
-    u_low: Float[Array, "*S"] | None,
-) -> Array:
-    return process.draw_step(x, t, u, u_low)
-
-
-@for_each_place
-def _draw_prior(process: Process, u: Float[Array, "*S"], u_low: Float[Array, "*S"] | None) -> Array:
-    return process.draw_prior(u, u_low)
 
 
 # ---- The constructor ----

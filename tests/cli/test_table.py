@@ -85,7 +85,7 @@ def test_samples_have_the_given_values_and_are_written_in_those_of_their_columns
 
 
 def test_what_no_column_has_is_refused_in_one_line(workdir, capsys):
-    message = "where sx: there is no such column; there is sex"
+    message = "where: there is no column 'sx'; there is sex"
     assert message in error(capsys, "sample", workdir, "--where", "sx=Male")
     kind = kinds.make_kind(run_folder.read_run(workdir).description)
     cases = {

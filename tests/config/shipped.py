@@ -26,5 +26,5 @@ def opened(path: Path) -> tuple[Config, Description]:
         assert path.stem.endswith("_neighbours")
         return np.arange(1, K + 1)
 
-    places = from_data.Places(description.place_sizes, counts)
+    places = from_data.PlaceCounts(description.place_sizes, counts)
     return from_data.fill(config, K, counts, places), description

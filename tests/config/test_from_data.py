@@ -20,7 +20,7 @@ from d3pm_jax.config import (
     Uniform,
     io,
 )
-from d3pm_jax.config.from_data import Places, fill, fill_from_saved, needs_data
+from d3pm_jax.config.from_data import PlaceCounts, fill, fill_from_saved, needs_data
 from d3pm_jax.errors import UserError
 
 COUNTS = np.array([6, 0, 2])
@@ -160,7 +160,7 @@ def test_the_command_line_takes_numbers_and_data(capsys):
     assert "--process.inner.K INT|{data}" in capsys.readouterr().out
 
 
-PLACES = Places(np.array([2, 3, 3]), lambda: np.array([[1, 3, 0], [0, 2, 2], [4, 0, 0]]))
+PLACES = PlaceCounts(np.array([2, 3, 3]), lambda: np.array([[1, 3, 0], [0, 2, 2], [4, 0, 0]]))
 
 
 @pytest.mark.parametrize("places", ["data", (3,)])

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors
 import safetensors.torch
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -76,8 +76,10 @@ def network(file: str | Path) -> nn.Module:
             options["shape"] = shape
     if name == "MLP":
         max_time = T if options.pop("see_time") else None
-        given = options.pop("num_classes"), options.pop("condition")
-        module = models.MLP(models.Inputs(shape, K, max_time, *given, sizes), **options)
+        num_classes = options.pop("num_classes")
+        condition = options.pop("condition")
+        inputs = models.Inputs(shape, K, max_time, num_classes, condition, sizes)
+        module = models.MLP(inputs, **options)
     else:
         module = getattr(models, name)(K=K, max_time=T, **options)
     module.load_state_dict(safetensors.torch.load_file(file))
@@ -121,8 +123,7 @@ def denoiser(file: str | Path) -> Callable[..., Tensor]:
         if process["extra_mask"] is not None:
             x = heads.forbid(x, process["extra_mask"])
         if data.get("sizes") is not None:
-            sizes = torch.tensor(data["sizes"], device=x.device)[..., None]
-            x = x.masked_fill(torch.arange(K, device=x.device) >= sizes, float("-inf"))
+            x = heads.forbid_beyond(x, np.array(data["sizes"]))
         return x
 
     def logits(

@@ -490,8 +490,9 @@ def convert_known(name: str, known: Known, shape: tuple[int, ...], categories: n
     sizes = each_size[each_checked]
     is_outside = (values < 0) | (values >= sizes)
     if is_outside.any() and categories.ndim:
-        value, size = values[is_outside][0], sizes[is_outside][0]
-        raise UserError(f"the elements of {name} hold {value} at a place of categories 0..{size - 1}")
+        value = values[is_outside][0]
+        largest = sizes[is_outside][0] - 1
+        raise UserError(f"the elements of {name} hold {value} at a place of categories 0..{largest}")
     if is_outside.any():
         raise UserError(
             f"the elements of {name} hold {values.min()}..{values.max()}: categories are 0..{categories - 1}"

@@ -79,5 +79,5 @@ def fill_in(config: Config, description: Description) -> Config:
 
     if not from_data.needs_data(config):
         return config
-    places = from_data.Places(description.place_sizes, count_places)
+    places = from_data.PlaceCounts(description.place_sizes, count_places)
     return from_data.fill(config, description.categories, count_training_categories, places)
