@@ -549,6 +549,8 @@ def raised_here(error: BaseException) -> bool:
 FREE = {
     "posteriors.log_p_x0(logits_x0)",
     "heads.forbid(logits)",
+    "heads.forbid_beyond(logits)",  # axes in front of the places are a batch's
+    "heads.forbid_beyond(sizes)",
     "heads.bounded_logistic(output)",
     "timesteps.uniform(u)",
     "timesteps.stratified(u)",
