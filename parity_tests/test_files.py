@@ -97,6 +97,12 @@ def test_both_build_the_network_of_data_with_conditions(
         denoise_in_torch(tensors[0].float(), tensors[1], condition=tensors[2])
     with pytest.raises(ValueError, match=r"xt is torch.int64 in .*: pass categories in 0\.\.4"):
         denoise_in_torch(tensors[0] + 5, tensors[1], condition=tensors[2])
+    if sizes is not None and model is not UNET:  # which knows the largest alone
+        smallest = np.argwhere(np.array(sizes) < 4)[0]
+        wrong = tensors[0].clone()
+        wrong[(0, *smallest.tolist())] = 3
+        with pytest.raises(ValueError, match="xt holds a category that its place lacks: the places have"):
+            denoise_in_torch(wrong, tensors[1], condition=tensors[2])
     with pytest.raises(ValueError, match=r"t is 1: pass a tensor \[2\], a step for each of xt"):
         denoise_in_torch(tensors[0], 1, condition=tensors[2])
 

@@ -650,6 +650,43 @@ def test_few_calls_of_a_bound_have_the_mean_of_all(x64):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("family", ["marginal", "absorbing", "masked marginal"])
+def test_fewer_steps_and_a_stack_of_processes_are_those_of_each_column(family, x64):
+    """Two grids of a process, stacked and mapped over as one process."""
+    columns = make_columns(family)
+    short = columns.process.respaced([2, 4])
+    u = jnp.asarray(np.random.default_rng(8).random(X0.shape))
+    t = jnp.asarray([[1, 2], [2, 1]])  # [2, B]
+    x0 = jnp.stack([X0, X0[::-1]])
+    stack = jax.tree.map(lambda a, b: jnp.stack([a, b]), short, columns.process.respaced([1, 4]))
+    mapped = jax.vmap(d3pm.q_sample)(stack, x0, t, jnp.stack([u, u]))
+    for row, grid in enumerate(([2, 4], [1, 4])):
+        for place, process in enumerate(columns.each):
+            own_x0 = jnp.asarray(take_elements(columns, x0[row], place))
+            drawn = d3pm.q_sample(process.respaced(grid), own_x0, t[row], u[:, place])
+            np.testing.assert_array_equal(take_elements(columns, mapped[row], place), drawn)
+
+
+@pytest.mark.slow
+def test_the_chain_rule_by_place_is_that_of_the_conditionals_of_each_column(x64):
+    """Of a network that sees how many elements are known, so that the order matters."""
+    K = max(SIZES) + 1
+    table = np.random.default_rng(9).normal(size=(len(SIZES) + 1, len(SIZES), K))
+    logits = d3pm.heads.forbid_beyond(jnp.asarray(table), np.array(SIZES))
+    order = jnp.asarray(np.random.default_rng(10).random(X0.shape))
+
+    def fill_in(xt):
+        return logits[jnp.sum(xt != K - 1, axis=1)]
+
+    nats = d3pm.chain_rule(fill_in, X0, order, K - 1)
+    for b, ranks in enumerate(np.argsort(np.argsort(order, axis=1), axis=1)):
+        for place, rank in enumerate(ranks):
+            own = table[rank, place, : SIZES[place]]
+            expected = np.log(np.exp(own).sum()) - own[X0[b, place]]
+            np.testing.assert_allclose(nats[b, place], expected, rtol=1e-12)
+
+
+@pytest.mark.slow
 def test_objectives_in_continuous_time_are_those_of_each_column(x64):
     alpha = config.Reciprocal()
     cases = {

@@ -30,15 +30,20 @@ class Places(NamedTuple):
             )
 
     def find_rows(self, x: Tensor) -> Tensor:
-        """Returns the number of each category of x [B, *S] among those of all places, [B, D]."""
+        """Returns the number of each category of x [B, *S] among those of all places, [B, D].
+
+        A category that its place lacks gets a number that no row has: it cannot be embedded, and is not taken
+        for one of the next place.
+        """
         self.check_shape(x)
+        num_rows = sum(self.row_counts)
         rows = []
         first_row = 0
         for values, size, count in zip(x.flatten(1).unbind(1), self.sizes, self.row_counts, strict=True):
             own = values
             if self.has_mask:
-                own = torch.where(values == self.K - 1, size, values)
-            rows.append(first_row + own)
+                own = torch.where(values == self.K - 1, size, torch.where(values < size, values, num_rows))
+            rows.append(torch.where((own >= 0) & (own < count), first_row + own, num_rows))
             first_row += count
         return torch.stack(rows, dim=1)
 

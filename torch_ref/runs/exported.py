@@ -153,6 +153,10 @@ def denoiser(file: str | Path) -> Callable[..., Tensor]:
             if xt.numel() and (xt.min() < 0 or xt.max() >= K):
                 limits = f"{xt.min()}..{xt.max()}"
                 raise ValueError(f"xt is {xt.dtype} in {limits}: pass categories in 0..{K - 1}") from error
+            if isinstance(error, IndexError) and data.get("sizes") is not None:
+                raise ValueError(
+                    f"xt holds a category that its place lacks: the places have {data['sizes']}"
+                ) from error
             raise
 
     return logits
