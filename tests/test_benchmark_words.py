@@ -12,6 +12,7 @@ PROGRAMS = {
     "accelerator": "unknown part nosuch",
     "compile_times": "unknown range nosuch",
     "compiled": "unknown word nosuch",
+    "exact": "invalid choice: 'nosuch'",
     "kernels": "unknown study nosuch",
     "networks": "unknown step nosuch",
     "loop": "invalid choice: 'nosuch'",
