@@ -26,7 +26,7 @@ from d3pm_jax.checks import (
 )
 from d3pm_jax.losses import posterior_kl, prior_kl
 from d3pm_jax.numerics.logspace import at_least_float32
-from d3pm_jax.posteriors import q_sample
+from d3pm_jax.posteriors import p_logits, q_sample
 from d3pm_jax.processes.base import Process
 from d3pm_jax.sampling import CURE_OF_LOGITS, Network, Noise, check_agrees, per_example
 
@@ -260,6 +260,52 @@ def chain_rule(
     return jnp.take_along_axis(costs.T, rank, axis=1).reshape(x0.shape)
 
 
+@declared(x0=CATEGORIES, noise=NOISE)
+def trajectory_log_weight(
+    denoise: Network,
+    process: Process,
+    x0: Int[Array, " B *S"],
+    noise: Noise,
+    belief: beliefs.Belief = "d3pm",
+) -> Float[Array, " B"]:
+    """log p(x_0, .., x_T) - log q(x_1, .., x_T | x_0) of one path x_1, .., x_T ~ q(. | x_0).
+
+    The mean of its exponential over paths is p(x_0), the law of ancestral sampling in T steps. Minus the mean
+    of it is the bound of `all_t_bound`, and `orders.mixture` of several, negated, a bound that falls to
+    -log p(x_0) with their number. The path is drawn from x_0 on; by Bayes' rule its log q is also
+    log q(x_T | x_0) + sum_t log q(x_{t-1} | x_t, x_0) over t = 2..T.
+
+    Args:
+        denoise: the network, (xt, process.time[t]) -> logits of x_0. One that was trained on times in
+            [0, 1] stands in a `sampling.Denoiser(.., time="unit")`.
+        process: the forward process.
+        x0: examples.
+        noise: t -> uniforms [B, *S]; called with each t in 1..T, for x_t given x_{t-1}.
+        belief: what the logits of x_0 are (see `beliefs`). Of a `Denoiser` pass its own.
+
+    Returns:
+        Nats per example; -inf for a path that the chain cannot take.
+
+    Raises:
+        ValueError: `denoise` is a `sampling.Denoiser` of another belief, K or last step.
+    """
+    check_agrees(denoise, process, belief, p_logits)
+
+    @marked
+    def step_forward(x_prev: Array, t: Array) -> tuple[Int[Array, " B *S"], Float[Array, " B"]]:
+        ts = jnp.broadcast_to(t, x0.shape[:1])  # [B]
+        xt = process.draw_step(x_prev, ts, noise(t))  # [B, *S]
+        logits = denoise(xt, process.time[ts])  # [B, *S, K]
+        log_p = _at_category(p_logits(process, logits, xt, ts, belief), x_prev)
+        log_q = _at_category(process.log_q_back(xt, ts), x_prev)
+        return xt, _sum_per_example(log_p - log_q, None)
+
+    steps = jnp.arange(1, process.T + 1, dtype=jnp.int32)
+    xT, log_ratios = jax.lax.scan(step_forward, x0, steps)  # [B, *S] and [T, B]
+    log_prior = jnp.broadcast_to(process.log_prior(), (*x0.shape, process.K))
+    return jnp.sum(log_ratios, axis=0) + _sum_per_example(_at_category(log_prior, xT), None)
+
+
 @declared()
 def mean_and_se(x: Float[Array, " N"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Returns the mean of independent values and its standard error sqrt(sum (x - mean)^2 / (N - 1) / N).
@@ -290,6 +336,11 @@ def bits_per_dim(nats: Nats, D: int) -> Nats:
         D: the number of elements in an example.
     """
     return nats / (D * math.log(2.0))
+
+
+def _at_category(log_p: Array, x: Array) -> Array:
+    """Returns the entry of each row [*S, K] that belongs to the category of x [*S]."""
+    return jnp.take_along_axis(log_p, x[..., None], axis=-1)[..., 0]
 
 
 def _sum_per_example(x: Array, weight: Array | None) -> Array:

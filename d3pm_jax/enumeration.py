@@ -1,0 +1,243 @@
+"""Enumerates laws of small examples: what a chain, or an order and a network that fills in, can draw.
+
+A law is log p of each of the K^D examples, in the order of `list_examples`.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from itertools import combinations
+from typing import Annotated
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from d3pm_jax import numerics
+from d3pm_jax.beliefs import Belief
+from d3pm_jax.checks import (
+    CATEGORIES,
+    INDEX,
+    LOG_PROBABILITY,
+    SCORES,
+    Called,
+    Categories,
+    at_least,
+    check_range,
+    declared,
+    is_known,
+)
+from d3pm_jax.posteriors import p_logits
+from d3pm_jax.processes.base import Process
+from d3pm_jax.sampling import CURE_OF_LOGITS, Network, check_agrees
+
+MOST_EXAMPLES = 2_000_000
+MOST_STATES = 4096
+MOST_STEPS = 100
+MOST_INPUTS = 1024  # in one call of a network
+MOST_LOGITS = 2**20
+
+SIZES = at_least(0, 2**31 - 1)
+# A network that sees no time, called with any number of examples. It may have logits of a mask too.
+FillInMany = Annotated[Callable[[Int[Array, " N *S"]], Float[Array, " N *S C"]], Called("xt", CURE_OF_LOGITS)]
+
+
+@declared(shape=SIZES)
+def list_examples(shape: tuple[int, ...], K: Categories) -> Int[np.ndarray, " N *S"]:
+    """Returns all K^D examples in the order of their flat index: the first element changes slowest.
+
+    Args:
+        shape: *S of an example.
+        K: the number of categories.
+
+    Returns:
+        int32 [K^D, *S], on the host.
+
+    Raises:
+        ValueError: there are more than 2 million.
+    """
+    D = _count_places(shape, K, "examples", MOST_EXAMPLES)
+    return _list_examples(D, K).reshape(-1, *shape)
+
+
+@declared(shape=SIZES, mask_id=INDEX)
+def fill_in_law(
+    fill_in: FillInMany, shape: tuple[int, ...], K: Categories, mask_id: int
+) -> Float[np.ndarray, " N"]:
+    """log p(x_0) of drawing an order of the elements and filling in one after the other, of all x_0.
+
+    It is the mixture over all orders, `-orders.all_orders`, of every example at once: all (K + 1)^D partial
+    examples are visited. A partial example is reached from each with an element less,
+
+        p(reach y) = sum over visible i of p(reach y without i) p(y_i | y without i) / (hidden elements + 1).
+
+    Args:
+        fill_in: the network, x_t int32 [N, *S] with masks -> logits of x_0 [N, *S, K or more]. It is compiled
+            once, for one N.
+        shape: *S of an example.
+        K: the number of categories that x_0 can take, 0..K - 1.
+        mask_id: which category the mask is; it may be K.
+
+    Returns:
+        Nats in float64, on the host, [K^D]. They sum to 1 if the network leaves nothing for a category that
+        x_0 cannot take, such as a mask among its logits.
+
+    Raises:
+        ValueError: there are more than 2 million partial examples, or the logits are too few, or NaN.
+        TypeError: it is called under `jit`.
+    """
+    D = _count_places(shape, K + 1, "partial examples", MOST_EXAMPLES)
+    num_inputs = min(MOST_INPUTS, max(MOST_LOGITS // max(D * K, 1), 1), (K + 1) ** D)
+    network = jax.jit(fill_in)
+
+    def ask(xt: np.ndarray, hidden: np.ndarray) -> np.ndarray:
+        """Returns log p of the K categories at the hidden places [n, h] of a batch [n, D]: [n, h, K]."""
+        filled_up = np.resize(xt, (num_inputs, *shape))
+        logits = network(jnp.asarray(filled_up))
+        if not is_known(logits):
+            raise TypeError("fill_in(xt) is traced by jit: call fill_in_law outside of it")
+        if logits.shape[-1] < K:
+            raise ValueError(f"fill_in(xt) has shape {logits.shape}, and K = {K}: {CURE_OF_LOGITS}")
+        by_place = np.asarray(logits, np.float64).reshape(num_inputs, D, -1)
+        at_hidden = np.take_along_axis(by_place[: len(xt)], hidden[..., None], axis=1)
+        check_range("fill_in(xt)", at_hidden, SCORES, {})
+        total = np.logaddexp.reduce(at_hidden, axis=-1, keepdims=True)
+        return (at_hidden - np.where(total == -np.inf, 0.0, total))[..., :K]
+
+    # Of each set of visible elements, n of them, an array with n axes of size K.
+    log_reached: dict[tuple[int, ...], np.ndarray] = {(): np.zeros(())}
+    for n in range(D):
+        log_next = {}
+        for visible, hidden, log_p in _ask_level(ask, n, D, K, mask_id, num_inputs):
+            for j, place in enumerate(hidden):
+                filled = tuple(sorted((*visible, place)))
+                log_arriving = log_reached[visible][..., None] + log_p[..., j, :]
+                log_arriving = np.moveaxis(log_arriving, -1, filled.index(place))
+                log_next[filled] = np.logaddexp(log_next.get(filled, -np.inf), log_arriving)
+        log_reached = {visible: x - math.log(D - n) for visible, x in log_next.items()}
+    (log_law,) = log_reached.values()
+    return log_law.reshape(-1)
+
+
+def _ask_level(
+    ask: Callable[[np.ndarray, np.ndarray], np.ndarray], n: int, D: int, K: int, mask_id: int, num_inputs: int
+) -> Iterator[tuple[tuple[int, ...], list[int], np.ndarray]]:
+    """Yields each set of n visible places, the hidden ones, and log p of these, [K, .., K, D - n, K]."""
+    sets = list(combinations(range(D), n))
+    hidden = [[place for place in range(D) if place not in visible] for visible in sets]
+    xt = np.full((len(sets), K**n, D), mask_id, np.int32)
+    for inputs, visible in zip(xt, sets, strict=True):
+        inputs[:, list(visible)] = _list_examples(n, K)
+
+    # Batches go on from one set to the next, as sets of few places have few examples.
+    xt = xt.reshape(-1, D)
+    hidden_of_each = np.repeat(hidden, K**n, axis=0)  # [N, D - n]
+    batches = [slice(i, i + num_inputs) for i in range(0, len(xt), num_inputs)]
+    log_p = np.concatenate([ask(xt[batch], hidden_of_each[batch]) for batch in batches])
+    yield from zip(sets, hidden, log_p.reshape(len(sets), *[K] * n, D - n, K), strict=True)
+
+
+@declared(shape=SIZES)
+def chain_law(
+    denoise: Network, process: Process, shape: tuple[int, ...], belief: Belief = "d3pm"
+) -> Float[Array, " N"]:
+    """log p(x_0) of ancestral sampling in T steps, of all x_0: the prior times T matrices of all states.
+
+    Args:
+        denoise: the network, (xt, process.time[t]) -> logits of x_0. One that was trained on times in
+            [0, 1] stands in a `sampling.Denoiser(.., time="unit")`.
+        process: the forward process; one with fewer steps has another law.
+        shape: *S of an example.
+        belief: what the logits of x_0 are (see `beliefs`). Of a `Denoiser` pass its own.
+
+    Returns:
+        Nats in the widest float type that JAX has, [K^D] with the K of the process, a mask included.
+
+    Raises:
+        ValueError: K^D is above 4,096 or T above 100; `denoise` is a `sampling.Denoiser` of another belief,
+            K or last step.
+    """
+    check_agrees(denoise, process, belief, p_logits)
+    if process.T > MOST_STEPS:
+        raise ValueError(
+            f"process.T = {process.T} is above {MOST_STEPS}: pass a process of fewer steps, such as "
+            f"processes.respace(process, grid), or estimate by likelihood.trajectory_log_weight"
+        )
+    D = _count_places(shape, process.K, "states", MOST_STATES)
+    states = jnp.asarray(_list_examples(D, process.K).reshape(-1, *shape))  # [N, *S]
+
+    def step_back(log_law: Array, t: Array) -> tuple[Array, None]:
+        ts = jnp.full(len(states), t)
+        logits = denoise(states, process.time[ts])  # [N, *S, K]
+        log_p = p_logits(process, logits, states, ts, belief).reshape(len(states), D, process.K)
+        log_transition = _join_places(log_p.astype(log_law.dtype))  # [N, N], from rows to columns
+        # What a state says that cannot be reached counts for nothing, whatever it is.
+        log_paths = jnp.where(log_law[:, None] == -jnp.inf, -jnp.inf, log_law[:, None] + log_transition)
+        return numerics.log_sum(log_paths.T), None
+
+    prior = jnp.broadcast_to(process.log_prior(), (*shape, process.K)).reshape(D, process.K)
+    steps = jnp.arange(process.T, 0, -1, dtype=jnp.int32)
+    log_law, _ = jax.lax.scan(step_back, _join_places(prior.astype(float)), steps)
+    return log_law
+
+
+@declared(log_law=LOG_PROBABILITY, x0=CATEGORIES)
+def conditional(
+    log_law: Float[Array, " N"], x0: Int[Array, " B *S"], given: Bool[Array, " B *S"], K: Categories
+) -> Float[Array, " B"]:
+    """-log p(the rest of x_0 | what is given), by Bayes' rule in a law: log p(the given) - log p(x_0).
+
+    Args:
+        log_law: log p of all K^D examples, in the order of `list_examples`.
+        x0: examples.
+        given: which of their elements are given.
+        K: the number of categories of the law.
+
+    Returns:
+        Nats per example; +inf where the law never draws it.
+
+    Raises:
+        ValueError: the law has not K^D entries.
+    """
+    D = math.prod(x0.shape[1:])
+    # K^D may have very many digits, which are more than any law has.
+    if len(log_law) != K ** min(D, 64):
+        raise ValueError(f"log_law has shape {log_law.shape}, expected K^D = {K}^{D} entries, as in x0 and K")
+    examples = jnp.asarray(_list_examples(D, K))  # [N, D]
+
+    def nats_of(example: Array, is_given: Array) -> Array:
+        is_equal = examples == example[None]  # [N, D]
+        agrees = jnp.all(is_equal | ~is_given[None], axis=-1)  # [N]
+        is_whole = jnp.all(is_equal, axis=-1)
+        log_given = numerics.log_sum(jnp.where(agrees, log_law, -jnp.inf))
+        log_whole = numerics.log_sum(jnp.where(is_whole, log_law, -jnp.inf))
+        is_never = log_whole == -jnp.inf
+        return jnp.where(is_never, jnp.inf, log_given - jnp.where(is_never, 0.0, log_whole))
+
+    flat = (len(x0), D)
+    return jax.lax.map(lambda pair: nats_of(*pair), (x0.reshape(flat), given.reshape(flat)))
+
+
+def _count_places(shape: tuple[int, ...], K: int, what: str, most: int) -> int:
+    """Returns D. Raises ValueError where K^D is above what can be enumerated."""
+    D = math.prod(shape)
+    if K ** min(D, 64) > most:
+        raise ValueError(
+            f"shape = {shape} has {K}^{D} {what}, more than {most:,}: take fewer elements, or estimate the "
+            f"likelihood of single examples (d3pm_jax.orders, d3pm_jax.likelihood)"
+        )
+    return D
+
+
+def _list_examples(D: int, K: int) -> np.ndarray:
+    """Returns all examples of D elements, int32 [K^D, D]."""
+    return np.indices((K,) * D, np.int32).reshape(D, K**D).T
+
+
+def _join_places(log_p: Array) -> Array:
+    """Returns the log-probabilities of all examples, [.., K^D], from those of each place, [.., D, K]."""
+    lead = log_p.shape[:-2]
+    joint = jnp.zeros((*lead, 1), log_p.dtype)
+    for d in range(log_p.shape[-2]):
+        joint = (joint[..., None] + log_p[..., d, None, :]).reshape(*lead, -1)
+    return joint
