@@ -15,7 +15,7 @@ from d3pm_jax.errors import UserError
 from d3pm_jax.kinds import Samples, files
 from d3pm_jax.program.machine import cluster
 from d3pm_jax.program.machine.terminal import Terminal
-from d3pm_jax.program.measure import bounds, record, sample_quality, samples, step_costs
+from d3pm_jax.program.measure import bounds, filling, record, sample_quality, samples, step_costs
 from d3pm_jax.program.parts.draw import Draw
 from d3pm_jax.program.parts.reading import open_whole
 from d3pm_jax.program.storage import names
@@ -62,6 +62,14 @@ class EvalCommand(arguments.Computation):
     chain_rule: Annotated[Count | None, arguments.name_option(metavar="N")] = None
     """also compute the exact likelihood of N examples, from left to right and in random orders;
     only for a network that fills in masks and sees no time; takes one network call per element"""
+    orders: Annotated[Count | filling.AllOrders | None, arguments.name_option(metavar="M|all")] = None
+    """with --chain-rule: also M random orders, the same for all examples, and their mixture, which is a law
+    of its own; takes M calls per element; all: the mixture of all orders, of at most 16 elements"""
+    own_orders: bool = False
+    """with --orders: M orders of each example's own: a bound on the mixture over all orders"""
+    by_block: bool = False
+    """with --orders: orders of blocks, x[0], x[1], .. of each example, such as frames or rows of pixels,
+    and inside of a block random ones"""
     samples: Annotated[Count | None, arguments.name_option(metavar="N")] = None
     """also draw N samples and compare them with the training split (2000 for a start):
     images by their features, text by its words and by what it copies, tables by their columns and pairs"""
@@ -170,11 +178,21 @@ def _check_options(command: EvalCommand, run: Run) -> None:
         raise UserError(
             f"--inception {command.inception} measures samples of images: say how many, as --samples 5000"
         )
-    if command.chain_rule is not None and bounds.find_fillable_mask(run.parts) is None:
+    if command.chain_rule is not None and filling.find_fillable_mask(run.parts) is None:
         raise UserError(
             f"--chain-rule {command.chain_rule} is for a network that fills in masks and sees no time: "
             f"Absorbing with an extra mask, and Transformer(see_time=False); leave it out"
         )
+    if not isinstance(command.orders, int) and (command.own_orders or command.by_block):
+        raise UserError("--own-orders and --by-block say which orders: say how many, as --orders 16")
+    if command.orders is not None and command.chain_rule is None:
+        raise UserError(
+            f"--orders {command.orders} is of exact likelihoods: say of how many examples, as --chain-rule 64"
+        )
+    if command.by_block:
+        filling.check_blocks(run.parts.description.shape)
+    if command.orders == "all":
+        filling.check_all_orders(run.parts.description.shape)
     if command.steps is not None:
         # A run without steps, or with fewer, is refused before anything else is said of them.
         run.respaced(max(command.steps))
@@ -312,6 +330,7 @@ def _compute_likelihood(command: EvalCommand, run: Run, examples: Examples, num:
     """Computes and prints the exact likelihood of the first examples by the chain rule."""
     first_examples = {name: x[:num] for name, x in examples.items()}
     N = len(first_examples["x"])
+    orders = _read_orders(command)
     with Terminal("example", N).show_bar() as terminal:
         likelihood = bounds.compute_likelihood(
             run.parts,
@@ -320,10 +339,36 @@ def _compute_likelihood(command: EvalCommand, run: Run, examples: Examples, num:
             command.seed,
             terminal.advance,
             bounds.name_test_split(run.parts),
+            orders,
         )
-    suffix = record.file_suffix(step=command.step, chain_rule=num, seed=command.seed)
+    suffix = record.file_suffix(step=command.step, chain_rule=num, **_name_orders(command), seed=command.seed)
     path, replaced = record.write_record(likelihood, run.workdir, suffix)
     for name in bounds.ORDERS:
         bits = record.format_with_unit(likelihood[name], "bits_per_dim")
         print(f"  exact, {name}, {N} examples: {bits}")
+    if orders is not None:
+        mixed = likelihood["orders"]
+        for name, words in filling.MIXED.items():
+            if name in mixed:
+                print(f"  {words.format(M=mixed['num'])}: {record.format_drawn(mixed[name])}")
+        effective = ""
+        if "effective" in mixed:
+            effective = f"; {mixed['effective']:.1f} orders count in it"
+        print(f"  the mixture is {mixed['law']}{effective}")
     print(f"written to {path}{replaced}")
+
+
+def _read_orders(command: EvalCommand) -> filling.Orders | filling.AllOrders | None:
+    """Reads which orders are asked for; None for none."""
+    if isinstance(command.orders, int):
+        return filling.Orders(command.orders, command.own_orders, command.by_block)
+    return command.orders
+
+
+def _name_orders(command: EvalCommand) -> dict[str, Any]:
+    """Returns what names of files tell of orders."""
+    return {
+        "orders": command.orders,
+        "own": "" if command.own_orders else None,
+        "byblock": "" if command.by_block else None,
+    }

@@ -17,7 +17,7 @@ from d3pm_jax.files import describe_content, write_npy, write_text
 from d3pm_jax.keys import make_key
 from d3pm_jax.kinds import Samples, files
 from d3pm_jax.program.machine.terminal import Terminal
-from d3pm_jax.program.measure import bounds, record, step_costs
+from d3pm_jax.program.measure import filling, record, step_costs
 from d3pm_jax.program.measure.samples import (
     Drawn,
     chains_to_show,
@@ -281,7 +281,7 @@ def execute(command: SampleCommand, words: list[str]) -> int:
         files_by_content["as a table"] = table
     for content_name, file in files_by_content.items():
         print(f"{content_name}: {file}")
-    if known is not None and np.any(known.mask) and bounds.find_fillable_mask(run.parts) is None:
+    if known is not None and np.any(known.mask) and filling.find_fillable_mask(run.parts) is None:
         print(_describe_fit(run.parts, settled))
     for line in kind.in_words(samples):
         print(line)
@@ -427,7 +427,7 @@ def _describe_request(sampler_name: str, settled: Settled) -> list[str]:
 
 def _describe_fit(parts: Parts, settled: Settled) -> str:
     """Says how well samples fit their known elements, of a run whose samples do not fit them exactly."""
-    if bounds.find_absorbing_mask(parts) is None:
+    if filling.find_absorbing_mask(parts) is None:
         closer = "--sampler repaint fits them"
         if settled.sampler is not None and settled.sampler.passes > 1:
             closer = f"more than {settled.sampler.passes} passes (--sampler.passes) fit them"

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from d3pm_jax import flows, likelihood, losses
+from d3pm_jax import flows, likelihood, losses, orders
 from d3pm_jax.checks import values_in_range
 from d3pm_jax.errors import UserError
 from d3pm_jax.keys import make_key
@@ -28,13 +28,16 @@ from d3pm_jax.processes import Process
 from d3pm_jax.sampling.noise import EVALUATION, fold_in_each, per_example
 
 __all__ = [
+    "all_orders_nats",
     "all_terms",
     "evaluate_bound",
     "exact_nats",
     "few_terms",
     "left_to_right",
+    "random_blocks",
     "random_order",
     "summarize_bound",
+    "summarize_mixture",
 ]
 
 # (params, process, x0 [B, *S], index [B], extra_inputs) -> nats [.., B]. The index is the number of each
@@ -42,8 +45,9 @@ __all__ = [
 # of padded data, and "condition" [B, *C] of data that has conditions.
 Compiled = Callable[..., Any]
 
-# (index [B], *S) -> numbers in [0, 1) [B, *S]; elements are filled in from the lowest number to the highest.
-Order = Callable[[jax.Array, tuple[int, ...]], jax.Array]
+# (index [B], *S, number) -> numbers in [0, 1) [B, *S], one of several orders; elements are filled in from the
+# lowest number to the highest.
+Order = Callable[[jax.Array, tuple[int, ...], int], jax.Array]
 
 # (params, x [B, *S], u [B, *S], normal [B, *S, D]) -> log p(v) - log q(v | x) of one v for each example, [B]
 LogWeights = Callable[..., Array]
@@ -88,40 +92,90 @@ def _compiled(predict: Callable[..., Any], seed: int, estimate: Callable[..., An
     return bound
 
 
-def left_to_right(index: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Returns the `Order` from the first element to the last: numbers that rise, [B, *S]."""
+def left_to_right(index: jax.Array, shape: tuple[int, ...], number: int = 0) -> jax.Array:
+    """Returns the `Order` from the first element to the last, whatever its number: numbers that rise."""
     n = math.prod(shape)
     return jnp.broadcast_to((jnp.arange(n) / n).reshape(1, *shape), (len(index), *shape))
 
 
 def random_order(seed: int) -> Order:
-    """Makes a random `Order` of its own for every example; it depends only on the number of the example."""
+    """Makes random `Order`s; they depend on the number of the example and that of the order alone."""
     key = jax.random.fold_in(make_key(seed), EVALUATION)
 
-    def draw_order(index: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        return per_example(key, index, shape)(jnp.asarray(0, jnp.int32))  # [B, *S]
+    def draw_order(index: jax.Array, shape: tuple[int, ...], number: int = 0) -> jax.Array:
+        return per_example(key, index, shape)(jnp.asarray(0, jnp.int32), number)  # [B, *S]
 
     return draw_order
 
 
-def exact_nats(predict: Callable[..., jax.Array], mask_id: int, order: Order) -> Compiled:
+def random_blocks(seed: int) -> Order:
+    """Makes random `Order`s of blocks, x[:, 0], x[:, 1], ..: each is filled in before the next begins."""
+    key = jax.random.fold_in(make_key(seed), EVALUATION)
+    key_of_blocks, key_inside = jax.random.split(key)
+
+    def draw_order(index: jax.Array, shape: tuple[int, ...], number: int = 0) -> jax.Array:
+        row = jnp.asarray(0, jnp.int32)
+        blocks = per_example(key_of_blocks, index, shape[:1])(row, number)  # [B, F]
+        inside = per_example(key_inside, index, shape)(row, number)  # [B, F, *R]
+        return orders.by_block(blocks, inside)
+
+    return draw_order
+
+
+def exact_nats(predict: Callable[..., jax.Array], mask_id: int) -> Compiled:
     """Makes the jitted function of a batch that computes -log p(x_0) [B], by `likelihood.chain_rule`.
+
+    The order is one of its extra inputs, so that a program serves all orders: "order" [B, *S], see
+    `left_to_right`. With "given" bool [B, *S] it computes -log p(the rest | what is given), which has to come
+    first in the order.
 
     Args:
         predict: a network that sees no time, with the keywords label and weight where a batch has them.
-        mask_id: which category the mask is.
-        order: of the elements; padding is not attended to, and costs nothing.
+        mask_id: which category the mask is. Padding is not attended to, and costs nothing.
     """
 
     @jax.jit
     def nats(params: Any, process: Any, x0: Any, index: Any, extra_inputs: dict[str, Any]) -> jax.Array:
+        inputs = dict(extra_inputs)
+        order = inputs.pop("order")
+        given = inputs.pop("given", False)
         # The network ignores t, but takes one.
-        fill_in = partial(predict, params, t=jnp.ones(len(x0), jnp.int32), **extra_inputs)
-        weight = extra_inputs.get("weight", jnp.ones(x0.shape))
-        order_values = order(index, x0.shape[1:])  # [B, *S]
+        fill_in = partial(predict, params, t=jnp.ones(len(x0), jnp.int32), **inputs)
+        weight = jnp.where(given, 0.0, inputs.get("weight", jnp.ones(x0.shape)))
         with values_in_range():
-            each = likelihood.chain_rule(fill_in, x0, order_values, mask_id)
+            each = likelihood.chain_rule(fill_in, x0, order, mask_id)
         return jnp.where(weight > 0, weight * each, 0.0).reshape(len(x0), -1).sum(1)
+
+    return nats
+
+
+def all_orders_nats(predict: Callable[..., jax.Array], mask_id: int) -> Compiled:
+    """Makes the jitted function of a batch that computes -log p(x_0) [B] by `orders.all_orders`.
+
+    Of the extra inputs "given" bool [B, *S] is what is known: it is always visible, and costs nothing.
+
+    Args:
+        predict: a network that sees no time, with the keyword label where a batch has it.
+        mask_id: which category the mask is.
+    """
+
+    @jax.jit
+    def nats(params: Any, process: Any, x0: Any, index: Any, extra_inputs: dict[str, Any]) -> jax.Array:
+        inputs = dict(extra_inputs)
+        given = inputs.pop("given", jnp.zeros(x0.shape, bool))
+        if "weight" in inputs:
+            raise UserError(
+                "the examples have weights, but all orders are of whole examples: take some orders"
+            )
+
+        def fill_in(xt: Array) -> Array:
+            visible = jnp.where(given, x0, xt)
+            logits = predict(params, visible, t=jnp.ones(len(x0), jnp.int32), **inputs)  # [B, *S, K]
+            certain = jnp.log(jax.nn.one_hot(x0, logits.shape[-1]))
+            return jnp.where(given[..., None], certain, logits)
+
+        with values_in_range():
+            return orders.all_orders(fill_in, x0, mask_id)
 
     return nats
 
@@ -217,6 +271,57 @@ def summarize_bound(total: np.ndarray, D: int | np.ndarray) -> dict[str, float |
         "nats": float(nats.mean()),
         "nats_standard_error": nats_error,
     }
+
+
+def summarize_mixture(nats: np.ndarray, D: int | np.ndarray, common: bool) -> dict[str, Any]:
+    """Returns the mean of nats over draws, such as orders, and the nats of their mixture, with errors.
+
+    The mixture is -log((1/M) sum_m p_m). A standard error over draws is that of the influence which each of
+    them has on a figure, nats_m - mean and 1 - p_m / mean p (the delta method).
+
+    Args:
+        nats: of M draws, [M, N].
+        D: the number of elements in an example, or the sum of the weights of each, [N].
+        common: whether a draw is the same for all examples, so that its influence on all of them adds up.
+
+    Returns:
+        "mean", "mixture" and "gain", the mean of their differences, each with the entries of
+        `summarize_bound` and "draws_error" and "nats_draws_error", the errors over draws, None for one draw;
+        and "effective", of how many equal draws the mixture is in the mean.
+    """
+    mixture, effective = (np.asarray(x, np.float64) for x in orders.mixture(jnp.asarray(nats)))  # [N]
+    nats = np.asarray(nats, np.float64)
+    mean = nats.mean(0)  # [N]
+    # An example may be impossible in some draws, and its mean is infinite then.
+    with np.errstate(invalid="ignore"):
+        influence_on_mean = nats - mean  # [M, N]
+        influence_on_mixture = 1 - np.exp(mixture - nats)
+        gain = mean - mixture
+    influences = {
+        "mean": (mean, influence_on_mean),
+        "mixture": (mixture, influence_on_mixture),
+        "gain": (gain, influence_on_mean - influence_on_mixture),
+    }
+    result: dict[str, Any] = {"effective": float(effective.mean())}
+    for name, (values, influence) in influences.items():
+        error = _error_over_draws(influence, common)
+        bits_error = None
+        if error is not None:
+            bits_error = float(likelihood.bits_per_dim(error / float(np.mean(D)), 1))
+        errors = {"draws_error": bits_error, "nats_draws_error": error}
+        result[name] = summarize_bound(values, D) | errors
+    return result
+
+
+def _error_over_draws(influence: np.ndarray, common: bool) -> float | None:
+    """Returns the standard error over draws of a mean over examples, from the influence of each, [M, N]."""
+    M, N = influence.shape
+    if M == 1 or not np.isfinite(influence).all():
+        return None
+    if common:
+        return float(_standard_error(influence.mean(1)))
+    # Draws of different examples are independent, so that their variances add up.
+    return float(np.sqrt((influence**2).sum() / (M - 1) / M) / N)
 
 
 def format_with_error(value: float, error: float | None, digits: int, sign: str = "+-") -> str:

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from d3pm_jax.kinds import QualityTable
-from d3pm_jax.program.measure.bounds import ORDERS, PARTS, find_fillable_mask
+from d3pm_jax.program.measure.bounds import ORDERS, PARTS
+from d3pm_jax.program.measure.filling import find_fillable_mask
 from d3pm_jax.program.measure.record import Record, format_figure, list_incomparable
 from d3pm_jax.program.measure.sample_quality import find_table
 from d3pm_jax.report.folder import Reported

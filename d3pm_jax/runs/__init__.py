@@ -15,6 +15,7 @@ _FUNCTIONS = {
     "Draw": ("d3pm_jax.program.parts.draw", "Draw"),
     "Drawn": ("d3pm_jax.program.measure.samples", "Drawn"),
     "Guidance": ("d3pm_jax.program.parts.guidance", "Guidance"),
+    "Orders": ("d3pm_jax.program.measure.filling", "Orders"),
     "Particles": ("d3pm_jax.program.parts.draw", "Particles"),
     "Record": ("d3pm_jax.program.measure.record", "Record"),
     "Run": ("d3pm_jax.runs.run", "Run"),

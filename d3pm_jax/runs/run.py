@@ -28,7 +28,7 @@ from d3pm_jax.kinds import Reference
 from d3pm_jax.processes import Process
 from d3pm_jax.program.loop import loop, sinks
 from d3pm_jax.program.machine.devices import mesh_of, use_all_cores
-from d3pm_jax.program.measure import bounds, record, sample_quality, samples, step_costs
+from d3pm_jax.program.measure import bounds, filling, record, sample_quality, samples, step_costs
 from d3pm_jax.program.parts import begin, build, inputs, reading
 from d3pm_jax.program.parts.completed import complete
 from d3pm_jax.program.parts.draw import Draw
@@ -233,6 +233,7 @@ class Run:
         batch_size: int = 128,
         seed: int = 0,
         progress: Callable[[int], Any] = lambda done: None,
+        orders: filling.AnyOrders = None,
     ) -> record.Record:
         """Computes -log p of examples by the chain rule, see `measure.bounds.compute_likelihood`.
 
@@ -240,12 +241,14 @@ class Run:
             examples: "x" [N, *S], "label", "weight" and "condition" if any, as `read_batch` gives them.
             batch_size: how many at a time.
             seed: of the random orders.
-            progress: is called with the number of examples that are done, in both orders.
+            progress: is called with the number of examples that are done, in all orders.
+            orders: more random orders, `runs.Orders(16)`, of which the mean and the mixture are computed;
+                "all": the mixture of all orders, of at most 16 elements.
 
         Raises:
             UserError: the network sees time, or has no extra mask; or the examples are no such dict.
         """
-        return bounds.compute_likelihood(self.parts, examples, batch_size, seed, progress)
+        return bounds.compute_likelihood(self.parts, examples, batch_size, seed, progress, orders=orders)
 
     def measure_jumps(self, progress: Callable[[int], Any] = lambda done: None) -> step_costs.Jumps:
         """Computes what a step between any two times costs, on examples that are not those of the test.

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from d3pm_jax.config import Count, Seed, checks_arguments, io as config_io
@@ -14,17 +15,22 @@ from d3pm_jax.errors import UserError, describe_returned
 from d3pm_jax.evaluation.bound import (
     count_elements,
     evaluate_bound,
-    exact_nats,
     left_to_right,
     random_order,
     summarize_bound,
 )
 from d3pm_jax.files import hash_arrays
-from d3pm_jax.processes import Mixing
 from d3pm_jax.program.machine.devices import batch_sharding
 from d3pm_jax.program.measure import record
+from d3pm_jax.program.measure.filling import (
+    MIXED,
+    AnyOrders,
+    compute_in_orders,
+    list_orders,
+    require_fillable_mask,
+    summarize_orders,
+)
 from d3pm_jax.program.parts.build import Parts, describe_conditions
-from d3pm_jax.program.parts.recipe import require
 from d3pm_jax.program.storage import names
 
 PARTS = ("reconstruction", "prior")  # of a bound whose terms were all computed, in bits per dimension
@@ -190,23 +196,6 @@ def _check_labels(labels: record.Record) -> None:
 LABELS = record.Format(names.ACCURACY, _check_labels)
 
 
-def find_absorbing_mask(parts: Parts) -> int | None:
-    """Returns the mask category of an absorbing run whose network never predicts it; None for other runs."""
-    process = getattr(parts.recipe.process, "common", None)  # of a flow there is none
-    is_absorbing = isinstance(process, Mixing) and process.pi_kind == "point"
-    return parts.recipe.extra_mask if is_absorbing else None
-
-
-def find_fillable_mask(parts: Parts) -> int | None:
-    """Returns the mask category of a run whose network can fill in any set of elements; else None.
-
-    Such a network sees no time, so that it answers for any number of masks, and never predicts the mask.
-    """
-    if getattr(parts.config.model, "see_time", True):
-        return None
-    return find_absorbing_mask(parts)
-
-
 @checks_arguments
 def compute_likelihood(
     parts: Parts,
@@ -215,6 +204,7 @@ def compute_likelihood(
     seed: Seed = 0,
     progress: Callable[[int], Any] = lambda done: None,
     split: str | None = None,
+    orders: AnyOrders = None,
 ) -> record.Record:
     """Computes -log p of examples whose elements are filled in one after the other: `likelihood.chain_rule`.
 
@@ -225,44 +215,39 @@ def compute_likelihood(
         seed: of the random orders.
         progress: is called with the number of examples that are done, where one is done in all orders.
         split: of the data that the examples are of; None where they are others.
+        orders: further random orders, of which the mean and the mixture are computed too; "all": the mixture
+            of all orders, of at most 16 elements.
 
     Returns:
         The entries of `evaluation.bound.summarize_bound` for each of "left to right" and "in random orders";
-        and step, N, seed and protocol.
+        and step, N, seed and protocol. With orders those of `filling.summarize_orders` under "orders".
 
     Raises:
         UserError: the network sees time, or has no extra mask; or the examples are no such dict.
     """
-    mask = find_fillable_mask(parts)
-    if mask is None:
-        raise UserError(
-            "the network sees time, or has no extra mask, so it has a bound and no chain rule: take "
-            "Absorbing with one more category than the data has, and Transformer(see_time=False)"
-        )
+    require_fillable_mask(parts)
     if not isinstance(examples, Mapping) or "x" not in examples:
         raise UserError(
             f'examples = {describe_returned(examples)}: pass a dict with "x" [N, *S], as '
             'run.read_batch("test", 4) gives'
         )
-    predict = require(parts.recipe.diffusion, "a diffusion", parts.config).predict
     x0 = examples["x"]
-    num_elements = count_elements(x0, examples.get("weight"))  # int, or int [N] with weights
-    orders = dict(zip(ORDERS, (left_to_right, random_order(seed)), strict=True))
-    result: dict[str, Any] = {"step": parts.step, "examples": len(x0), "seed": seed}
-    for i, (name, order) in enumerate(orders.items()):
-        compiled = exact_nats(predict, mask, order)
-        done_before = i * len(x0)
-        nats = evaluate_bound(
-            compiled,
-            parts.params,
-            parts.recipe.process,
-            x0,
-            batch_size,
-            batch_sharding(parts.mesh),
-            parts.extra_inputs(examples),
-            lambda done, done_before=done_before: progress((done_before + done) // len(orders)),
-        )  # [N]
-        result[name] = summarize_bound(nats, num_elements)
+    N = len(x0)
+    num_elements = count_elements(x0, examples.get("weight"))  # int, or float [N] with weights
+    index = jnp.arange(N, dtype=jnp.int32)
+    every_order: list[Any] = [
+        left_to_right(index, x0.shape[1:]),
+        random_order(seed)(index, x0.shape[1:], 0),
+    ]
+    if orders is not None:
+        every_order += list_orders(orders, seed, N, x0.shape[1:])
+    nats = compute_in_orders(parts, examples, every_order, batch_size, progress)  # [2 + M, N]
+
+    result: dict[str, Any] = {"step": parts.step, "examples": N, "seed": seed}
+    for name, nats_in_order in zip(ORDERS, nats, strict=False):
+        result[name] = summarize_bound(nats_in_order, num_elements)
+    if orders is not None:
+        result["orders"] = summarize_orders(orders, nats[len(ORDERS) :], num_elements)
     result["protocol"] = describe_protocol(parts, examples, seed, split, "all")
     return record.Record(EXACT, result)
 
@@ -272,6 +257,8 @@ def _check_exact(likelihood: record.Record) -> None:
     record.check_protocol(likelihood)
     for order in ORDERS:
         record.check_figures(likelihood[order], ("bits_per_dim",))
+    for name in MIXED.keys() & likelihood.get("orders", {}).keys():
+        record.check_figures(likelihood["orders"][name], ("bits_per_dim",))
 
 
 EXACT = record.Format(

@@ -190,6 +190,14 @@ def format_with_unit(row: Mapping[str, Any], name: str) -> str:
     return f"{format_figure(row, name)} {FIGURES[name].unit}"
 
 
+def format_drawn(row: Mapping[str, Any]) -> str:
+    """Formats bits and nats with their errors over examples, and over draws of what they were computed in."""
+    words = f"{format_with_unit(row, 'bits_per_dim')}, {format_with_unit(row, 'nats')}"
+    if row.get("nats_draws_error") is None:
+        return words
+    return f"{words} (over draws +- {row['nats_draws_error']:.{FIGURES['nats'].decimals}f})"
+
+
 def format_baseline(baseline: float | Mapping[str, Any]) -> str:
     """Formats what a `Kind.baselines` reaches: bits per dimension, or nats with their standard error."""
     if isinstance(baseline, Mapping):
