@@ -32,9 +32,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from scipy.special import logsumexp
 
-from d3pm_jax import likelihood, models, runs
+from d3pm_jax import likelihood, models, orders, runs
 from d3pm_jax.config import Arrays, Config, io as config_io
 
 CONFIG = Path(__file__).parents[1] / "configs" / "debd.py"
@@ -105,16 +104,20 @@ def print_debd(args: argparse.Namespace) -> None:
         return
     run = runs.open(workdir, step=result["step"])
     x0 = read_rows(args.files, args.name)["test"]
-    orders = np.random.default_rng(args.seed).random((ORDERS, x0.shape[1]), np.float32)
-    costs = measure_orders(run, x0, orders)  # [M, N]
-    figures = {"M = 1": -costs.mean(0)}
-    figures |= {f"M = {M}": logsumexp(-costs[:M], axis=0) - np.log(M) for M in MIXTURES}
-    if x0.shape[1] == ORDERS:
-        figures["all orders"] = -mix_all_orders(run, x0)
+    drawn = np.random.default_rng(args.seed).random((ORDERS, x0.shape[1]), np.float32)
+    nats = measure_orders(run, x0, drawn)  # [M, N]
+    figures = {"M = 1": nats.mean(0)}
+    for M in MIXTURES:
+        figures[f"M = {M}"], effective = orders.mixture(jnp.asarray(nats[:M]))
+        result[f"effective of {M}"] = float(effective.mean())
+    if x0.shape[1] <= orders.MOST_PLACES:
+        figures["all orders"] = mix_all_orders(run, x0)
     for name, values in figures.items():
-        error = values.std(ddof=1) / len(values) ** 0.5
-        print(f"  {name:10} {values.mean():9.4f} ± {error:.4f}", flush=True)
-        result[name] = [float(values.mean()), float(error)]
+        mean, error = map(float, likelihood.mean_and_se(-jnp.asarray(values)))
+        print(f"  {name:10} {mean:9.4f} ± {error:.4f}", flush=True)
+        result[name] = [mean, error]
+    by_order = nats.mean(1)
+    result["sd of orders"] = float(by_order.std(ddof=1))
     for name, value in PUBLISHED[args.name]._asdict().items():
         if value is not None:
             print(f"  {name:10} {value:9.2f}")
@@ -144,8 +147,8 @@ def make_config(rows: Mapping[str, np.ndarray], workdir: Path, seed: int) -> Con
     config = config_io.read_config_file(CONFIG)
     every = 100 if len(rows["train"]) < FEW else 500
     train = config.train
-    # The best checkpoint has not been deleted when the training ends.
-    kept = {"eval_every": every, "checkpoint_every": every, "keep_checkpoints": PATIENCE + 1}
+    # When the training ends the best checkpoint is there: the interrupt adds one.
+    kept = {"eval_every": every, "checkpoint_every": every, "keep_checkpoints": PATIENCE + 2}
     return replace(
         config,
         data=Arrays(**files, categories=2),
@@ -169,6 +172,8 @@ class EarlyStop:
 
     def log(self, step: int, values: Mapping[str, float | int]) -> None:
         """Takes the metrics of a step."""
+        if "valid_bits_per_dim" not in values:
+            return  # the last line, after the interrupt
         nats = values["valid_bits_per_dim"] * self._length * math.log(2)
         self._worse += 1
         if nats < self.nats:
@@ -195,8 +200,8 @@ def count_minutes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_utime / 60
 
 
-def measure_orders(run: runs.Run, x0: np.ndarray, orders: np.ndarray) -> np.ndarray:
-    """Computes -log p of each row in each of several orders, float64 [M, N].
+def measure_orders(run: runs.Run, x0: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+    """Computes -log p of each row in each of several orders, float32 [M, N].
 
     It is the sum of `likelihood.chain_rule` for an MLP that sees no time, which takes less work here: from
     one element to the next the sum of embeddings changes by those of one place, and the logits of one place
@@ -205,7 +210,7 @@ def measure_orders(run: runs.Run, x0: np.ndarray, orders: np.ndarray) -> np.ndar
     Args:
         run: of such a network.
         x0: rows of bits [N, D].
-        orders: [M, D]; the place with the lowest number comes first.
+        drawn: orders [M, D]; the place with the lowest number comes first.
     """
     network = build_network(run)
     N, D = x0.shape
@@ -233,13 +238,12 @@ def measure_orders(run: runs.Run, x0: np.ndarray, orders: np.ndarray) -> np.ndar
     padded = np.zeros((-(-N // BATCH) * BATCH, D), np.int32)
     padded[:N] = x0
     costs = [
-        np.concatenate([measure(rows, order) for rows in padded.reshape(-1, BATCH, D)])[:N]
-        for order in orders
+        np.concatenate([measure(rows, order) for rows in padded.reshape(-1, BATCH, D)])[:N] for order in drawn
     ]
     few = jnp.asarray(x0[:4], jnp.int32)
-    by_library = likelihood.chain_rule(fill_in(network), few, jnp.broadcast_to(orders[0], few.shape), MASK)
+    by_library = likelihood.chain_rule(fill_in(network), few, jnp.broadcast_to(drawn[0], few.shape), MASK)
     np.testing.assert_allclose(costs[0][:4], by_library.sum(1), rtol=1e-4)
-    return np.array(costs, np.float64)
+    return np.array(costs)
 
 
 def build_network(run: runs.Run) -> models.MLP:
@@ -261,7 +265,8 @@ def mix_all_orders(run: runs.Run, x0: np.ndarray) -> np.ndarray:
 
     g(S) is the probability that the elements S of a row are filled in first, in any order, with what the row
     has there: the mean over i in S of g(S minus i) p(x_i | the rest of S). It is computed once for each
-    partial row that any row has, from the one that is all masks.
+    partial row that any row has, from the one that is all masks; `orders.all_orders` calls the network for
+    all 2^D partial rows of each row.
     """
     rows, which = np.unique(x0, axis=0, return_inverse=True)
     D = rows.shape[1]
@@ -290,7 +295,10 @@ def mix_all_orders(run: runs.Run, x0: np.ndarray) -> np.ndarray:
                 for bit in range(MASK):
                     more = batch[masked] + (bit - MASK) * powers[place]
                     g[more] += g[batch[masked]] * p[masked, place, bit] / (count + 1)
-    return -np.log(g[rows @ powers])[which.reshape(-1)]
+    nats = -np.log(g[rows @ powers])
+    by_library = orders.all_orders(fill_in(network), jnp.asarray(rows[:2], jnp.int32), MASK)
+    np.testing.assert_allclose(nats[:2], by_library, rtol=1e-4)
+    return nats[which.reshape(-1)]
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ def get_config() -> Config:
         # With this schedule the loss is that of order-agnostic NADE, but for the draw of how many are masked:
         # all numbers of masks are as likely, and each bit that is masked counts D / (their number) times.
         process=Absorbing(K="data", steps=100, beta=Reciprocal(), mask_id="data"),
-        model=MLP(width=500, num_layers=2, dropout=0.1, see_time=False),
+        model=MLP(width=500, num_layers=1, dropout=0.2, see_time=False),
         head=Head(residual=False),
         loss=HybridLoss(ce_weight=0.0),
         optimizer=Adam(lr=1e-3, warmup_steps=100),
