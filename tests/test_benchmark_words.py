@@ -13,6 +13,7 @@ PROGRAMS = {
     "compile_times": "unknown range nosuch",
     "compiled": "unknown word nosuch",
     "exact": "invalid choice: 'nosuch'",
+    "exact_planes": "invalid choice: 'nosuch'",
     "kernels": "unknown study nosuch",
     "networks": "unknown step nosuch",
     "loop": "invalid choice: 'nosuch'",
