@@ -4,8 +4,7 @@ A law is log p of each of the K^D examples, in the order of `list_examples`.
 """
 
 import math
-from collections.abc import Callable, Iterator
-from itertools import combinations
+from collections.abc import Callable
 from typing import Annotated
 
 import jax
@@ -57,7 +56,7 @@ def list_examples(shape: tuple[int, ...], K: Categories) -> Int[np.ndarray, " N 
         ValueError: there are more than 2 million.
     """
     D = _count_places(shape, K, "examples", MOST_EXAMPLES)
-    return _list_examples(D, K).reshape(-1, *shape)
+    return _list_examples(D, K).reshape(K**D, *shape)
 
 
 @declared(shape=SIZES, mask_id=INDEX)
@@ -87,54 +86,43 @@ def fill_in_law(
         TypeError: it is called under `jit`.
     """
     D = _count_places(shape, K + 1, "partial examples", MOST_EXAMPLES)
-    num_inputs = min(MOST_INPUTS, max(MOST_LOGITS // max(D * K, 1), 1), (K + 1) ** D)
+    states = _list_examples(D, K + 1)  # [(K + 1)^D, D], where K is a hidden element
+    num_hidden = np.sum(states == K, axis=1)
+    # How far apart states are in this list that differ by 1 in an element.
+    strides = (K + 1) ** np.arange(D - 1, -1, -1)
     network = jax.jit(fill_in)
+    batch = min(MOST_INPUTS, max(MOST_LOGITS // (max(D, 1) * K), 1), len(states))
 
-    def ask(xt: np.ndarray, hidden: np.ndarray) -> np.ndarray:
-        """Returns log p of the K categories at the hidden places [n, h] of a batch [n, D]: [n, h, K]."""
-        filled_up = np.resize(xt, (num_inputs, *shape))
-        logits = network(jnp.asarray(filled_up))
-        if not is_known(logits):
-            raise TypeError("fill_in(xt) is traced by jit: call fill_in_law outside of it")
-        if logits.shape[-1] < K:
-            raise ValueError(f"fill_in(xt) has shape {logits.shape}, and K = {K}: {CURE_OF_LOGITS}")
-        by_place = np.asarray(logits, np.float64).reshape(num_inputs, D, -1)
-        at_hidden = np.take_along_axis(by_place[: len(xt)], hidden[..., None], axis=1)
-        check_range("fill_in(xt)", at_hidden, SCORES, {})
-        total = np.logaddexp.reduce(at_hidden, axis=-1, keepdims=True)
-        return (at_hidden - np.where(total == -np.inf, 0.0, total))[..., :K]
-
-    # Of each set of visible elements, n of them, an array with n axes of size K.
-    log_reached: dict[tuple[int, ...], np.ndarray] = {(): np.zeros(())}
-    for n in range(D):
-        log_next = {}
-        for visible, hidden, log_p in _ask_level(ask, n, D, K, mask_id, num_inputs):
-            for j, place in enumerate(hidden):
-                filled = tuple(sorted((*visible, place)))
-                log_arriving = log_reached[visible][..., None] + log_p[..., j, :]
-                log_arriving = np.moveaxis(log_arriving, -1, filled.index(place))
-                log_next[filled] = np.logaddexp(log_next.get(filled, -np.inf), log_arriving)
-        log_reached = {visible: x - math.log(D - n) for visible, x in log_next.items()}
-    (log_law,) = log_reached.values()
-    return log_law.reshape(-1)
+    log_reach = np.full(len(states), -np.inf)
+    log_reach[-1] = 0.0  # all hidden
+    for h in range(D, 0, -1):
+        level = np.flatnonzero(num_hidden == h)
+        for start in range(0, len(level), batch):
+            rows = level[start : start + batch]  # [n]
+            xt = np.where(states[rows] == K, mask_id, states[rows]).astype(np.int32)  # [n, D]
+            # The last batch is filled up with what it begins with, so that one program serves them all.
+            logits = network(jnp.asarray(np.resize(xt, (batch, *shape))))
+            if not is_known(logits):
+                raise TypeError("fill_in(xt) is traced by jit: call fill_in_law outside of it")
+            if logits.shape[-1] < K:
+                raise ValueError(f"fill_in(xt) has shape {logits.shape}, and K = {K}: {CURE_OF_LOGITS}")
+            by_place = np.asarray(logits, np.float64).reshape(batch, D, -1)[: len(rows)]
+            for place in range(D):
+                is_hidden = states[rows, place] == K
+                log_p = _normalize(by_place[is_hidden, place])[:, :K]  # [m, K]
+                before = rows[is_hidden][:, None]
+                # No two of these are one state, so that each is added to once.
+                after = before + (np.arange(K) - K) * strides[place]  # [m, K]
+                log_arriving = log_reach[before] + log_p - math.log(h)
+                log_reach[after] = np.logaddexp(log_reach[after], log_arriving)
+    return log_reach[num_hidden == 0]
 
 
-def _ask_level(
-    ask: Callable[[np.ndarray, np.ndarray], np.ndarray], n: int, D: int, K: int, mask_id: int, num_inputs: int
-) -> Iterator[tuple[tuple[int, ...], list[int], np.ndarray]]:
-    """Yields each set of n visible places, the hidden ones, and log p of these, [K, .., K, D - n, K]."""
-    sets = list(combinations(range(D), n))
-    hidden = [[place for place in range(D) if place not in visible] for visible in sets]
-    xt = np.full((len(sets), K**n, D), mask_id, np.int32)
-    for inputs, visible in zip(xt, sets, strict=True):
-        inputs[:, list(visible)] = _list_examples(n, K)
-
-    # Batches go on from one set to the next, as sets of few places have few examples.
-    xt = xt.reshape(-1, D)
-    hidden_of_each = np.repeat(hidden, K**n, axis=0)  # [N, D - n]
-    batches = [slice(i, i + num_inputs) for i in range(0, len(xt), num_inputs)]
-    log_p = np.concatenate([ask(xt[batch], hidden_of_each[batch]) for batch in batches])
-    yield from zip(sets, hidden, log_p.reshape(len(sets), *[K] * n, D - n, K), strict=True)
+def _normalize(logits: np.ndarray) -> np.ndarray:
+    """Does on the host what `numerics.log_normalize` does."""
+    check_range("fill_in(xt)", logits, SCORES, {})
+    total = np.logaddexp.reduce(logits, axis=-1, keepdims=True)
+    return logits - np.where(total == -np.inf, 0.0, total)
 
 
 @declared(shape=SIZES)
@@ -164,7 +152,7 @@ def chain_law(
             f"processes.respace(process, grid), or estimate by likelihood.trajectory_log_weight"
         )
     D = _count_places(shape, process.K, "states", MOST_STATES)
-    states = jnp.asarray(_list_examples(D, process.K).reshape(-1, *shape))  # [N, *S]
+    states = jnp.asarray(list_examples(shape, process.K))  # [N, *S]
 
     def step_back(log_law: Array, t: Array) -> tuple[Array, None]:
         ts = jnp.full(len(states), t)

@@ -121,12 +121,12 @@ def given_first(order: Float[Array, " B *S"], given: Bool[Array, " B *S"]) -> Fl
         given: which elements are given.
 
     Returns:
-        Distinct numbers in [0, 1), the shape of `order`, in float32 or wider.
+        Distinct numbers in [0, 1), the shape of `order`, in the widest float type that JAX has.
     """
     D = math.prod(order.shape[1:])
     rank = _rank(order.reshape(len(order), D))  # [B, D]
-    is_last = ~given.reshape(len(order), D)
-    return _as_order(_rank(rank + D * is_last), order)
+    rank = jnp.where(given.reshape(len(order), D), rank, rank + D)
+    return (_rank(rank) / D).reshape(order.shape)
 
 
 @declared(block_order=NOISE, inner_order=NOISE)
@@ -141,20 +141,15 @@ def by_block(
         inner_order: in [0, 1), of the elements of each block. Of equal numbers the first comes first.
 
     Returns:
-        Distinct numbers in [0, 1), the shape of `inner_order`, in float32 or wider.
+        Distinct numbers in [0, 1), the shape of `inner_order`, in the widest float type that JAX has.
     """
+    D = math.prod(inner_order.shape[1:])
     size = math.prod(inner_order.shape[2:])
-    rank_of_block = _rank(block_order)[..., None]  # [B, F, 1]
-    rank_inside = _rank(inner_order.reshape(*block_order.shape, size))
-    return _as_order(rank_of_block * size + rank_inside, inner_order)
+    rank_inside = _rank(inner_order.reshape(*block_order.shape, size))  # [B, F, R]
+    rank = _rank(block_order)[..., None] * size + rank_inside
+    return (rank / D).reshape(inner_order.shape)
 
 
 def _rank(x: Array) -> Array:
-    """Returns as which of its row each number comes, from 0."""
-    return jnp.argsort(jnp.argsort(x, axis=-1, stable=True), axis=-1).astype(jnp.int32)
-
-
-def _as_order(rank: Array, like: Array) -> Array:
-    """Returns ranks as the numbers of an order, of the shape of another."""
-    order = rank.reshape(like.shape).astype(at_least_float32(like).dtype)
-    return order / max(math.prod(like.shape[1:]), 1)
+    """Returns as which of its row each number comes, from 0, as floats."""
+    return jnp.argsort(jnp.argsort(x, axis=-1, stable=True), axis=-1).astype(float)

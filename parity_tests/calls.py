@@ -277,13 +277,36 @@ def strata_by_table(lib: ModuleType, name: str) -> Function:
     return call
 
 
-def chain_rule_by_table(lib: ModuleType, name: str) -> Function:
-    """The chain rule of a network that sees the elements before each."""
+def fill_in_by_table(lib: ModuleType, name: str) -> Function:
+    """A function of a network that fills in, and sees the elements before each."""
 
-    def call(logits: Any, x0: Any, order: Any, mask_id: int) -> Any:
-        return lib.chain_rule(lambda xt: logits[xt].cumsum(1), x0, order, mask_id)
+    def call(logits: Any, **args: Any) -> Any:
+        return by_name(lib, name)(lambda xt: logits[xt].cumsum(1), **args)
 
     return call
+
+
+def law_by_table(lib: ModuleType, name: str) -> Function:
+    """The law of the denoiser of `chain_by_table`, without its noise."""
+
+    def call(logits: Any, **args: Any) -> Any:
+        return by_name(lib, name)(_denoise(logits), **args)
+
+    return call
+
+
+def weight_by_table(lib: ModuleType, name: str) -> Function:
+    """The weight of a path of the denoiser of `chain_by_table`, with its noise."""
+
+    def call(logits: Any, uniforms: Any, **args: Any) -> Any:
+        return by_name(lib, name)(_denoise(logits), noise=lambda t: uniforms[t], **args)
+
+    return call
+
+
+def with_given(lib: ModuleType, name: str) -> Function:
+    """A function of what is given, here numbers that are above 0 there."""
+    return lambda given, **args: by_name(lib, name)(given=given > 0, **args)
 
 
 def _denoise(logits: Any) -> Function:

@@ -100,6 +100,85 @@ def chain_rule(dtype: str) -> Iterator[Case]:
         yield Case(name, {"logits": table, "x0": x0, "order": order, "mask_id": K - 1})
 
 
+def mixtures(dtype: str) -> Iterator[Case]:
+    """One law and several, some of them impossible, and for one example all."""
+    nats = random(60).exponential(30.0, (4, *S))
+    nats[random(61).random(nats.shape) < 0.3] = np.inf
+    nats[:, 0, 0] = np.inf
+    yield Case("M = 1", {"nats": nats[:1]}, eager=False)
+    yield Case("M = 4", {"nats": nats})
+
+
+def all_orders(dtype: str) -> Iterator[Case]:
+    """The network and the examples of `chain_rule`."""
+    case = next(chain_rule(dtype))
+    args = {name: case.args[name] for name in ("logits", "x0", "mask_id")}
+    yield Case("24 orders", args)
+
+
+def fill_in_laws(dtype: str) -> Iterator[Case]:
+    """Logits of a mask too, or none, and a mask in between."""
+    for name, categories, mask_id in (("of a mask", 3, 2), ("of none", 3, 3), ("in between", 3, 1)):
+        table = logits("moderate", (4, categories), dtype, 62)
+        args = {"logits": table, "shape": (3, 1), "K": 2 + (mask_id == 3), "mask_id": mask_id}
+        yield Case(name, args, quick=name == "of a mask")
+
+
+def numbers_of_examples(dtype: str) -> Iterator[Case]:
+    yield Case("K = 3", {"shape": (2, 1), "K": 3})
+
+
+def chain_laws(dtype: str) -> Iterator[Case]:
+    """Each belief once; all states of two elements."""
+    families = {
+        "uniform": "d3pm",
+        "absorbing_extra": "leave_one_out",
+        "dense": "denoiser",
+        "masked": "official",
+    }
+    for name, belief in families.items():
+        args = reverse_chain(Family(name, K, T), dtype)
+        del args["uniforms"]
+        yield Case(
+            f"{name}, {belief}",
+            args | {"shape": (1, 2), "belief": belief},
+            eager=name == "uniform",
+            quick=name == "dense",
+        )
+
+
+def paths(dtype: str) -> Iterator[Case]:
+    """Each belief once; a family each that draws a step by a rule of its own."""
+    families = {"marginal": "d3pm", "absorbing_extra": "leave_one_out", "dense": "denoiser", "masked": "d3pm"}
+    for name, belief in families.items():
+        x0 = random(17).integers(0, K - 1, (B, *S))
+        args = reverse_chain(Family(name, K, T), dtype) | {"x0": x0, "belief": belief}
+        yield Case(f"{name}, {belief}", args, eager=name == "marginal", quick=name == "marginal")
+
+
+def conditionals(dtype: str) -> Iterator[Case]:
+    """A law with examples that it never draws, one of which is asked for."""
+    x = logits("moderate", (3**4,), dtype, 63)
+    x[random(64).random(x.shape) < 0.2] = -np.inf
+    x[0] = -np.inf
+    x0 = random(65).integers(0, 3, (B, *S))
+    x0[0] = 0
+    log_law = x - np.logaddexp.reduce(x)
+    yield Case("some", {"log_law": log_law, "x0": x0, "given": random(66).integers(0, 2, x0.shape), "K": 3})
+
+
+def orders(dtype: str) -> Iterator[Case]:
+    """Orders with ties, and what is given."""
+    order = random(67).integers(0, 3, (B, *S, 2)) / 4
+    yield Case("ties", {"order": order, "given": random(68).integers(0, 2, order.shape)})
+
+
+def blocks(dtype: str) -> Iterator[Case]:
+    """Orders with ties of blocks and inside of them."""
+    block_order = random(69).integers(0, 3, (B, 4)) / 4
+    yield Case("ties", {"block_order": block_order, "inner_order": random(70).integers(0, 4, (B, 4, *S)) / 4})
+
+
 def values(dtype: str) -> Iterator[Case]:
     yield Case("nats", {"x": random(30).exponential(3.0, 50)})
 

@@ -266,7 +266,7 @@ PAIRS: dict[str, Pair] = {
         loss_cases.chain_rule,
         arguments(scales.chain_rule),
         arguments(scales.chain_rule_gradient),
-        call=calls.chain_rule_by_table,
+        call=calls.fill_in_by_table,
     ),
     "strata_bound": Pair(
         loss_cases.strata_bound,
@@ -274,6 +274,46 @@ PAIRS: dict[str, Pair] = {
         rows_of("logits"),
         call=calls.strata_by_table,
         dtypes=("float64",),  # float32 is that of its terms
+    ),
+    "likelihood.trajectory_log_weight": Pair(
+        loss_cases.paths,
+        arguments(scales.path_weight),
+        rows_of("logits"),
+        call=calls.weight_by_table,
+        dtypes=("float64",),  # float32 is that of its terms
+    ),
+    "orders.mixture": Pair(
+        loss_cases.mixtures, arguments(scales.mixture), result(lambda nats, effective: scales.ones(nats))
+    ),
+    "orders.all_orders": Pair(
+        loss_cases.all_orders,
+        arguments(scales.all_orders),
+        arguments(lambda x0, **args: scales.chain_rule_gradient(x0=x0, order=x0, **args)),
+        call=calls.fill_in_by_table,
+    ),
+    "orders.given_first": Pair(loss_cases.orders, result(scales.ones), call=calls.with_given),
+    "orders.by_block": Pair(loss_cases.blocks, result(scales.ones)),
+    "enumeration.list_examples": Pair(loss_cases.numbers_of_examples, dtypes=("float64",), jit=False),
+    "enumeration.fill_in_law": Pair(
+        loss_cases.fill_in_laws,
+        arguments(scales.fill_in_law),
+        call=calls.fill_in_by_table,
+        dtypes=("float64",),
+        jit=False,
+        differentiable=(),
+    ),
+    "enumeration.chain_law": Pair(
+        loss_cases.chain_laws,
+        arguments(scales.chain_law),
+        call=calls.law_by_table,
+        dtypes=("float64",),  # float32 is that of its terms
+    ),
+    "enumeration.conditional": Pair(
+        loss_cases.conditionals,
+        arguments(scales.conditional),
+        result(scales.ones),
+        call=calls.with_given,
+        differentiable=("log_law",),
     ),
     "mean_and_se": Pair(loss_cases.values, result(scales.mean_and_se)),
     "schedules.continuous.linear": Pair(loss_cases.levels, result(scales.level)),
@@ -521,6 +561,8 @@ KERNEL_MODULES = (
     "sampling.shaping",
     "sampling.steering",
     "likelihood",
+    "orders",
+    "enumeration",
     "flows",
 )
 _A_KEY = "draws its noise from a key of its own framework (test_keys.py gives it to both), and then is "

@@ -3,6 +3,7 @@
 Each function takes the arguments of a kernel and returns [*S], or a tuple with one for each output.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -229,6 +230,40 @@ def chain_rule(logits: Tensor, x0: Tensor, order: Tensor, mask_id: int) -> Tenso
 def chain_rule_gradient(logits: Tensor, x0: Tensor, order: Tensor, mask_id: int) -> Tensor:
     """A term of at most 1 for each element that the logits of another are summed over."""
     return torch.full(logits.shape[:1], float(x0.numel()))
+
+
+def mixture(nats: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest of the laws, and how many there are."""
+    finite = torch.where(nats.isfinite(), nats, 0.0)
+    return finite.amax(0), torch.full(nats.shape[1:], float(len(nats)))
+
+
+def all_orders(logits: Tensor, x0: Tensor, mask_id: int) -> Tensor:
+    """The chain rule of all elements."""
+    return chain_rule(logits, x0, x0, mask_id).flatten(1).sum(1)
+
+
+def fill_in_law(logits: Tensor, shape: tuple[int, ...], K: int, mask_id: int) -> Tensor:
+    """The chain rule of all elements of every example."""
+    return all_orders(logits, torch_ref.enumeration.list_examples(shape, K), mask_id)
+
+
+def chain_law(process: Process, logits: Tensor, shape: tuple[int, ...], belief: str) -> Tensor:
+    """The logits of every step and element."""
+    size = process.T * math.prod(shape) * float(logits[logits.isfinite()].abs().max())
+    return torch.full((process.K ** math.prod(shape),), size)
+
+
+def path_weight(process: Process, uniforms: Tensor, x0: Tensor, **args: Any) -> Tensor:
+    """The terms of the bound."""
+    weight = torch.ones(x0.shape)
+    steps, prior = all_t_bound(process=process, uniforms=uniforms, x0=x0, weight=weight, **args)
+    return steps.sum(0) + prior
+
+
+def conditional(log_law: Tensor, x0: Tensor, **args: Any) -> Tensor:
+    """The logs of the law."""
+    return torch.full(x0.shape[:1], float(log_law[log_law.isfinite()].abs().max()))
 
 
 def mean_and_se(mean: Tensor, se: Tensor) -> tuple[Tensor, Tensor]:

@@ -30,7 +30,7 @@ from tests.sampling.cases import CASES, make_process
 pytestmark = pytest.mark.filterwarnings("ignore:x_T still depends")
 
 # Of functions that call those of the other modules, and of the families through them alone.
-LOOPS = ("likelihood.", "sampling.")
+LOOPS = ("likelihood.", "sampling.", "enumeration.")
 # What is made of logits, and may be of their type.
 LIKE_LOGITS = {("Process.log_push", "log_p"), ("numerics.categorical", "log_p")}
 # `value_and_gradient` takes gradients of these.

@@ -142,12 +142,14 @@ __all__ = [
 
 _SUBPACKAGES = (
     "beliefs",
+    "enumeration",
     "flows",
     "heads",
     "likelihood",
     "losses",
     "models",
     "numerics",
+    "orders",
     "posteriors",
     "processes",
     "runs",

@@ -31,6 +31,7 @@ RANGES: dict[str, tuple[str, str, float, float | str, str]] = {
     "share": ("float", "[", 0, 1, "]"),
     "rounded_share": ("float", "[", -0.01, 1.01, "]"),
     "probability": ("float", "(", 0, 1, "]"),
+    "log_probability": ("float", "[", -inf, 1e-3, "]"),
     "positive": ("float", "(", 0, inf, ")"),
     "from_0": ("float", "[", 0, inf, "]"),
     "from_1": ("float", "[", 1, inf, ")"),
@@ -39,6 +40,7 @@ RANGES: dict[str, tuple[str, str, float, float | str, str]] = {
     # Any, NaN too: a network that ends in a head says itself what is wrong with its x_t.
     "floats": ("float", "", 0, 0, ""),
     "integers": ("integer", "", 0, 0, ""),
+    "booleans": ("boolean", "", 0, 0, ""),
 }
 
 
@@ -86,6 +88,8 @@ def _check(name: str, x: Any, spec: list[str], ends: dict[str, Any]) -> None:
     is_whole = not (x.is_floating_point() or x.is_complex() or x.dtype == torch.bool)
     # A plain number may be whole where floats are expected.
     is_right = is_whole if kind == "integer" else x.is_floating_point() or (is_whole and not axes)
+    if kind == "boolean":
+        is_right = x.dtype == torch.bool
     if not is_right:
         raise TypeError(f"{name} has dtype {x.dtype}, expected {kind}s")
     _bind_shape(name, tuple(x.shape), axes, ends)

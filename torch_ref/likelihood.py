@@ -11,7 +11,7 @@ from torch_ref import beliefs, timesteps
 from torch_ref.checks import Belief, declared
 from torch_ref.losses import posterior_kl, prior_kl
 from torch_ref.numerics.rows import to_rows
-from torch_ref.posteriors import q_sample
+from torch_ref.posteriors import p_logits, q_posterior, q_sample
 from torch_ref.processes.base import Process
 from torch_ref.sampling.denoiser import check_agrees
 from torch_ref.sampling.network import Network
@@ -147,6 +147,31 @@ def chain_rule(fill_in: Callable[[Tensor], Tensor], x0: Tensor, order: Tensor, m
     return torch.stack(costs)
 
 
+@declared(x0="B *S categories")
+def trajectory_log_weight(
+    denoise: Network, process: Process, x0: Tensor, noise: Noise, belief: Belief = "d3pm"
+) -> Tensor:
+    """log p(x_T) - log q(x_T | x_0) + sum_t [log p(x_{t-1} | x_t) - log q(x_{t-1} | x_t, x_0)] of one path.
+
+    At t = 1 q is certain of x_0, so that its term is log p(x_0 | x_1).
+
+    Arguments as in `d3pm_jax.likelihood.trajectory_log_weight`.
+    """
+    check_agrees(denoise, process, belief, p_logits)
+    total = torch.zeros(len(x0))
+    x_prev = x0
+    for t in range(1, process.T + 1):
+        ts = torch.full(x0.shape[:1], t)
+        xt = process.draw_step(x_prev, ts, noise(t))
+        log_p = p_logits(process, denoise(xt, process.time[ts]), xt, ts, belief)
+        log_q = q_posterior(process, x0, xt, ts)
+        total = total + _sum_per_example(_at(log_p, x_prev) - _at(log_q, x_prev), None)
+        x_prev = xt
+    log_prior = process.log_prior().expand(*x0.shape, process.K)
+    log_q = process.log_q_probs(x0, torch.full(x0.shape[:1], process.T))
+    return total + _sum_per_example(_at(log_prior, x_prev) - _at(log_q, x_prev), None)
+
+
 @declared(x="N floats")
 def mean_and_se(x: Tensor) -> tuple[Tensor, Tensor]:
     """Returns the mean of independent values and its standard error.
@@ -163,6 +188,11 @@ def bits_per_dim(nats: Tensor, D: int) -> Tensor:
     Arguments as in `d3pm_jax.bits_per_dim`.
     """
     return nats / (D * math.log(2))
+
+
+def _at(log_p: Tensor, x: Tensor) -> Tensor:
+    """Returns the entry of each row [*S, K] that belongs to the category of x [*S]."""
+    return log_p.gather(-1, x[..., None])[..., 0]
 
 
 def _sum_per_example(nats: Tensor, weight: Tensor | None) -> Tensor:

@@ -73,7 +73,7 @@ VALUES = {
 # Weights may be real numbers of any type, and nested ones.
 HARMLESS = {("weights", "integers for floats"), ("weights", "tuple")}
 # What the network of a function without a process returns says itself what K is, and x_0 has to fit it.
-NO_K = {"likelihood.chain_rule"}
+NO_K = {"likelihood.chain_rule", "orders.all_orders", "enumeration.fill_in_law"}
 
 
 class Bad(NamedTuple):

@@ -10,6 +10,7 @@ It runs without the checks of types that the tests of this folder have, which us
 import collections
 import dataclasses
 import inspect
+import math
 import sys
 import traceback
 import typing
@@ -25,11 +26,13 @@ import d3pm_jax as d3pm
 from d3pm_jax import (
     beliefs,
     compat,
+    enumeration,
     flows,
     heads,
     likelihood,
     losses,
     numerics,
+    orders,
     posteriors,
     sampling,
     schedules,
@@ -116,6 +119,8 @@ ROLES: dict[str, tuple[str, Any]] = {
     "log_prob": ("function", lambda one_hots, time: -jnp.sum(one_hots, axis=(1, 2))),
     "fill_in": ("function", lambda xt: logits_of(xt, None)),
     "order": ("noise", UNIT),
+    "given": ("booleans", UNIT < 0.5),
+    "log_law": ("log probabilities", jnp.full(K ** UNIT[0].size, -math.log(K) * UNIT[0].size)),
     "known": ("history", sampling.Known(i32([0, 1, 2], [2, 1, 0]), UNIT < 0.5)),
     "mask": ("booleans", UNIT < 0.5),
     "noise": ("function", lambda t, stream=0: UNIT),
@@ -178,6 +183,14 @@ SPECIAL: dict[str, dict[str, tuple[str, Any]]] = {
     "timesteps.importance": {"u": ("noise", UNIT[:, 0]), "p": ("probabilities or 0", jnp.full(T, 1 / T))},
     "timesteps.update": {"kl": ("floats", UNIT[:, 0])},
     "likelihood.strata_bound": {"u": ("noise", UNIT.T)},
+    "orders.mixture": {"nats": ("floats", UNIT)},
+    "orders.given_first": {"order": ("noise of a whole", UNIT)},
+    "orders.by_block": {
+        "block_order": ("noise of a whole", UNIT),
+        "inner_order": ("noise of a whole", NUMPY.random((*S, 2), np.float32)),
+    },
+    "enumeration.fill_in_law": {"shape": ("counts", S[1:])},
+    "enumeration.chain_law": {"shape": ("counts", S[1:])},
     "timesteps.probabilities": {"inner": ("number", 0.1)},
     "schedules.linear": {"start": ("number", 0.5)},
     "likelihood.mean_and_se": {"x": ("floats", UNIT[0])},
@@ -280,9 +293,11 @@ ARRAYS = {
     "whole numbers": "integer",
     "whole numbers from 0": "integer",
     "noise": "float",
+    "noise of a whole": "float",
     "time": "float",
     "probabilities": "float",
     "probabilities or 0": "float",
+    "log probabilities": "float",
     "weights": "float",
     "floats": "float",
     "booleans": "bool",
@@ -299,9 +314,11 @@ OUT_OF_RANGE = {
     "whole numbers": (),
     "whole numbers from 0": (-1,),
     "noise": (-0.5, 1.0, np.nan, np.inf, -np.inf),
+    "noise of a whole": (-0.5, 1.0, np.nan, np.inf, -np.inf),
     "time": (-0.5, 1.5, np.nan, np.inf),
     "probabilities": (-0.5, 0.0, 1.5, np.nan, np.inf),
     "probabilities or 0": (-0.5, 1.5, np.nan),
+    "log probabilities": (0.5, np.nan, np.inf),
     "weights": (-0.5, np.nan, np.inf),
     "floats": (np.nan, np.inf, -np.inf),
     "booleans": (),
@@ -399,6 +416,8 @@ def modules() -> dict[str, Any]:
         "heads": heads,
         "timesteps": timesteps,
         "likelihood": likelihood,
+        "orders": orders,
+        "enumeration": enumeration,
     }
     public_names = {name: (m, functions_of_module(m)) for name, m in names.items()}
     listed = {"numerics": numerics, "losses": losses, "processes": d3pm.processes, "schedules": schedules}
@@ -522,7 +541,8 @@ def numbers(result: Any) -> list[np.ndarray]:
     return [np.asarray(x, np.float64) for x in jax.tree.leaves(result) if isinstance(x, jax.Array)]
 
 
-OF_ALL_ELEMENTS = ("probabilities or 0", "matrix", "categories of a whole")
+OF_ALL_ELEMENTS = ("probabilities or 0", "log probabilities", "matrix")
+OF_ALL_ELEMENTS += ("categories of a whole", "noise of a whole")
 
 
 def elsewhere_as_before(call: Call, role: str, bad: Bad, result: Any, jit: bool) -> bool:
@@ -559,6 +579,9 @@ FREE = {
     "likelihood.estimate_bound(x0)",
     "likelihood.stratified_bound(x0)",
     "likelihood.bits_per_dim(nats)",
+    "orders.mixture(nats)",
+    "orders.all_orders(x0)",
+    "orders.by_block(inner_order)",
     "numerics.categorical(log_p)",
     "numerics.log1mexp(log_x)",
     "numerics.log_matmul(log_p)",
@@ -608,10 +631,17 @@ ONE_ROW = {
     "processes.rank_weights(distances)",
     "processes.gaussian_weights(distances)",
 }
+# Functions with a mask that know no K, or where the mask may be category K.
+KNOWS_NO_K = {
+    "losses.continuous.absorbing_draw(mask_id)",
+    "likelihood.chain_rule(mask_id)",
+    "orders.all_orders(mask_id)",
+    "enumeration.fill_in_law(mask_id)",
+}
 # Where an infinite number gives a finite one: in the limit, or because it is passed over.
 FINITE_LIMIT = (
     "heads.", "compat.logistic", "numerics.log1mexp", "timesteps.update", "numerics.log_prob",
-    "compat.p_logits",
+    "compat.p_logits", "orders.mixture",
 )  # fmt: skip
 
 
@@ -639,8 +669,7 @@ def legal(call: Call, name: str, bad: Bad, result: Any) -> bool:
         or (case == "dtype int32" and which == "likelihood.bits_per_dim(nats)")
         or (case in ("value inf", "value -1", "value 7") and name == "costs")
         or (case == f"{2**40}" and name == "D")
-        or (case == "K" and which == "losses.continuous.absorbing_draw(mask_id)")  # which knows no K
-        or (case == "K" and which == "likelihood.chain_rule(mask_id)")  # neither does this
+        or (case == "K" and which in KNOWS_NO_K)
     )
 
 

@@ -77,7 +77,7 @@ def test_of_every_family_what_only_a_run_can_see_is_marked(family):
     loops over functions of a step.
     """
     process = table.PROCESSES[family]
-    loops = ("likelihood.", "sampling.")
+    loops = ("likelihood.", "sampling.", "enumeration.")
     names = {
         call.name for call in table.public(process) if call.of_process and not call.name.startswith(loops)
     }
