@@ -157,7 +157,7 @@ class ChoraleNet(nnx.Module):
         before = delay(xt)  # [B, F, 4]
         after = jnp.full_like(xt, self.K - 1)
         motion = find_interval(before, xt, LARGEST)
-        phase = (label[:, None] + jnp.arange(F)) % BAR  # [B, F]
+        phase = (label[:, None] + jnp.arange(F)[None]) % BAR  # [B, F]
         features = [before, delay(motion, INTERVALS - 1), count_held(before), find_chord(before)]
         features = jnp.concatenate([*features, phase[..., None]], axis=-1)
         keys = split_by_layer(key)
@@ -186,8 +186,8 @@ class ChoraleNet(nnx.Module):
         relations = find_interval(before[..., None], xt[..., None, :], 2 * LARGEST)  # [B, F, 4, 4]
         relations = self.relations(relations.reshape(B, F, 16), self.feature_dropout, next(keys))
         relations = relations.reshape(B, F, VOICES, VOICES, -1)
-        h = x[:, :, None] + self.voice.embedding[...] + jnp.einsum("vu,bfuw->bfvw", seen, own)
-        h = h + (relations * seen[..., None]).sum(axis=3)
+        h = x[:, :, None] + self.voice.embedding[...][None, None] + jnp.einsum("vu,bfuw->bfvw", seen, own)
+        h = h + jnp.einsum("vu,bfvuw->bfvw", seen, relations)
         hidden = gelu(apply_to_rows(self.mlp1, self.norm1(h)))
         h = h + dropout(apply_to_rows(self.mlp2, hidden), self.dropout_rate, next(keys))
         outputs = apply_to_rows(self.head, self.norm2(h))  # [B, F, 4, K + 50]
@@ -207,7 +207,7 @@ class Table(nnx.Module):
 
     def __call__(self, values: Array, rate: float, key: Array | None) -> Array:
         """Returns the vector of each value [.., n, width], for values [.., n]; with a key some are 0."""
-        vectors = self.embedding[...][values + jnp.asarray(self.starts)]
+        vectors = self.embedding[...][values + jnp.asarray(self.starts)[None, None]]
         return mask_out(vectors, draw_kept(key, rate, (*values.shape, 1)), rate)
 
 
@@ -242,7 +242,8 @@ def count_held(x: Array) -> Array:
 
 def place_intervals(logits: Array, origin: Array, K: int) -> Array:
     """Returns logits of categories [.., K] from those of intervals to a pitch [.., 25]; 0 elsewhere."""
-    interval = find_interval(origin[..., None], jnp.arange(K), 2 * HIGHEST) - 2 * HIGHEST + LARGEST
+    categories = jnp.arange(K).reshape((1,) * origin.ndim + (K,))
+    interval = find_interval(origin[..., None], categories, 2 * HIGHEST) - 2 * HIGHEST + LARGEST
     outside = (interval < 0) | (interval >= INTERVALS - 1)
     padded = jnp.pad(logits, [(0, 0)] * (logits.ndim - 1) + [(0, 1)])
     return jnp.take_along_axis(padded, jnp.where(outside, INTERVALS - 1, interval), axis=-1)
@@ -292,8 +293,9 @@ class HalfPrefixes(config.Objective):
 
     def draw(self, process: Any, x0: Array, t: Array, u: Array) -> Array:
         frame, voice = self.draw_first(x0, u)
-        frames = jnp.arange(x0.shape[1])[:, None]
-        is_later = (frames > frame) | ((frames == frame) & (jnp.arange(VOICES) >= voice))  # [B, F, 4]
+        frames = jnp.arange(x0.shape[1])[None, :, None]
+        is_later_voice = jnp.arange(VOICES)[None, None] >= voice
+        is_later = (frames > frame) | ((frames == frame) & is_later_voice)  # [B, F, 4]
         masked = jnp.where(is_prefix(x0), is_later, u < (t / process.T)[:, None, None])
         return jnp.where(masked, process.K - 1, x0)
 
@@ -309,7 +311,7 @@ class HalfPrefixes(config.Objective):
         ce = jnp.where(masked, ce, 0.0)
         kl = ce / t[:, None, None]
         frame = jnp.argmax(masked.any(axis=-1), axis=1)[:, None, None]
-        is_own = jnp.arange(x0.shape[1])[:, None] == frame
+        is_own = jnp.arange(x0.shape[1])[None, :, None] == frame
         own = masked & is_own
         later = masked & ~is_own
         weight = own / jnp.maximum(1, own.sum((1, 2), keepdims=True))

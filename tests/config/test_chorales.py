@@ -18,13 +18,6 @@ K = chorales.CATEGORIES + 1
 LENGTHS = {"train": [40, 50], "valid": [35], "test": [36]}
 
 
-@pytest.fixture(autouse=True)
-def promote():
-    """Arrays of fewer axes meet those of more, as in a user's code."""
-    with jax.numpy_rank_promotion("allow"):
-        yield
-
-
 @pytest.fixture
 def data(tmp_path):
     """Two pieces to train on: of all pitches of a voice, from its lowest on, and with a silence."""
