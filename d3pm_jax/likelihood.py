@@ -270,10 +270,11 @@ def trajectory_log_weight(
 ) -> Float[Array, " B"]:
     """log p(x_0, .., x_T) - log q(x_1, .., x_T | x_0) of one path x_1, .., x_T ~ q(. | x_0).
 
-    The mean of its exponential over paths is p(x_0), the law of ancestral sampling in T steps. Minus the mean
-    of it is the bound of `all_t_bound`, and `orders.mixture` of several, negated, a bound that falls to
+    The mean of its exponential over paths is p(x_0), the law of ancestral sampling in T steps. Minus its own
+    mean is the bound of `all_t_bound`, and `orders.mixture` of several, negated, is a bound that falls to
     -log p(x_0) with their number. The path is drawn from x_0 on; by Bayes' rule its log q is also
-    log q(x_T | x_0) + sum_t log q(x_{t-1} | x_t, x_0) over t = 2..T.
+    log q(x_T | x_0) + sum_t log q(x_{t-1} | x_t, x_0) over t = 2..T. A chain under the belief "official" may
+    end in x_0 by an x_1 that q never takes from there; then the mean is less than p(x_0) by these paths.
 
     Args:
         denoise: the network, (xt, process.time[t]) -> logits of x_0. One that was trained on times in
