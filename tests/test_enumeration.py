@@ -1,4 +1,7 @@
-"""The kernels against sums over every path x_0..x_T, in float64: K = 3, D = 2, T = 4."""
+"""The kernels against sums over every path x_0..x_T, in float64: K = 3, D = 2, T = 4.
+
+The module `enumeration` among them: what it says of chains here, of orders in test_orders.py.
+"""
 
 import functools
 import itertools
@@ -9,7 +12,7 @@ import numpy as np
 import pytest
 
 import d3pm_jax as d3pm
-from d3pm_jax import sampling
+from d3pm_jax import enumeration, likelihood, sampling
 from d3pm_jax.sampling.transitions import OwnReverse
 from tests import families
 
@@ -87,6 +90,13 @@ def model_step(case, t, belief):
         p0 = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
         if t == 1 and belief == "official":
             by_element = p0
+        elif belief == "denoiser":
+            # The mean of the posteriors of those x_0 that x_t allows.
+            each = q[:, :, xt].transpose(2, 0, 1)  # [D, x_0, x_{t-1}]
+            of_xt = each.sum(-1, keepdims=True)
+            posterior = np.divide(each, of_xt, out=np.zeros_like(each), where=of_xt > 0)
+            by_element = np.einsum("dk,dks->ds", p0, posterior)
+            by_element /= by_element.sum(-1, keepdims=True)
         else:
             by_element = np.stack([p0[d] @ q[:, :, xt[d]] for d in range(D)])
             total = by_element.sum(-1, keepdims=True)
@@ -255,3 +265,89 @@ def test_reverse_chain_draws_what_the_enumerated_steps_say(case_and_rule):
 def drawn(p, u):
     """The category of p [.., K] that u falls into."""
     return np.minimum((np.cumsum(p, axis=-1) <= u[..., None]).sum(-1), K - 1)
+
+
+# Each belief, and each kind of process, of which "dense" has steps that it never takes.
+LAWS = [
+    ("denoiser", "uniform"),
+    ("leave_one_out", "extra mask"),
+    ("d3pm", "dense"),
+    pytest.param(("official", "masked"), marks=pytest.mark.slow),
+    pytest.param(("denoiser", "dense"), marks=pytest.mark.slow),
+]
+
+
+def enumerated_law(case, belief):
+    """p(x_0) of the chain: its prior times one matrix of all states for each step."""
+    steps = [model_step(case, t, belief) for t in range(T, 0, -1)]
+    return np.linalg.multi_dot([np.outer(case.prior, case.prior).reshape(-1), *steps])
+
+
+@functools.partial(jax.jit, static_argnames=("belief", "forbid"))
+def laws_and_weights(process, x0, noise, belief, forbid):
+    """The law of the chain, and the weights of the paths that noise [T, N, D] takes from x_0."""
+
+    def network(xt, t):
+        return denoise(xt, t, forbid)
+
+    def noise_of(t):
+        return noise[t - 1]
+
+    law = enumeration.chain_law(network, process, (D,), belief)
+    return law, likelihood.trajectory_log_weight(network, process, x0, noise_of, belief)
+
+
+@jax.jit
+def step_on_grid(process):
+    """x_t [T, K, 4096] from every x_{t-1}, at u = 0, 1 / 4096, .."""
+    t, x, u = jnp.meshgrid(jnp.arange(1, T + 1), jnp.arange(K), jnp.arange(4096) / 4096, indexing="ij")
+    return process.draw_step(x, t, u)
+
+
+@pytest.mark.parametrize("case_and_rule", LAWS, indirect=True)
+def test_the_law_of_a_chain_and_the_weight_of_every_path(case_and_rule):
+    """So that the mean of exp(weight) over paths is p(x_0), and that of the weight minus the bound."""
+    case, belief = case_and_rule
+    law = enumerated_law(case, belief)
+    path = np.array(list(itertools.product(range(K**D), repeat=T))).T  # [T, 9^4], joint states of x_1..x_T
+    x0 = STATES[[0, 1 + K]]
+    u_of_step = (np.asarray(step_on_grid(case.process))[..., None] == np.arange(K)).argmax(2) / 4096
+
+    states = np.stack([np.concatenate([np.full((1, path.shape[1]), x[0] * K + x[1]), path]) for x in x0], 1)
+    p = np.outer(case.prior, case.prior).reshape(-1)[states[T]]  # [2, 9^4]
+    q = np.ones(p.shape)
+    for t in range(1, T + 1):
+        p = p * model_step(case, t, belief)[states[t], states[t - 1]]
+        q = q * np.kron(case.Q[t - 1], case.Q[t - 1])[states[t - 1], states[t]]
+    is_taken = q > 0
+    x = STATES[states[:, is_taken]]  # [T + 1, N, D]
+    noise = np.stack([u_of_step[t, x[t], x[t + 1]] for t in range(T)])
+
+    log_law, weights = laws_and_weights(case.process, x[0], noise, belief, case.forbid)
+    np.testing.assert_allclose(np.exp(log_law), law, atol=TOLERANCE)
+    with np.errstate(divide="ignore"):
+        np.testing.assert_allclose(weights, np.log(p[is_taken] / q[is_taken]), rtol=1e-11, atol=1e-11)
+    # What the chain can take to x_0, q takes from there.
+    total = np.bincount(states[0, is_taken], q[is_taken] * np.exp(weights), K**D)
+    np.testing.assert_allclose(total[x0 @ [K, 1]], law[x0 @ [K, 1]], atol=TOLERANCE)
+
+
+def test_a_chain_that_is_too_large_is_refused(x64):
+    process = d3pm.uniform(d3pm.cosine(101), 5)
+
+    def zeros(xt, t):
+        return jnp.zeros((*xt.shape, 5))
+
+    refused = r"^process.T = 101 is above 100: pass a process of fewer steps, such as processes.respace"
+    with pytest.raises(ValueError, match=refused):
+        enumeration.chain_law(zeros, process, (2,))
+    shorter = d3pm.respace(process, [50, 101])
+    with pytest.raises(ValueError, match=r"^shape = \(2, 3\) has 5\^6 states, more than 4,096: take fewer "):
+        enumeration.chain_law(zeros, shorter, (2, 3))
+    denoiser = d3pm.Denoiser(process, zeros, "denoiser")
+    for f in (
+        lambda: enumeration.chain_law(denoiser, shorter, (2,)),
+        lambda: likelihood.trajectory_log_weight(denoiser, shorter, STATES, lambda t: np.zeros((9, 2))),
+    ):
+        with pytest.raises(ValueError, match=r"^belief = 'd3pm', and the Denoiser has 'denoiser'"):
+            f()

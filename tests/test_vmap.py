@@ -8,7 +8,19 @@ import numpy as np
 import pytest
 
 import d3pm_jax as d3pm
-from d3pm_jax import beliefs, compat, heads, losses, numerics, sampling, schedules, timesteps
+from d3pm_jax import (
+    beliefs,
+    compat,
+    enumeration,
+    heads,
+    likelihood,
+    losses,
+    numerics,
+    orders,
+    sampling,
+    schedules,
+    timesteps,
+)
 
 K = 5
 T = 6
@@ -137,6 +149,8 @@ def chains(process, logits, x0, xt, t, u, v):
         "estimate_bound": d3pm.estimate_bound(key, denoise, process, x0, index).total(),
         "strata_bound": d3pm.strata_bound(denoise, process, x0, u.T, noise),
         "stratified_bound": d3pm.stratified_bound(key, denoise, process, x0, index, 2),
+        "trajectory_log_weight": likelihood.trajectory_log_weight(denoise, process, x0, noise),
+        "enumeration.chain_law": enumeration.chain_law(lambda xt, time: logits[xt % 2, 0], process, (2,)),
         "sample": d3pm.sample(key, denoiser, S),
         "run": sampling.run(denoiser, xt, noise, record=(0, T)),
         "known": sampling.run(denoiser, xt, noise, known=known, record=(0, T)),
@@ -173,6 +187,15 @@ def of_arrays(logits, x0, xt, t, u, v):
         "heads": (heads.residual_logistic(v[:2].T, xt.T, K), heads.bounded_logistic(v[:2].T, K)),
         "bits_per_dim": d3pm.bits_per_dim(u, 6),
         "chain_rule": d3pm.chain_rule(lambda xt: logits[xt[..., 0] % S[0]], x0, u, K - 1),
+        "orders": (
+            orders.mixture(u),
+            orders.all_orders(lambda xt: logits[xt[..., 0] % S[0]], x0, K - 1),
+            orders.given_first(u, x0 > 1),
+            orders.by_block(u, v[:2].swapaxes(1, 2)),
+        ),
+        "enumeration.conditional": enumeration.conditional(
+            log_p.reshape(-1)[:25], x0[:, :2], x0[:, :2] > 1, K
+        ),
         "mean_and_se": d3pm.mean_and_se(time),
         "losses.mean_over_steps": losses.mean_over_steps(u, time, T),
         "low_discrepancy": d3pm.low_discrepancy(time[0], 4, T),
