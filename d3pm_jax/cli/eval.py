@@ -15,7 +15,15 @@ from d3pm_jax.errors import UserError
 from d3pm_jax.kinds import Samples, files
 from d3pm_jax.program.machine import cluster
 from d3pm_jax.program.machine.terminal import Terminal
-from d3pm_jax.program.measure import bounds, filling, record, sample_quality, samples, step_costs
+from d3pm_jax.program.measure import (
+    bounds,
+    certificate,
+    filling,
+    record,
+    sample_quality,
+    samples,
+    step_costs,
+)
 from d3pm_jax.program.parts.draw import Draw
 from d3pm_jax.program.parts.reading import open_whole
 from d3pm_jax.program.storage import names
@@ -62,6 +70,10 @@ class EvalCommand(arguments.Computation):
     chain_rule: Annotated[Count | None, arguments.name_option(metavar="N")] = None
     """also compute the exact likelihood of N examples, from left to right and in random orders;
     only for a network that fills in masks and sees no time; takes one network call per element"""
+    certify: Annotated[Count | None, arguments.name_option(metavar="N")] = None
+    """instead of the bound of the split: all that is known of -log p of the first N test examples, in pairs:
+    bounds, exact likelihoods and the truth where it can be enumerated; --orders M: how many orders, or
+    paths, of each example (default: 8)"""
     orders: Annotated[Count | filling.AllOrders | None, arguments.name_option(metavar="M|all")] = None
     """with --chain-rule: also M random orders, the same for all examples, and their mixture, which is a law
     of its own; takes M calls per element; all: the mixture of all orders, of at most 16 elements"""
@@ -94,6 +106,8 @@ def execute(command: EvalCommand, words: list[str]) -> int:
     arguments.check_data(command, run)
     if run.parts.recipe.classifier is not None:
         return _evaluate_classifier(command, run)
+    if command.certify is not None:
+        return _certify(command, run, command.certify)
     _check_options(command, run)
     if choice is not None:
         samples.check_sampler(run.parts, choice.sampler)
@@ -131,18 +145,12 @@ def execute(command: EvalCommand, words: list[str]) -> int:
 
 def _evaluate_classifier(command: EvalCommand, run: Run) -> int:
     """Computes how well a classifier tells the labels of noised examples, writes and prints it."""
-    options_of_bounds = {
-        "--steps": command.steps,
-        "--samples": command.samples,
-        "--inception": command.inception,
-        "--chain-rule": command.chain_rule,
-    }
-    for option, value in options_of_bounds.items():
-        if value is not None:
-            raise UserError(
-                f"{option}: the run trains a classifier, which has no bound and no samples; leave it out "
-                f"(--calls N takes N of the steps 0..T)"
-            )
+    _refuse_options(
+        command,
+        ("steps", "samples", "inception", "chain_rule", "certify"),
+        "the run trains a classifier, which has no bound and no samples; leave it out (--calls N takes N of "
+        "the steps 0..T)",
+    )
     # More calls than can be made are refused before any data is read.
     run.parts.recipe.bound.compile(command.calls, command.seed)
     result = _compute(command, run, _read_examples(command, run))
@@ -153,6 +161,42 @@ def _evaluate_classifier(command: EvalCommand, run: Run) -> int:
     accuracy = record.format_figure(result, "accuracy")
     cross_entropy = record.format_with_unit(result, "cross_entropy")
     print(f"test accuracy: {accuracy}, cross entropy: {cross_entropy}, over t = 0..{result['times'][-1]}")
+    return 0
+
+
+def _refuse_options(command: EvalCommand, fields: Sequence[str], why: str) -> None:
+    """Raises UserError where one of these options was given."""
+    for name in fields:
+        if getattr(command, name) not in (None, False):
+            raise UserError(f"--{name.replace('_', '-')}: {why}")
+
+
+def _certify(command: EvalCommand, run: Run, num: int) -> int:
+    """Computes, writes and prints the certificate of the first test examples."""
+    _refuse_options(
+        command,
+        ("limit", "steps", "calls", "chain_rule", "own_orders", "by_block", "samples", "inception"),
+        f"--certify {num} is of N examples with all steps, and takes --orders M alone; leave it out",
+    )
+    draws = certificate.DRAWS if command.orders is None else command.orders
+    if isinstance(draws, str):
+        raise UserError(
+            f"--orders {draws}: --certify tells the mixture of all orders by itself; leave it out"
+        )
+    with Terminal("example", num).show_bar() as terminal:
+        result = run.certify(num, draws, command.batch_size, command.seed, terminal.advance)
+    suffix = record.file_suffix(step=command.step, n=num, orders=command.orders, seed=command.seed)
+    path, replaced = record.write_record(result, run.workdir, suffix)
+    picture = path.with_suffix(".png")
+    show.save_certificate(picture, result, run.caption)
+    print(f"checkpoint of step {run.step}, the same {result['examples']} examples in all rows")
+    for row in result["rows"]:
+        print(f"  {row['name']}: {record.format_drawn(row)}; paired {record.format_paired(row)}")
+        print(f"      {row['law']}")
+    print(f"  paired: nats above {result['reference']}")
+    for note in result["notes"]:
+        print(f"  note: {note}")
+    print(f"picture: {picture}, written to {path}{replaced}")
     return 0
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from d3pm_jax import flows, likelihood, losses, orders
+from d3pm_jax.beliefs import Belief
 from d3pm_jax.checks import values_in_range
 from d3pm_jax.errors import UserError
 from d3pm_jax.keys import make_key
@@ -30,12 +31,14 @@ from d3pm_jax.sampling.noise import EVALUATION, fold_in_each, per_example
 __all__ = [
     "all_orders_nats",
     "all_terms",
+    "compile_path_weights",
     "evaluate_bound",
     "exact_nats",
     "few_terms",
     "left_to_right",
     "random_blocks",
     "random_order",
+    "real_time_terms",
     "summarize_bound",
     "summarize_mixture",
 ]
@@ -92,6 +95,72 @@ def _compiled(predict: Callable[..., Any], seed: int, estimate: Callable[..., An
     return bound
 
 
+def real_time_terms(
+    predict: Callable[..., Any],
+    draw: Callable[..., Array],
+    term: likelihood.Term,
+    num: int,
+    seed: int,
+) -> Compiled:
+    """Makes the jitted function of a batch that estimates a bound in continuous time from some times.
+
+    It is the mean over time, uniform in (0, 1], of the term there, at a random time in each of as many equal
+    parts: the nats of each example, [B].
+
+    Args:
+        predict: the network, (params, x_t, time T of the whole process) -> logits of x_0, with the keywords
+            label and weight where a batch has them.
+        draw: (process, x_0, t = time T, u) -> x_t.
+        term: what the logits cost in nats per unit of time.
+        num: how many times for each example, and calls.
+        seed: of the noise, which depends on the number of an example alone.
+    """
+
+    @jax.jit
+    def bound(params: Any, process: Process, x0: Any, index: Any, extra_inputs: dict[str, Any]) -> Any:
+        key = jax.random.fold_in(make_key(seed), EVALUATION)
+        key_time, key_draw = jax.random.split(key)
+        u = per_example(key_time, index, (num,))(jnp.asarray(0, jnp.int32))  # [B, num]
+        noise = per_example(key_draw, index, x0.shape[1:])
+
+        def compute_part(j: Array) -> Array:
+            time = (j + 1 - u[:, j]) / num  # [B]
+            xt = draw(process, x0, time * process.T, noise(j))
+            logits = predict(params, xt, time * process.time[-1], **extra_inputs)
+            nats = term(process, logits, x0, xt, time * process.T)
+            return _sum_elements(nats, extra_inputs.get("weight"))
+
+        with values_in_range():
+            return jnp.mean(jax.lax.map(compute_part, jnp.arange(num, dtype=jnp.int32)), axis=0)
+
+    return bound
+
+
+def compile_path_weights(predict: Callable[..., Any], belief: Belief, draws: int, seed: int) -> Compiled:
+    """Makes the jitted function of a batch that computes `likelihood.trajectory_log_weight`, [draws, B].
+
+    Args:
+        predict: the network, as for `all_terms`.
+        belief: what its logits are.
+        draws: how many paths for each example, one after the other.
+        seed: of the noise, which depends on the number of an example alone.
+    """
+
+    @jax.jit
+    def compute(params: Any, process: Process, x0: Any, index: Any, extra_inputs: dict[str, Any]) -> Any:
+        key = jax.random.fold_in(make_key(seed), EVALUATION)
+        denoise = partial(predict, params, **extra_inputs)
+
+        def compute_path(draw: Array) -> Array:
+            noise = per_example(jax.random.fold_in(key, draw), index, x0.shape[1:])
+            return likelihood.trajectory_log_weight(denoise, process, x0, noise, belief)
+
+        with values_in_range():
+            return jax.lax.map(compute_path, jnp.arange(draws, dtype=jnp.int32))
+
+    return compute
+
+
 def left_to_right(index: jax.Array, shape: tuple[int, ...], number: int = 0) -> jax.Array:
     """Returns the `Order` from the first element to the last, whatever its number: numbers that rise."""
     n = math.prod(shape)
@@ -144,9 +213,16 @@ def exact_nats(predict: Callable[..., jax.Array], mask_id: int) -> Compiled:
         weight = jnp.where(given, 0.0, inputs.get("weight", jnp.ones(x0.shape)))
         with values_in_range():
             each = likelihood.chain_rule(fill_in, x0, order, mask_id)
-        return jnp.where(weight > 0, weight * each, 0.0).reshape(len(x0), -1).sum(1)
+        return _sum_elements(each, weight)
 
     return nats
+
+
+def _sum_elements(nats: Array, weight: Array | None) -> Array:
+    """Returns the sums of nats over the elements of each example, [B]; a weight of 0 counts for nothing."""
+    if weight is not None:
+        nats = jnp.where(weight > 0, weight * nats, 0.0)
+    return nats.reshape(len(nats), -1).sum(1)
 
 
 def all_orders_nats(predict: Callable[..., jax.Array], mask_id: int) -> Compiled:

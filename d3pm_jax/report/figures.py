@@ -5,8 +5,8 @@ from typing import Any
 
 from d3pm_jax.kinds import QualityTable
 from d3pm_jax.program.measure.bounds import ORDERS, PARTS
-from d3pm_jax.program.measure.filling import find_fillable_mask
-from d3pm_jax.program.measure.record import Record, format_figure, list_incomparable
+from d3pm_jax.program.measure.filling import MIXED, find_fillable_mask
+from d3pm_jax.program.measure.record import Record, format_figure, format_paired, list_incomparable
 from d3pm_jax.program.measure.sample_quality import find_table
 from d3pm_jax.report.folder import Reported
 from d3pm_jax.show.markup import Html, build_table, join_html, note_missing, tag
@@ -15,6 +15,7 @@ HASH = 12  # characters of a hash that are shown
 TOO_FEW = "too few"  # samples for a figure, whose value is then None
 OF_BOUND = ("step", "steps", "grid", "terms", "N", "split", "belief", "dtype", "ema", "seed")
 OF_LIKELIHOOD = ("step", "N", "split", "dtype", "ema", "seed")
+OF_CERTIFICATE = ("step", "steps", "N", "split", "belief", "dtype", "ema", "seed")
 OF_ACCURACY = ("step", "N", "split", "steps", "calls", "dtype", "ema", "seed")
 OF_QUALITY = ("step", "grid", "sampler", "classes", "split", "features", "belief", "dtype", "ema", "seed")
 
@@ -203,8 +204,13 @@ def tabulate_likelihoods(runs: Sequence[Reported]) -> Html:
     notes = []
     for reported in runs:
         for likelihood in reported.likelihoods:
-            for order in ORDERS:
-                figures = [_show(likelihood[order], name) for name in ("bits_per_dim", "nats")]
+            shown = {order: likelihood[order] for order in ORDERS}
+            mixed = likelihood.get("orders", {})
+            shown |= {
+                words.format(M=mixed["num"]): mixed[name] for name, words in MIXED.items() if name in mixed
+            }
+            for order, row in shown.items():
+                figures = [_show(row, name) for name in ("bits_per_dim", "nats")]
                 rows.append(_row_of_result(reported, likelihood, [order, *figures], OF_LIKELIHOOD))
         if not reported.likelihoods and find_fillable_mask(reported.run.parts) is not None:
             text = f"The exact likelihood of {reported.name} was not computed"
@@ -215,6 +221,26 @@ def tabulate_likelihoods(runs: Sequence[Reported]) -> Html:
     )
     table = _table_of_results(words, ["order", "bits/dim", "nats"], OF_LIKELIHOOD, rows, left=3)
     return join_html(table, *notes)
+
+
+def tabulate_certificates(runs: Sequence[Reported]) -> Html:
+    """Builds a table of the rows of all certificates, of `d3pm eval --certify`."""
+    rows = []
+    notes = []
+    for reported in runs:
+        for certificate in reported.certificates:
+            for row in certificate["rows"]:
+                figures = [_show(row, name) for name in ("bits_per_dim", "nats")]
+                cells = [row["name"], row["law"], *figures, format_paired(row, "±")]
+                rows.append(_row_of_result(reported, certificate, cells, OF_CERTIFICATE))
+            words = "; ".join([f"paired: above {certificate['reference']}", *certificate["notes"]])
+            notes.append(tag("p", f"{certificate.file.name} of {reported.name}: {words}.", class_="soft"))
+    words = (
+        "What is known of -log p of the same test examples, each row of the law that it names. Rows of one "
+        "law compare, and the differences, in nats, are paired over the examples."
+    )
+    titles = ["row", "law", "bits/dim", "nats", "paired"]
+    return join_html(_table_of_results(words, titles, OF_CERTIFICATE, rows, left=4), *notes)
 
 
 def tabulate_quality(runs: Sequence[Reported]) -> Html:

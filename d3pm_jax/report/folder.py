@@ -12,6 +12,7 @@ from d3pm_jax.config import io as config_io
 from d3pm_jax.files import check_is_file
 from d3pm_jax.program.loop import metrics
 from d3pm_jax.program.measure import bounds, record, sample_quality, samples
+from d3pm_jax.program.measure.certificate import CERTIFICATE
 from d3pm_jax.program.measure.record import Record
 from d3pm_jax.program.storage import names, run_folder
 from d3pm_jax.runs.run import Run
@@ -36,6 +37,7 @@ class Reported:
     quality: list[Record]
     examples: np.ndarray | None  # of the test split int32 [N, *S]
     likelihoods: Sequence[Record] = ()  # of `d3pm eval --chain-rule`; the one to show first is first
+    certificates: Sequence[Record] = ()  # of `d3pm eval --certify`
     made: Sequence[Made] = ()
     accuracies: Sequence[Record] = ()  # of `d3pm eval` of a classifier, those of this checkpoint first
 
@@ -102,6 +104,7 @@ def read_folders(runs: Sequence[Run]) -> list[Reported]:
             record.read_records(run.workdir, sample_quality.QUALITY),
             (run_folder.read_examples(run.workdir, run.parts.description) or {}).get("x"),
             read_results(run, bounds.EXACT),
+            read_results(run, CERTIFICATE),
             read_made(run),
             read_results(run, bounds.LABELS),
         )

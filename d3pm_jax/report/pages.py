@@ -92,6 +92,7 @@ def page(runs: Sequence[Run]) -> str:
         "Bounds": figures.tabulate_bounds(reported_runs),
         "Accuracy": figures.tabulate_accuracies(reported_runs),
         "Exact likelihood": figures.tabulate_likelihoods(reported_runs),
+        "Certificate": figures.tabulate_certificates(reported_runs),
         "Sample quality": figures.tabulate_quality(reported_runs),
         "Training": curves.plot_metrics(reported_runs),
         "Terms of the bound": curves.plot_terms(reported_runs),

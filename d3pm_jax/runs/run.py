@@ -17,6 +17,7 @@ from d3pm_jax.config import (
     Count,
     Natural,
     NonEmptyStr,
+    Seed,
     check_instance,
     checks_arguments,
     io as config_io,
@@ -28,7 +29,15 @@ from d3pm_jax.kinds import Reference
 from d3pm_jax.processes import Process
 from d3pm_jax.program.loop import loop, sinks
 from d3pm_jax.program.machine.devices import mesh_of, use_all_cores
-from d3pm_jax.program.measure import bounds, filling, record, sample_quality, samples, step_costs
+from d3pm_jax.program.measure import (
+    bounds,
+    certificate,
+    filling,
+    record,
+    sample_quality,
+    samples,
+    step_costs,
+)
 from d3pm_jax.program.parts import begin, build, inputs, reading
 from d3pm_jax.program.parts.completed import complete
 from d3pm_jax.program.parts.draw import Draw
@@ -250,6 +259,36 @@ class Run:
         """
         return bounds.compute_likelihood(self.parts, examples, batch_size, seed, progress, orders=orders)
 
+    @checks_arguments
+    def certify(
+        self,
+        n: Count,
+        draws: Count = certificate.DRAWS,
+        batch_size: int = 128,
+        seed: int = 0,
+        progress: Callable[[int], Any] = lambda done: None,
+    ) -> record.Record:
+        """Computes bounds, likelihoods and where it can be had the truth of the first n test examples.
+
+        Args:
+            n: how many.
+            draws: how many orders, or paths where the network has no chain rule, of each example.
+            batch_size: how many at a time.
+            seed: of the noise and the orders.
+            progress: is called with the number of examples that are done, in all rows.
+
+        Returns:
+            `rows`, each with what it is the likelihood of and its paired `difference` to the row that is
+            the `reference`: see `measure.certificate.compute_certificate`, and docs/certificate.md.
+
+        Raises:
+            UserError: the run trains no diffusion, or the data cannot be read.
+        """
+        self._diffusion  # noqa: B018  raises before the data is read
+        split = bounds.name_test_split(self.parts)
+        examples = self.read_batch("test", n)
+        return certificate.compute_certificate(self.parts, examples, draws, batch_size, seed, progress, split)
+
     def measure_jumps(self, progress: Callable[[int], Any] = lambda done: None) -> step_costs.Jumps:
         """Computes what a step between any two times costs, on examples that are not those of the test.
 
@@ -342,11 +381,52 @@ class Run:
             UserError: they are not what the data is described as, but for the size of an example; the weight
                 is no weight, or padded data has none; or the network takes labels, and there are none.
         """
+        examples = self._check_examples(x0, labels, weight, condition)
+        return bounds.compute_bound(self.parts, examples, batch_size, seed, progress, calls)
+
+    @checks_arguments
+    def log_prob(
+        self, x: Any, given: Any = None, orders: Any = None, batch_size: Count = 128, seed: Seed = 0
+    ) -> np.ndarray:
+        """Computes log p(x) in nats, float [N], of a network that fills in masks and sees no time.
+
+            run.log_prob(x)  # from left to right
+            run.log_prob(x, orders=runs.Orders(16))  # the mixture of 16 random orders, a law that sums to 1
+            run.log_prob(x, given=mask, orders="all")  # log p(the rest | what is given)
+
+        With `given` there are three answers, and a network need not agree with itself. One order that begins
+        with what is given has log p(the rest | given) exactly. Several orders, or "all", have their mixture
+        over orders of the rest, with the given visible: the law of infilling. "bayes" has the conditional of
+        the mixture over all orders of whole examples, by Bayes' rule.
+
+        Args:
+            x: examples int32 [N, *S]; or a batch as `read_batch` gives it, with "label", "weight" or
+                "condition".
+            given: bool [*S] or [N, *S], which elements are given.
+            orders: None: from left to right; `runs.Orders(M)`: their mixture; "all": that of all orders, of
+                at most 16 elements; numbers [*S] or [M, *S], the element of the lowest first: the mixture
+                of these orders; "bayes": see above, of at most 2 million partial examples.
+            batch_size: how many at a time.
+            seed: of random orders.
+
+        Raises:
+            UserError: the network has no chain rule, or an argument cannot be used.
+        """
+        batch = x if isinstance(x, Mapping) else {"x": x}
+        fields = [batch.get(name) for name in ("x", "label", "weight", "condition")]
+        examples = self._check_examples(*fields)
+        return filling.compute_log_prob(self.parts, examples, given, orders, batch_size, seed)
+
+    def _check_examples(self, x0: Any, labels: Any, weight: Any, condition: Any) -> dict[str, np.ndarray]:
+        """Returns arrays that a user passed as a batch. Raises UserError for what is none of this data."""
         x0 = inputs.to_array("x0", x0, "pass integers [N, *S]")
         if labels is not None:
             labels = np.asarray(labels)
         elif self.parts.recipe.classes is not None:
-            raise UserError("the network of this run takes labels: pass labels, an integer for each example")
+            raise UserError(
+                "the network of this run takes labels: pass labels, an integer for each example (in a batch "
+                '"label")'
+            )
         if weight is None and self.parts.description.padded:
             raise UserError("the data of this run is padded: pass weight too, 0 on padding and 1 elsewhere")
         source = ArraySource(x0, labels, "x0")
@@ -363,7 +443,7 @@ class Run:
         condition = self.parts.convert_condition(condition, len(x0))
         if condition is not None:
             examples["condition"] = condition
-        return bounds.compute_bound(self.parts, examples, batch_size, seed, progress, calls)
+        return examples
 
 
 @checks_arguments

@@ -111,6 +111,44 @@ def save_bound_terms(path: Path, bounds: Mapping[str, Mapping[str, Any]], captio
     _save_over_t(path, lines, caption=caption)
 
 
+def save_certificate(path: Path, certificate: Mapping[str, Any], caption: str = "") -> None:
+    """Writes the rows of a certificate as points with standard errors, and beside them their differences.
+
+    Args:
+        path: of the PNG file.
+        certificate: what `certificate.json` holds or `runs.Run.certify` returns.
+        caption: a line of text above.
+    """
+    from matplotlib.figure import Figure
+
+    rows = certificate["rows"]
+    figure = Figure(figsize=(10, 1.6 + 0.35 * len(rows)), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    reference = certificate["reference"]
+    panels = (
+        (left, rows, "bits_per_dim", "standard_error", "bits/dim"),
+        (
+            right,
+            [row["difference"] for row in rows],
+            "nats",
+            "nats_standard_error",
+            f"nats per example above\n{reference}, paired",
+        ),
+    )
+    for axis, figures, key, error_key, label in panels:
+        # None, which stands for infinity in a file, is NaN here, and is not drawn.
+        values = np.array([x[key] for x in figures], np.float64)
+        errors = np.array([x[error_key] for x in figures], np.float64)
+        values[~np.isfinite(values)] = np.nan
+        axis.errorbar(values, np.arange(len(rows)), xerr=errors, fmt="o", capsize=3)
+        axis.set_xlabel(escape_text(label))
+        axis.grid(alpha=0.3)
+    left.set_yticks(np.arange(len(rows)), [escape_text(row["name"]) for row in rows])
+    left.invert_yaxis()
+    figure.suptitle(escape_text(caption))
+    save_figure(path, figure)
+
+
 def save_schedules(
     path: Path, processes: Mapping[str, Process], levels: Mapping[str, int] | None = None, caption: str = ""
 ) -> None:

@@ -132,6 +132,7 @@ RIGHT: dict[str, tuple[str, ...]] = {
     "known categories": ("0", "[[1], [2]]", "a -1"),
     "padded categories": ("-1", "0", "(-1,)", "[[1], [2]]", "a -1", "longer", "an axis more"),
     "masks": ("True",),
+    "masks or None": ("None",),
     "seed": ("0",),
     "from 0 or None": ("None", "0"),
     "from 0 far or None": ("None", "0"),
@@ -171,6 +172,7 @@ WORDS = {
     ("Draw of start", "x0"): "start",
     ("evaluate_on", "x0"): "x0|x of example 0|xt",
     ("evaluate_on", "labels"): "labels?",
+    ("log_prob", "x"): "x|x0|labels",
     ("Draw", "start"): "start|strength",
     ("Draw", "guidance"): "guidance|gamma",
     ("open", "steps"): "steps|grid",
@@ -274,7 +276,16 @@ def calls_of_run(opened: Opened) -> Iterator[Call]:
     yield Call("read_sample_inputs", run.read_sample_inputs, {}, {"limit": "count or None"})
     yield Call("read_last", run.read_last, {"split": "test", "n": 2}, {"split": "other", "n": "count"})
     roles = {"examples": "other", "batch_size": "count", "seed": "seed", "progress": "progress"}
+    roles |= {"orders": "other or None"}
     yield Call("compute_likelihood", run.compute_likelihood, {"examples": {"x": X, "label": LABELS}}, roles)
+    roles = {"n": "count", "draws": "count", "batch_size": "count", "seed": "seed", "progress": "progress"}
+    yield Call("certify", run.certify, {"n": 2, "draws": 1, "batch_size": 2}, roles)
+    roles = {"x": "other", "given": "masks or None", "orders": "other or None"}
+    roles |= {"batch_size": "count", "seed": "seed"}
+    good = {"x": {"x": X, "label": LABELS}, "given": X > 1}
+    yield Call("log_prob", run.log_prob, good, roles)
+    roles = {"num": "count", "own": "flag", "by_block": "flag"}
+    yield Call("Orders", runs.Orders, {"num": 1}, roles)
     yield Call("measure_jumps", run.measure_jumps, {}, {"progress": "progress"})
     roles = {"num": "other", "batch_size": "other", "inception": "other"}
     yield Call("prepare_quality", run.prepare_quality, {"num": 2}, roles)

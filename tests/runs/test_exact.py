@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from d3pm_jax import runs
+from d3pm_jax import enumeration, runs
 from d3pm_jax.config import MLP, Absorbing, Arrays, Config, Reciprocal, Train
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation import bound
-from d3pm_jax.program.measure import filling
+from d3pm_jax.program.measure import certificate, filling
 from tests import tiny
 
 SHAPE = (3, 2)
@@ -77,6 +77,48 @@ def mix(nats):
     return math.log(len(nats)) - np.logaddexp.reduce(-nats)
 
 
+FEW = EXAMPLES[[3, 17, 40, 41, 63]]
+NUMBERS = [3, 17, 40, 41, 63]
+
+
+def drawn(draw, rows, M=3, x=EXAMPLES):
+    """Which of ORDERS each of M draws of an order has for each example, [M, N]."""
+    numbers = [np.broadcast_to(draw(rows, SHAPE, m), x.shape) for m in range(M)]
+    return np.array([[number_of(order) for order in orders] for orders in numbers])
+
+
+@pytest.mark.slow
+def test_a_certificate_has_the_likelihoods_that_it_names(run, nats_of_orders):
+    result = certificate.compute_certificate(run.parts, {"x": FEW}, draws=3, batch_size=5)
+    rows = {row["name"]: row for row in result["rows"]}
+    of_few = nats_of_orders[:, NUMBERS]
+    orders = drawn(bound.random_order(0), jnp.arange(5), x=FEW)
+    nats = np.take_along_axis(of_few, orders, axis=0)  # [3, 5]
+    all_paths = enumeration.chain_law(
+        lambda xt, time: run.predict(xt, time), run.process, SHAPE, "leave_one_out"
+    )
+    examples = enumeration.list_examples(SHAPE, 3)
+    numbers = [int(np.flatnonzero((examples == x).all((1, 2)))[0]) for x in FEW]
+    expected = {
+        "left to right": of_few[0],
+        "mean over 3 orders": nats.mean(0),
+        "mixture of 3 orders": mix(nats),
+        "all orders": mix(of_few),
+        "all paths": -np.asarray(all_paths)[numbers],
+    }
+    assert list(rows) == ["bound, 4 steps", "bound, continuous time", *expected]
+    for name, values in expected.items():
+        assert {key: rows[name][key] for key in summary(values)} == summary(values)
+        assert rows[name]["difference"] == summary(values - mix(nats))
+    assert result["reference"] == "mixture of 3 orders"
+    assert result["notes"] == []
+    evaluated = run.evaluate_on(FEW, batch_size=5)
+    assert rows["bound, 4 steps"]["nats"] == pytest.approx(evaluated["nats"])
+    assert rows["left to right"]["law"] == "-log p of filling in from left to right, exact"
+    assert rows["all paths"]["law"] == "-log p of ancestral sampling in 4 steps, exact"
+
+
+@pytest.mark.slow
 def test_the_mixture_of_orders_is_that_of_their_laws(run, nats_of_orders):
     batch = {"x": EXAMPLES}
     index = jnp.arange(len(EXAMPLES))
@@ -86,8 +128,8 @@ def test_the_mixture_of_orders_is_that_of_their_laws(run, nats_of_orders):
         (runs.Orders(3, by_block=True), bound.random_blocks(0), index[:1]),
     ):
         found = run.compute_likelihood(batch, batch_size=64, orders=orders)["orders"]
-        drawn = [np.broadcast_to(draw(rows, SHAPE, m), EXAMPLES.shape) for m in range(3)]
-        nats = np.array([[nats_of_orders[number_of(order), i] for i, order in enumerate(m)] for m in drawn])
+        numbers = drawn(draw, rows)
+        nats = np.take_along_axis(nats_of_orders, numbers, axis=0)  # [3, 64]
         for name, expected in (
             ("mean", nats.mean(0)),
             ("mixture", mix(nats)),
@@ -102,7 +144,7 @@ def test_the_mixture_of_orders_is_that_of_their_laws(run, nats_of_orders):
             (weights.sum(0) ** 2 / (weights**2).sum(0)).mean(), rel=1e-4
         )
         if orders.by_block:
-            assert all(set(np.argsort(m[0].ravel())[:2] // 2) in ({0}, {1}, {2}) for m in drawn)
+            assert all(place // 2 == ORDERS[m[0]][0] // 2 for m in numbers for place in ORDERS[m[0]][:2])
     found = run.compute_likelihood(batch, batch_size=64, orders="all")["orders"]
     assert found == {
         "num": "all",
@@ -142,3 +184,79 @@ def test_orders_that_cannot_be_taken_are_refused_in_a_line(run):
         filling.check_blocks((6,))
     with pytest.raises(UserError, match="all orders are of at most 16 elements, and an example has 17"):
         filling.check_all_orders((17,))
+
+
+@pytest.mark.slow
+def test_the_continuous_bound_is_the_mean_over_all_orders(run, nats_of_orders):
+    x = np.repeat(FEW[:1], 20_000, axis=0)
+    job = certificate.Job(run.parts, {"x": x}, 1, 20_000, 0, lambda done: None)
+    row = certificate._compute_bounds(job)[1]
+    error = row.nats.std() / math.sqrt(len(x))
+    assert abs(row.nats.mean() - nats_of_orders[:, NUMBERS[0]].mean()) < 4 * error < 0.1
+
+
+def ranks(m):
+    """The numbers [*S] by which one of ORDERS fills in."""
+    return np.argsort(ORDERS[m]).reshape(SHAPE)
+
+
+def test_log_p_is_that_of_the_orders_that_are_passed(run, nats_of_orders):
+    of_few = nats_of_orders[:, NUMBERS]
+    two = np.stack([ranks(100), ranks(333)])
+    for orders, expected in (
+        (None, of_few[0]),
+        (two, mix(of_few[[100, 333]])),
+        (two[0] - 0.5, of_few[100]),
+    ):
+        found = run.log_prob(FEW, orders=orders, batch_size=5)
+        np.testing.assert_allclose(found, -expected, atol=1e-5)
+    for orders, words in (
+        (np.zeros(SHAPE), r"orders holds 0.0..0.0, which is no order of 6 elements: pass .*without ties"),
+        (two + 1, "orders holds 1..6, which is no order of 6 elements"),
+        (two[0] * np.nan, "orders holds nan..nan, which is no order"),
+        (two[:, :2], r"orders is of .*\(2, 2, 2\): pass runs.Orders"),
+        (two > 2, "orders is .*bool.*: pass runs.Orders"),
+        ("left", "orders is .*: pass runs.Orders"),
+        (runs, "orders is .*: pass runs.Orders"),
+        (16, "orders is .*: pass runs.Orders"),
+    ):
+        with pytest.raises(UserError, match=words):
+            run.log_prob(FEW, orders=orders)
+    for given in (np.zeros(SHAPE), np.zeros(6, bool), "left"):
+        with pytest.raises(UserError, match=r"given is .*: pass booleans \[3, 2\], or \[5, 3, 2\]"):
+            run.log_prob(FEW, given=given)
+
+
+@pytest.mark.slow
+def test_what_is_given_has_three_answers(run, nats_of_orders):
+    given = np.zeros((5, D), bool)
+    given[:, [1, 4]] = True
+    given[2] = [True, False, False, True, True, True]
+    given[3] = False
+    given[4] = True
+    flat = EXAMPLES.reshape(-1, D)
+    law = mix(nats_of_orders)
+    expected = {"one": [], "infilling": [], "bayes": []}
+    for i, number in enumerate(NUMBERS):
+        agrees = (flat == flat[number])[:, given[i]].all(1)
+        num_given = given[i].sum()
+        begins = [m for m, order in enumerate(ORDERS) if given[i][list(order[:num_given])].all()]
+
+        def conditional(nats, agrees=agrees, number=number):
+            return -nats[number] - np.logaddexp.reduce(-nats[agrees])
+
+        # Of all orders that begin with what is given, the first of ORDERS has the rest from left to right.
+        of_orders = np.array([conditional(nats_of_orders[m]) for m in begins])
+        expected["one"].append(of_orders[0])
+        expected["infilling"].append(-mix(-of_orders))
+        expected["bayes"].append(conditional(law))
+    shape = given.reshape(FEW.shape)
+    for name, orders in (("one", None), ("infilling", "all"), ("bayes", "bayes")):
+        found = run.log_prob(FEW, shape, orders, batch_size=5)
+        np.testing.assert_allclose(found, expected[name], atol=2e-5)
+    np.testing.assert_allclose(run.log_prob(FEW, shape[0])[0], expected["one"][0], atol=1e-5)
+    assert abs(np.subtract(expected["infilling"], expected["bayes"])).max() > 0.01
+    in_all = run.log_prob(FEW, orders="all", batch_size=5)
+    np.testing.assert_allclose(in_all, -law[NUMBERS], atol=1e-5)
+    # A mixture of orders that are common to all examples is a law.
+    assert np.exp(run.log_prob(EXAMPLES, orders=runs.Orders(3))).sum() == pytest.approx(1, abs=1e-5)

@@ -8,27 +8,31 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeGuard
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from d3pm_jax import enumeration
+from d3pm_jax.checks.arrays import describe
 from d3pm_jax.config import Allowed, Count, check_fields
 from d3pm_jax.errors import UserError, as_user_error
 from d3pm_jax.evaluation.bound import (
     all_orders_nats,
     evaluate_bound,
     exact_nats,
+    left_to_right,
     random_blocks,
     random_order,
     summarize_bound,
     summarize_mixture,
 )
-from d3pm_jax.orders import MOST_PLACES, given_first
+from d3pm_jax.orders import MOST_PLACES, given_first, mixture
 from d3pm_jax.processes import Mixing
 from d3pm_jax.program.machine.devices import batch_sharding
 from d3pm_jax.program.parts.build import Parts
+from d3pm_jax.program.parts.inputs import to_array
 from d3pm_jax.program.parts.recipe import require
 
 AllOrders = Literal["all"]
@@ -60,11 +64,14 @@ class Orders:
         return f"-log p of the mixture of these {self.num} orders{of_blocks}, exact"
 
 
-def _is_orders(value: object) -> bool:
-    return value is None or isinstance(value, Orders) or (isinstance(value, str) and value == "all")
+def is_orders(value: object) -> TypeGuard[Orders | AllOrders]:
+    """Tells whether it is a number of random orders, or the word for all of them."""
+    return isinstance(value, Orders) or (isinstance(value, str) and value == "all")
 
 
-AnyOrders = Annotated[Any, Allowed('runs.Orders(num), "all" or None', _is_orders)]
+AnyOrders = Annotated[
+    Any, Allowed('runs.Orders(num), "all" or None', lambda value: value is None or is_orders(value))
+]
 
 
 def find_absorbing_mask(parts: Parts) -> int | None:
@@ -186,6 +193,7 @@ def compute_in_orders(
     orders: Sequence[Any],
     batch_size: int,
     progress: Callable[[int], Any] = lambda done: None,
+    given: np.ndarray | None = None,
 ) -> np.ndarray:
     """Computes `compute_nats` in each of M orders, which may be functions that draw them, [M, N]."""
     N = len(examples["x"])
@@ -193,10 +201,11 @@ def compute_in_orders(
     def compute(number: int, order: Any) -> np.ndarray:
         if callable(order):
             order = order()
-        done_before = number * N
-        return compute_nats(
-            parts, examples, order, batch_size, lambda done: progress((done_before + done) // len(orders))
-        )
+
+        def report(done: int) -> None:
+            progress((number * N + done) // len(orders))
+
+        return compute_nats(parts, examples, order, batch_size, report, given)
 
     return np.stack([compute(number, order) for number, order in enumerate(orders)])
 
@@ -218,3 +227,102 @@ def summarize_orders(orders: Orders | AllOrders, nats: np.ndarray, D: int | np.n
         return {"num": orders, "law": law, "mixture": summarize_bound(nats[0], D)}
     figures = summarize_mixture(nats, D, common=not orders.own)
     return dataclasses.asdict(orders) | {"law": orders.law} | figures
+
+
+def compute_log_prob(
+    parts: Parts,
+    examples: Examples,
+    given: Any,
+    orders: Any,
+    batch_size: int,
+    seed: int,
+) -> np.ndarray:
+    """Computes log p of examples, or of the rest of them where some of their elements are given, [N].
+
+    Args:
+        parts: of a run with a network that fills in masks.
+        examples: of its data.
+        given: bool [N, *S] or [*S]: which elements are given.
+        orders: as `Run.log_prob` takes them.
+        batch_size: how many at a time.
+        seed: of random orders.
+
+    Raises:
+        UserError: the network has no chain rule; what is given, or the orders, cannot be used; or there are
+            too many examples to enumerate.
+    """
+    require_fillable_mask(parts)
+    x0 = examples["x"]
+    shape = x0.shape[1:]
+    if given is not None:
+        given = np.asarray(given)
+        if given.dtype != bool or given.shape not in (shape, x0.shape):
+            raise UserError(f"given is {describe(given)}: pass booleans {list(shape)}, or {list(x0.shape)}")
+        given = np.broadcast_to(given, x0.shape)
+    if isinstance(orders, str) and orders == "bayes":
+        return -_enumerate_conditional(parts, examples, given)
+    chosen: Sequence[Any]
+    if orders is None:
+        chosen = [left_to_right(jnp.zeros(1, jnp.int32), shape)]
+    elif is_orders(orders):
+        chosen = list_orders(orders, seed, len(x0), shape)
+    else:
+        chosen = list(_read_orders(orders, shape)[:, None])
+    nats = compute_in_orders(parts, examples, chosen, batch_size, given=given)  # [M, N]
+    return -np.asarray(mixture(jnp.asarray(nats)).nats)
+
+
+def _read_orders(orders: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Reads orders of a user's own, [M, *S] or [*S], as numbers in [0, 1), [M, *S].
+
+    Raises:
+        UserError: they are not; or two elements of one order have the same number.
+    """
+    axes = ", ".join(map(str, shape))
+    D = math.prod(shape)
+    cure = (
+        f'pass runs.Orders(num), "all", "bayes", or numbers [M, {axes}], the element of the lowest first: '
+        f"integers that are each of 0..{D - 1}, or floats without ties"
+    )
+    values = to_array("orders", orders, cure)
+    if values.shape == shape:
+        values = values[None]
+    if values.shape[1:] != shape or len(values) == 0 or values.dtype.kind not in "iuf":
+        raise UserError(f"orders is {describe(values)}: {cure}")
+    flat = values.reshape(len(values), D)
+    ranks = np.argsort(np.argsort(flat, axis=1), axis=1)
+    is_order = np.all(flat == ranks)
+    if values.dtype.kind == "f":
+        has_ties = np.any(np.sort(flat, axis=1)[:, 1:] == np.sort(flat, axis=1)[:, :-1])
+        is_order = np.isfinite(flat).all() and not has_ties
+    if not is_order:
+        raise UserError(f"orders holds {flat.min()}..{flat.max()}, which is no order of {D} elements: {cure}")
+    return (ranks / D).astype(np.float32).reshape(values.shape)
+
+
+def _enumerate_conditional(parts: Parts, examples: Examples, given: np.ndarray | None) -> np.ndarray:
+    """Computes -log p(the rest | what is given) [N] in the law of all orders, of all examples that there are.
+
+    Raises:
+        UserError: there are too many, or the law is another for each example.
+    """
+    inputs = parts.extra_inputs(examples)
+    if inputs:
+        raise UserError(
+            f'orders = "bayes" enumerates one law for all examples, and they have {", ".join(inputs)}: take '
+            f'"all"'
+        )
+    x0 = examples["x"]
+    network = require(parts.recipe.diffusion, "a diffusion", parts.config).network
+
+    def fill_in(xt: jax.Array) -> jax.Array:
+        return network(parts.params, xt, jnp.ones(len(xt), jnp.int32))
+
+    with as_user_error():
+        K = parts.recipe.categories
+        log_law = enumeration.fill_in_law(fill_in, x0.shape[1:], K, require_fillable_mask(parts))
+        if given is None:
+            given = np.zeros(x0.shape, bool)
+        return np.asarray(
+            enumeration.conditional(jnp.asarray(log_law), jnp.asarray(x0), jnp.asarray(given), K)
+        )

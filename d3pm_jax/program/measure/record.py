@@ -198,6 +198,14 @@ def format_drawn(row: Mapping[str, Any]) -> str:
     return f"{words} (over draws +- {row['nats_draws_error']:.{FIGURES['nats'].decimals}f})"
 
 
+def format_paired(row: Mapping[str, Any], sign: str = "+-") -> str:
+    """Formats what a row of a certificate has more than the one it is compared with: "0.105 +- 0.009"."""
+    difference = row["difference"]
+    if difference["nats"] is None:
+        return "-"
+    return format_with_error(difference["nats"], difference["nats_standard_error"], 3, sign)
+
+
 def format_baseline(baseline: float | Mapping[str, Any]) -> str:
     """Formats what a `Kind.baselines` reaches: bits per dimension, or nats with their standard error."""
     if isinstance(baseline, Mapping):

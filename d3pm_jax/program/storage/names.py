@@ -37,10 +37,11 @@ MADE_FROM = "made_from"
 EVAL = "eval"
 BOUND_TERMS = "bound_terms"
 EXACT = "exact"
+CERTIFICATE = "certificate"
 ACCURACY = "accuracy"
 QUALITY = "quality"
 JUMPS = "jumps"
-RESULTS = (SAMPLES, EVAL, BOUND_TERMS, EXACT, ACCURACY, QUALITY, JUMPS)
+RESULTS = (SAMPLES, EVAL, BOUND_TERMS, EXACT, CERTIFICATE, ACCURACY, QUALITY, JUMPS)
 
 REPORT = "report.html"
 WEIGHTS = "weights.safetensors"

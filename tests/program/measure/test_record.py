@@ -6,7 +6,7 @@ import math
 import pytest
 
 from d3pm_jax.errors import UserError
-from d3pm_jax.program.measure import bounds, record, sample_quality, samples
+from d3pm_jax.program.measure import bounds, certificate, record, sample_quality, samples
 from d3pm_jax.program.measure.record import Record
 
 SUMMARY = {"bits_per_dim": 1.5, "standard_error": 0.25, "nats": 8.0, "nats_standard_error": None}
@@ -23,6 +23,12 @@ FORMATS = {  # and what the commands write, by the names of files
     "exact": (
         bounds.EXACT,
         {"step": 7, "examples": 3, "seed": 1, "left to right": SUMMARY, "in random orders": SUMMARY}
+        | {"protocol": OF_BOUND},
+    ),
+    "certificate": (
+        certificate.CERTIFICATE,
+        {"step": 7, "examples": 3, "seed": 1, "draws": 8, "reference": "mixture of 8 orders", "notes": []}
+        | {"rows": [{"name": "mixture of 8 orders", "law": "a", "difference": SUMMARY} | SUMMARY]}
         | {"protocol": OF_BOUND},
     ),
     "accuracy": (
@@ -94,6 +100,11 @@ def test_figures_are_shown_with_their_units_and_errors():
     assert record.format_figure(ACCURACY, "accuracy", "±") == "0.750 ± 0.125"
     assert record.format_figure(ACCURACY, "nats") == "-"
     assert record.format_figure({"nats": None}, "nats") == "infinite"
+    row = SUMMARY | {"nats_draws_error": 0.125, "difference": {"nats": 0.0625, "nats_standard_error": 0.5}}
+    assert record.format_drawn(SUMMARY) == "1.500 +- 0.250 bits/dim, 8.00 +- unknown nats"
+    assert record.format_drawn(row) == "1.500 +- 0.250 bits/dim, 8.00 +- unknown nats (over draws +- 0.12)"
+    assert record.format_paired(row, "±") == "0.062 ± 0.500"
+    assert record.format_paired({"difference": {"nats": None}}) == "-"
 
 
 @pytest.mark.parametrize(
@@ -126,6 +137,7 @@ def test_an_exact_likelihood_and_a_bound_are_of_different_models():
 MESSAGES = {
     "eval": r"eval\.json is damaged \(.+\): delete it, `d3pm eval` writes it again",
     "exact": r"exact\.json is damaged \(.+\): delete it, `d3pm eval --chain-rule` writes it again",
+    "certificate": r"certificate\.json is damaged \(.+\): delete it, `d3pm eval --certify` writes it again",
     "accuracy": r"accuracy\.json is damaged \(.+\): delete it, `d3pm eval` writes it again",
     "quality": r"quality\.json is damaged \(.+\): delete it and measure again",
     "samples": r"samples\.npy or samples\.json is damaged \(.+\): delete both, `d3pm sample` writes them",
