@@ -158,10 +158,12 @@ def chain_law(
         ts = jnp.full(len(states), t)
         logits = denoise(states, process.time[ts])  # [N, *S, K]
         log_p = p_logits(process, logits, states, ts, belief).reshape(len(states), D, process.K)
-        log_transition = _join_places(log_p.astype(log_law.dtype))  # [N, N], from rows to columns
         # What a state says that cannot be reached counts for nothing, whatever it is.
-        log_paths = jnp.where(log_law[:, None] == -jnp.inf, -jnp.inf, log_law[:, None] + log_transition)
-        return numerics.log_sum(log_paths.T), None
+        log_p = jnp.where(log_law[:, None, None] == -jnp.inf, 0.0, log_p.astype(log_law.dtype))
+        # Of the matrix of all states only its two factors are kept: examples are pairs of their halves.
+        log_first = log_law[:, None] + _join_places(log_p[:, : D // 2])
+        log_second = _join_places(log_p[:, D // 2 :])
+        return numerics.log_sum(log_first.T[:, None] + log_second.T[None]).reshape(-1), None
 
     prior = jnp.broadcast_to(process.log_prior(), (*shape, process.K)).reshape(D, process.K)
     steps = jnp.arange(process.T, 0, -1, dtype=jnp.int32)
