@@ -197,6 +197,27 @@ KERNELS = (
         "return nats",
         ("tests/test_likelihood.py",),
     ),
+    Break(
+        "all_orders_by_all_elements",
+        "d3pm_jax/orders.py",
+        "num_hidden = jnp.sum(~is_visible).astype(log_rest.dtype)",
+        "num_hidden = jnp.asarray(D, log_rest.dtype)",
+        ("tests/test_orders.py",),
+    ),
+    Break(  # where an order has what is given in between
+        "given_elements_where_they_are",
+        "d3pm_jax/orders.py",
+        "rank = jnp.where(given.reshape(len(order), D), rank, rank + D)",
+        "rank = jnp.where(given.reshape(len(order), D), rank, rank)",
+        ("tests/test_orders.py",),
+    ),
+    Break(
+        "paths_without_their_prior",
+        "d3pm_jax/likelihood.py",
+        "jnp.sum(log_ratios, axis=0) + _sum_per_example(_at_category(log_prior, xT), None)",
+        "jnp.sum(log_ratios, axis=0)",
+        (ENUMERATION,),
+    ),
     Break(  # equal at eps = 0
         "official_eps_added_once",
         "d3pm_jax/compat/official_images.py",
