@@ -1,15 +1,13 @@
 """Exact likelihoods of four-part chorales at sixteenths, in nats per note.
 
-    python benchmarks/exact_chorales.py chronological RUN --data jsb16.npz [--split test] [--shifts -1,0,1]
+    python benchmarks/exact_chorales.py chronological RUN --data jsb16.npz [--split test]
     python benchmarks/exact_chorales.py random RUN --data jsb16.npz [--split test] [--orders 8]
     python benchmarks/exact_chorales.py coconet RUN --data jsb16.npz [--split test] [--orders 5]
 
 RUN is a run of configs/chorales.py or configs/chorales_causal.py.
 
 - chronological: -log p of whole pieces, frame by frame and soprano before bass, each note given the 31 frames
-  before its own, or as many as there are, and the earlier voices of its frame. With `--shifts` the
-  probabilities of a note are averaged over the network at the piece moved by so many semitones, where the
-  frames before it allow that: the mean of conditional laws is one too.
+  before its own, or as many as there are, and the earlier voices of its frame.
 - random: the chain rule in random orders, which are the same for all pieces, on the 32 frames in the middle
   of each piece (from a beat on): the mean over orders, and the law of the mixture of these orders.
 - coconet: the score of Coconet's code (magenta, coconet/lib_evaluation.py) on the same windows. It is the
@@ -29,14 +27,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from d3pm_jax import likelihood, runs
+from d3pm_jax import likelihood, orders, runs
 
 CONFIG = Path(__file__).parents[1] / "configs" / "chorales.py"
 BATCH = 256  # windows at a time
 BEAT = 4  # frames
 BAR = 16
 VOICES = 4
-SILENT = 0  # the category; 1 is the lowest pitch
 
 # (x_t int32 [B, F, 4], phase int32 [B]) -> log p(x_0) [B, F, 4, K]; the phase is the first frame's in its bar
 FillIn = Callable[[Any, Any], jax.Array]
@@ -59,7 +56,6 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the .npz file of pieces")
     parser.add_argument("--split", choices=("valid", "test"), default="valid")
     parser.add_argument("--pieces", type=int, help="take the first ones only")
-    parser.add_argument("--shifts", default="0", help="semitones, such as -2,-1,0,1,2")
     parser.add_argument("--orders", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0, help="of the orders")
     parser.add_argument("--step", type=int, help="of the checkpoint; the last without")
@@ -68,7 +64,7 @@ def main() -> None:
     opened = open_all(args)
     began = time.process_time()
     if args.figure == "chronological":
-        print_chronological(opened, [int(shift) for shift in args.shifts.split(",")])
+        print_chronological(opened)
     elif args.figure == "random":
         print_random(opened, args.orders, args.seed)
     else:
@@ -94,11 +90,11 @@ def open_all(args: argparse.Namespace) -> Opened:
     return Opened(lambda xt, phase: fill_in(run.params, xt, phase), mask, data.frames, model.causal, pieces)
 
 
-def print_chronological(opened: Opened, shifts: list[int]) -> None:
+def print_chronological(opened: Opened) -> None:
     """Prints the likelihood of whole pieces from left to right."""
     nats_by_frame = []
     for windows, phase, frame, valid in list_windows(opened):
-        log_p = average_shifts(opened, windows, phase, frame, shifts)  # [B, 4, K]
+        log_p = predict_frame(opened, windows, phase, frame)  # [B, 4, K]
         notes = windows[np.arange(len(windows)), frame]  # [B, 4]
         nats_by_frame.append(-np.take_along_axis(log_p, notes[..., None], axis=2)[:valid, :, 0])
     nats = np.concatenate(nats_by_frame)  # [all frames, 4]
@@ -132,37 +128,6 @@ def list_windows(opened: Opened) -> Iterator[tuple[np.ndarray, np.ndarray, np.nd
         yield *(np.array(list_ + list_[:1] * (BATCH - valid), np.int32) for list_ in part), valid
 
 
-def average_shifts(
-    opened: Opened, windows: np.ndarray, phase: np.ndarray, frame: np.ndarray, shifts: list[int]
-) -> np.ndarray:
-    """Returns the log of the mean over shifts of p(note | the notes before it), float64 [B, 4, K].
-
-    A shift counts where the frames before this one stay within the pitches.
-    """
-    numbers = np.arange(opened.frames)
-    is_before = (numbers < frame[:, None])[..., None] & (windows != SILENT) & (windows != opened.mask)
-    lowest = np.where(is_before, windows, opened.mask).min((1, 2))
-    highest = np.where(is_before, windows, SILENT).max((1, 2))
-    probabilities = np.zeros((len(windows), VOICES, opened.mask + 1))
-    count = np.zeros(len(windows))
-    for shift in shifts:
-        allowed = (lowest + shift > SILENT) & (highest + shift < opened.mask)
-        sounding = (windows != SILENT) & (windows != opened.mask)
-        moved = np.where(sounding, windows + shift, windows)
-        # A note of this frame or later that leaves the pitches is not read.
-        moved = np.where(sounding & ((moved <= SILENT) | (moved >= opened.mask)), SILENT, moved)
-        p = np.exp(predict_frame(opened, moved, phase, frame))  # [B, 4, K]
-        back = np.zeros_like(p)
-        back[..., SILENT] = p[..., SILENT]
-        for note in range(1, opened.mask):
-            if 0 < note + shift < opened.mask:
-                back[..., note] = p[..., note + shift]
-        probabilities += np.where(allowed[:, None, None], back, 0.0)
-        count += allowed
-    with np.errstate(divide="ignore"):
-        return np.log(probabilities / count[:, None, None])
-
-
 def predict_frame(opened: Opened, windows: np.ndarray, phase: np.ndarray, frame: np.ndarray) -> np.ndarray:
     """Returns log p of each voice of a frame given the frames before and the voices before it, [B, 4, K]."""
     rows = np.arange(len(windows))
@@ -190,7 +155,7 @@ def cut_middles(opened: Opened) -> tuple[np.ndarray, np.ndarray]:
     return np.array(windows), np.array(starts, np.int32) % BAR
 
 
-def print_random(opened: Opened, orders: int, seed: int) -> None:
+def print_random(opened: Opened, num_orders: int, seed: int) -> None:
     """Prints the chain rule in random orders: their mean and their mixture."""
     x0, phase = cut_middles(opened)
     nats_by_order = []
@@ -200,24 +165,25 @@ def print_random(opened: Opened, orders: int, seed: int) -> None:
         order = jnp.broadcast_to(order, x0.shape)
         return likelihood.chain_rule(lambda xt: opened.fill_in(xt, phase), x0, order, opened.mask)
 
-    for number in range(orders):
+    for number in range(num_orders):
         order = jax.random.uniform(jax.random.fold_in(jax.random.key(seed), number), x0.shape[1:])
         nats_by_order.append(np.asarray(compute(order), np.float64).sum((1, 2)))
     nats = np.array(nats_by_order)  # [M, N]
     notes = opened.frames * VOICES
-    mixture = -np.logaddexp.reduce(-nats, axis=0) + np.log(orders)
-    print_figure(f"mean of {orders} random orders, nats per note", [x / notes for x in nats.mean(0)])
-    print_figure(f"mixture of these {orders} orders, nats per note", [x / notes for x in mixture])
-    print_figure("  mean - mixture, nats per window", list(nats.mean(0) - mixture))
+    mixture = orders.mixture(jnp.asarray(nats))
+    print_figure(f"mean of {num_orders} random orders, nats per note", list(nats.mean(0) / notes))
+    print_figure(f"mixture of these {num_orders} orders, nats per note", list(mixture.nats / notes))
+    print_figure("  mean - mixture, nats per window", list(nats.mean(0) - mixture.nats))
+    print_figure("  effective number of orders", list(mixture.effective))
 
 
-def print_coconet(opened: Opened, orders: int, seed: int) -> None:
+def print_coconet(opened: Opened, num_orders: int, seed: int) -> None:
     """Prints the score of Coconet's code, in nats per frame and per note."""
     x0, phase = cut_middles(opened)
     N, F, _ = x0.shape
     rng = np.random.default_rng(seed)
     scores = []  # of each order, log "p" of each frame [N, F]
-    for _ in range(orders):
+    for _ in range(num_orders):
         score = np.zeros((N, F))
         seen = np.full_like(x0, opened.mask)
         for frame in rng.permutation(F):
@@ -228,10 +194,10 @@ def print_coconet(opened: Opened, orders: int, seed: int) -> None:
                 shown[:, frame, voice] = log_p.argmax(axis=1)
             seen[:, frame] = x0[:, frame]
         scores.append(score)
-    ensemble = np.logaddexp.reduce(np.array(scores), axis=0) - np.log(orders)  # [N, F]
+    ensemble = np.logaddexp.reduce(np.array(scores), axis=0) - np.log(num_orders)  # [N, F]
     print("Coconet's score, which is no likelihood: see --help")
-    print_figure(f"random frames, {orders} orders, nats per frame", list(-ensemble.mean(1)))
-    print_figure(f"random frames, {orders} orders, nats per note", list(-ensemble.mean(1) / VOICES))
+    print_figure(f"random frames, {num_orders} orders, nats per frame", list(-ensemble.mean(1)))
+    print_figure(f"random frames, {num_orders} orders, nats per note", list(-ensemble.mean(1) / VOICES))
     print_figure("one order, nats per frame", list(-scores[0].mean(1)))
 
 

@@ -345,10 +345,11 @@ def get_config() -> Config:
         model=Chorale(),
         head=Head(residual=False),
         loss=HalfPrefixes(),
+        # The rate is constant for 2,000 steps.
         optimizer=Muon(
-            lr=4e-3, warmup_steps=100, weight_decay=0.5, rate=WSDRate(steps=3000, decay_steps=1200)
+            lr=4e-3, warmup_steps=100, weight_decay=0.5, rate=WSDRate(steps=3000, decay_steps=1000)
         ),
-        train=Train(steps=3000, batch_size=32, ema_decay=0.99, checkpoint_every=100, log_every=25),
+        train=Train(steps=1500, batch_size=32, ema_decay=0.99, checkpoint_every=100, log_every=25),
     )
 
 
