@@ -168,7 +168,7 @@ def left_to_right(index: jax.Array, shape: tuple[int, ...], number: int = 0) -> 
 
 
 def random_order(seed: int) -> Order:
-    """Makes random `Order`s; they depend on the number of the example and that of the order alone."""
+    """Makes a random `Order`, which depends on the number of the example and on its own alone."""
     key = jax.random.fold_in(make_key(seed), EVALUATION)
 
     def draw_order(index: jax.Array, shape: tuple[int, ...], number: int = 0) -> jax.Array:
@@ -178,7 +178,7 @@ def random_order(seed: int) -> Order:
 
 
 def random_blocks(seed: int) -> Order:
-    """Makes random `Order`s of blocks, x[:, 0], x[:, 1], ..: each is filled in before the next begins."""
+    """Makes a random `Order` of blocks, x[:, 0], x[:, 1], ..: each is filled in before the next begins."""
     key = jax.random.fold_in(make_key(seed), EVALUATION)
     key_of_blocks, key_inside = jax.random.split(key)
 

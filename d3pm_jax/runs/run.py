@@ -412,6 +412,7 @@ class Run:
         Raises:
             UserError: the network has no chain rule, or an argument cannot be used.
         """
+        filling.require_fillable_mask(self.parts)
         batch = x if isinstance(x, Mapping) else {"x": x}
         fields = [batch.get(name) for name in ("x", "label", "weight", "condition")]
         examples = self._check_examples(*fields)

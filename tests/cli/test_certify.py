@@ -58,7 +58,7 @@ def test_a_certificate_is_printed_drawn_and_reported(home, capsys):
         ("masks", masks, "mixture of 2 orders", ["bound, continuous time", "all orders", "all paths"], []),
         ("timed", timed, "bound of 2 paths", ["bound, continuous time", "all paths"], ["a chain rule needs"]),
         ("uniform", uniform, "bound of 2 paths", ["bound, continuous time", "all paths"], []),
-        ("no_form", no_form, "bound of 2 paths", [], ["the truth cannot be enumerated", "no lower bound"]),
+        ("no_form", no_form, "bound of 2 paths", [], ["the truth is not enumerated", "no lower bound"]),
     ):
         folder = home / name
         if name != "masks":

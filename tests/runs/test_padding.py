@@ -9,6 +9,7 @@ from d3pm_jax.cli.main import main
 from d3pm_jax.config import Absorbing, Config, HybridLoss, Reciprocal, Text, Train, Transformer
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
+from d3pm_jax.program.measure import certificate
 from d3pm_jax.program.storage import run_folder
 from tests import tiny
 
@@ -100,3 +101,27 @@ def test_arrays_have_lengths_where_they_are_padded():
         kind.parse_given(length=L + 1)
     with pytest.raises(UserError, match="--length 3: examples of this run have shape"):
         kinds.make_kind(Description((L,), 3)).parse_given(length=3)
+
+
+@pytest.mark.slow
+def test_padding_costs_nothing_in_any_order(tmp_path):
+    config = Config(
+        data=Text("train.txt", "test.txt", packing="padded", length=L),
+        process=Absorbing(K=4, steps=T, beta=Reciprocal(), mask_id=3),
+        model=Transformer(width=8, num_layers=1, num_heads=1, see_time=False),
+        train=Train(steps=1, batch_size=4),
+    )
+    tiny.write_run(tmp_path / "run", config, 1, DESCRIPTION)
+    run = runs.open(tmp_path / "run", batch_size=N)
+    padded = {"x": np.maximum(KEPT, 0), "weight": (KEPT >= 0).astype(np.float32)}
+    short = {"x": KEPT[:1, :3], "weight": np.ones((1, 3), np.float32)}
+    given = np.arange(L) == 1
+    order = np.array([4, 2, 0, 5, 3, 1])
+    np.testing.assert_allclose(run.log_prob(padded)[0], run.log_prob(short)[0], rtol=1e-5)
+    found = run.log_prob(padded, given, order)[0]
+    np.testing.assert_allclose(found, run.log_prob(short, given[:3], np.array([2, 1, 0]))[0], rtol=1e-5)
+    rows = certificate.compute_certificate(run.parts, padded, draws=2)["rows"]
+    assert [row["name"] for row in rows[2:]] == ["left to right", "mean over 2 orders", "mixture of 2 orders"]
+    assert rows[2]["nats"] == pytest.approx(-run.log_prob(padded).mean(), rel=1e-5)
+    with pytest.raises(UserError, match="the examples have weights, but all orders are of whole examples"):
+        run.log_prob(padded, orders="all")

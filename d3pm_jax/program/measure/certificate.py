@@ -294,8 +294,11 @@ def _list_notes(job: Job, has_truth: bool) -> list[str]:
         if "weight" in job.examples:
             notes.append("paths are of whole examples, and these are padded: no bound of several paths")
     if not has_truth:
-        D = job.examples["x"][0].size
-        notes.append(f"the truth cannot be enumerated: an example is one of {parts.recipe.categories}^{D}")
+        states = f"{parts.recipe.categories}^{job.examples['x'][0].size}"
+        notes.append(
+            f"the truth is not enumerated: an example is one of {states}, and it has to be one of few, "
+            f"whole, without label or condition, and drawn in at most {enumeration.MOST_STEPS} steps"
+        )
         if find_fillable_mask(parts) is None:
             notes.append("no lower bound of -log p is known: it may be far below these bounds")
     return notes

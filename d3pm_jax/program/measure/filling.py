@@ -251,7 +251,6 @@ def compute_log_prob(
         UserError: the network has no chain rule; what is given, or the orders, cannot be used; or there are
             too many examples to enumerate.
     """
-    require_fillable_mask(parts)
     x0 = examples["x"]
     shape = x0.shape[1:]
     if given is not None:
