@@ -1,6 +1,7 @@
 """Exact likelihoods of a run in many orders, their mixtures, and certificates, against enumeration."""
 
 import dataclasses
+import functools
 import itertools
 import math
 
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import d3pm_jax as d3pm
 from d3pm_jax import enumeration, runs
 from d3pm_jax.config import MLP, Absorbing, Arrays, Config, Reciprocal, Train
 from d3pm_jax.data import Description
@@ -260,3 +262,51 @@ def test_what_is_given_has_three_answers(run, nats_of_orders):
     np.testing.assert_allclose(in_all, -law[NUMBERS], atol=1e-5)
     # A mixture of orders that are common to all examples is a law.
     assert np.exp(run.log_prob(EXAMPLES, orders=runs.Orders(3))).sum() == pytest.approx(1, abs=1e-5)
+
+
+def fill_in_bits(weights, xt):
+    """A small network of 12 bits that sees no time, in the type of its weights."""
+    inside, outside = weights
+    hidden = jnp.tanh(jax.nn.one_hot(xt, 3, dtype=inside.dtype).reshape(len(xt), -1) @ inside)
+    return d3pm.forbid((hidden @ outside).reshape(*xt.shape, 3), 2)
+
+
+@pytest.mark.slow
+def test_all_orders_of_12_bits_are_the_enumerated_law(x64):
+    rng = np.random.default_rng(0)
+    weights = rng.normal(size=(36, 16)), rng.normal(size=(16, 36))
+    fill_in = functools.partial(fill_in_bits, tuple(map(jnp.asarray, weights)))
+    law = enumeration.fill_in_law(fill_in, (12,), 2, 2)
+    assert np.exp(law).sum() == pytest.approx(1, abs=1e-9)
+    x = enumeration.list_examples((12,), 2)[::512]
+    nats = d3pm.orders.all_orders(fill_in, jnp.asarray(x), 2)
+    np.testing.assert_allclose(nats, -law[::512], rtol=0, atol=1e-9)
+
+
+@pytest.mark.slow
+def test_a_certificate_of_12_bits_has_the_truth_as_far_as_float32_goes(tmp_path):
+    config = Config(
+        data=Arrays("train.npy", "test.npy", 2),
+        process=Absorbing(3, 4, Reciprocal(), 2),
+        model=MLP(width=8, num_layers=1, see_time=False),
+        train=Train(steps=10),
+    )
+    tiny.write_run(tmp_path / "run", config, description=Description((12,), 2))
+    run = runs.open(tmp_path / "run")
+    law = enumeration.fill_in_law(lambda xt: run.predict(xt, np.ones(len(xt), int)), (12,), 2, 2)
+    x = enumeration.list_examples((12,), 2)[::512]
+    rows = certificate.compute_certificate(run.parts, {"x": x}, draws=1)["rows"]
+    assert rows[-1]["name"] == "all orders"
+    assert rows[-1]["nats"] == pytest.approx(-law[::512].mean(), abs=2e-5)
+
+
+@pytest.mark.slow
+def test_the_paired_error_is_that_of_other_examples(nats_of_orders):
+    rng = np.random.default_rng(0)
+    nats = nats_of_orders[rng.integers(0, 720, 4)]  # [4, 64]
+    gain = bound.summarize_mixture(nats, D, common=True)["gain"]
+    of_examples = nats.mean(0) - mix(nats)
+    resampled = of_examples[rng.integers(0, 64, (4000, 64))].mean(1)
+    assert gain["nats"] == pytest.approx(of_examples.mean(), abs=1e-5)
+    assert gain["nats_standard_error"] == pytest.approx(resampled.std(), rel=0.05)
+    assert gain["nats_standard_error"] < nats.mean(0).std() / 8
