@@ -272,9 +272,9 @@ def trajectory_log_weight(
 
     The mean of its exponential over paths is p(x_0), the law of ancestral sampling in T steps. Minus its own
     mean is the bound of `all_t_bound`, and `orders.mixture` of several, negated, is a bound that falls to
-    -log p(x_0) with their number. The path is drawn from x_0 on; by Bayes' rule its log q is also
-    log q(x_T | x_0) + sum_t log q(x_{t-1} | x_t, x_0) over t = 2..T. A chain under the belief "official" may
-    end in x_0 by an x_1 that q never takes from there; then the mean is less than p(x_0) by these paths.
+    -log p(x_0) with their number, as the IWBO of a variational autoencoder does (arXiv 1509.00519). A chain
+    under the belief "official" may end in x_0 by an x_1 that q never takes from there; then the mean is less
+    than p(x_0) by these paths.
 
     Args:
         denoise: the network, (xt, process.time[t]) -> logits of x_0. One that was trained on times in

@@ -60,10 +60,8 @@ def mixture(nats: Float[Array, " M *B"]) -> Mixture:
 def all_orders(fill_in: FillIn, x0: Int[Array, " B *S"], mask_id: int) -> Float[Array, " B"]:
     """-log of the mean over all D! orders of p(x_0 in that order), from the 2^D sets of visible elements.
 
-    Of the elements S let g(S) be the probability of filling in S first, in a random order of S. Then g of
-    none is 1, and g(S) = mean over i in S of g(S minus i) p(x_i | the rest of S). Here the same sum is taken
-    from its other end: h(V), the probability of all that is left when V is visible, is the mean over i
-    outside of V of p(x_i | V) h(V and i), so that what the network says of V is used at once and not kept.
+    Let h(V) be the probability of all that is left when V is visible, over random orders of it. Then
+    h(all) = 1, h(V) = mean over i outside of V of p(x_i | V) h(V and i), and h(none) is what is returned.
 
     Args:
         fill_in: the network, x_t int32 [B, *S] with masks -> logits of x_0 [B, *S, K]; it is called once for
