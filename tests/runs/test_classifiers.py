@@ -241,6 +241,7 @@ def test_a_classifier_is_no_diffusion_and_a_diffusion_no_classifier(run, folder)
         r"xt is a list: pass integers in 0..": lambda: run.classify([[1, 2, 3], [1]], t),
         r"xt holds -1..0: pass integers in 0..": lambda: run.classify(x - [[1], [0]], t),
         r"xt has shape \[2, 1\]: pass \[N, ": lambda: run.classify(x[:, :1], t),
+        "needs a diffusion: take a run": lambda: run.certify(2),
         "but this needs a diffusion: take": lambda: runs.presample(run.config, folder / "n.array_record"),
     }
     for message, call in calls.items():

@@ -211,7 +211,9 @@ def test_a_flow_has_no_steps_states_or_known_elements(run):
     refusals = {
         "process": lambda: run.process,
         "predict": lambda: run.predict(np.zeros((2, L), np.int32), np.ones(2, np.int32)),
+        "certify": lambda: run.certify(2),
         "steps = 5: the run trains a flow": lambda: run.respaced(5),
+        "so it has a bound and no chain rule": lambda: run.log_prob(x),
         "leave record out": lambda: draw(record=(0,)),
         "takes no sampler: leave --sampler or sampler out": lambda: draw(sampler="ancestral"),
         "leave --prompt, --infill, --given, known or start out": lambda: draw(known=known),
