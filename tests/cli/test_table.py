@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import itertools
 import json
 import re
 
@@ -172,3 +173,21 @@ def test_a_run_keeps_no_rows_where_it_is_asked_to(tmp_path, capsys):
         assert status("report", workdir, "--out", workdir / "report.html") == 0
         html = (workdir / "report.html").read_text()
         assert ("this run keeps no examples" in html) is not keep_examples
+
+
+@pytest.mark.slow
+def test_rows_of_a_table_are_as_likely_in_all_orders_as_in_the_mean_of_their_probabilities(workdir):
+    run = runs.open(workdir)
+    x = run.read_batch("test", 3)["x"]
+    D = x.shape[1]
+    orders = np.array(list(itertools.permutations(range(D))))
+    in_orders = [run.log_prob(x, orders=order) for order in orders[:: len(orders) // 24]]
+    in_all = run.log_prob(x, orders="all")
+    assert np.all(np.min(in_orders, axis=0) < in_all)
+    assert np.all(in_all < np.max(in_orders, axis=0))
+    # The first column given all others is no question of the order.
+    given = np.arange(D) > 0
+    np.testing.assert_allclose(run.log_prob(x, given), run.log_prob(x, given, "all"), atol=1e-5)
+    rows = run.certify(3, draws=2)["rows"]
+    assert rows[2]["nats"] == pytest.approx(-run.log_prob(x).mean(), abs=1e-4)
+    assert rows[-1]["nats"] == pytest.approx(-in_all.mean(), abs=1e-4)
