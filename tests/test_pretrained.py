@@ -24,6 +24,7 @@ FILE = FOLDER / "bin_mnist.safetensors"
 GREY = FOLDER / "mnist_absorbing.safetensors"
 IMAGES = [FILE, FOLDER / "bin_mnist_muon.safetensors", GREY]
 LETTERS = FOLDER / "wiki27_absorbing.safetensors"
+BITS = FOLDER / "nltcs.safetensors"
 STEPS = 10
 
 SENTENCE = (
@@ -77,7 +78,7 @@ def count_categories(file: Path) -> int:
 
 def test_every_file_is_the_one_that_was_measured_small_and_names_no_folder():
     files = sorted(FOLDER.glob("*.safetensors"))
-    assert set(files) == {*IMAGES, LETTERS}
+    assert set(files) == {*IMAGES, LETTERS, BITS}
     for file in files:
         recorded = json.loads(file.with_suffix(".json").read_text())
         assert hashlib.sha256(file.read_bytes()).hexdigest() == recorded["sha256"]
@@ -103,6 +104,24 @@ def test_a_sentence_has_the_recorded_likelihood_and_shuffled_characters_a_worse_
     assert shuffled > 2 * sentence
 
 
+def test_rows_of_bits_have_the_recorded_likelihood_and_drawn_ones_a_worse_one():
+    none_and_first = np.stack([np.zeros(16, np.int32), np.eye(16, dtype=np.int32)[0]])
+    rows = np.concatenate([none_and_first, np.random.default_rng(0).integers(2, size=(6, 16), dtype=np.int32)])
+    network = exported.denoiser(BITS)
+    left_to_right = jnp.broadcast_to(jnp.arange(16), rows.shape) / 16
+    mask_id = 2
+
+    @jax.jit
+    def nats(x0):
+        nats = likelihood.chain_rule(lambda xt: network(xt, jnp.ones(8, int)), x0, left_to_right, mask_id)
+        return nats.sum(1)
+
+    actual = nats(rows)
+    recorded = json.loads(BITS.with_suffix(".json").read_text())["nats_of_rows"]
+    np.testing.assert_allclose(actual[:2], recorded, rtol=1e-4)
+    assert actual[2:].mean() > 2 * actual[:2].max()
+
+
 @pytest.mark.parametrize("file", IMAGES, ids=lambda file: file.stem)
 def test_two_drawn_digits_have_the_recorded_bound_and_shuffled_pixels_a_worse_one(file):
     categories = count_categories(file)
@@ -125,11 +144,13 @@ def test_two_drawn_digits_have_the_recorded_bound_and_shuffled_pixels_a_worse_on
 
 
 @pytest.mark.slow  # networks and files of both have tests in parity_tests
-@pytest.mark.parametrize("file", [*IMAGES, LETTERS], ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", [*IMAGES, LETTERS, BITS], ids=lambda file: file.stem)
 def test_pytorch_has_the_same_logits(file):
     rng = np.random.default_rng(0)
     if file == LETTERS:
         xt = rng.integers(28, size=(2, 128))
+    elif file == BITS:
+        xt = rng.integers(3, size=(2, 16))
     else:
         xt = (count_categories(file) - 1) * np.stack([drawn(SEVEN), drawn(TWO)])
     if file == GREY:
