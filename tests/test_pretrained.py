@@ -106,7 +106,8 @@ def test_a_sentence_has_the_recorded_likelihood_and_shuffled_characters_a_worse_
 
 def test_rows_of_bits_have_the_recorded_likelihood_and_drawn_ones_a_worse_one():
     none_and_first = np.stack([np.zeros(16, np.int32), np.eye(16, dtype=np.int32)[0]])
-    rows = np.concatenate([none_and_first, np.random.default_rng(0).integers(2, size=(6, 16), dtype=np.int32)])
+    drawn_rows = np.random.default_rng(0).integers(2, size=(6, 16), dtype=np.int32)
+    rows = np.concatenate([none_and_first, drawn_rows])
     network = exported.denoiser(BITS)
     left_to_right = jnp.broadcast_to(jnp.arange(16), rows.shape) / 16
     mask_id = 2
