@@ -72,15 +72,14 @@ class EvalCommand(arguments.Computation):
     only for a network that fills in masks and sees no time; takes one network call per element"""
     certify: Annotated[Count | None, arguments.name_option(metavar="N")] = None
     """instead of the bound of the split: all that is known of -log p of the first N test examples, in pairs:
-    bounds, exact likelihoods and the truth where it can be enumerated; --orders M: how many orders, or
-    paths, of each example (default: 8)"""
+    bounds, exact likelihoods and the truth where it can be enumerated"""
+    draws: Annotated[Count | None, arguments.name_option(metavar="M")] = None
+    """with --certify: how many orders, or paths, of each example (default: 8)"""
     orders: Annotated[Count | filling.AllOrders | None, arguments.name_option(metavar="M|all")] = None
     """with --chain-rule: also M random orders, the same for all examples, and their mixture, which is a law
     of its own; takes M calls per element; all: the mixture of all orders, of at most 16 elements"""
-    own_orders: bool = False
-    """with --orders: M orders of each example's own: a bound on the mixture over all orders"""
     by_block: bool = False
-    """with --orders: orders of blocks, x[0], x[1], .. of each example, such as frames or rows of pixels,
+    """with --orders M: orders of blocks, x[0], x[1], .. of each example, such as frames or rows of pixels,
     and inside of a block random ones"""
     samples: Annotated[Count | None, arguments.name_option(metavar="N")] = None
     """also draw N samples and compare them with the training split (2000 for a start):
@@ -147,7 +146,7 @@ def _evaluate_classifier(command: EvalCommand, run: Run) -> int:
     """Computes how well a classifier tells the labels of noised examples, writes and prints it."""
     _refuse_options(
         command,
-        ("steps", "samples", "inception", "chain_rule", "certify"),
+        ("steps", "samples", "inception", "chain_rule", "certify", "draws", "orders", "by_block"),
         "the run trains a classifier, which has no bound and no samples; leave it out (--calls N takes N of "
         "the steps 0..T)",
     )
@@ -175,23 +174,20 @@ def _certify(command: EvalCommand, run: Run, num: int) -> int:
     """Computes, writes and prints the certificate of the first test examples."""
     _refuse_options(
         command,
-        ("limit", "steps", "calls", "chain_rule", "own_orders", "by_block", "samples", "inception"),
-        f"--certify {num} is of N examples with all steps, and takes --orders M alone; leave it out",
+        ("limit", "steps", "calls", "chain_rule", "orders", "by_block", "samples", "inception"),
+        f"--certify {num} is of N examples with all steps, and takes --draws M alone; leave it out",
     )
-    draws = certificate.DRAWS if command.orders is None else command.orders
-    if isinstance(draws, str):
-        raise UserError(
-            f"--orders {draws}: --certify tells the mixture of all orders by itself; leave it out"
-        )
+    draws = command.draws or certificate.DRAWS
     with Terminal("example", num).show_bar() as terminal:
         result = run.certify(num, draws, command.batch_size, command.seed, terminal.advance)
-    suffix = record.file_suffix(step=command.step, n=num, orders=command.orders, seed=command.seed)
+    suffix = record.file_suffix(step=command.step, n=num, draws=command.draws, seed=command.seed)
     path, replaced = record.write_record(result, run.workdir, suffix)
     picture = path.with_suffix(".png")
     show.save_certificate(picture, result, run.caption)
     print(f"checkpoint of step {run.step}, the same {result['examples']} examples in all rows")
     for row in result["rows"]:
-        print(f"  {row['name']}: {record.format_drawn(row)}; paired {record.format_paired(row)}")
+        bits, nats = (record.format_with_unit(row, name) for name in ("bits_per_dim", "nats"))
+        print(f"  {row['name']}: {bits}, {nats}; paired {record.format_figure(row, 'difference')}")
         print(f"      {row['law']}")
     print(f"  paired: nats above {result['reference']}")
     for note in result["notes"]:
@@ -227,8 +223,9 @@ def _check_options(command: EvalCommand, run: Run) -> None:
             f"--chain-rule {command.chain_rule} is for a network that fills in masks and sees no time: "
             f"Absorbing with an extra mask, and Transformer(see_time=False); leave it out"
         )
-    if not isinstance(command.orders, int) and (command.own_orders or command.by_block):
-        raise UserError("--own-orders and --by-block say which orders: say how many, as --orders 16")
+    _refuse_options(command, ("draws",), "it says how many orders, or paths, of --certify N; leave it out")
+    if command.by_block and not isinstance(command.orders, int):
+        raise UserError("--by-block says which orders: say how many, as --orders 16")
     if command.orders is not None and command.chain_rule is None:
         raise UserError(
             f"--orders {command.orders} is of exact likelihoods: say of how many examples, as --chain-rule 64"
@@ -374,7 +371,9 @@ def _compute_likelihood(command: EvalCommand, run: Run, examples: Examples, num:
     """Computes and prints the exact likelihood of the first examples by the chain rule."""
     first_examples = {name: x[:num] for name, x in examples.items()}
     N = len(first_examples["x"])
-    orders = _read_orders(command)
+    orders = command.orders
+    if isinstance(orders, int):
+        orders = filling.Orders(orders, by_block=command.by_block)
     with Terminal("example", N).show_bar() as terminal:
         likelihood = bounds.compute_likelihood(
             run.parts,
@@ -385,7 +384,10 @@ def _compute_likelihood(command: EvalCommand, run: Run, examples: Examples, num:
             bounds.name_test_split(run.parts),
             orders,
         )
-    suffix = record.file_suffix(step=command.step, chain_rule=num, **_name_orders(command), seed=command.seed)
+    byblock = "" if command.by_block else None
+    suffix = record.file_suffix(
+        step=command.step, chain_rule=num, orders=command.orders, byblock=byblock, seed=command.seed
+    )
     path, replaced = record.write_record(likelihood, run.workdir, suffix)
     for name in bounds.ORDERS:
         bits = record.format_with_unit(likelihood[name], "bits_per_dim")
@@ -400,19 +402,3 @@ def _compute_likelihood(command: EvalCommand, run: Run, examples: Examples, num:
             effective = f"; {mixed['effective']:.1f} orders count in it"
         print(f"  the mixture is {mixed['law']}{effective}")
     print(f"written to {path}{replaced}")
-
-
-def _read_orders(command: EvalCommand) -> filling.Orders | filling.AllOrders | None:
-    """Reads which orders are asked for; None for none."""
-    if isinstance(command.orders, int):
-        return filling.Orders(command.orders, command.own_orders, command.by_block)
-    return command.orders
-
-
-def _name_orders(command: EvalCommand) -> dict[str, Any]:
-    """Returns what names of files tell of orders."""
-    return {
-        "orders": command.orders,
-        "own": "" if command.own_orders else None,
-        "byblock": "" if command.by_block else None,
-    }

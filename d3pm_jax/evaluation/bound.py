@@ -31,14 +31,15 @@ from d3pm_jax.sampling.noise import EVALUATION, fold_in_each, per_example
 __all__ = [
     "all_orders_nats",
     "all_terms",
-    "compile_path_weights",
     "evaluate_bound",
     "exact_nats",
     "few_terms",
     "left_to_right",
+    "mixture_nats",
+    "path_nats",
     "random_blocks",
     "random_order",
-    "real_time_terms",
+    "real_time_nats",
     "summarize_bound",
     "summarize_mixture",
 ]
@@ -95,17 +96,17 @@ def _compiled(predict: Callable[..., Any], seed: int, estimate: Callable[..., An
     return bound
 
 
-def real_time_terms(
+def real_time_nats(
     predict: Callable[..., Any],
     draw: Callable[..., Array],
     term: likelihood.Term,
     num: int,
     seed: int,
 ) -> Compiled:
-    """Makes the jitted function of a batch that estimates a bound in continuous time from some times.
+    """Makes the jitted function of a batch that estimates a bound in continuous time from some times, [B].
 
     It is the mean over time, uniform in (0, 1], of the term there, at a random time in each of as many equal
-    parts: the nats of each example, [B].
+    parts.
 
     Args:
         predict: the network, (params, x_t, time T of the whole process) -> logits of x_0, with the keywords
@@ -116,9 +117,9 @@ def real_time_terms(
         seed: of the noise, which depends on the number of an example alone.
     """
 
-    @jax.jit
-    def bound(params: Any, process: Process, x0: Any, index: Any, extra_inputs: dict[str, Any]) -> Any:
-        key = jax.random.fold_in(make_key(seed), EVALUATION)
+    def estimate(
+        key: Array, denoise: Callable[..., Array], process: Process, x0: Array, index: Array, weight: Any
+    ) -> Array:
         key_time, key_draw = jax.random.split(key)
         u = per_example(key_time, index, (num,))(jnp.asarray(0, jnp.int32))  # [B, num]
         noise = per_example(key_draw, index, x0.shape[1:])
@@ -126,39 +127,37 @@ def real_time_terms(
         def compute_part(j: Array) -> Array:
             time = (j + 1 - u[:, j]) / num  # [B]
             xt = draw(process, x0, time * process.T, noise(j))
-            logits = predict(params, xt, time * process.time[-1], **extra_inputs)
-            nats = term(process, logits, x0, xt, time * process.T)
-            return _sum_elements(nats, extra_inputs.get("weight"))
+            logits = denoise(xt, time * process.time[-1])
+            return _sum_elements(term(process, logits, x0, xt, time * process.T), weight)
 
-        with values_in_range():
-            return jnp.mean(jax.lax.map(compute_part, jnp.arange(num, dtype=jnp.int32)), axis=0)
+        return jnp.mean(jax.lax.map(compute_part, jnp.arange(num, dtype=jnp.int32)), axis=0)
 
-    return bound
+    return _compiled(predict, seed, estimate)
 
 
-def compile_path_weights(predict: Callable[..., Any], belief: Belief, draws: int, seed: int) -> Compiled:
-    """Makes the jitted function of a batch that computes `likelihood.trajectory_log_weight`, [draws, B].
+def path_nats(predict: Callable[..., Any], belief: Belief, draws: int, seed: int) -> Compiled:
+    """Makes the jitted function of a batch that computes -`likelihood.trajectory_log_weight`, [draws, B].
 
     Args:
         predict: the network, as for `all_terms`.
         belief: what its logits are.
-        draws: how many paths for each example, one after the other.
+        draws: how many paths for each example, one after the other; of whole examples, without weights.
         seed: of the noise, which depends on the number of an example alone.
     """
 
-    @jax.jit
-    def compute(params: Any, process: Process, x0: Any, index: Any, extra_inputs: dict[str, Any]) -> Any:
-        key = jax.random.fold_in(make_key(seed), EVALUATION)
-        denoise = partial(predict, params, **extra_inputs)
+    def estimate(
+        key: Array, denoise: Callable[..., Array], process: Process, x0: Array, index: Array, weight: Any
+    ) -> Array:
+        if weight is not None:
+            raise UserError("the examples have weights, but paths are of whole examples: leave weight out")
 
         def compute_path(draw: Array) -> Array:
             noise = per_example(jax.random.fold_in(key, draw), index, x0.shape[1:])
-            return likelihood.trajectory_log_weight(denoise, process, x0, noise, belief)
+            return -likelihood.trajectory_log_weight(denoise, process, x0, noise, belief)
 
-        with values_in_range():
-            return jax.lax.map(compute_path, jnp.arange(draws, dtype=jnp.int32))
+        return jax.lax.map(compute_path, jnp.arange(draws, dtype=jnp.int32))
 
-    return compute
+    return _compiled(predict, seed, estimate)
 
 
 def left_to_right(index: jax.Array, shape: tuple[int, ...], number: int = 0) -> jax.Array:
@@ -269,7 +268,8 @@ def evaluate_bound(
     """Computes the bound of many examples in batches.
 
     Args:
-        compiled: of `all_terms`, `few_terms`, `exact_nats`, `compile_log_weights` or `compile_label_terms`.
+        compiled: of `all_terms`, `few_terms`, `exact_nats`, `all_orders_nats`, `real_time_nats`, `path_nats`,
+            `compile_log_weights` or `compile_label_terms`.
         params: of the network.
         process: the forward process; None for a flow.
         x0: int32 [N, *S].
@@ -281,7 +281,8 @@ def evaluate_bound(
 
     Returns:
         In nats per example, on the host: a `likelihood.Bound` with steps [T, N] and prior [N], or of
-        `few_terms` an estimate [N], of `exact_nats` the likelihood [N], of a flow what its function returns.
+        `few_terms` and `real_time_nats` an estimate [N], of `exact_nats` and `all_orders_nats` the likelihood
+        [N], of `path_nats` [draws, N], of a flow what its function returns.
 
     Raises:
         UserError: a term is NaN.
@@ -349,55 +350,49 @@ def summarize_bound(total: np.ndarray, D: int | np.ndarray) -> dict[str, float |
     }
 
 
+def mixture_nats(nats: np.ndarray) -> np.ndarray:
+    """Returns -log((1/M) sum_m exp(-nats_m)) of M draws [M, N]: `orders.mixture` on the host, float64 [N]."""
+    return math.log(len(nats)) - np.logaddexp.reduce(-np.asarray(nats, np.float64), axis=0)
+
+
 def summarize_mixture(nats: np.ndarray, D: int | np.ndarray, common: bool) -> dict[str, Any]:
-    """Returns the mean of nats over draws, such as orders, and the nats of their mixture, with errors.
+    """Returns the mean of nats over orders that were drawn, and the nats of their mixture, with errors.
 
     The mixture is -log((1/M) sum_m p_m). A standard error over draws is that of the influence which each of
     them has on a figure, nats_m - mean and 1 - p_m / mean p (the delta method).
 
     Args:
-        nats: of M draws, [M, N].
+        nats: in M orders, [M, N].
         D: the number of elements in an example, or the sum of the weights of each, [N].
-        common: whether a draw is the same for all examples, so that its influence on all of them adds up.
+        common: whether an order is the same for all examples. Then the errors over draws come on top of those
+            over examples, where all orders are meant. The errors over examples that have orders of their own
+            contain them, and none are given.
 
     Returns:
         "mean", "mixture" and "gain", the mean of their differences, each with the entries of
-        `summarize_bound` and "draws_error" and "nats_draws_error", the errors over draws, None for one draw;
+        `summarize_bound` and "nats_draws_error", the error over draws, None where there is none or one draw;
         and "effective", of how many equal draws the mixture is in the mean.
     """
-    mixture, effective = (np.asarray(x, np.float64) for x in orders.mixture(jnp.asarray(nats)))  # [N]
     nats = np.asarray(nats, np.float64)
     mean = nats.mean(0)  # [N]
+    mixture = mixture_nats(nats)
     # An example may be impossible in some draws, and its mean is infinite then.
     with np.errstate(invalid="ignore"):
-        influence_on_mean = nats - mean  # [M, N]
-        influence_on_mixture = 1 - np.exp(mixture - nats)
+        ratio = np.exp(mixture - nats)  # p_m / mean p, [M, N]
+        influence_on_mean = nats - mean
         gain = mean - mixture
-    influences = {
-        "mean": (mean, influence_on_mean),
-        "mixture": (mixture, influence_on_mixture),
-        "gain": (gain, influence_on_mean - influence_on_mixture),
-    }
+    effective = np.nan_to_num(len(nats) ** 2 / (ratio**2).sum(0))  # 0 of an example that is impossible in all
     result: dict[str, Any] = {"effective": float(effective.mean())}
-    for name, (values, influence) in influences.items():
-        error = _error_over_draws(influence, common)
-        bits_error = None
-        if error is not None:
-            bits_error = float(likelihood.bits_per_dim(error / float(np.mean(D)), 1))
-        errors = {"draws_error": bits_error, "nats_draws_error": error}
-        result[name] = summarize_bound(values, D) | errors
+    for name, values, influence in (
+        ("mean", mean, influence_on_mean),
+        ("mixture", mixture, 1 - ratio),
+        ("gain", gain, influence_on_mean - (1 - ratio)),
+    ):
+        error = None
+        if common and len(nats) > 1 and np.isfinite(influence).all():
+            error = float(_standard_error(influence.mean(1)))
+        result[name] = summarize_bound(values, D) | {"nats_draws_error": error}
     return result
-
-
-def _error_over_draws(influence: np.ndarray, common: bool) -> float | None:
-    """Returns the standard error over draws of a mean over examples, from the influence of each, [M, N]."""
-    M, N = influence.shape
-    if M == 1 or not np.isfinite(influence).all():
-        return None
-    if common:
-        return float(_standard_error(influence.mean(1)))
-    # Draws of different examples are independent, so that their variances add up.
-    return float(np.sqrt((influence**2).sum() / (M - 1) / M) / N)
 
 
 def format_with_error(value: float, error: float | None, digits: int, sign: str = "+-") -> str:

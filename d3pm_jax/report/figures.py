@@ -6,7 +6,7 @@ from typing import Any
 from d3pm_jax.kinds import QualityTable
 from d3pm_jax.program.measure.bounds import ORDERS, PARTS
 from d3pm_jax.program.measure.filling import MIXED, find_fillable_mask
-from d3pm_jax.program.measure.record import Record, format_figure, format_paired, list_incomparable
+from d3pm_jax.program.measure.record import Record, format_figure, list_incomparable
 from d3pm_jax.program.measure.sample_quality import find_table
 from d3pm_jax.report.folder import Reported
 from d3pm_jax.show.markup import Html, build_table, join_html, note_missing, tag
@@ -230,8 +230,8 @@ def tabulate_certificates(runs: Sequence[Reported]) -> Html:
     for reported in runs:
         for certificate in reported.certificates:
             for row in certificate["rows"]:
-                figures = [_show(row, name) for name in ("bits_per_dim", "nats")]
-                cells = [row["name"], row["law"], *figures, format_paired(row, "±")]
+                figures = [_show(row, name) for name in ("bits_per_dim", "nats", "difference")]
+                cells = [row["name"], row["law"], *figures]
                 rows.append(_row_of_result(reported, certificate, cells, OF_CERTIFICATE))
             words = "; ".join([f"paired: above {certificate['reference']}", *certificate["notes"]])
             notes.append(tag("p", f"{certificate.file.name} of {reported.name}: {words}.", class_="soft"))

@@ -38,6 +38,7 @@ from d3pm_jax.program.measure import (
     samples,
     step_costs,
 )
+from d3pm_jax.program.measure.examples import check_examples
 from d3pm_jax.program.parts import begin, build, inputs, reading
 from d3pm_jax.program.parts.completed import complete
 from d3pm_jax.program.parts.draw import Draw
@@ -250,7 +251,8 @@ class Run:
             examples: "x" [N, *S], "label", "weight" and "condition" if any, as `read_batch` gives them.
             batch_size: how many at a time.
             seed: of the random orders.
-            progress: is called with the number of examples that are done, in all orders.
+            progress: is called with the number of examples that are done in the two orders, and then in all
+                others.
             orders: more random orders, `runs.Orders(16)`, of which the mean and the mixture are computed;
                 "all": the mixture of all orders, of at most 16 elements.
 
@@ -275,7 +277,7 @@ class Run:
             draws: how many orders, or paths where the network has no chain rule, of each example.
             batch_size: how many at a time.
             seed: of the noise and the orders.
-            progress: is called with the number of examples that are done, in all rows.
+            progress: is called with the number of examples that are done, anew for each computation.
 
         Returns:
             `rows`, each with what it is the likelihood of and its paired `difference` to the row that is
@@ -394,29 +396,46 @@ class Run:
             run.log_prob(x, orders=runs.Orders(16))  # the mixture of 16 random orders, a law that sums to 1
             run.log_prob(x, given=mask, orders="all")  # log p(the rest | what is given)
 
-        With `given` there are three answers, and a network need not agree with itself. One order that begins
-        with what is given has log p(the rest | given) exactly. Several orders, or "all", have their mixture
-        over orders of the rest, with the given visible: the law of infilling. "bayes" has the conditional of
-        the mixture over all orders of whole examples, by Bayes' rule.
+        With `given`, one order that begins with what is given has log p(the rest | given) exactly. Several,
+        or "all", have their mixture over orders of the rest, with the given visible: the law of infilling.
 
         Args:
             x: examples int32 [N, *S]; or a batch as `read_batch` gives it, with "label", "weight" or
                 "condition".
             given: bool [*S] or [N, *S], which elements are given.
             orders: None: from left to right; `runs.Orders(M)`: their mixture; "all": that of all orders, of
-                at most 16 elements; numbers [*S] or [M, *S], the element of the lowest first: the mixture
-                of these orders; "bayes": see above, of at most 2 million partial examples.
+                whole examples of at most 16 elements; floats in [0, 1) [*S] or [M, *S], the element of the
+                lowest first: the mixture of these orders.
             batch_size: how many at a time.
             seed: of random orders.
 
         Raises:
             UserError: the network has no chain rule, or an argument cannot be used.
         """
+        return filling.compute_log_prob(self.parts, self._check_batch(x), given, orders, batch_size, seed)
+
+    def bayes_conditional(self, x: Any, given: Any) -> np.ndarray:
+        """Computes log p(the rest of x | what is given) in nats, float [N], by Bayes' rule.
+
+        The law is the mixture over all orders of whole examples, which is enumerated. What it says more than
+        `log_prob(x, given, "all")` is the inconsistency of the network, whose answers need not be of one law.
+
+        Args:
+            x: as for `log_prob`, without "label", "weight" and "condition".
+            given: bool [*S] or [N, *S], which elements are given.
+
+        Raises:
+            UserError: the network has no chain rule, there are more than 2 million partial examples, or an
+                argument cannot be used.
+        """
+        return filling.compute_bayes(self.parts, self._check_batch(x), given)
+
+    def _check_batch(self, x: Any) -> dict[str, np.ndarray]:
+        """Returns arrays of a batch, or of x alone, for the chain rule. Raises UserError as `log_prob`."""
         filling.require_fillable_mask(self.parts)
         batch = x if isinstance(x, Mapping) else {"x": x}
-        fields = [batch.get(name) for name in ("x", "label", "weight", "condition")]
-        examples = self._check_examples(*fields)
-        return filling.compute_log_prob(self.parts, examples, given, orders, batch_size, seed)
+        check_examples(batch)
+        return self._check_examples(*(batch.get(name) for name in ("x", "label", "weight", "condition")))
 
     def _check_examples(self, x0: Any, labels: Any, weight: Any, condition: Any) -> dict[str, np.ndarray]:
         """Returns arrays that a user passed as a batch. Raises UserError for what is none of this data."""

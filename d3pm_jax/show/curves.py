@@ -126,19 +126,13 @@ def save_certificate(path: Path, certificate: Mapping[str, Any], caption: str = 
     left, right = figure.subplots(1, 2, sharey=True)
     reference = certificate["reference"]
     panels = (
-        (left, rows, "bits_per_dim", "standard_error", "bits/dim"),
-        (
-            right,
-            [row["difference"] for row in rows],
-            "nats",
-            "nats_standard_error",
-            f"nats per example above\n{reference}, paired",
-        ),
+        (left, "bits_per_dim", "standard_error", "bits/dim"),
+        (right, "difference", "difference_error", f"nats per example above\n{reference}, paired"),
     )
-    for axis, figures, key, error_key, label in panels:
+    for axis, key, error_key, label in panels:
         # None, which stands for infinity in a file, is NaN here, and is not drawn.
-        values = np.array([x[key] for x in figures], np.float64)
-        errors = np.array([x[error_key] for x in figures], np.float64)
+        values = np.array([x[key] for x in rows], np.float64)
+        errors = np.array([x[error_key] for x in rows], np.float64)
         values[~np.isfinite(values)] = np.nan
         axis.errorbar(values, np.arange(len(rows)), xerr=errors, fmt="o", capsize=3)
         axis.set_xlabel(escape_text(label))

@@ -284,6 +284,10 @@ def calls_of_run(opened: Opened) -> Iterator[Call]:
     roles |= {"batch_size": "count", "seed": "seed"}
     good = {"x": {"x": X, "label": LABELS}, "given": X > 1}
     yield Call("log_prob", run.log_prob, good, roles)
+    roles = {"x": "other", "given": "masks"}
+    yield Call(
+        "bayes_conditional", run.bayes_conditional, {"x": {"x": X, "label": LABELS}, "given": X > 1}, roles
+    )
     roles = {"num": "count", "own": "flag", "by_block": "flag"}
     yield Call("Orders", runs.Orders, {"num": 1}, roles)
     yield Call("measure_jumps", run.measure_jumps, {}, {"progress": "progress"})

@@ -11,24 +11,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from d3pm_jax.config import Count, Seed, checks_arguments, io as config_io
-from d3pm_jax.errors import UserError, describe_returned
 from d3pm_jax.evaluation.bound import (
     count_elements,
-    evaluate_bound,
     left_to_right,
     random_order,
     summarize_bound,
 )
 from d3pm_jax.files import hash_arrays
-from d3pm_jax.program.machine.devices import batch_sharding
 from d3pm_jax.program.measure import record
+from d3pm_jax.program.measure.examples import check_examples, evaluate
 from d3pm_jax.program.measure.filling import (
     MIXED,
     AnyOrders,
     compute_in_orders,
-    list_orders,
+    compute_mixture,
     require_fillable_mask,
-    summarize_orders,
 )
 from d3pm_jax.program.parts.build import Parts, describe_conditions
 from d3pm_jax.program.storage import names
@@ -94,21 +91,10 @@ def evaluate_examples(
 ) -> dict[str, Any]:
     """Computes the figures of `compute_bound` by the same arguments, without what they depend on."""
     bound = parts.recipe.bound
-    x0 = examples["x"]
-
     # A program is compiled once for all bounds of the same parts, as for the estimates of a report.
     compiled = parts.once(("bound", seed, calls), lambda: bound.compile(calls, seed))
-    values = evaluate_bound(
-        compiled,
-        parts.params,
-        parts.recipe.process,
-        x0,
-        batch_size,
-        batch_sharding(parts.mesh),
-        parts.extra_inputs(examples),
-        progress,
-    )
-    return bound.summarize(values, count_elements(x0, examples.get("weight")), calls)
+    values = evaluate(parts, compiled, examples, batch_size, progress)
+    return bound.summarize(values, count_elements(examples["x"], examples.get("weight")), calls)
 
 
 def seconds_per_call(parts: Parts, examples: Mapping[str, np.ndarray], batch_size: int = 128) -> float:
@@ -213,41 +199,35 @@ def compute_likelihood(
         examples: "x" [N, *S], "label", "weight" and "condition" if any, as `Run.read_batch` gives them.
         batch_size: how many at a time.
         seed: of the random orders.
-        progress: is called with the number of examples that are done, where one is done in all orders.
+        progress: is called with the number of examples that are done in both orders, and then of those that
+            are done in all further ones.
         split: of the data that the examples are of; None where they are others.
         orders: further random orders, of which the mean and the mixture are computed too; "all": the mixture
             of all orders, of at most 16 elements.
 
     Returns:
         The entries of `evaluation.bound.summarize_bound` for each of "left to right" and "in random orders";
-        and step, N, seed and protocol. With orders those of `filling.summarize_orders` under "orders".
+        and step, N, seed and protocol. With orders those of `filling.compute_mixture` under "orders".
 
     Raises:
-        UserError: the network sees time, or has no extra mask; or the examples are no such dict.
+        UserError: the network sees time, or has no extra mask; or the examples are no such dict, or none.
     """
     require_fillable_mask(parts)
-    if not isinstance(examples, Mapping) or "x" not in examples:
-        raise UserError(
-            f'examples = {describe_returned(examples)}: pass a dict with "x" [N, *S], as '
-            'run.read_batch("test", 4) gives'
-        )
+    check_examples(examples)
     x0 = examples["x"]
     N = len(x0)
     num_elements = count_elements(x0, examples.get("weight"))  # int, or float [N] with weights
     index = jnp.arange(N, dtype=jnp.int32)
-    every_order: list[Any] = [
-        left_to_right(index, x0.shape[1:]),
-        random_order(seed)(index, x0.shape[1:], 0),
-    ]
-    if orders is not None:
-        every_order += list_orders(orders, seed, N, x0.shape[1:])
-    nats = compute_in_orders(parts, examples, every_order, batch_size, progress)  # [2 + M, N]
+    every_order = (left_to_right(index, x0.shape[1:]), random_order(seed)(index, x0.shape[1:], 0))
+    nats = compute_in_orders(
+        parts, examples, every_order, batch_size, lambda done: progress(done // len(ORDERS))
+    )  # [2, N]
 
     result: dict[str, Any] = {"step": parts.step, "examples": N, "seed": seed}
-    for name, nats_in_order in zip(ORDERS, nats, strict=False):
+    for name, nats_in_order in zip(ORDERS, nats, strict=True):
         result[name] = summarize_bound(nats_in_order, num_elements)
     if orders is not None:
-        result["orders"] = summarize_orders(orders, nats[len(ORDERS) :], num_elements)
+        result["orders"] = compute_mixture(parts, examples, orders, batch_size, seed, progress)
     result["protocol"] = describe_protocol(parts, examples, seed, split, "all")
     return record.Record(EXACT, result)
 

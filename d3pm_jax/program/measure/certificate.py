@@ -3,8 +3,9 @@
 Each row says what it is the likelihood of. All rows are of the same examples, so that differences are paired.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import chain
 from typing import Any, NamedTuple
 
 import jax
@@ -13,46 +14,40 @@ import numpy as np
 from jaxtyping import Array
 
 from d3pm_jax import enumeration
-from d3pm_jax.config import (
-    ContinuousAbsorbing,
-    ContinuousUniform,
-    Count,
-    Objective,
-    Seed,
-    checks_arguments,
-)
+from d3pm_jax.config import ContinuousAbsorbing, ContinuousUniform, Count, Seed, checks_arguments
 from d3pm_jax.evaluation.bound import (
     Compiled,
-    compile_path_weights,
     count_elements,
-    evaluate_bound,
     left_to_right,
-    real_time_terms,
+    mixture_nats,
+    path_nats,
+    real_time_nats,
     summarize_bound,
-    summarize_mixture,
 )
-from d3pm_jax.orders import MOST_PLACES, mixture
+from d3pm_jax.orders import MOST_PLACES
 from d3pm_jax.processes import Process
-from d3pm_jax.program.machine.devices import batch_sharding
 from d3pm_jax.program.measure import record
 from d3pm_jax.program.measure.bounds import describe_protocol
+from d3pm_jax.program.measure.examples import Examples, check_examples, evaluate
 from d3pm_jax.program.measure.filling import (
-    Examples,
     Orders,
+    compute_in_all_orders,
     compute_in_orders,
-    compute_nats,
+    draw_orders,
     find_absorbing_mask,
     find_fillable_mask,
-    list_orders,
 )
 from d3pm_jax.program.parts.build import Parts
-from d3pm_jax.program.parts.diffusion import call_at_whole_steps
 from d3pm_jax.program.parts.recipe import require
 from d3pm_jax.program.storage import names
 
 DRAWS = 8  # orders or paths of each example
-STAGES = 3  # of the progress
 OF_ALL_ORDERS = "-log p of the mixture of all orders, the law of random_order and first_hitting"
+
+CONTINUOUS = (ContinuousAbsorbing, ContinuousUniform)  # objectives whose loss is a bound in continuous time
+
+# Computes a jitted function of all examples.
+Measure = Callable[[Compiled], Any]
 
 
 class Row(NamedTuple):
@@ -63,42 +58,6 @@ class Row(NamedTuple):
     """what it is the likelihood of"""
     nats: np.ndarray
     """of each example, [N]"""
-    figures: dict[str, Any] | None = None
-    """beside those of `summarize_bound`"""
-
-
-class Job(NamedTuple):
-    """Holds what is measured on which examples, and how."""
-
-    parts: Parts
-    examples: Examples
-    draws: int
-    batch_size: int
-    seed: int
-    progress: Callable[[int], Any]
-
-    @property
-    def num_elements(self) -> int | np.ndarray:
-        """Returns D, or the sum of the weights of each example."""
-        return count_elements(self.examples["x"], self.examples.get("weight"))
-
-    def report(self, stage: int) -> Callable[[int], Any]:
-        """Returns the progress of a stage, whose examples count as a part of one."""
-        N = len(self.examples["x"])
-        return lambda done: self.progress((stage * N + done) // STAGES)
-
-    def evaluate(self, compiled: Compiled, stage: int) -> Any:
-        """Returns what a jitted function of a batch computes of all examples."""
-        return evaluate_bound(
-            compiled,
-            self.parts.params,
-            self.parts.recipe.process,
-            self.examples["x"],
-            self.batch_size,
-            batch_sharding(self.parts.mesh),
-            self.parts.extra_inputs(self.examples),
-            self.report(stage),
-        )
 
 
 @checks_arguments
@@ -120,35 +79,41 @@ def compute_certificate(
             many paths a multi-sample bound is.
         batch_size: how many at a time.
         seed: of the noise and the orders.
-        progress: is called with the number of examples that are done, where one is done in all rows.
+        progress: is called with the number of examples that are done, anew for each computation.
         split: of the data that the examples are of; None where they are others.
 
     Returns:
         "rows", each with its "name", what it is the likelihood of ("law"), the entries of
-        `evaluation.bound.summarize_bound`, and its "difference" to the row named "reference", paired over the
-        examples; "notes" of what is not known; and step, N, draws, seed and protocol.
+        `evaluation.bound.summarize_bound`, and its "difference" in nats, with "difference_error", to the row
+        named "reference", paired over the examples. That is the last row, before the truth, that is finite
+        for all examples. "notes" of what is not known; and step, N, draws, seed and protocol.
 
     Raises:
-        UserError: the run trains no diffusion, or its weights are not finite.
+        UserError: the run trains no diffusion, its weights are not finite, or the examples are no such dict,
+            or none.
     """
     require(parts.recipe.diffusion, "a diffusion", parts.config)
-    job = Job(parts, examples, draws, batch_size, seed, progress)
-    rows = _compute_bounds(job)
+    check_examples(examples)
+    measure = partial(evaluate, parts, examples=examples, batch_size=batch_size, progress=progress)
+    rows = _compute_bounds(parts, measure, seed)
     if find_fillable_mask(parts) is not None:
-        rows += _compute_chain_rules(job)
+        drawn = draw_orders(Orders(draws, own=True), seed, len(examples["x"]), examples["x"].shape[1:])
+        rows += _compute_chain_rules(
+            parts, examples, drawn, batch_size, lambda done: progress(done // (1 + draws))
+        )
     elif "weight" not in examples:
-        rows.append(_compute_paths(job))
-    reference = rows[-1]
-    truths = _enumerate(job)
-    rows += truths
+        rows.append(_compute_paths(parts, measure, draws, seed))
+    finite_rows = [row for row in rows if np.isfinite(row.nats).all()]
+    reference = (finite_rows or rows)[-1]
+    truths, limits = _enumerate(parts, examples, batch_size)
 
+    D = count_elements(examples["x"], examples.get("weight"))
     result_rows = []
-    for row in rows:
+    for row in rows + truths:
         with np.errstate(invalid="ignore"):  # both may be infinite
-            difference = row.nats - reference.nats
-        figures: dict[str, Any] = {**summarize_bound(row.nats, job.num_elements), **(row.figures or {})}
-        paired = {"difference": summarize_bound(difference, job.num_elements)}
-        result_rows.append({"name": row.name, "law": row.law} | figures | paired)
+            difference = summarize_bound(row.nats - reference.nats, D)
+        paired = {"difference": difference["nats"], "difference_error": difference["nats_standard_error"]}
+        result_rows.append({"name": row.name, "law": row.law} | summarize_bound(row.nats, D) | paired)
     result = {
         "step": parts.step,
         "examples": len(examples["x"]),
@@ -156,7 +121,7 @@ def compute_certificate(
         "seed": seed,
         "rows": result_rows,
         "reference": reference.name,
-        "notes": _list_notes(job, bool(truths)),
+        "notes": _list_notes(parts, "weight" in examples, [] if truths else limits),
         "protocol": describe_protocol(parts, examples, seed, split, "all"),
     }
     return record.Record(CERTIFICATE, result)
@@ -166,111 +131,88 @@ def _name_law_of_steps(parts: Parts) -> str:
     return f"-log p of ancestral sampling in {parts.recipe.num_steps} steps"
 
 
-def _compute_bounds(job: Job) -> list[Row]:
-    """Computes the bound by all steps, and that in continuous time where the process has such a form."""
-    parts = job.parts
-    compiled = parts.once(("bound", job.seed, None), lambda: parts.recipe.bound.compile(None, job.seed))
-    nats = np.asarray(job.evaluate(compiled, 0).total())
+def _compute_bounds(parts: Parts, measure: Measure, seed: int) -> list[Row]:
+    """Computes the bound by all steps, and that in continuous time where the network can tell it."""
+    compiled = parts.once(("bound", seed, None), lambda: parts.recipe.bound.compile(None, seed))
+    nats = np.asarray(measure(compiled).total())
     rows = [Row(f"bound, {parts.recipe.num_steps} steps", f"bound on {_name_law_of_steps(parts)}", nats)]
-    objective = _find_continuous_objective(parts)
-    if objective is not None:
-        law = "-log p of sampling in infinitely many steps"
-        if find_fillable_mask(parts) is not None:
-            law = OF_ALL_ORDERS
-        nats = job.evaluate(_compile_continuous(job, objective), 1)
+    objective, law = parts.config.loss, "-log p of sampling in infinitely many steps"
+    if find_fillable_mask(parts) is not None:
+        # To a network that sees no time all schedules are one.
+        objective, law = ContinuousAbsorbing(), OF_ALL_ORDERS
+    if isinstance(objective, CONTINUOUS):
+        nats = measure(_compile_continuous(parts, objective, seed))
         rows.append(Row("bound, continuous time", f"bound on {law}", nats))
     return rows
 
 
-def _find_continuous_objective(parts: Parts) -> Objective | None:
-    """Returns the objective in continuous time whose bound is that of the run; None where there is none."""
-    if find_fillable_mask(parts) is not None:
-        # To a network that sees no time all schedules are one.
-        return ContinuousAbsorbing()
-    schedule = getattr(parts.config.process, "beta", None)
-    if schedule is None:
-        return None
-    objective = ContinuousUniform(schedule)
-    if find_absorbing_mask(parts) is not None:
-        objective = ContinuousAbsorbing(schedule)
-    elif parts.recipe.conditions["belief"] == "denoiser":
-        return None
-    try:
-        objective.check()
-        objective.check_process(parts.recipe.process)
-    except ValueError:
-        return None
-    return objective
-
-
-def _compile_continuous(job: Job, objective: Objective) -> Compiled:
+def _compile_continuous(
+    parts: Parts, objective: ContinuousAbsorbing | ContinuousUniform, seed: int
+) -> Compiled:
     """Makes the jitted function of a batch that estimates the bound in continuous time, at T times."""
-    parts = job.parts
     diffusion = require(parts.recipe.diffusion, "a diffusion", parts.config)
-
-    def predict(params: Any, xt: Array, time: Array, **inputs: Array) -> Array:
-        network = partial(diffusion.predict, params)
-        if not parts.config.timesteps.real:
-            network = call_at_whole_steps(network, jnp.asarray(parts.recipe.times[-1]))
-        return network(xt, time, **inputs)
 
     def term(process: Process, logits: Array, x0: Array, xt: Array, t: Array) -> Array:
         terms = objective.terms(process, logits, x0, xt, t, jnp.ones_like(t))
         return terms.kl * process.T  # of a step it is a T-th
 
-    return real_time_terms(predict, objective.draw, term, parts.recipe.num_steps, job.seed)
+    return real_time_nats(diffusion.predict, objective.draw, term, parts.recipe.num_steps, seed)
 
 
-def _compute_chain_rules(job: Job) -> list[Row]:
+def _compute_chain_rules(
+    parts: Parts,
+    examples: Examples,
+    drawn: Iterable[jax.Array],
+    batch_size: int,
+    progress: Callable[[int], Any],
+) -> list[Row]:
     """Computes the exact likelihood from left to right, and the mean and the mixture of random orders."""
-    x0 = job.examples["x"]
-    index = jnp.arange(len(x0), dtype=jnp.int32)
-    random_orders = list_orders(Orders(job.draws, own=True), job.seed, len(x0), x0.shape[1:])
-    every_order = [left_to_right(index, x0.shape[1:]), *random_orders]
-    nats = compute_in_orders(
-        job.parts, job.examples, every_order, job.batch_size, job.report(2)
-    )  # [1 + M, N]
-    summary = summarize_mixture(nats[1:], job.num_elements, common=False)
+    first = left_to_right(jnp.zeros(1, jnp.int32), examples["x"].shape[1:])
+    nats = compute_in_orders(parts, examples, chain([first], drawn), batch_size, progress)
+    M = len(nats) - 1
     law = f"bound on {OF_ALL_ORDERS}"
     return [
         Row("left to right", "-log p of filling in from left to right, exact", nats[0]),
-        Row(f"mean over {job.draws} orders", law, nats[1:].mean(0, dtype=np.float64), summary["mean"]),
-        _make_mixture(f"mixture of {job.draws} orders", law, nats[1:], job),
+        Row(f"mean over {M} orders", law, nats[1:].mean(0, dtype=np.float64)),
+        Row(f"mixture of {M} orders", law, mixture_nats(nats[1:])),
     ]
 
 
-def _make_mixture(name: str, law: str, nats: np.ndarray, job: Job) -> Row:
-    """Makes the row of a mixture of draws, of their nats [M, N]."""
-    summary = summarize_mixture(nats, job.num_elements, common=False)
-    figures = summary["mixture"] | {"effective": summary["effective"]}
-    return Row(name, law, np.asarray(mixture(jnp.asarray(nats)).nats), figures)
-
-
-def _compute_paths(job: Job) -> Row:
+def _compute_paths(parts: Parts, measure: Measure, draws: int, seed: int) -> Row:
     """Computes the multi-sample bound of some paths of each example."""
-    parts = job.parts
     diffusion = require(parts.recipe.diffusion, "a diffusion", parts.config)
-    belief = parts.recipe.conditions["belief"]
-    log_weights = job.evaluate(compile_path_weights(diffusion.predict, belief, job.draws, job.seed), 2)
+    compiled = path_nats(diffusion.predict, parts.recipe.conditions["belief"], draws, seed)
     law = f"bound on {_name_law_of_steps(parts)}"
-    return _make_mixture(f"bound of {job.draws} paths", law, -log_weights, job)
+    return Row(f"bound of {draws} paths", law, mixture_nats(measure(compiled)))
 
 
-def _enumerate(job: Job) -> list[Row]:
-    """Computes the truth where there are few enough orders, or states of a chain."""
-    parts = job.parts
-    x0 = job.examples["x"]
-    inputs = parts.extra_inputs(job.examples)
+def _enumerate(parts: Parts, examples: Examples, batch_size: int) -> tuple[list[Row], list[str]]:
+    """Computes the truth where there are few orders, or states of a chain; lists what stands against it."""
+    x0 = examples["x"]
+    inputs = parts.extra_inputs(examples)
     D = x0[0].size
     rows = []
-    if find_fillable_mask(parts) is not None and D <= MOST_PLACES and "weight" not in inputs:
-        nats = compute_nats(parts, job.examples, "all", job.batch_size)
-        rows.append(Row("all orders", f"{OF_ALL_ORDERS}, exact", nats))
+    limits = []
+    if find_fillable_mask(parts) is not None:
+        if D > MOST_PLACES:
+            limits.append(f"all orders are of at most {MOST_PLACES} elements, and an example has {D}")
+        elif "weight" not in inputs:
+            nats = compute_in_all_orders(parts, examples, batch_size)
+            rows.append(Row("all orders", f"{OF_ALL_ORDERS}, exact", nats))
 
     # The law of a chain is that of all examples, which then share their inputs.
     K = parts.recipe.K
-    is_small = K**D <= enumeration.MOST_STATES and parts.recipe.num_steps <= enumeration.MOST_STEPS
-    if is_small and not inputs:
+    T = parts.recipe.num_steps
+    limits_of_chain = []
+    if inputs:
+        limits_of_chain.append(f"one law of all examples is enumerated, and these have {', '.join(inputs)}")
+    if K**D > enumeration.MOST_STATES:
+        limits_of_chain.append(
+            f"at most {enumeration.MOST_STATES:,} states are enumerated, and there are {K}^{D}"
+        )
+    if T > enumeration.MOST_STEPS:
+        limits_of_chain.append(f"at most {enumeration.MOST_STEPS} steps are enumerated, and there are {T}")
+    if not limits_of_chain:
         diffusion = require(parts.recipe.diffusion, "a diffusion", parts.config)
         belief = parts.recipe.conditions["belief"]
 
@@ -281,24 +223,21 @@ def _enumerate(job: Job) -> list[Row]:
         log_law = np.asarray(compute_law(parts.params, parts.recipe.process))  # [K^D]
         number = np.ravel_multi_index(tuple(x0.reshape(len(x0), D).T), (K,) * D)
         rows.append(Row("all paths", f"{_name_law_of_steps(parts)}, exact", -log_law[number]))
-    return rows
+    return rows, limits + limits_of_chain
 
 
-def _list_notes(job: Job, has_truth: bool) -> list[str]:
-    """Lists in words what the rows do not tell."""
-    parts = job.parts
+def _list_notes(parts: Parts, is_padded: bool, limits: list[str]) -> list[str]:
+    """Lists in words what the rows do not tell; limits are why there is no truth."""
     notes = []
     if find_fillable_mask(parts) is None:
         if find_absorbing_mask(parts) is not None:
             notes.append("a chain rule needs a network that sees no time, as with see_time=False")
-        if "weight" in job.examples:
+        if not isinstance(parts.config.loss, CONTINUOUS):
+            notes.append("no bound in continuous time: the network was trained on whole steps, and sees them")
+        if is_padded:
             notes.append("paths are of whole examples, and these are padded: no bound of several paths")
-    if not has_truth:
-        states = f"{parts.recipe.categories}^{job.examples['x'][0].size}"
-        notes.append(
-            f"the truth is not enumerated: an example is one of {states}, and it has to be one of few, "
-            f"whole, without label or condition, and drawn in at most {enumeration.MOST_STEPS} steps"
-        )
+    if limits:
+        notes.append(f"the truth is not enumerated: {'; '.join(limits)}")
         if find_fillable_mask(parts) is None:
             notes.append("no lower bound of -log p is known: it may be far below these bounds")
     return notes
@@ -311,8 +250,7 @@ def _check_certificate(certificate: record.Record) -> None:
     if certificate["reference"] not in names_of_rows:
         raise ValueError("it has not the row that the others are compared with")
     for row in certificate["rows"]:
-        record.check_figures(row, ("bits_per_dim",))
-        record.check_figures(row["difference"], ("nats",))
+        record.check_figures(row, ("bits_per_dim", "difference"))
 
 
 CERTIFICATE = record.Format(

@@ -6,8 +6,7 @@ is the mixture of several.
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any, Literal, TypeGuard
 
 import jax
@@ -20,17 +19,18 @@ from d3pm_jax.config import Allowed, Count, check_fields
 from d3pm_jax.errors import UserError, as_user_error
 from d3pm_jax.evaluation.bound import (
     all_orders_nats,
-    evaluate_bound,
+    count_elements,
     exact_nats,
     left_to_right,
+    mixture_nats,
     random_blocks,
     random_order,
     summarize_bound,
     summarize_mixture,
 )
-from d3pm_jax.orders import MOST_PLACES, given_first, mixture
+from d3pm_jax.orders import MOST_PLACES, given_first
 from d3pm_jax.processes import Mixing
-from d3pm_jax.program.machine.devices import batch_sharding
+from d3pm_jax.program.measure.examples import Examples, evaluate
 from d3pm_jax.program.parts.build import Parts
 from d3pm_jax.program.parts.inputs import to_array
 from d3pm_jax.program.parts.recipe import require
@@ -38,7 +38,6 @@ from d3pm_jax.program.parts.recipe import require
 AllOrders = Literal["all"]
 # Figures of M orders, in words.
 MIXED = {"mean": "mean over {M} orders", "mixture": "mixture of {M} orders", "gain": "mean - mixture"}
-Examples = Mapping[str, np.ndarray]  # "x", and if there are any "label", "weight" and "condition"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,166 +112,160 @@ def check_all_orders(shape: tuple[int, ...]) -> None:
     D = math.prod(shape)
     if D > MOST_PLACES:
         raise UserError(
-            f"all orders are of at most {MOST_PLACES} elements, and an example has {D}: take some, as 16 "
-            f"(--orders 16)"
+            f"all orders are of at most {MOST_PLACES} elements, and the whole example has {D}: take some, "
+            f"as 16 (--orders 16)"
         )
 
 
-def list_orders(
-    orders: Orders | AllOrders, seed: int, N: int, shape: tuple[int, ...]
-) -> Sequence[Callable[[], jax.Array] | AllOrders]:
-    """Lists orders of examples of shape *S, each as a function that draws it, [N, *S], or [1, *S] for all.
+def draw_orders(orders: Orders, seed: int, N: int, shape: tuple[int, ...]) -> Iterator[jax.Array]:
+    """Draws orders of examples of shape *S one after the other, each [N, *S], or [1, *S] for all examples.
 
     Raises:
         UserError: there are no blocks.
     """
-    if isinstance(orders, str):
-        return [orders]
     draw = random_order(seed)
     if orders.by_block:
         check_blocks(shape)
         draw = random_blocks(seed)
     # What is common to all examples are the orders of the first one.
     index = jnp.arange(N if orders.own else 1, dtype=jnp.int32)
-    return [partial(draw, index, shape, number) for number in range(orders.num)]
-
-
-def compute_nats(
-    parts: Parts,
-    examples: Examples,
-    order: jax.Array | np.ndarray | AllOrders,
-    batch_size: int,
-    progress: Callable[[int], Any] = lambda done: None,
-    given: np.ndarray | None = None,
-) -> np.ndarray:
-    """Computes -log p of examples in an order, or in all of them, in nats [N].
-
-    Args:
-        parts: of a run with a network that fills in masks.
-        examples: of its data.
-        order: of their elements, [N, *S] or [1, *S], numbers in [0, 1); "all": the mixture of all orders.
-        batch_size: how many at a time.
-        progress: is called with the number of examples that are done.
-        given: bool [N, *S], which elements are known and cost nothing.
-
-    Raises:
-        UserError: the network sees time, or has no extra mask; its weights are not finite; or there are too
-            many orders for all of them.
-    """
-    mask = require_fillable_mask(parts)
-    predict = require(parts.recipe.diffusion, "a diffusion", parts.config).predict
-    x0 = examples["x"]
-    inputs = parts.extra_inputs(examples)
-    if given is not None:
-        inputs["given"] = given
-    # A program serves all orders, which are an argument of it.
-    if isinstance(order, str):
-        check_all_orders(x0.shape[1:])
-        compiled = parts.once("all orders", lambda: all_orders_nats(predict, mask))
-    else:
-        compiled = parts.once("exact nats", lambda: exact_nats(predict, mask))
-        order = np.broadcast_to(order, x0.shape)
-        if given is not None:
-            order = np.asarray(given_first(jnp.asarray(order), jnp.asarray(given)))
-        inputs["order"] = order
-    return evaluate_bound(
-        compiled,
-        parts.params,
-        parts.recipe.process,
-        x0,
-        batch_size,
-        batch_sharding(parts.mesh),
-        inputs,
-        progress,
-    )
+    # Number 0 is the order of the row "in random orders" of an exact likelihood.
+    for number in range(1, orders.num + 1):
+        yield draw(index, shape, number)
 
 
 def compute_in_orders(
     parts: Parts,
     examples: Examples,
-    orders: Sequence[Any],
+    every_order: Iterable[jax.Array | np.ndarray],
     batch_size: int,
     progress: Callable[[int], Any] = lambda done: None,
     given: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Computes `compute_nats` in each of M orders, which may be functions that draw them, [M, N]."""
-    N = len(examples["x"])
-
-    def compute(number: int, order: Any) -> np.ndarray:
-        if callable(order):
-            order = order()
-
-        def report(done: int) -> None:
-            progress((number * N + done) // len(orders))
-
-        return compute_nats(parts, examples, order, batch_size, report, given)
-
-    return np.stack([compute(number, order) for number, order in enumerate(orders)])
-
-
-def summarize_orders(orders: Orders | AllOrders, nats: np.ndarray, D: int | np.ndarray) -> dict[str, Any]:
-    """Summarizes the nats [M, N] of examples in orders, and says what their mixture is the likelihood of.
+    """Computes -log p of examples in each of M orders, in nats [M, N].
 
     Args:
-        orders: in which they are.
-        nats: of each example in each order; of all orders [1, N], of their mixture.
-        D: as for `evaluation.bound.summarize_bound`.
+        parts: of a run with a network that fills in masks.
+        examples: of its data.
+        every_order: M times numbers in [0, 1), [N, *S] or [1, *S]: the element of the lowest comes first.
+        batch_size: how many at a time.
+        progress: is called with the number of examples that are done, counted anew in each order.
+        given: bool [N, *S], which elements are known and cost nothing.
+
+    Raises:
+        UserError: the network sees time, or has no extra mask; or its weights are not finite.
+    """
+    mask = require_fillable_mask(parts)
+    predict = require(parts.recipe.diffusion, "a diffusion", parts.config).predict
+    x0 = examples["x"]
+    # A program serves all orders, which are an argument of it.
+    compiled = parts.once("exact nats", lambda: exact_nats(predict, mask))
+    nats = []
+    for number, order in enumerate(every_order):
+
+        def report(done: int, before: int = number * len(x0)) -> None:
+            progress(before + done)
+
+        inputs = {"order": np.broadcast_to(order, x0.shape)}
+        if given is not None:
+            first = given_first(jnp.asarray(inputs["order"]), jnp.asarray(given))
+            inputs = {"order": np.asarray(first), "given": given}
+        nats.append(evaluate(parts, compiled, examples, batch_size, report, **inputs))
+    return np.stack(nats)
+
+
+def compute_in_all_orders(
+    parts: Parts,
+    examples: Examples,
+    batch_size: int,
+    progress: Callable[[int], Any] = lambda done: None,
+    given: np.ndarray | None = None,
+) -> np.ndarray:
+    """Computes -log p of the mixture of all orders, in nats [N], by the arguments of `compute_in_orders`.
+
+    Raises:
+        UserError: as there; or an example has more than 16 elements, or weights.
+    """
+    mask = require_fillable_mask(parts)
+    predict = require(parts.recipe.diffusion, "a diffusion", parts.config).predict
+    x0 = examples["x"]
+    check_all_orders(x0.shape[1:])
+    compiled = parts.once("all orders", lambda: all_orders_nats(predict, mask))
+    if given is None:
+        given = np.zeros(x0.shape, bool)
+    return evaluate(parts, compiled, examples, batch_size, progress, given=given)
+
+
+def compute_mixture(
+    parts: Parts,
+    examples: Examples,
+    orders: Orders | AllOrders,
+    batch_size: int,
+    seed: int,
+    progress: Callable[[int], Any],
+) -> dict[str, Any]:
+    """Computes figures of the mixture of orders, and says what it is the likelihood of.
 
     Returns:
         "law", in words, and "num"; the entries of `evaluation.bound.summarize_mixture`, of all orders the
         "mixture" alone.
     """
+    x0 = examples["x"]
+    D = count_elements(x0, examples.get("weight"))
     if isinstance(orders, str):
+        nats = compute_in_all_orders(parts, examples, batch_size, progress)
         law = "-log p of the mixture of all orders, exact"
-        return {"num": orders, "law": law, "mixture": summarize_bound(nats[0], D)}
+        return {"num": orders, "law": law, "mixture": summarize_bound(nats, D)}
+    drawn = draw_orders(orders, seed, len(x0), x0.shape[1:])
+    nats = compute_in_orders(parts, examples, drawn, batch_size, lambda done: progress(done // orders.num))
     figures = summarize_mixture(nats, D, common=not orders.own)
     return dataclasses.asdict(orders) | {"law": orders.law} | figures
 
 
 def compute_log_prob(
-    parts: Parts,
-    examples: Examples,
-    given: Any,
-    orders: Any,
-    batch_size: int,
-    seed: int,
+    parts: Parts, examples: Examples, given: Any, orders: Any, batch_size: int, seed: int
 ) -> np.ndarray:
     """Computes log p of examples, or of the rest of them where some of their elements are given, [N].
 
     Args:
         parts: of a run with a network that fills in masks.
         examples: of its data.
-        given: bool [N, *S] or [*S]: which elements are given.
+        given: bool [N, *S] or [*S]: which elements are given; None for none.
         orders: as `Run.log_prob` takes them.
         batch_size: how many at a time.
         seed: of random orders.
 
     Raises:
-        UserError: the network has no chain rule; what is given, or the orders, cannot be used; or there are
-            too many examples to enumerate.
+        UserError: the network has no chain rule; or what is given, or the orders, cannot be used.
     """
     x0 = examples["x"]
     shape = x0.shape[1:]
     if given is not None:
-        given = np.asarray(given)
-        if given.dtype != bool or given.shape not in (shape, x0.shape):
-            raise UserError(f"given is {describe(given)}: pass booleans {list(shape)}, or {list(x0.shape)}")
-        given = np.broadcast_to(given, x0.shape)
-    if isinstance(orders, str) and orders == "bayes":
-        return -_enumerate_conditional(parts, examples, given)
-    chosen: Sequence[Any]
+        given = _read_given(given, x0)
+    every_order: Iterable[jax.Array | np.ndarray]
     if orders is None:
-        chosen = [left_to_right(jnp.zeros(1, jnp.int32), shape)]
-    elif is_orders(orders):
-        chosen = list_orders(orders, seed, len(x0), shape)
+        every_order = [left_to_right(jnp.zeros(1, jnp.int32), shape)]
+    elif not is_orders(orders):
+        every_order = _read_orders(orders, shape)
+    elif isinstance(orders, str):
+        return -compute_in_all_orders(parts, examples, batch_size, given=given)
     else:
-        chosen = list(_read_orders(orders, shape)[:, None])
-    nats = compute_in_orders(parts, examples, chosen, batch_size, given=given)  # [M, N]
-    return -np.asarray(mixture(jnp.asarray(nats)).nats)
+        every_order = draw_orders(orders, seed, len(x0), shape)
+    return -mixture_nats(compute_in_orders(parts, examples, every_order, batch_size, given=given))
+
+
+def _read_given(given: Any, x0: np.ndarray) -> np.ndarray:
+    """Returns which elements are given, bool [N, *S]. Raises UserError where it is said in another way."""
+    given = np.asarray(given)
+    shapes = (x0.shape[1:], x0.shape)
+    if given.dtype != bool or given.shape not in shapes:
+        words = ", or ".join(str(list(shape)) for shape in shapes)
+        raise UserError(f"given is {describe(given)}: pass booleans {words}")
+    return np.broadcast_to(given, x0.shape)
 
 
 def _read_orders(orders: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """Reads orders of a user's own, [M, *S] or [*S], as numbers in [0, 1), [M, *S].
+    """Reads orders of a user's own, floats [.., *S] in [0, 1), [M, *S].
 
     Raises:
         UserError: they are not; or two elements of one order have the same number.
@@ -280,48 +273,54 @@ def _read_orders(orders: Any, shape: tuple[int, ...]) -> np.ndarray:
     axes = ", ".join(map(str, shape))
     D = math.prod(shape)
     cure = (
-        f'pass runs.Orders(num), "all", "bayes", or numbers [M, {axes}], the element of the lowest first: '
-        f"integers that are each of 0..{D - 1}, or floats without ties"
+        f'pass runs.Orders(num), "all", or floats [M, {axes}] in [0, 1) without ties, the element of the '
+        f"lowest first; of a list of places they are np.argsort(places).reshape({axes}) / {D}"
     )
     values = to_array("orders", orders, cure)
-    if values.shape == shape:
-        values = values[None]
-    if values.shape[1:] != shape or len(values) == 0 or values.dtype.kind not in "iuf":
+    is_of_examples = values.ndim >= len(shape) and values.shape[values.ndim - len(shape) :] == shape
+    if not is_of_examples or values.size == 0 or values.dtype.kind != "f":
         raise UserError(f"orders is {describe(values)}: {cure}")
-    flat = values.reshape(len(values), D)
+    flat = values.reshape(-1, D)
+    has_ties = np.any(np.diff(np.sort(flat, axis=1)) == 0)
+    if has_ties or not np.all((flat >= 0) & (flat < 1)):
+        raise UserError(f"orders holds {flat.min()}..{flat.max()}, or a number twice: {cure}")
     ranks = np.argsort(np.argsort(flat, axis=1), axis=1)
-    is_order = np.all(flat == ranks)
-    if values.dtype.kind == "f":
-        has_ties = np.any(np.sort(flat, axis=1)[:, 1:] == np.sort(flat, axis=1)[:, :-1])
-        is_order = np.isfinite(flat).all() and not has_ties
-    if not is_order:
-        raise UserError(f"orders holds {flat.min()}..{flat.max()}, which is no order of {D} elements: {cure}")
-    return (ranks / D).astype(np.float32).reshape(values.shape)
+    return (ranks / D).astype(np.float32).reshape(-1, *shape)
 
 
-def _enumerate_conditional(parts: Parts, examples: Examples, given: np.ndarray | None) -> np.ndarray:
-    """Computes -log p(the rest | what is given) [N] in the law of all orders, of all examples that there are.
+def compute_bayes(parts: Parts, examples: Examples, given: Any) -> np.ndarray:
+    """Computes log p(the rest | what is given) [N] in the law of all orders, of all examples that there are.
+
+    Args:
+        parts: of a run with a network that fills in masks.
+        examples: of its data.
+        given: bool [N, *S] or [*S]: which elements are given.
 
     Raises:
-        UserError: there are too many, or the law is another for each example.
+        UserError: there are too many partial examples, or the law is another for each example.
     """
     inputs = parts.extra_inputs(examples)
     if inputs:
         raise UserError(
-            f'orders = "bayes" enumerates one law for all examples, and they have {", ".join(inputs)}: take '
-            f'"all"'
+            f"Bayes' rule needs one law of all examples, and these have {', '.join(inputs)}: take "
+            f'log_prob(x, given, "all")'
         )
     x0 = examples["x"]
+    K = parts.recipe.categories
     network = require(parts.recipe.diffusion, "a diffusion", parts.config).network
 
     def fill_in(xt: jax.Array) -> jax.Array:
         return network(parts.params, xt, jnp.ones(len(xt), jnp.int32))
 
     with as_user_error():
-        K = parts.recipe.categories
         log_law = enumeration.fill_in_law(fill_in, x0.shape[1:], K, require_fillable_mask(parts))
-        if given is None:
-            given = np.zeros(x0.shape, bool)
-        return np.asarray(
-            enumeration.conditional(jnp.asarray(log_law), jnp.asarray(x0), jnp.asarray(given), K)
-        )
+    # This is `enumeration.conditional` in float64, as the law is.
+    law = log_law.reshape((K,) * x0[0].size)
+
+    def condition(x: np.ndarray, is_given: np.ndarray) -> float:
+        agrees = tuple(v if g else slice(None) for v, g in zip(x.flat, is_given.flat, strict=True))
+        log_given = float(np.logaddexp.reduce(np.ravel(law[agrees])))
+        log_whole = float(law[tuple(x.flat)])
+        return log_whole if log_whole == -math.inf else log_whole - log_given
+
+    return np.array([condition(*pair) for pair in zip(x0, _read_given(given, x0), strict=True)])

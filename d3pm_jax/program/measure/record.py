@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -31,6 +32,7 @@ FIGURES = {
     "bits_per_dim": Figure("bits/dim", 3, "standard_error"),
     "elbo_bits_per_dim": Figure("bits/dim", 3, "elbo_standard_error"),
     "nats": Figure("nats", 2, "nats_standard_error"),
+    "difference": Figure("nats", 3, "difference_error"),
     "cross_entropy": Figure("nats", 3, "cross_entropy_standard_error"),
     "accuracy": Figure("", 3, "accuracy_standard_error"),
 }
@@ -179,7 +181,7 @@ def format_figure(row: Mapping[str, Any], name: str, sign: str = "+-") -> str:
     """
     if name not in row:
         return "-"
-    if row[name] is None:
+    if row[name] is None or not math.isfinite(row[name]):
         return "infinite"
     figure = FIGURES[name]
     return format_with_error(row[name], row.get(figure.error), figure.decimals, sign)
@@ -191,19 +193,12 @@ def format_with_unit(row: Mapping[str, Any], name: str) -> str:
 
 
 def format_drawn(row: Mapping[str, Any]) -> str:
-    """Formats bits and nats with their errors over examples, and over draws of what they were computed in."""
+    """Formats bits and nats with their errors over examples, and that over draws of orders, if any."""
     words = f"{format_with_unit(row, 'bits_per_dim')}, {format_with_unit(row, 'nats')}"
     if row.get("nats_draws_error") is None:
         return words
-    return f"{words} (over draws +- {row['nats_draws_error']:.{FIGURES['nats'].decimals}f})"
-
-
-def format_paired(row: Mapping[str, Any], sign: str = "+-") -> str:
-    """Formats what a row of a certificate has more than the one it is compared with: "0.105 +- 0.009"."""
-    difference = row["difference"]
-    if difference["nats"] is None:
-        return "-"
-    return format_with_error(difference["nats"], difference["nats_standard_error"], 3, sign)
+    draws_error = f"{row['nats_draws_error']:.{FIGURES['nats'].decimals}f}"
+    return f"{words} (over examples; the choice of orders adds +- {draws_error} nats)"
 
 
 def format_baseline(baseline: float | Mapping[str, Any]) -> str:

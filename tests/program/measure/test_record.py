@@ -28,7 +28,12 @@ FORMATS = {  # and what the commands write, by the names of files
     "certificate": (
         certificate.CERTIFICATE,
         {"step": 7, "examples": 3, "seed": 1, "draws": 8, "reference": "mixture of 8 orders", "notes": []}
-        | {"rows": [{"name": "mixture of 8 orders", "law": "a", "difference": SUMMARY} | SUMMARY]}
+        | {
+            "rows": [
+                {"name": "mixture of 8 orders", "law": "a", "difference": 0.0, "difference_error": None}
+                | SUMMARY
+            ]
+        }
         | {"protocol": OF_BOUND},
     ),
     "accuracy": (
@@ -100,11 +105,16 @@ def test_figures_are_shown_with_their_units_and_errors():
     assert record.format_figure(ACCURACY, "accuracy", "±") == "0.750 ± 0.125"
     assert record.format_figure(ACCURACY, "nats") == "-"
     assert record.format_figure({"nats": None}, "nats") == "infinite"
-    row = SUMMARY | {"nats_draws_error": 0.125, "difference": {"nats": 0.0625, "nats_standard_error": 0.5}}
-    assert record.format_drawn(SUMMARY) == "1.500 +- 0.250 bits/dim, 8.00 +- unknown nats"
-    assert record.format_drawn(row) == "1.500 +- 0.250 bits/dim, 8.00 +- unknown nats (over draws +- 0.12)"
-    assert record.format_paired(row, "±") == "0.062 ± 0.500"
-    assert record.format_paired({"difference": {"nats": None}}) == "-"
+    plain = "1.500 +- 0.250 bits/dim, 8.00 +- unknown nats"
+    drawn = f"{plain} (over examples; the choice of orders adds +- 0.12 nats)"
+    assert record.format_drawn(SUMMARY) == plain
+    assert record.format_drawn(SUMMARY | {"nats_draws_error": 0.125}) == drawn
+    assert (
+        record.format_figure({"difference": 0.0625, "difference_error": 0.5}, "difference")
+        == "0.062 +- 0.500"
+    )
+    for infinite in (None, float("inf"), float("nan")):
+        assert record.format_with_unit({"nats": infinite}, "nats") == "infinite nats"
 
 
 @pytest.mark.parametrize(
