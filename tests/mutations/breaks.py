@@ -693,6 +693,13 @@ FLOWS = (
         "return v",
         ("tests/flows/test_argmax.py",),
     ),
+    Break(  # the bound of several paths of an example is above that of one
+        "paths_that_are_likely_cost_most",
+        "d3pm_jax/evaluation/bound.py",
+        "return -likelihood.trajectory_log_weight(",
+        "return likelihood.trajectory_log_weight(",
+        ("tests/runs/test_exact.py",),
+    ),
     Break(  # every draw of v is the same, so that IWBO(n) is the ELBO
         "draws_of_a_bound_share_their_noise",
         "d3pm_jax/evaluation/bound.py",

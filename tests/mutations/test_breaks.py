@@ -9,8 +9,8 @@ from tests.mutations.breaks import BREAKS
 ROOT = Path(tests.__file__).parents[1]
 
 
-def test_there_are_89_of_different_names():
-    assert len({b.name for b in BREAKS}) == len(BREAKS) == 89
+def test_there_are_90_of_different_names():
+    assert len({b.name for b in BREAKS}) == len(BREAKS) == 90
 
 
 def test_every_break_is_one_change_of_one_place_that_parses():

@@ -210,7 +210,8 @@ def test_commands_of_a_classifier(run, capsys):
     assert f"{result['accuracy']:.3f} ± {result['accuracy_standard_error']:.3f}" in page
     assert "--samples: the run trains a classifier" in error(capsys, "eval", workdir, "--samples", 5)
     assert "--chain-rule: the run trains a classifier" in error(capsys, "eval", workdir, "--chain-rule", 5)
-    assert "--certify: the run trains a classifier" in error(capsys, "eval", workdir, "--certify", 5)
+    for option, value in (("--certify", [5]), ("--draws", [5]), ("--orders", ["all"]), ("--by-block", [])):
+        assert f"{option}: the run trains a classifier" in error(capsys, "eval", workdir, option, *value)
     assert "--steps: the run trains a classifier" in error(capsys, "eval", workdir, "--steps", 2)
     assert "calls = 7: it must be in 1..6" in error(capsys, "eval", workdir, "--calls", 7)
 

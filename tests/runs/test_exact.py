@@ -12,7 +12,17 @@ import pytest
 
 import d3pm_jax as d3pm
 from d3pm_jax import enumeration, runs
-from d3pm_jax.config import MLP, Absorbing, Arrays, Config, Reciprocal, Train
+from d3pm_jax.config import (
+    MLP,
+    Absorbing,
+    Arrays,
+    Config,
+    ContinuousUniform,
+    RealTimes,
+    Reciprocal,
+    Train,
+    Uniform,
+)
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation import bound
@@ -26,39 +36,47 @@ ORDERS = list(itertools.permutations(range(D)))
 EXAMPLES = np.indices((2,) * D, np.int32).reshape(D, -1).T.reshape(-1, *SHAPE)  # all 64
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A run of random weights on 6 bits, which fills in masks and sees no time."""
-    folder = tmp_path_factory.mktemp("exact")
-    config = Config(
-        data=Arrays("train.npy", "test.npy", 2),
-        process=Absorbing(3, 4, Reciprocal(), 2),
-        model=MLP(width=8, num_layers=1, see_time=False),
-        train=Train(steps=10),
-    )
-    tiny.write_run(folder / "run", config, description=Description(SHAPE, 2))
-    opened = runs.open(folder / "run", batch_size=64)
+def open_run(folder, shape, **fields):
+    """A run of random weights on bits, which without other fields fills in masks and sees no time."""
+    settings = {
+        "process": Absorbing(3, 4, Reciprocal(), 2),
+        "model": MLP(width=8, num_layers=1, see_time=False),
+        "train": Train(steps=10),
+    }
+    config = Config(data=Arrays("train.npy", "test.npy", 2), **{**settings, **fields})
+    tiny.write_run(folder, config, description=Description(shape, 2))
+    opened = runs.open(folder, batch_size=64)
     # Weights of the tests are small: larger ones make orders differ.
     state = dataclasses.replace(opened.parts.state, ema=jax.tree.map(lambda x: 8 * x, opened.params))
     return dataclasses.replace(opened, parts=opened.parts.with_state(state))
 
 
-@pytest.fixture(scope="module")
-def nats_of_orders(run):
-    """-log p of all 64 examples in all 720 orders, [720, 64], from one call of the network on all masks."""
-    partial = np.indices((3,) * D, np.int32).reshape(D, -1).T  # [729, 6], 2 is the mask
-    logits = run.predict(partial.reshape(-1, *SHAPE), np.ones(len(partial), int))
+def compute_in_every_order(run, shape):
+    """-log p of all 2^D examples in all D! orders, [D!, 2^D], from one call of the network on all masks."""
+    D = math.prod(shape)
+    partial = np.indices((3,) * D, np.int32).reshape(D, -1).T  # [3^D, D], 2 is the mask
+    logits = run.predict(partial.reshape(-1, *shape), np.ones(len(partial), int))
     logits = np.asarray(logits, np.float64).reshape(len(partial), D, 3)[..., :2]
     log_p = logits - np.logaddexp.reduce(logits, -1, keepdims=True)
-    nats = np.zeros((len(ORDERS), len(EXAMPLES)))
-    flat = EXAMPLES.reshape(-1, D)
-    for m, order in enumerate(ORDERS):
+    flat = enumeration.list_examples((D,), 2)
+    nats = np.zeros((math.factorial(D), len(flat)))
+    for m, order in enumerate(itertools.permutations(range(D))):
         visible = np.full_like(flat, 2)
         for place in order:
             rows = visible @ 3 ** np.arange(D)[::-1]
             nats[m] -= log_p[rows, place, flat[:, place]]
             visible[:, place] = flat[:, place]
     return nats
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return open_run(tmp_path_factory.mktemp("exact") / "run", SHAPE)
+
+
+@pytest.fixture(scope="module")
+def nats_of_orders(run):
+    return compute_in_every_order(run, SHAPE)  # [720, 64]
 
 
 def number_of(order):
@@ -88,6 +106,75 @@ def drawn(draw, rows, M=3, x=EXAMPLES):
     """Which of ORDERS each of M draws of an order, of numbers 1..M, has for each example, [M, N]."""
     numbers = [np.broadcast_to(draw(rows, SHAPE, m), x.shape) for m in range(1, M + 1)]
     return np.array([[number_of(order) for order in orders] for orders in numbers])
+
+
+def test_4_bits_have_the_figures_of_their_24_orders(tmp_path):
+    run = open_run(tmp_path / "run", (4,))
+    nats = compute_in_every_order(run, (4,))  # [24, 16]
+    x = enumeration.list_examples((4,), 2)
+    rows = certificate.compute_certificate(run.parts, {"x": x}, draws=2, batch_size=16)["rows"]
+    rows = {row["name"]: row for row in rows}
+    orders = [bound.random_order(0)(jnp.arange(16), (4,), m) for m in (1, 2)]
+    of_orders = list(itertools.permutations(range(4)))
+    numbers = [[of_orders.index(tuple(np.argsort(x))) for x in order] for order in orders]
+    drawn = np.take_along_axis(nats, np.array(numbers), axis=0)  # [2, 16]
+    for name, expected in (
+        ("left to right", nats[0]),
+        ("mean over 2 orders", drawn.mean(0)),
+        ("mixture of 2 orders", mix(drawn)),
+        ("all orders", mix(nats)),
+    ):
+        assert {key: rows[name][key] for key in summary(expected)} == summary(expected, 4)
+        assert rows[name]["difference"] == pytest.approx((expected - mix(drawn)).mean(), abs=1e-5)
+
+    # The mixture of two orders that are common, and what is left when the first element is given.
+    common = nats[[row[0] for row in numbers]]  # [2, 16]
+    found = run.compute_likelihood({"x": x}, batch_size=16, orders=runs.Orders(2))["orders"]
+    assert {key: found["gain"][key] for key in summary(x)} == summary(common.mean(0) - mix(common), 4)
+    given = np.arange(4) == 0
+    log_law = -mix(nats).reshape(2, 8)
+    by_bayes = log_law - np.logaddexp.reduce(log_law, axis=1, keepdims=True)
+    np.testing.assert_allclose(run.bayes_conditional(x, given), by_bayes.ravel(), atol=1e-5)
+    of_first = -nats[:6].reshape(6, 2, 8)  # in the orders that begin with it
+    of_rest = of_first - np.logaddexp.reduce(of_first, axis=2, keepdims=True)
+    expected = -mix(-of_rest.reshape(6, 16))
+    np.testing.assert_allclose(run.log_prob(x, given, "all", batch_size=16), expected, atol=1e-5)
+
+
+def test_examples_that_are_none_are_refused_in_a_line(run):
+    for examples, words in (
+        ({"y": FEW}, r'examples = dict: pass a dict with "x" \[N, \*S\], as run.read_batch'),
+        ({"x": FEW[:0]}, 'examples has N = 0 examples: pass a dict with "x"'),
+    ):
+        for measure in (
+            functools.partial(certificate.compute_certificate, run.parts),
+            run.compute_likelihood,
+            run.log_prob,
+            functools.partial(run.bayes_conditional, given=FEW[0] > 0),
+        ):
+            with pytest.raises(UserError, match=words):
+                measure(examples)
+
+
+@pytest.mark.slow
+def test_paths_and_bounds_of_a_network_that_sees_time_are_those_of_its_chain(tmp_path):
+    fields = {"loss": ContinuousUniform(Reciprocal()), "timesteps": RealTimes()}
+    model = MLP(width=8, num_layers=1)
+    run = open_run(tmp_path / "run", (2,), process=Uniform(2, 100, Reciprocal()), model=model, **fields)
+    x = np.repeat([[0, 1]], 4000, axis=0).astype(np.int32)
+    result = certificate.compute_certificate(run.parts, {"x": x}, draws=1, batch_size=4000)
+    rows = {row["name"]: row for row in result["rows"]}
+    measure = functools.partial(evaluate, run.parts, examples={"x": x}, batch_size=4000)
+    path_nats = certificate._compute_paths(run.parts, measure, 1, 0).nats
+    weight = np.exp(rows["all paths"]["nats"] - path_nats)  # of a path, whose mean is 1
+    assert abs(weight.mean() - 1) < 4 * weight.std() / math.sqrt(len(x)) < 0.1
+
+    def check_same(a, b):
+        errors = [rows[name]["nats_standard_error"] for name in (a, b)]
+        assert abs(rows[a]["nats"] - rows[b]["nats"]) < 4 * math.hypot(*errors) < 0.1
+
+    check_same("bound of 1 paths", "bound, 100 steps")
+    check_same("bound, continuous time", "bound, 100 steps")
 
 
 @pytest.mark.slow
@@ -290,14 +377,7 @@ def test_all_orders_of_12_bits_are_the_enumerated_law(x64):
 
 @pytest.mark.slow
 def test_a_certificate_of_12_bits_has_the_truth_as_far_as_float32_goes(tmp_path):
-    config = Config(
-        data=Arrays("train.npy", "test.npy", 2),
-        process=Absorbing(3, 4, Reciprocal(), 2),
-        model=MLP(width=8, num_layers=1, see_time=False),
-        train=Train(steps=10),
-    )
-    tiny.write_run(tmp_path / "run", config, description=Description((12,), 2))
-    run = runs.open(tmp_path / "run")
+    run = open_run(tmp_path / "run", (12,))
     law = enumeration.fill_in_law(lambda xt: run.predict(xt, np.ones(len(xt), int)), (12,), 2, 2)
     x = enumeration.list_examples((12,), 2)[::512]
     rows = certificate.compute_certificate(run.parts, {"x": x}, draws=1)["rows"]
