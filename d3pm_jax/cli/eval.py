@@ -177,9 +177,10 @@ def _certify(command: EvalCommand, run: Run, num: int) -> int:
         ("limit", "steps", "calls", "chain_rule", "orders", "by_block", "samples", "inception"),
         f"--certify {num} is of N examples with all steps, and takes --draws M alone; leave it out",
     )
-    draws = command.draws or certificate.DRAWS
     with Terminal("example", num).show_bar() as terminal:
-        result = run.certify(num, draws, command.batch_size, command.seed, terminal.advance)
+        result = run.certify(
+            num, command.draws or certificate.DRAWS, command.batch_size, command.seed, terminal.advance
+        )
     suffix = record.file_suffix(step=command.step, n=num, draws=command.draws, seed=command.seed)
     path, replaced = record.write_record(result, run.workdir, suffix)
     picture = path.with_suffix(".png")

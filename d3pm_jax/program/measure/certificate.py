@@ -203,15 +203,16 @@ def _enumerate(parts: Parts, examples: Examples, batch_size: int) -> tuple[list[
     # The law of a chain is that of all examples, which then share their inputs.
     K = parts.recipe.K
     T = parts.recipe.num_steps
-    limits_of_chain = []
-    if inputs:
-        limits_of_chain.append(f"one law of all examples is enumerated, and these have {', '.join(inputs)}")
-    if K**D > enumeration.MOST_STATES:
-        limits_of_chain.append(
-            f"at most {enumeration.MOST_STATES:,} states are enumerated, and there are {K}^{D}"
-        )
-    if T > enumeration.MOST_STEPS:
-        limits_of_chain.append(f"at most {enumeration.MOST_STEPS} steps are enumerated, and there are {T}")
+    against_chain = {
+        f"one law of all examples is enumerated, and these have {', '.join(inputs)}": bool(inputs),
+        f"at most {enumeration.MOST_STATES:,} states are enumerated, and there are {K}^{D}": (
+            K**D > enumeration.MOST_STATES
+        ),
+        f"at most {enumeration.MOST_STEPS} steps are enumerated, and there are {T}": (
+            T > enumeration.MOST_STEPS
+        ),
+    }
+    limits_of_chain = [why for why, holds in against_chain.items() if holds]
     if not limits_of_chain:
         diffusion = require(parts.recipe.diffusion, "a diffusion", parts.config)
         belief = parts.recipe.conditions["belief"]
@@ -228,19 +229,22 @@ def _enumerate(parts: Parts, examples: Examples, batch_size: int) -> tuple[list[
 
 def _list_notes(parts: Parts, is_padded: bool, limits: list[str]) -> list[str]:
     """Lists in words what the rows do not tell; limits are why there is no truth."""
-    notes = []
-    if find_fillable_mask(parts) is None:
-        if find_absorbing_mask(parts) is not None:
-            notes.append("a chain rule needs a network that sees no time, as with see_time=False")
-        if not isinstance(parts.config.loss, CONTINUOUS):
-            notes.append("no bound in continuous time: the network was trained on whole steps, and sees them")
-        if is_padded:
-            notes.append("paths are of whole examples, and these are padded: no bound of several paths")
-    if limits:
-        notes.append(f"the truth is not enumerated: {'; '.join(limits)}")
-        if find_fillable_mask(parts) is None:
-            notes.append("no lower bound of -log p is known: it may be far below these bounds")
-    return notes
+    needs_bounds = find_fillable_mask(parts) is None
+    has_masks = find_absorbing_mask(parts) is not None
+    is_continuous = isinstance(parts.config.loss, CONTINUOUS)
+    notes = {
+        "a chain rule needs a network that sees no time, as with see_time=False": needs_bounds and has_masks,
+        "no bound in continuous time: it takes a network that was trained by ContinuousAbsorbing or "
+        "ContinuousUniform": needs_bounds and not is_continuous,
+        "paths are of whole examples, and these are padded: no bound of several paths": (
+            needs_bounds and is_padded
+        ),
+        f"the truth is not enumerated: {'; '.join(limits)}": len(limits) > 0,
+        "no lower bound of -log p is known: it may be far below these bounds": (
+            needs_bounds and len(limits) > 0
+        ),
+    }
+    return [note for note, holds in notes.items() if holds]
 
 
 def _check_certificate(certificate: record.Record) -> None:

@@ -162,14 +162,14 @@ def compute_in_orders(
     compiled = parts.once("exact nats", lambda: exact_nats(predict, mask))
     nats = []
     for number, order in enumerate(every_order):
-
-        def report(done: int, before: int = number * len(x0)) -> None:
-            progress(before + done)
-
         inputs = {"order": np.broadcast_to(order, x0.shape)}
         if given is not None:
             first = given_first(jnp.asarray(inputs["order"]), jnp.asarray(given))
             inputs = {"order": np.asarray(first), "given": given}
+
+        def report(done: int, before: int = number * len(x0)) -> None:
+            progress(before + done)
+
         nats.append(evaluate(parts, compiled, examples, batch_size, report, **inputs))
     return np.stack(nats)
 

@@ -197,8 +197,7 @@ def format_drawn(row: Mapping[str, Any]) -> str:
     words = f"{format_with_unit(row, 'bits_per_dim')}, {format_with_unit(row, 'nats')}"
     if row.get("nats_draws_error") is None:
         return words
-    draws_error = f"{row['nats_draws_error']:.{FIGURES['nats'].decimals}f}"
-    return f"{words} (over examples; the choice of orders adds +- {draws_error} nats)"
+    return f"{words} (over examples; the choice of orders adds +- {row['nats_draws_error']:.2f} nats)"
 
 
 def format_baseline(baseline: float | Mapping[str, Any]) -> str:
