@@ -180,7 +180,7 @@ def test_rows_of_a_table_are_as_likely_in_all_orders_as_in_the_mean_of_their_pro
     run = runs.open(workdir)
     x = run.read_batch("test", 3)["x"]
     D = x.shape[1]
-    orders = np.array(list(itertools.permutations(range(D))))
+    orders = np.array(list(itertools.permutations(range(D)))) / D
     in_orders = [run.log_prob(x, orders=order) for order in orders[:: len(orders) // 24]]
     in_all = run.log_prob(x, orders="all")
     assert np.all(np.min(in_orders, axis=0) < in_all)

@@ -18,7 +18,7 @@ def check_examples(examples: object) -> None:
     cure = 'pass a dict with "x" [N, *S], as run.read_batch("test", 4) gives'
     if not isinstance(examples, Mapping) or "x" not in examples:
         raise UserError(f"examples = {describe_returned(examples)}: {cure}")
-    if np.shape(examples["x"])[:1] == (0,):
+    if getattr(examples["x"], "shape", ())[:1] == (0,):
         raise UserError(f"examples has N = 0 examples: {cure}")
 
 
