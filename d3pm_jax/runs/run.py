@@ -442,11 +442,6 @@ class Run:
         x0 = inputs.to_array("x0", x0, "pass integers [N, *S]")
         if labels is not None:
             labels = np.asarray(labels)
-        elif self.parts.recipe.classes is not None:
-            raise UserError(
-                "the network of this run takes labels: pass labels, an integer for each example (in a batch "
-                '"label")'
-            )
         if weight is None and self.parts.description.padded:
             raise UserError("the data of this run is padded: pass weight too, 0 on padding and 1 elsewhere")
         source = ArraySource(x0, labels, "x0")
@@ -458,6 +453,11 @@ class Run:
             condition=None,
         )
         examples = read_batch(source, self.parts.recipe.categories, None, description)
+        if labels is None and self.parts.recipe.classes is not None:
+            raise UserError(
+                "the network of this run takes labels: pass labels, an integer for each example (in a batch "
+                '"label")'
+            )
         if weight is not None:
             examples["weight"] = inputs.read_weight(weight, x0.shape)
         condition = self.parts.convert_condition(condition, len(x0))

@@ -172,7 +172,8 @@ WORDS = {
     ("Draw of start", "x0"): "start",
     ("evaluate_on", "x0"): "x0|x of example 0|xt",
     ("evaluate_on", "labels"): "labels?",
-    ("log_prob", "x"): "x|x0|labels",
+    ("log_prob", "x"): "x|x0|labels",  # which a good x without labels lacks
+    ("bayes_conditional", "x"): "x|x0|labels",
     ("Draw", "start"): "start|strength",
     ("Draw", "guidance"): "guidance|gamma",
     ("open", "steps"): "steps|grid",

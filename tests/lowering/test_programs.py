@@ -119,6 +119,8 @@ INVERSES = {
 FACTORISED = ("flows.linear", "flows.invert_linear")  # a matrix [D, D] by a library
 STEPS = (
     "likelihood",
+    "orders.all_orders",
+    "enumeration.",
     "sampling.run",
     "sampling.sample",
     "sampling.best_of",
