@@ -5,7 +5,7 @@ import os
 
 from d3pm_jax.cli.main import main
 from d3pm_jax.program.loop import metrics
-from d3pm_jax.program.measure import bounds, samples
+from d3pm_jax.program.measure import examples, samples
 from d3pm_jax.program.parts import build, network
 from d3pm_jax.program.storage import checkpoint
 from tests import tiny
@@ -16,7 +16,7 @@ PLACES = {
     "step": (metrics.Window, "add", 6),
     # Of step 8: its arrays are written, its manifest is not, in the background.
     "save": (checkpoint, "_hash_files", 2),
-    "evaluation": (bounds, "evaluate_bound", 1),
+    "evaluation": (examples, "evaluate_bound", 1),
     "sampling": (samples, "make_labels", 1),
 }
 
