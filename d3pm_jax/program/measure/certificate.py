@@ -136,10 +136,12 @@ def _compute_bounds(parts: Parts, measure: Measure, seed: int) -> list[Row]:
     compiled = parts.once(("bound", seed, None), lambda: parts.recipe.bound.compile(None, seed))
     nats = np.asarray(measure(compiled).total())
     rows = [Row(f"bound, {parts.recipe.num_steps} steps", f"bound on {_name_law_of_steps(parts)}", nats)]
-    objective, law = parts.config.loss, "-log p of sampling in infinitely many steps"
+    objective = parts.config.loss
+    law = "-log p of sampling in infinitely many steps"
     if find_fillable_mask(parts) is not None:
         # To a network that sees no time all schedules are one.
-        objective, law = ContinuousAbsorbing(), OF_ALL_ORDERS
+        objective = ContinuousAbsorbing()
+        law = OF_ALL_ORDERS
     if isinstance(objective, CONTINUOUS):
         nats = measure(_compile_continuous(parts, objective, seed))
         rows.append(Row("bound, continuous time", f"bound on {law}", nats))

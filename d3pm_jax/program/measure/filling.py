@@ -314,13 +314,6 @@ def compute_bayes(parts: Parts, examples: Examples, given: Any) -> np.ndarray:
 
     with as_user_error():
         log_law = enumeration.fill_in_law(fill_in, x0.shape[1:], K, require_fillable_mask(parts))
-    # This is `enumeration.conditional` in float64, as the law is.
-    law = log_law.reshape((K,) * x0[0].size)
-
-    def condition(x: np.ndarray, is_given: np.ndarray) -> float:
-        agrees = tuple(v if g else slice(None) for v, g in zip(x.flat, is_given.flat, strict=True))
-        log_given = float(np.logaddexp.reduce(np.ravel(law[agrees])))
-        log_whole = float(law[tuple(x.flat)])
-        return log_whole if log_whole == -math.inf else log_whole - log_given
-
-    return np.array([condition(*pair) for pair in zip(x0, _read_given(given, x0), strict=True)])
+        arrays = [jnp.asarray(values) for values in (log_law, x0, _read_given(given, x0))]
+        nats = enumeration.conditional(*arrays, K)
+    return -np.asarray(nats, np.float64)
