@@ -314,6 +314,6 @@ def compute_bayes(parts: Parts, examples: Examples, given: Any) -> np.ndarray:
 
     with as_user_error():
         log_law = enumeration.fill_in_law(fill_in, x0.shape[1:], K, require_fillable_mask(parts))
-        arrays = [jnp.asarray(values) for values in (log_law, x0, _read_given(given, x0))]
-        nats = enumeration.conditional(*arrays, K)
+        is_given = jnp.asarray(_read_given(given, x0))
+        nats = enumeration.conditional(jnp.asarray(log_law), jnp.asarray(x0), is_given, K)
     return -np.asarray(nats, np.float64)
