@@ -161,7 +161,8 @@ class SampleCommand(arguments.Computation):
     FILE is .npy of integers [*S] or [N, *S]; for images also .png; for text also .txt, an example per line"""
     known: Annotated[str | None, arguments.name_option(metavar="MASK")] = None
     """with --given: which elements stay, while the others are drawn;
-    MASK is .npy of booleans [*S] or [N, *S]; or for images left, right, top, bottom, center or border"""
+    MASK is .npy of booleans [*S] or [N, *S]; filled: all elements of FILE that the data may have, no masks
+    and no -1; or for images left, right, top, bottom, center or border"""
     strength: Annotated[Epsilon | None, arguments.name_option(metavar="S")] = None
     """with --given: how far to edit, above 0 and at most 1, for example 0.5;
     noises the examples for this share of the steps, and draws the way back"""
@@ -305,6 +306,8 @@ def _read_known(command: SampleCommand, run: Run) -> Known | None:
     if command.known is None:
         # Of an edit nothing stays.
         return Known(x0, np.zeros(shape, bool))
+    if command.known == "filled":
+        return Known(x0, (x0 >= 0) & (x0 < run.parts.recipe.categories))
     return Known(x0, kind.parse_known(command.known, shape))
 
 

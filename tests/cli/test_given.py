@@ -58,6 +58,17 @@ def test_known_parts_stay_and_are_shown(workdir, capsys):
     assert "only roughly: more than 2 passes (--sampler.passes) fit them more" in capsys.readouterr().out
 
 
+def test_what_is_filled_stays(workdir):
+    partly = np.where(np.random.default_rng(1).random(X0.shape) < 0.5, X0, np.tile([[K], [-1]], (2, 1)))
+    np.save(workdir.parent / "partly.npy", partly)
+    words = ("--given", workdir.parent / "partly.npy", "--known", "filled")
+    assert status("sample", workdir, "--num", 4, *words) == 0
+    x = np.load(workdir / "samples_given_knownfilled.npy")
+    is_filled = (partly >= 0) & (partly < K)
+    np.testing.assert_array_equal(x[:3][is_filled], X0[is_filled])
+    assert ((x >= 0) & (x < K)).all()
+
+
 @pytest.mark.parametrize("model", [tiny.get_config().model, Transformer()])
 def test_masks_are_said_to_be_nearly_exact(model, tmp_path, small_network, capsys):
     config = dataclasses.replace(
