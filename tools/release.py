@@ -44,6 +44,7 @@ IMPORTS = {
     "train": "d3pm_jax.runs, d3pm_jax.training, d3pm_jax.models",
     "torch": "torch_ref.runs.exported",
     "eval": "torch_fidelity",
+    "midi": "symusic",
     "tables": "pandas",
     "text": "tokenizers",
     "wandb": "wandb",

@@ -1,0 +1,128 @@
+"""Nats per note of a run of examples/chorales.py beside two simple laws, and parallels by sampler and calls.
+
+    python benchmarks/parallels.py bound RUN
+    python benchmarks/parallels.py samples RUN [--samplers ancestral,remdm_cap,random,gibbs] [--calls 8,32,128,512]
+
+- bound: that of the run on the test split; "unigram": each note by the histogram of its voice; "last note": with
+  a probability of its voice a note is the one before, and else another one by the histogram. Both learn from the
+  training split.
+- samples: parallel fifths and octaves per 1,000 frames of samples, and of both splits, with errors over windows.
+
+Notes of one call are drawn as if they were independent. A random order has at most as many calls as there are
+notes; with fewer it reveals evenly many a call. Gibbs draws a note anew after each step, so half of its calls
+are steps.
+"""
+
+import argparse
+import dataclasses
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from d3pm_jax import runs
+from d3pm_jax.evaluation.bound import summarize_bound
+from d3pm_jax.sampling import Sampler, named
+from d3pm_jax.sampling.places import Candidates, Count, RandomOrder, Reveal
+
+CONFIG = Path(__file__).parents[1] / "examples" / "chorales.py"
+SAMPLERS = ("ancestral", "remdm_cap", "random", "gibbs")
+BATCH = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Evenly(Count):
+    """Reveals evenly many places a row."""
+
+    rows: int
+
+    def num_rows(self, places: int) -> int:
+        return self.rows
+
+    def count(self, candidates: Candidates, score: Array) -> Array:
+        remaining = candidates.places * (candidates.rows - candidates.i) // candidates.rows
+        return jnp.sum(candidates.masked, axis=-1, dtype=jnp.int32) - remaining
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("figure", choices=("bound", "samples"))
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--samplers", default=",".join(SAMPLERS))
+    parser.add_argument("--calls", default="8,32,128,512")
+    parser.add_argument("--num", type=int, default=256, help="samples")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--config", type=Path, default=CONFIG, help="the file that defines the run's parts")
+    args = parser.parse_args()
+    run = runs.open(args.run, args.config)
+    began = time.process_time()
+    if args.figure == "bound":
+        print_bound(run)
+    else:
+        samplers = args.samplers.split(",")
+        calls = [int(number) for number in args.calls.split(",")]
+        print_samples(run, samplers, calls, args.num, args.seed)
+    print(f"{(time.process_time() - began) / 60:.1f} core minutes")
+
+
+def print_bound(run: runs.Run) -> None:
+    """Prints the bound on the test split and what simple laws have there."""
+    train, test = (run.read_batch(split)["x"] for split in ("train", "test"))
+    bound = run.evaluate(batch_size=BATCH)
+    nats, error = (bound[name] * np.log(2) for name in ("bits_per_dim", "standard_error"))
+    print(f"{len(test)} windows of the test split, nats per note")
+    print(f"  bound: {nats:.4f} +- {error:.4f}")
+    for name, p in compute_laws(train, test).items():
+        law = summarize_bound(-np.log(p).mean((1, 2)), 1)
+        print(f"  {name}: {law['nats']:.4f} +- {law['nats_standard_error']:.4f}")
+
+
+def compute_laws(train: np.ndarray, test: np.ndarray) -> Mapping[str, np.ndarray]:
+    """Returns the probability that each law gives to each note of test [N, F, V], given those before."""
+    voices = np.arange(test.shape[2])
+    K = max(train.max(), test.max()) + 1
+    counts = np.stack([np.bincount(train[..., voice].ravel(), minlength=K) for voice in voices]) + 1
+    histogram = counts / counts.sum(axis=1, keepdims=True)  # [V, K]
+    unigram = histogram[voices, test]
+    repeats = np.mean(np.diff(train, axis=1) == 0, axis=(0, 1))  # [V]
+    # Another note than the one before: the histogram without that one.
+    another = (1 - repeats) * unigram[:, 1:] / (1 - unigram[:, :-1])
+    given_last = np.where(np.diff(test, axis=1) == 0, repeats, another)
+    return {"unigram": unigram, "last note": np.concatenate([unigram[:, :1], given_last], axis=1)}
+
+
+def choose_sampler(run: runs.Run, name: str, calls: int) -> tuple[runs.Run, Sampler]:
+    """Returns a run with the steps, and the sampler, that take so many calls at most."""
+    if name == "random":
+        rows = min(calls, run.parts.description.place_sizes.size)
+        return run, Sampler(Reveal(RandomOrder(), Evenly(rows)))
+    if name == "gibbs":
+        return run.respaced((calls + 1) // 2), named.gibbs()
+    return run.respaced(calls), named.SAMPLERS[name]()
+
+
+def print_samples(run: runs.Run, samplers: list[str], calls: list[int], num: int, seed: int) -> None:
+    """Prints parallels of samples for each sampler and number of calls, after those of the data."""
+    reference = run.prepare_quality(num)
+    rows = dict(reference.figures)
+    for name, row in rows.items():
+        print(f"{name:<20} {'':>5}  {format_figures(row)}", flush=True)
+    for name in samplers:
+        for number in calls:
+            respaced_run, sampler = choose_sampler(run, name, number)
+            quality = respaced_run.measure_quality(reference, num, seed, BATCH, sampler=sampler)
+            row = quality.figures["samples"]
+            taken = row.get("calls_per_sample", number)
+            print(f"{name:<20} {taken:>5.0f}  {format_figures(row)}", flush=True)
+
+
+def format_figures(row: Mapping[str, float]) -> str:
+    """Formats the figures of samples."""
+    return f"{row['parallels']:6.2f} +- {row['error']:.2f} per 1,000 frames; {row['moves']:.3f} of notes move"
+
+
+if __name__ == "__main__":
+    main()
