@@ -1,16 +1,17 @@
 """Nats per note of a run of examples/chorales.py beside two simple laws, and parallels by sampler and calls.
 
     python benchmarks/parallels.py bound RUN
-    python benchmarks/parallels.py samples RUN [--samplers ancestral,remdm_cap,random,gibbs] [--calls 8,32,128,512]
+    python benchmarks/parallels.py samples RUN [--samplers ancestral,random] [--calls 8,32]
 
-- bound: that of the run on the test split; "unigram": each note by the histogram of its voice; "last note": with
-  a probability of its voice a note is the one before, and else another one by the histogram. Both learn from the
-  training split.
-- samples: parallel fifths and octaves per 1,000 frames of samples, and of both splits, with errors over windows.
+- bound: that of the run on the test split; "unigram": each note by the histogram of its voice; "last note":
+  with a probability of its voice a note is the one before, and else another one by the histogram. Both learn
+  from the training split.
+- samples: parallel fifths and octaves per 1,000 frames of samples, and of both splits, with errors over
+  windows; and which share of the notes is not that of the frame before.
 
-Notes of one call are drawn as if they were independent. A random order has at most as many calls as there are
-notes; with fewer it reveals evenly many a call. Gibbs draws a note anew after each step, so half of its calls
-are steps.
+Notes of one call are drawn as if they were independent. A random order has at most as many calls as there
+are notes; with fewer it reveals evenly many a call. Gibbs draws a note anew after each step, so half of its
+calls are steps.
 """
 
 import argparse
