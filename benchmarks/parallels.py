@@ -1,13 +1,16 @@
-"""Nats per note of a run of examples/chorales.py beside two simple laws, and parallels by sampler and calls.
+"""Bounds of a run of examples/chorales.py beside simple laws, parallels of samples, sopranos harmonised.
 
     python benchmarks/parallels.py bound RUN
     python benchmarks/parallels.py samples RUN [--samplers ancestral,random] [--calls 8,32]
+    python benchmarks/parallels.py picture RUN --to chorales.png
 
 - bound: that of the run on the test split; "unigram": each note by the histogram of its voice; "last note":
   with a probability of its voice a note is the one before, and else another one by the histogram. Both learn
   from the training split.
 - samples: parallel fifths and octaves per 1,000 frames of samples, and of both splits, with errors over
-  windows; and which share of the notes is not that of the frame before.
+  windows; and which share of the notes is not that of the frame before. In "mixed" each voice of a window is
+  of another window of the test split: so many parallels there are by chance.
+- picture: windows of the test split as they are, and below them two samples to their sopranos.
 
 Notes of one call are drawn as if they were independent. A random order has at most as many calls as there
 are notes; with fewer it reveals evenly many a call. Gibbs draws a note anew after each step, so half of its
@@ -20,14 +23,19 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
+from PIL import Image
 
 from d3pm_jax import runs
 from d3pm_jax.evaluation.bound import summarize_bound
+from d3pm_jax.kinds import Samples
+from d3pm_jax.kinds.blocks import Tiles
 from d3pm_jax.sampling import Sampler, named
 from d3pm_jax.sampling.places import Candidates, Count, RandomOrder, Reveal
+from d3pm_jax.show.images import grid
 
 CONFIG = Path(__file__).parents[1] / "examples" / "chorales.py"
 SAMPLERS = ("ancestral", "remdm_cap", "random", "gibbs")
@@ -50,18 +58,23 @@ class Evenly(Count):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("figure", choices=("bound", "samples"))
+    parser.add_argument("figure", choices=("bound", "samples", "picture"))
     parser.add_argument("run", type=Path)
     parser.add_argument("--samplers", default=",".join(SAMPLERS))
     parser.add_argument("--calls", default="8,32,128,512")
     parser.add_argument("--num", type=int, default=256, help="samples")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--windows", default="0,100", help="of the picture")
+    parser.add_argument("--to", type=Path, help="the file of the picture")
     parser.add_argument("--config", type=Path, default=CONFIG, help="the file that defines the run's parts")
     args = parser.parse_args()
     run = runs.open(args.run, args.config)
     began = time.process_time()
     if args.figure == "bound":
         print_bound(run)
+    elif args.figure == "picture":
+        windows = [int(number) for number in args.windows.split(",")]
+        save_picture(run, windows, args.seed, args.to)
     else:
         samplers = args.samplers.split(",")
         calls = [int(number) for number in args.calls.split(",")]
@@ -108,7 +121,11 @@ def choose_sampler(run: runs.Run, name: str, calls: int) -> tuple[runs.Run, Samp
 def print_samples(run: runs.Run, samplers: list[str], calls: list[int], num: int, seed: int) -> None:
     """Prints parallels of samples for each sampler and number of calls, after those of the data."""
     reference = run.prepare_quality(num)
-    rows = dict(reference.figures)
+    test = run.read_batch("test")["x"]  # [N, F, V]
+    mixed = np.stack(
+        [np.roll(line, 7 * voice, axis=0) for voice, line in enumerate(np.moveaxis(test, 2, 0))], axis=2
+    )
+    rows = {**reference.figures, "mixed": reference.measure(mixed).figures}
     for name, row in rows.items():
         print(f"{name:<20} {'':>5}  {format_figures(row)}", flush=True)
     for name in samplers:
@@ -118,6 +135,19 @@ def print_samples(run: runs.Run, samplers: list[str], calls: list[int], num: int
             row = quality.figures["samples"]
             taken = row.get("calls_per_sample", number)
             print(f"{name:<20} {taken:>5.0f}  {format_figures(row)}", flush=True)
+
+
+def save_picture(run: runs.Run, windows: list[int], seed: int, path: Path) -> None:
+    """Draws windows of the test split side by side, each above two samples that have its soprano."""
+    notes = run.read_batch("test", max(windows) + 1)["x"][windows]  # [N, F, V]
+    rows = [notes]
+    for number in range(2):
+        known = np.broadcast_to(np.arange(notes.shape[2]) == 0, notes.shape)
+        draw = runs.Draw(known=(notes, known), sampler=named.random_order())
+        rows.append(run.sample(jax.random.key(seed + number), len(windows), draw).x0)
+    block = run.parts.kind.show_samples(Samples(np.concatenate(rows), run.process.K - 1))
+    assert isinstance(block, Tiles)
+    Image.fromarray(grid(block.images, len(windows))).save(path, optimize=True)
 
 
 def format_figures(row: Mapping[str, float]) -> str:

@@ -1,6 +1,6 @@
 """Chorales in four voices: any notes drawn to go with any others; piano rolls, MIDI files, parallels counted.
 
-d3pm train examples/chorales.py --data.file jsb16.npz --workdir runs/chorales
+d3pm train examples/chorales.py --data.file Jsb16thSeparated.json --workdir runs/chorales
 d3pm eval runs/chorales --config examples/chorales.py --samples 256 --steps 8,32,128,512
 d3pm sample runs/chorales --config examples/chorales.py --given soprano.npy --known soprano
 python examples/chorales.py runs/chorales/samples.npy song      # song0.mid, song1.mid, ...
@@ -33,7 +33,7 @@ LOWEST, HIGHEST = np.array(list(VOICES.values())).T
 
 @dataclasses.dataclass(frozen=True)
 class Chorales(config.Data):
-    file: str = "jsb16.npz"
+    file: str = "Jsb16thSeparated.json"
     """the JSON of github.com/czhuang/JSB-Chorales-dataset, or an .npz of pieces in a row and lengths"""
     frames: int = 64
     """frames of a window"""
@@ -75,7 +75,7 @@ class Chorales(config.Data):
 class ChoraleKind(kinds.Kind):
     name = plural = "chorales"
     sample_files = "pictures"
-    shown_in_file = samples_drawn = examples_kept = 4
+    shown_in_file = samples_drawn = examples_kept = 2
     quality = kinds.QualityTable(
         columns={"parallels": "parallels", "error": "+-", "moves": "moves"},
         also=(),
@@ -84,10 +84,10 @@ class ChoraleKind(kinds.Kind):
     )
 
     def show_samples(self, samples):
-        return Tiles(draw_rolls(samples.x), f"piano rolls of {', '.join(VOICES)}", columns=2)
+        return Tiles(draw_rolls(samples.x), f"piano rolls of {', '.join(VOICES)}", columns=1)
 
     def show_chain(self, states):
-        return Strip(draw_rolls(states.x), states.times)
+        return Strip(draw_rolls(states.x)[..., 12:, :, :], states.times)  # without the names of voices
 
     def parse_known(self, word, shape):
         """Reads which voice or bar stays, or is drawn: "soprano", "bar3", "not bar3"; or a file."""

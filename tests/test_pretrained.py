@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from d3pm_jax import likelihood, losses, respace
+from d3pm_jax import likelihood, losses, respace, runs
 from d3pm_jax.config import io as config_io
 from d3pm_jax.config.objective import logits_keywords
 from d3pm_jax.runs import exported
@@ -25,7 +25,13 @@ GREY = FOLDER / "mnist_absorbing.safetensors"
 IMAGES = [FILE, FOLDER / "bin_mnist_muon.safetensors", GREY]
 LETTERS = FOLDER / "wiki27_absorbing.safetensors"
 BITS = FOLDER / "nltcs.safetensors"
+NOTES = FOLDER / "chorales.safetensors"
 STEPS = 10
+# Chords of soprano, alto, tenor and bass, a quarter each.
+CHORDS = [
+    *([71, 67, 62, 55], [72, 67, 64, 48], [74, 67, 59, 55], [74, 66, 57, 50]),
+    *([72, 64, 57, 48], [71, 67, 62, 55], [69, 66, 62, 50], [67, 62, 59, 55]),
+]
 
 SENTENCE = (
     "the river rises in the hills to the north of the town and flows "
@@ -78,7 +84,7 @@ def count_categories(file: Path) -> int:
 
 def test_every_file_is_the_one_that_was_measured_small_and_names_no_folder():
     files = sorted(FOLDER.glob("*.safetensors"))
-    assert set(files) == {*IMAGES, LETTERS, BITS}
+    assert set(files) == {*IMAGES, LETTERS, BITS, NOTES}
     for file in files:
         recorded = json.loads(file.with_suffix(".json").read_text())
         assert hashlib.sha256(file.read_bytes()).hexdigest() == recorded["sha256"]
@@ -121,6 +127,22 @@ def test_rows_of_bits_have_the_recorded_likelihood_and_drawn_ones_a_worse_one():
     recorded = json.loads(BITS.with_suffix(".json").read_text())["nats_of_rows"]
     np.testing.assert_allclose(actual[:2], recorded, rtol=1e-4)
     assert actual[2:].mean() > 2 * actual[:2].max()
+
+
+def test_hidden_notes_of_chords_have_the_recorded_likelihood_and_those_of_a_wrong_tenor_a_worse_one(tmp_path):
+    example = FOLDER.parent / "examples" / "chorales.py"
+    runs.import_weights(NOTES, config_io.load_module(example).get_config(), tmp_path / "run")
+    run = runs.open(tmp_path / "run", example)
+    notes = np.repeat(np.array(CHORDS * 2, np.int32), 4, axis=0)
+    frame, voice = np.indices((64, 4))
+    x0 = np.stack([notes, notes + (voice == 2)])
+    is_hidden = (frame // 4 + voice) % 4 == 0
+    logits = run.predict(np.where(is_hidden, 82, x0), np.ones(2, np.int32))
+    nats = -np.take_along_axis(np.asarray(jax.nn.log_softmax(logits)), x0[..., None], axis=3)[..., 0]
+    right, wrong = nats[:, is_hidden].mean(axis=1)
+    recorded = json.loads(NOTES.with_suffix(".json").read_text())["nats_of_hidden_notes"]
+    np.testing.assert_allclose(right, recorded, rtol=1e-4)
+    assert wrong > 2 * right
 
 
 @pytest.mark.parametrize("file", IMAGES, ids=lambda file: file.stem)
