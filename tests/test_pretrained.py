@@ -26,6 +26,7 @@ IMAGES = [FILE, FOLDER / "bin_mnist_muon.safetensors", GREY]
 LETTERS = FOLDER / "wiki27_absorbing.safetensors"
 BITS = FOLDER / "nltcs.safetensors"
 NOTES = FOLDER / "chorales.safetensors"
+SUDOKU = FOLDER / "sudoku.safetensors"
 STEPS = 10
 # Chords of soprano, alto, tenor and bass, a quarter each.
 CHORDS = [
@@ -37,6 +38,8 @@ SENTENCE = (
     "the river rises in the hills to the north of the town and flows "
     "west through a wide valley to the sea where it forms a small bay"
 )
+
+BOARDS = ("256341143625421536635412362154514263", "123456456123231564564231312645645312")
 
 # Each mark is two by two pixels.
 SEVEN = """
@@ -82,9 +85,13 @@ def count_categories(file: Path) -> int:
     return exported.read_description(file).categories
 
 
+def read_boards() -> np.ndarray:
+    return np.array([[int(digit) - 1 for digit in board] for board in BOARDS], np.int32).reshape(2, 6, 6)
+
+
 def test_every_file_is_the_one_that_was_measured_small_and_names_no_folder():
     files = sorted(FOLDER.glob("*.safetensors"))
-    assert set(files) == {*IMAGES, LETTERS, BITS, NOTES}
+    assert set(files) == {*IMAGES, LETTERS, BITS, NOTES, SUDOKU}
     for file in files:
         recorded = json.loads(file.with_suffix(".json").read_text())
         assert hashlib.sha256(file.read_bytes()).hexdigest() == recorded["sha256"]
@@ -145,6 +152,25 @@ def test_hidden_notes_of_chords_have_the_recorded_likelihood_and_those_of_a_wron
     assert wrong > 2 * right
 
 
+def test_boards_of_sudoku_have_the_recorded_likelihood_and_shuffled_ones_a_worse_one():
+    boards = read_boards()
+    shuffled = np.random.default_rng(0).permuted(boards.reshape(2, 36), axis=1).reshape(2, 6, 6)
+    boards = np.concatenate([boards, shuffled])
+    network = exported.denoiser(SUDOKU)
+    mask_id = 6
+
+    @jax.jit
+    def nats(x0):
+        row_by_row = jnp.broadcast_to(jnp.arange(36).reshape(6, 6), x0.shape) / 36
+        nats = likelihood.chain_rule(lambda xt: network(xt, jnp.ones(4, int)), x0, row_by_row, mask_id)
+        return nats.sum((1, 2))
+
+    actual = nats(boards)
+    recorded = json.loads(SUDOKU.with_suffix(".json").read_text())["nats_of_boards"]
+    np.testing.assert_allclose(actual[:2], recorded, rtol=1e-4)
+    assert actual[2:].min() > 2 * actual[:2].max()
+
+
 @pytest.mark.parametrize("file", IMAGES, ids=lambda file: file.stem)
 def test_two_drawn_digits_have_the_recorded_bound_and_shuffled_pixels_a_worse_one(file):
     categories = count_categories(file)
@@ -167,18 +193,20 @@ def test_two_drawn_digits_have_the_recorded_bound_and_shuffled_pixels_a_worse_on
 
 
 @pytest.mark.slow  # networks and files of both have tests in parity_tests
-@pytest.mark.parametrize("file", [*IMAGES, LETTERS, BITS], ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", [*IMAGES, LETTERS, BITS, SUDOKU], ids=lambda file: file.stem)
 def test_pytorch_has_the_same_logits(file):
     rng = np.random.default_rng(0)
     if file == LETTERS:
         xt = rng.integers(28, size=(2, 128))
     elif file == BITS:
         xt = rng.integers(3, size=(2, 16))
+    elif file == SUDOKU:
+        xt = np.where(rng.random((2, 6, 6)) < 0.5, read_boards(), 6)  # the mask
     else:
         xt = (count_categories(file) - 1) * np.stack([drawn(SEVEN), drawn(TWO)])
     if file == GREY:
         xt = np.where(rng.random(xt.shape) < 0.5, 256, xt)  # the mask
-    t = np.array([3, 60])
+    t = np.array([3, 30])
     with torch.no_grad():
         theirs = torch_exported.denoiser(file)(torch.tensor(xt), torch.tensor(t)).numpy()
     ours = jax.jit(exported.denoiser(file))(xt, t)

@@ -125,7 +125,7 @@ def test_the_margin_comes_first_and_not_the_probability():
         (PUZZLE.replace("6", "7"), "has '7': digits are 1 to 6, and an empty cell is . or 0"),
         (
             PUZZLE.replace("2...41", "2..241"),
-            r"puzzle 1: equal digits clash in \(row, column\) \[\[1, 1\], \[1, 4\], \[6, 4\]\]",
+            r"puzzle 1: equal digits at \(row, column\) \[\[1, 1\], \[1, 4\], \[6, 4\]\]",
         ),
         (
             PUZZLE.replace("......", ".2...."),
@@ -214,7 +214,6 @@ def test_boards_of_4_are_trained_on_by_two_numbers_changed(tmp_path, capsys):
     )
 
 
-@pytest.mark.slow
 def test_boards_of_9_have_puzzles_and_a_config(tmp_path):
     large = io.load_module(write_variant(tmp_path, BOX="(3, 3)"))
     rng = np.random.default_rng(0)
