@@ -34,8 +34,12 @@ def shorten_traceback(error: BaseException) -> str | None:
     It is the innermost statement of the user's: frames of JAX, Flax and this library are left out.
 
     Returns:
-        One line; None for an error that comes from no code of the user's.
+        One line; None for an error that comes from no code of the user's, and for a UserError that this code
+        raises, whose message says what is wrong by itself.
     """
+    innermost = traceback.extract_tb(error.__traceback__)[-1:]
+    if isinstance(error, UserError) and any(is_of_user(frame.filename) for frame in innermost):
+        return None
     message = str(error)
     if not isinstance(error, UserError):
         message = f"{type(error).__name__}: {one_line(error, 400)}"

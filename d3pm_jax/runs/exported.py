@@ -118,7 +118,11 @@ def read_config(file: Path) -> Config:
     if text is None:
         raise UserError(f"{file} holds no config: {cure}")
     try:
-        return config_io.from_json(parse_json(text.encode()))
+        tree = parse_json(text.encode())
+        own_names = config_io.own_names(tree)
+        if own_names:
+            raise UserError(f"it has parts of its own, {', '.join(own_names)}")
+        return config_io.from_json(tree)
     except (ValueError, UserError) as error:
         raise UserError(f"the config in {file} cannot be read ({one_line(error)}): {cure}") from error
 

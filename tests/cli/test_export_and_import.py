@@ -180,6 +180,10 @@ def test_bad_files_and_places_get_one_line(old, tmp_path, capsys):
     message = error(capsys, "import", file, "--workdir", tmp_path / "new")
     assert f"the config in {file} cannot be read" in message
     assert "pass one, as in" in message
+    own = {"class": "own.Net", "width": {"class": "own.Width"}}
+    twin.save(file, state.ema, {"config": json.dumps(own)})
+    message = error(capsys, "import", file, "--workdir", tmp_path / "new")
+    assert "cannot be read (it has parts of its own, Net, Width): pass one, as in d3pm import" in message
     twin.save(file, state.ema, {"config": config_io.dump_config(tiny.get_config())})
     assert "no workdir" in error(capsys, "import", file)
     whole = file.read_bytes()

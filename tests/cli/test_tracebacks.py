@@ -303,6 +303,14 @@ def test_the_statement_comes_first_and_then_what_is_wrong(case, tmp_path, capsys
     assert not (tmp_path / "run").exists()
 
 
+def test_an_error_that_the_file_itself_words_is_all_that_is_printed(tmp_path, capsys):
+    old = "return ArraySource(np.zeros((8, 6), int))"
+    new = "from d3pm_jax.errors import UserError; raise UserError('letters.txt is empty: write some')"
+    path = write_file(tmp_path, old, new)
+    message = error(capsys, "train", path, "--workdir", tmp_path / "run")
+    assert message == "d3pm train: error: letters.txt is empty: write some\n"
+
+
 @pytest.mark.slow
 def test_errors_in_training_are_found_behind_frames_of_jax_and_of_grain(tmp_path, capsys):
     method_of_loss = "class Loss(config.HybridLoss):\n    def terms(self, process, logits, x0, xt, t, p_t):\n"
