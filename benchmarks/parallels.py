@@ -7,9 +7,10 @@
 - bound: that of the run on the test split; "unigram": each note by the histogram of its voice; "last note":
   with a probability of its voice a note is the one before, and else another one by the histogram. Both learn
   from the training split.
-- samples: parallel fifths and octaves per 1,000 frames of samples, and of both splits, with errors over
-  windows; and which share of the notes is not that of the frame before. In "mixed" each voice of a window is
-  of another window of the test split: so many parallels there are by chance.
+- samples: parallel fifths, octaves and unisons per 1,000 changes of frame, of samples and of both splits, and
+  which share of the notes is not that of the frame before. Errors are over samples, and over pieces in the
+  splits, whose windows belong together. In "mixed" each voice of a window is of another window of the test
+  split, and in "mixed, one key" all windows were moved to one key before: so many there are by chance.
 - picture: windows of the test split as they are, and below them two samples to their sopranos.
 
 Notes of one call are drawn as if they were independent. A random order has at most as many calls as there
@@ -19,6 +20,7 @@ calls are steps.
 
 import argparse
 import dataclasses
+import itertools
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,8 +32,9 @@ from jaxtyping import Array
 from PIL import Image
 
 from d3pm_jax import runs
+from d3pm_jax.config.io import load_module
 from d3pm_jax.evaluation.bound import summarize_bound
-from d3pm_jax.kinds import Samples
+from d3pm_jax.kinds import Measured, Reference, Samples
 from d3pm_jax.kinds.blocks import Tiles
 from d3pm_jax.sampling import Sampler, named
 from d3pm_jax.sampling.places import Candidates, Count, RandomOrder, Reveal
@@ -120,14 +123,17 @@ def choose_sampler(run: runs.Run, name: str, calls: int) -> tuple[runs.Run, Samp
 
 def print_samples(run: runs.Run, samplers: list[str], calls: list[int], num: int, seed: int) -> None:
     """Prints parallels of samples for each sampler and number of calls, after those of the data."""
-    reference = run.prepare_quality(num)
+    for split in ("train", "test"):
+        notes = run.read_batch(split)["x"]
+        counts = count_parallels(notes)
+        row = {**measure(notes).figures, "error": error_over_pieces(counts, count_windows(run, split))}
+        print(f"{split:<20} {'':>5}  {format_figures(row)}", flush=True)
     test = run.read_batch("test")["x"]  # [N, F, V]
-    mixed = np.stack(
-        [np.roll(line, 7 * voice, axis=0) for voice, line in enumerate(np.moveaxis(test, 2, 0))], axis=2
-    )
-    rows = {**reference.figures, "mixed": reference.measure(mixed).figures}
-    for name, row in rows.items():
-        print(f"{name:<20} {'':>5}  {format_figures(row)}", flush=True)
+    for name, notes in {"mixed": test, "mixed, one key": move_to_one_key(test)}.items():
+        # Seven windows are more than most pieces have, so that hardly any two voices are of one piece.
+        mixed = [np.roll(line, 7 * voice, axis=0) for voice, line in enumerate(np.moveaxis(notes, 2, 0))]
+        print(f"{name:<20} {'':>5}  {format_figures(measure(np.stack(mixed, axis=2)).figures)}", flush=True)
+    reference = Reference("nothing", "parallels", {}, measure)
     for name in samplers:
         for number in calls:
             respaced_run, sampler = choose_sampler(run, name, number)
@@ -135,6 +141,55 @@ def print_samples(run: runs.Run, samplers: list[str], calls: list[int], num: int
             row = quality.figures["samples"]
             taken = row.get("calls_per_sample", number)
             print(f"{name:<20} {taken:>5.0f}  {format_figures(row)}", flush=True)
+
+
+def count_windows(run: runs.Run, split: str) -> list[int]:
+    """Returns how many windows each piece of a split has."""
+    data = run.config.data
+    step = 16 if split == "train" else data.frames
+    pieces = load_module(CONFIG).read_pieces(data.file, split)
+    return [len(range(0, len(piece) - data.frames + 1, step)) for piece in pieces]
+
+
+def count_parallels(notes: np.ndarray) -> np.ndarray:
+    """Counts parallels of notes [N, F, V] per 1,000 changes of frame, [N].
+
+    Two voices move in one direction, and have a fifth, an octave or a unison between them before and after,
+    modulo octaves, with the same voice above.
+    """
+    parallels = np.zeros(len(notes))
+    for first, second in itertools.combinations(np.moveaxis(notes, 2, 0), 2):  # [N, F] each
+        # The remainder is 7 for a fifth above and -7 for one below: voices that cross make no parallels.
+        interval = np.where((first > 0) & (second > 0), np.fmod(first - second, 12), -1)
+        stays = np.isin(interval[:, 1:], [0, 7, -7]) & (np.diff(interval) == 0)
+        moves_along = np.diff(first) * np.diff(second) > 0
+        parallels += 1000 * np.mean(stays & moves_along, axis=1)
+    return parallels
+
+
+def measure(notes: np.ndarray) -> Measured:
+    """Returns the figures of notes [N, F, V], with the error over these N."""
+    parallels = count_parallels(notes)
+    error = np.std(parallels) / len(notes) ** 0.5
+    moves = np.mean(np.diff(notes, axis=1) != 0)
+    return Measured({"n": len(notes), "parallels": np.mean(parallels), "error": error, "moves": moves})
+
+
+def error_over_pieces(x: np.ndarray, windows: list[int]) -> float:
+    """Returns the standard error of the mean of x [N], where so many windows in a row are of one piece."""
+    piece = np.repeat(np.arange(len(windows)), windows)
+    sums = np.bincount(piece, x - np.mean(x))
+    return float(np.sum(sums**2) ** 0.5 / len(x))
+
+
+def move_to_one_key(notes: np.ndarray) -> np.ndarray:
+    """Transposes each window of notes [N, F, V] so that as many of its notes as can be are of C major."""
+    is_white = np.isin(np.arange(12), [0, 2, 4, 5, 7, 9, 11])
+    moved = []
+    for window in notes:
+        shares = [np.mean(is_white[(window[window > 0] + shift) % 12]) for shift in range(-6, 6)]
+        moved.append(np.where(window > 0, window + np.argmax(shares) - 6, 0))
+    return np.stack(moved)
 
 
 def save_picture(run: runs.Run, windows: list[int], seed: int, path: Path) -> None:
@@ -152,7 +207,9 @@ def save_picture(run: runs.Run, windows: list[int], seed: int, path: Path) -> No
 
 def format_figures(row: Mapping[str, float]) -> str:
     """Formats the figures of samples."""
-    return f"{row['parallels']:6.2f} +- {row['error']:.2f} per 1,000 frames; {row['moves']:.3f} of notes move"
+    return (
+        f"{row['parallels']:6.2f} +- {row['error']:.2f} per 1,000 changes; {row['moves']:.3f} of notes move"
+    )
 
 
 if __name__ == "__main__":
