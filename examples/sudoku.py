@@ -1,7 +1,7 @@
 """Sudoku: a network that has seen solved boards fills in puzzles, cell by cell or many cells at once.
 
 d3pm train examples/sudoku.py --workdir runs/sudoku
-d3pm sample runs/sudoku --config examples/sudoku.py --given puzzle.txt --known filled --gif
+d3pm sample runs/sudoku --config examples/sudoku.py --given puzzle.txt --known filled --num 8
 d3pm eval runs/sudoku --config examples/sudoku.py --samples 500
 python examples/sudoku.py runs/sudoku --puzzles 1000 --seed 1
 """
@@ -186,7 +186,7 @@ def main(workdir: tyro.conf.Positional[str], puzzles: int = 1000, seed: int = 1)
     orders = (places.RandomOrder(), places.LargestProbability(), LargestMargin())
     print("calls", *orders, "second above first", "third above second", "clues changed", sep=" | ")
     for count in (*map(places.Cosine, (2, 4, 8, 16)), places.One()):
-        draws = [runs.Draw(known, sampler=Sampler(places.Reveal(order, count))) for order in orders]
+        draws = [runs.Draw(known=known, sampler=Sampler(places.Reveal(order, count))) for order in orders]
         x = np.stack([run.sample(jax.random.key(seed), puzzles, draw).x0 for draw in draws])
         is_solved = np.all(x == boards, axis=(2, 3))  # [orders, puzzles]
         shares = [*is_solved, *np.diff(is_solved.astype(int), axis=0)]

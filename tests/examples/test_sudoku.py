@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import runpy
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -107,6 +108,59 @@ def test_training_sees_boards_that_are_right_and_differ(source):
     assert len({x.tobytes() for x in seen}) == 20
 
 
+def test_rows_and_columns_move_as_digits_do(source):
+    x = source[0]["x"]
+    maps = [sudoku.Boards().random_map({"x": x}, np.random.default_rng(n))["x"] for n in range(20)]
+
+    # A board whose digits alone had other names would have equal digits where x has them.
+    def pattern(board):
+        return board.reshape(-1, 1) == board.reshape(1, -1)
+
+    assert not any(np.array_equal(pattern(mapped), pattern(x)) for mapped in maps)
+    # A mark in a corner goes to every row and to every column.
+    corner = np.zeros((K, K), int)
+    corner[0, 0] = 1
+    places = []
+    for n in range(100):
+        mapped = sudoku.Boards().random_map({"x": corner}, np.random.default_rng(n))["x"]
+        values, counts = np.unique(mapped, return_counts=True)
+        places.append(np.argwhere(mapped == values[counts == 1])[0])
+    rows, columns = np.transpose(places)
+    assert set(rows) == set(columns) == set(range(K))
+
+
+def test_boards_of_both_splits_and_of_the_program_differ(source):
+    rng = np.random.default_rng([1, 2])
+    drawn = [sudoku.find_solutions(sudoku.BLANK, 1, rng)[0] for _ in range(300)]
+    train = sudoku.Boards().open("train")
+    sets = [{train[i]["x"].tobytes() for i in range(2000)}, {source[i]["x"].tobytes() for i in range(2000)}]
+    sets.append({x.astype(source[0]["x"].dtype).tobytes() for x in drawn})
+    for one, other in itertools.combinations(sets, 2):
+        assert len(one & other) / len(other) < 0.005
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["gone"], "gone holds no run"),
+        (["gone", "--puzzles", "0"], "--puzzles 0"),
+        (["gone", "--puzzles=-3"], "--puzzles -3"),
+        (["gone", "--seed=-1"], "--seed -1"),
+    ],
+)
+def test_the_program_refuses_in_one_line(words, message, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", [str(FILE), *words])
+    with pytest.raises(SystemExit, match=f"^error: .*{message}") as ended:
+        runpy.run_path(str(FILE), run_name="__main__")
+    assert "\n" not in ended.value.code
+
+
+def test_a_board_has_no_more_digits_than_marks(tmp_path):
+    with pytest.raises(Exception, match="1 to 9"):
+        io.load_module(write_variant(tmp_path, BOX="(3, 4)"))
+
+
 def test_the_margin_comes_first_and_not_the_probability():
     p = np.array([[0.5, 0.5, 0, 0], [0.45, 0.25, 0.3, 0], [0.25, 0.25, 0.25, 0.25]])
     with np.errstate(divide="ignore"):
@@ -120,19 +174,19 @@ def test_the_margin_comes_first_and_not_the_probability():
     ("text", "message"),
     [
         (None, "no file .*: write a puzzle there"),
-        ("12.\n", "has 3 cells: a puzzle has 6 x 6 = 36"),
+        ("12.\n", "has 3 cells: each puzzle has 36, for others change BOX"),
         ("", "has 0 cells"),
-        (PUZZLE.replace("6", "7"), "has '7': digits are 1 to 6, and an empty cell is . or 0"),
+        (PUZZLE.replace("6", "7"), "has '7': write a text of digits 1 to 6, and . for empty cells"),
         (
             PUZZLE.replace("2...41", "2..241"),
             r"puzzle 1: equal digits at \(row, column\) \[\[1, 1\], \[1, 4\], \[6, 4\]\]",
         ),
         (
             PUZZLE.replace("......", ".2...."),
-            "puzzle 1: 0 solutions, counted to 100: it needs exactly 1",
+            "puzzle 1: 0 solutions, counted up to 100: take a clue away or change one",
         ),
-        (PUZZLE.replace("5..2..", "5....."), "puzzle 1: 16 solutions, counted to 100: it needs"),
-        (PUZZLE + "." * 36, "puzzle 2: 100 solutions, counted to 100"),
+        (PUZZLE.replace("5..2..", "5....."), "puzzle 1: 16 solutions, counted up to 100: add clues"),
+        (PUZZLE + "." * 36, "puzzle 2: 100 solutions, counted up to 100: add clues"),
     ],
 )
 def test_a_bad_puzzle_gets_one_line(text, message, tmp_path):
@@ -146,7 +200,7 @@ def test_a_bad_puzzle_gets_one_line(text, message, tmp_path):
 
 def test_puzzles_are_read_and_drawn(tmp_path):
     path = tmp_path / "puzzles.txt"
-    path.write_text(PUZZLE + PUZZLE.replace(".", "0"))
+    path.write_text(PUZZLE + PUZZLE.replace(".", "0"), encoding="utf-8-sig")  # as some editors write
     puzzles = sudoku.read_puzzles(path)
     np.testing.assert_array_equal(puzzles, [as_board(PUZZLE)] * 2)
     (solution,) = sudoku.find_solutions(puzzles[0], 2, np.random.default_rng(0))
@@ -189,14 +243,16 @@ def workdir(tmp_path):
 def test_clues_stay_and_a_film_shows_the_rest(workdir, capsys):
     puzzle = workdir.parent / "puzzle.txt"
     puzzle.write_text(PUZZLE)
-    words = ("--config", FILE, "--num", 4, "--given", puzzle, "--known", "filled", "--gif")
+    words = ("--config", FILE, "--num", 4, "--given", puzzle, "--known", "filled")
     assert status("sample", workdir, *words) == 0
-    assert "reverse process, moving" in capsys.readouterr().out
+    assert "LargestMargin()" in capsys.readouterr().out
     x = np.load(workdir / "samples_given_knownfilled.npy")
     clues = as_board(PUZZLE)
     assert (x == clues)[:, clues != sudoku.EMPTY].all()
     assert (x < K).all()
-    assert (workdir / "chain_given_knownfilled.gif").stat().st_size > 10_000
+    assert status("sample", workdir, *words, "--sampler", "ancestral", "--gif") == 0
+    assert "reverse process, moving" in capsys.readouterr().out
+    assert (workdir / "chain_samplerancestral_given_knownfilled.gif").stat().st_size > 10_000
 
 
 @pytest.mark.slow
@@ -208,10 +264,8 @@ def test_boards_of_4_are_trained_on_by_two_numbers_changed(tmp_path, capsys):
     assert "valid" in capsys.readouterr().out
     io.load_module(file).main(str(workdir), puzzles=32)
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 5 * 4
-    assert all(
-        line.endswith("of cells, 0 clues changed") for line in lines if "+-" in line and "each" not in line
-    )
+    assert len(lines) == 1 + 5
+    assert all(line.endswith("| 0") and line.count("+-") == 5 for line in lines[1:])
 
 
 def test_boards_of_9_have_puzzles_and_a_config(tmp_path):
