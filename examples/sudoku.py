@@ -111,12 +111,12 @@ def draw_boards(x, is_clue):
     image = Image.new("RGB", (20 * K + 10, 20 * K + 10), "white")
     draw = ImageDraw.Draw(image)
     font = ImageFont.load_default(14)
-    paper = np.where(find_clashes(x), "#fab450", np.where(is_clue, "#d7d7d7", "white"))
-    ink = np.where(is_clue, "black", "#003cc8")
+    paper = np.where(find_clashes(x), "#fab450", np.where(is_clue, "#d7d7d7", "white")).tolist()
+    ink = np.where(is_clue, "black", "#003cc8").tolist()
     for row, column in np.ndindex(K, K):
         top, left = 20 * row + 4, 20 * column + 4
-        draw.rectangle((left, top, left + 20, top + 20), paper[row, column], outline="#969696")
-        draw.text((left + 10, top + 10), (DIGITS + " ")[x[row, column]], ink[row, column], font, anchor="mm")
+        draw.rectangle((left, top, left + 20, top + 20), paper[row][column], outline="#969696")
+        draw.text((left + 10, top + 10), (DIGITS + " ")[x[row, column]], ink[row][column], font, anchor="mm")
     for row, column in np.ndindex(K // BOX[0], K // BOX[1]):  # of boxes
         top, left = 20 * row * BOX[0] + 4, 20 * column * BOX[1] + 4
         draw.rectangle((left, top, left + 20 * BOX[1] + 1, top + 20 * BOX[0] + 1), outline="black", width=2)

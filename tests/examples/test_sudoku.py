@@ -153,7 +153,7 @@ def test_the_program_refuses_in_one_line(words, message, monkeypatch, tmp_path):
     monkeypatch.setattr("sys.argv", [str(FILE), *words])
     with pytest.raises(SystemExit, match=f"^error: .*{message}") as ended:
         runpy.run_path(str(FILE), run_name="__main__")
-    assert "\n" not in ended.value.code
+    assert "\n" not in str(ended.value.code)
 
 
 def test_a_board_has_no_more_digits_than_marks(tmp_path):
