@@ -47,7 +47,7 @@ def read_pieces(file, split):
     try:
         if not file.endswith(".npz"):
             return [np.array(piece) for piece in json.loads(Path(file).read_text())[split]]
-        with np.load(file) as arrays:
+        with open(file, "rb") as opened, np.load(opened) as arrays:
             notes, lengths = arrays[split], arrays[f"{split}_lengths"]
         numbers = np.repeat(np.arange(len(lengths)), lengths)  # that of its piece, for each frame
         return [notes[numbers == number] for number in range(len(lengths))]
