@@ -146,8 +146,9 @@ def print_samples(run: runs.Run, samplers: list[str], calls: list[int], num: int
 def count_windows(run: runs.Run, split: str) -> list[int]:
     """Returns how many windows each piece of a split has."""
     data = run.config.data
-    step = 16 if split == "train" else data.frames
-    pieces = load_module(CONFIG).read_pieces(data.file, split)
+    example = load_module(CONFIG)
+    step = example.BAR if split == "train" else data.frames
+    pieces = example.read_pieces(data.file, split)
     return [len(range(0, len(piece) - data.frames + 1, step)) for piece in pieces]
 
 
