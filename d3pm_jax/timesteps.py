@@ -1,6 +1,6 @@
 """Chooses which steps to train on: from uniform noise to t in 1..T."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -95,6 +95,17 @@ def stratified(u: Float[Array, "n B"], T: int) -> tuple[Int[Array, "n B"], Int[A
     wide_u = at_least_float32(u)  # 16 bits do not count so far
     inside = jnp.floor(wide_u * size[:, None].astype(wide_u.dtype)).astype(jnp.int32)  # [n, B]
     return first[:, None] + jnp.minimum(inside, size[:, None] - 1) + 1, size
+
+
+class StepNoise(NamedTuple):
+    """Holds the random numbers of a step, but for those of dropout.
+
+    They are arrays of JAX, or of NumPy where they were drawn in advance.
+    """
+
+    t: Any  # int32 [B] in 1..T, or in continuous time float32 [B] in (0, T]
+    p_t: Any  # [B]  the probability of each t
+    u: Any  # [B, *S]  uniform in [0, 1), from which x_t is drawn
 
 
 class LossHistory(NamedTuple):

@@ -26,6 +26,7 @@ from d3pm_jax.checks.annotations import (
 from d3pm_jax.checks.arrays import (
     check_distribution,
     describe,
+    is_array,
     real_array,
     shorten_value,
 )

@@ -1,7 +1,8 @@
-"""Checks arrays that stay on the host, in NumPy."""
+"""Checks arrays: those that stay on the host, in NumPy, and what functions of users return."""
 
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from d3pm_jax.errors import one_line
@@ -29,6 +30,11 @@ def check_distribution(name: str, p: np.ndarray, K: int) -> np.ndarray:
             f"smallest entry {p.min(initial=np.inf):g}: divide counts by their total"
         )
     return p
+
+
+def is_array(x: Any, shape: tuple[int, ...], wider: Any) -> bool:
+    """Says whether x is an array of this shape, whose type is a case of a wider one."""
+    return hasattr(x, "dtype") and np.shape(x) == shape and jnp.issubdtype(x.dtype, wider)
 
 
 def describe(x: Any) -> str:

@@ -1,7 +1,7 @@
 """Describes the heads of a config: how the output of a network becomes logits of x_0."""
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +12,9 @@ from d3pm_jax.checks import values_in_range
 from d3pm_jax.config.checks import Interval
 from d3pm_jax.numerics.logspace import at_least_float32
 
+# Logits of x_0, or the log of p_t(y) / p_t(x_t), where y has another category at one place.
+HeadGives = Literal["logits", "log scores"]
+
 
 @dataclasses.dataclass(frozen=True)
 class Head:
@@ -21,6 +24,8 @@ class Head:
     """add onehot(x_t) to the output of the network"""
     outputs: ClassVar[int | None] = None
     """numbers of the network's output for each element; None: K logits; see `models.UNet`"""
+    gives: ClassVar[HeadGives] = "logits"
+    """what it makes of the output; the objective has to be for the same"""
 
     @values_in_range()
     def logits(self, output: Array, xt: Array, K: int) -> Array:

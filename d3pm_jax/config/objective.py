@@ -9,16 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from d3pm_jax import sampling
 from d3pm_jax.beliefs import Belief
-from d3pm_jax.checks import values_in_range
+from d3pm_jax.checks import is_array, values_in_range
 from d3pm_jax.config.checks import CheckedPart, NotNegative, undefined_method
-from d3pm_jax.config.head import Head
+from d3pm_jax.config.head import Head, HeadGives
 from d3pm_jax.config.schedule import Reciprocal, Schedule
 from d3pm_jax.config.timesteps import Timesteps
 from d3pm_jax.config.trained import CLASSIFIER, DIFFUSION, Trained
+from d3pm_jax.errors import wrong_return
 from d3pm_jax.losses import continuous, cross_entropy, fused_logistic, prior_kl, variational
 from d3pm_jax.posteriors import q_sample
 from d3pm_jax.processes import Process, expand_trailing, for_each_place, for_each_size
+from d3pm_jax.timesteps import StepNoise
 
 COMPARED = 16  # steps at which the process is compared with alpha
 NEAR = 1e-5  # how far probabilities in float32 may be off
@@ -32,14 +35,57 @@ class Terms(NamedTuple):
     ce: Array  # cross entropy, in nats
 
 
+# (x, time, **inputs) -> what the head makes of the output of the network: logits of x_0 [B, *S, K], say
+Network = Callable[..., Any]
+
+
+def call_once(
+    objective: Any, process: Process, network: Network, x0: Array, noise: StepNoise
+) -> tuple[Array, Array, Array]:
+    """Calls a network once, at the x_t that an objective draws, and returns the terms that it makes of it."""
+    t, p_t, u = noise
+    xt = objective.draw(process, x0, t, u)  # int32 [B, *S]
+    if not is_array(xt, x0.shape, jnp.integer):
+        raise wrong_return(objective.draw, xt, f"x_t, {x0.dtype} {list(x0.shape)}, like x_0")
+    logits = network(xt, network_time(process, t))  # [B, *S, K]
+    terms = objective.terms(process, logits, x0, xt, t, p_t)
+    check_terms(objective.terms, terms, x0)
+    return terms
+
+
+def network_time(process: Process, t: Array) -> Array:
+    """Returns what a network is told of t: the step, or real time, of the process with all steps."""
+    # A respaced process shows the network the times of the original.
+    if jnp.issubdtype(t.dtype, jnp.integer):
+        return process.time[t]
+    return t * (process.time[-1] / process.T)
+
+
+def check_terms(method: Callable[..., Any], terms: Any, x0: Array) -> None:
+    """Raises UserError unless what a method returned are the terms of each element of x_0."""
+    are_terms = isinstance(terms, tuple | list) and len(terms) == 3
+    if not are_terms or not all(is_array(term, x0.shape, jnp.floating) for term in terms):
+        cure = f"Terms(loss, kl, ce), each of a float type and of shape {list(x0.shape)}"
+        raise wrong_return(method, terms, cure)
+
+
 @dataclasses.dataclass(frozen=True)
 class Objective(CheckedPart):
-    """Says what to minimise. A class of your own defines `terms`, and may define the other methods."""
+    """Says what to minimise. A class of your own defines `terms`, and may define the other methods.
+
+    One that does not call its network once, at one x_t for logits of x_0, defines `compute`.
+    """
 
     trains: ClassVar[Trained] = DIFFUSION
     """what a run with this objective trains"""
     needs_extra_mask: ClassVar[bool] = False
     """whether it is for a process whose mask the data never has, and the network never predicts"""
+    head_gives: ClassVar[HeadGives] = "logits"
+    """what the head gives, see `Head.gives`"""
+    estimates_bound: ClassVar[bool] = False
+    """whether evaluation takes the mean of its own kl over real times, and not the terms of the process"""
+    fills_any_order: ClassVar[bool] = True
+    """whether a network that sees no time says what is behind a mask, whichever others there are"""
 
     @values_in_range()
     def draw(self, process: Process, x0: Array, t: Array, u: Array) -> Array:
@@ -49,6 +95,35 @@ class Objective(CheckedPart):
     def terms(self, process: Process, logits: Array, x0: Array, xt: Array, t: Array, p_t: Array) -> Terms:
         """Returns the loss terms of each element of a batch; p_t [B] are the probabilities of its t."""
         raise undefined_method(self, "terms")
+
+    def compute(
+        self, process: Process, network: Network, x0: Array, noise: StepNoise, weight: Array | None
+    ) -> tuple[Array, Array, Array]:
+        """Calls the network, and returns the `Terms` of each element of a batch; once, by draw and terms.
+
+        Args:
+            process: the forward process.
+            network: (x, time, **inputs) -> what the head makes of its output; `network_time` is the time.
+            x0: examples, int32 [B, *S].
+            noise: t with its probability, and uniform noise.
+            weight: of each element, [B, *S]; 0 on padding. None: each counts once.
+        """
+        return call_once(self, process, network, x0, noise)
+
+    def of_bound(self) -> "Objective":
+        """Returns the objective whose kl the bound is made of: without what differs in training alone."""
+        return self
+
+    def make_denoiser(self, process: Process, network: Network) -> sampling.Denoiser:
+        """Makes what samplers ask of a network, which is called as in `compute`."""
+        return sampling.Denoiser(process, network, logits_keywords(self)["belief"])
+
+    def default_sampler(self) -> sampling.Sampler:
+        """Returns how samples are drawn where nobody says how."""
+        return sampling.Sampler()
+
+    def check_sampler(self, sampler: sampling.Sampler) -> None:
+        """Raises ValueError for a sampler that asks what a network of this objective does not say."""
 
     def check_process(self, process: Process) -> None:
         """Raises ValueError for a process that it cannot be minimised with."""

@@ -121,4 +121,9 @@ class Config:
                 f"train.accumulate = {self.train.accumulate} does not divide train.batch_size = "
                 f"{self.train.batch_size} into equal parts: change one"
             )
+        if self.head.gives != self.loss.head_gives:
+            raise ValueError(
+                f"head = {type(self.head).__name__} gives {self.head.gives}, but loss = "
+                f"{type(self.loss).__name__} takes {self.loss.head_gives}: take a head whose `gives` is that"
+            )
         self.loss.check_beside(self.head, self.timesteps)

@@ -27,6 +27,7 @@ from d3pm_jax.placing import fetch, place
 from d3pm_jax.posteriors import q_sample
 from d3pm_jax.processes import Process
 from d3pm_jax.sampling.noise import EVALUATION, fold_in_each, per_example
+from d3pm_jax.timesteps import StepNoise
 
 __all__ = [
     "all_orders_nats",
@@ -98,21 +99,20 @@ def _compiled(predict: Callable[..., Any], seed: int, estimate: Callable[..., An
 
 def real_time_nats(
     predict: Callable[..., Any],
-    draw: Callable[..., Array],
-    term: likelihood.Term,
+    compute: Callable[..., tuple[Array, Array, Array]],
     num: int,
     seed: int,
 ) -> Compiled:
     """Makes the jitted function of a batch that estimates a bound in continuous time from some times, [B].
 
-    It is the mean over time, uniform in (0, 1], of the term there, at a random time in each of as many equal
-    parts.
+    It is the mean over time, uniform in (0, T], of what an objective costs there, at a random time in each of
+    as many equal parts.
 
     Args:
         predict: the network, (params, x_t, time T of the whole process) -> logits of x_0, with the keywords
             label and weight where a batch has them.
-        draw: (process, x_0, t = time T, u) -> x_t.
-        term: what the logits cost in nats per unit of time.
+        compute: of an objective in continuous time, (process, network, x_0, `timesteps.StepNoise`, weight)
+            -> loss, kl and ce [B, *S]; T kl is in nats per unit of time.
         num: how many times for each example, and calls.
         seed: of the noise, which depends on the number of an example alone.
     """
@@ -125,10 +125,9 @@ def real_time_nats(
         noise = per_example(key_draw, index, x0.shape[1:])
 
         def compute_part(j: Array) -> Array:
-            time = (j + 1 - u[:, j]) / num  # [B]
-            xt = draw(process, x0, time * process.T, noise(j))
-            logits = denoise(xt, time * process.time[-1])
-            return _sum_elements(term(process, logits, x0, xt, time * process.T), weight)
+            t = (j + 1 - u[:, j]) / num * process.T  # [B]
+            _, kl, _ = compute(process, denoise, x0, StepNoise(t, jnp.ones_like(t), noise(j)), weight)
+            return _sum_elements(kl * process.T, weight)
 
         return jnp.mean(jax.lax.map(compute_part, jnp.arange(num, dtype=jnp.int32)), axis=0)
 

@@ -8,14 +8,14 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Key
 
-from d3pm_jax.checks import values_in_range
+from d3pm_jax.checks import is_array, values_in_range
 from d3pm_jax.errors import wrong_return
 from d3pm_jax.losses.variational import per_step
 from d3pm_jax.models.variables import merge_variables
 from d3pm_jax.processes import Process
 from d3pm_jax.timesteps import LossHistory
 from d3pm_jax.training import diffusion
-from d3pm_jax.training.loss import Batch, Buffers, Metrics, is_array
+from d3pm_jax.training.loss import Batch, Buffers, Metrics
 from d3pm_jax.types import Params
 
 

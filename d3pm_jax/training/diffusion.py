@@ -3,24 +3,24 @@
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Key
 
-from d3pm_jax.checks import values_in_range
+from d3pm_jax.checks import is_array, values_in_range
+from d3pm_jax.config.objective import call_once, check_terms
 from d3pm_jax.errors import wrong_return
 from d3pm_jax.losses.variational import per_step
 from d3pm_jax.models.variables import merge_variables
 from d3pm_jax.processes import Process
-from d3pm_jax.timesteps import LossHistory
+from d3pm_jax.timesteps import LossHistory, StepNoise
 from d3pm_jax.training.loss import (
     Batch,
     Buffers,
     Metrics,
-    is_array,
     list_shapes,
     list_types,
     split_keys,
@@ -33,7 +33,10 @@ __all__ = ["DiffusionLoss", "Objective", "Timesteps"]
 
 @runtime_checkable
 class Objective(Protocol):
-    """Defines the loss that is minimised, as `config.HybridLoss` does."""
+    """Defines the loss that is minimised, as `config.HybridLoss` does.
+
+    One with a method `compute`, as that of `config.Objective`, calls the network itself.
+    """
 
     def draw(self, process: Process, x0: Array, t: Array, u: Array) -> Array:
         """Draws x_t from uniform noise u."""
@@ -61,17 +64,6 @@ class Timesteps(Protocol):
     def update(self, history: LossHistory | None, t: Array, kl: Array) -> LossHistory | None:
         """Returns the history after a batch, from its t [B] and its kl [B], summed over elements."""
         ...
-
-
-class StepNoise(NamedTuple):
-    """Holds the random numbers of a step, but for those of dropout.
-
-    They are arrays of JAX, or of NumPy where they were drawn in advance.
-    """
-
-    t: Any  # int32 [B] in 1..T, or in continuous time float32 [B] in (0, T]
-    p_t: Any  # [B]  the probability of each t
-    u: Any  # [B, *S]  uniform in [0, 1), from which x_t is drawn
 
 
 # (params, xt, time, key=None, label=None, weight=None, condition=None) -> logits of x_0
@@ -163,29 +155,25 @@ class DiffusionLoss:
         total: ArrayLike,
     ) -> tuple[Array, tuple[Metrics, Array, Buffers]]:
         """Computes the loss; the means of loss, kl and ce; kl [B]; and the new buffers: see `BatchLoss`."""
-        t, p_t, u = noise
         x0 = batch["x"]  # int32 [B, *S]
         weight = batch.get("weight")  # [B, *S], or None where every element counts once
-        xt = self.objective.draw(process, x0, t, u)  # int32 [B, *S]
-        if not is_array(xt, x0.shape, jnp.integer):
-            raise wrong_return(self.objective.draw, xt, f"x_t, {x0.dtype} {list(x0.shape)}, like x_0")
-
-        # Whole steps are numbered from 1. The network sees process.time of them: a respaced process shows the
-        # network the step numbers of the original. Real times are passed on as they are.
-        if jnp.issubdtype(t.dtype, jnp.integer):
-            time = process.time[t]
-        else:
-            time = t
-
         extra_inputs = {name: batch[name] for name in ("label", "weight", "condition") if name in batch}
         variables = merge_variables(params, buffers)
-        logits, new_buffers = self.train_predict(variables, xt, time, key, **extra_inputs)  # [B, *S, K]
-        terms = self.objective.terms(process, logits, x0, xt, t, p_t)
-        are_terms = isinstance(terms, tuple | list) and len(terms) == 3
-        if not are_terms or not all(is_array(term, x0.shape, jnp.floating) for term in terms):
-            cure = f"Terms(loss, kl, ce), each of a float type and of shape {list(x0.shape)}"
-            raise wrong_return(self.objective.terms, terms, cure)
+        new_buffers = buffers
+
+        def network(x: Array, time: Array, **inputs: Any) -> Any:
+            nonlocal new_buffers
+            output, new_buffers = self.train_predict(variables, x, time, key, **extra_inputs, **inputs)
+            return output
+
+        compute = getattr(self.objective, "compute", None)
+        if compute is None:
+            terms = call_once(self.objective, process, network, x0, noise)
+        else:
+            terms = compute(process, network, x0, noise, weight)
+            check_terms(compute, terms, x0)
         loss, kl, ce = terms  # each [B, *S]
+        p_t = noise.p_t
 
         # The loss is already divided by T p_t, as an estimate of the mean over t has to be; kl and ce are
         # what the network did at the t that were drawn, and are brought to the same mean here.

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Key
 
+from d3pm_jax.checks import is_array
 from d3pm_jax.errors import wrong_return
 from d3pm_jax.models.variables import merge_variables
-from d3pm_jax.training.loss import Batch, Buffers, Metrics, is_array, split_keys, spread_noise
+from d3pm_jax.training.loss import Batch, Buffers, Metrics, split_keys, spread_noise
 from d3pm_jax.types import Params
 
 __all__ = ["FlowLoss"]

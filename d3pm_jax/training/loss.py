@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Key
@@ -83,8 +82,3 @@ def list_shapes(tree: Any) -> list[Any]:
 def list_types(tree: Any) -> list[Any]:
     """Returns the type of the entries of each leaf."""
     return [getattr(leaf, "dtype", type(leaf)) for leaf in jax.tree.leaves(tree)]
-
-
-def is_array(x: Any, shape: tuple[int, ...], wider: Any) -> bool:
-    """Says whether x is an array of this shape, whose type is a case of a wider one."""
-    return hasattr(x, "dtype") and np.shape(x) == shape and jnp.issubdtype(x.dtype, wider)

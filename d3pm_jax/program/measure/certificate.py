@@ -15,6 +15,7 @@ from jaxtyping import Array
 
 from d3pm_jax import enumeration
 from d3pm_jax.config import ContinuousAbsorbing, ContinuousUniform, Count, Seed, checks_arguments
+from d3pm_jax.errors import UserError
 from d3pm_jax.evaluation.bound import (
     Compiled,
     count_elements,
@@ -93,6 +94,12 @@ def compute_certificate(
             or none.
     """
     require(parts.recipe.diffusion, "a diffusion", parts.config)
+    loss = parts.config.loss
+    if loss.estimates_bound:
+        raise UserError(
+            f"loss = {type(loss).__name__} has one bound, in continuous time, and no others to compare it "
+            f"with: `d3pm eval` computes it"
+        )
     check_examples(examples)
     measure = partial(evaluate, parts, examples=examples, batch_size=batch_size, progress=progress)
     rows = _compute_bounds(parts, measure, seed)
@@ -153,12 +160,7 @@ def _compile_continuous(
 ) -> Compiled:
     """Makes the jitted function of a batch that estimates the bound in continuous time, at T times."""
     diffusion = require(parts.recipe.diffusion, "a diffusion", parts.config)
-
-    def term(process: Process, logits: Array, x0: Array, xt: Array, t: Array) -> Array:
-        terms = objective.terms(process, logits, x0, xt, t, jnp.ones_like(t))
-        return terms.kl * process.T  # of a step it is a T-th
-
-    return real_time_nats(diffusion.predict, objective.draw, term, parts.recipe.num_steps, seed)
+    return real_time_nats(diffusion.predict, objective.compute, parts.recipe.num_steps, seed)
 
 
 def _compute_chain_rules(

@@ -85,7 +85,7 @@ def find_fillable_mask(parts: Parts) -> int | None:
 
     Such a network sees no time, so that it answers for any number of masks, and never predicts the mask.
     """
-    if getattr(parts.config.model, "see_time", True):
+    if getattr(parts.config.model, "see_time", True) or not parts.config.loss.fills_any_order:
         return None
     return find_absorbing_mask(parts)
 

@@ -70,6 +70,12 @@ def measure_costs(parts: Parts, workdir: Path, progress: Callable[[int], Any] = 
         UserError: the data cannot be read, a cost is NaN, or the process cannot take fewer steps.
     """
     diffusion = recipe.require(parts.recipe.diffusion, "a diffusion", parts.config)
+    loss = parts.config.loss
+    if loss.estimates_bound:
+        raise UserError(
+            f"loss = {type(loss).__name__} has a bound in continuous time, without steps whose costs a grid "
+            f"could follow from: take the even grid"
+        )
     examples = _read_examples(parts, workdir)
     extra_inputs = parts.extra_inputs(examples)
     # `predict` is spread over the devices, which have to divide the batch; `network` takes any batch.

@@ -11,20 +11,24 @@ import numpy as np
 from jaxtyping import Array
 
 from d3pm_jax import losses, sampling
+from d3pm_jax.checks import is_array
 from d3pm_jax.config import (
     Config,
     HybridLoss,
     HybridOfParameters,
+    Objective,
     build_process,
     check_instance,
     logits_keywords,
 )
+from d3pm_jax.config.samplers import describe_sampler
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError, as_user_error, wrong_return
 from d3pm_jax.evaluation.bound import (
     Compiled,
     all_terms,
     few_terms,
+    real_time_nats,
     summarize_bound,
     summarize_parts,
 )
@@ -38,7 +42,6 @@ from d3pm_jax.program.parts.recipe import Bound, Diffusion, Drawing, Figures, Re
 from d3pm_jax.schedules.continuous import Schedule
 from d3pm_jax.training.diffusion import DiffusionLoss, Predict
 from d3pm_jax.training.dropping import Dropping
-from d3pm_jax.training.loss import is_array
 
 
 def make_diffusion(
@@ -93,6 +96,9 @@ def make_diffusion(
         network=functions.predict,
         term=partial(losses.posterior_kl, **logits_keywords(config.loss)),
     )
+    make_bound = _make_bound
+    if config.loss.estimates_bound:
+        make_bound = partial(_make_estimated_bound, config.loss)
     dropping = functions.dropping
     make_denoiser = partial(_make_denoiser, config, diffusion.predict, functions.classes, dropping)
 
@@ -106,11 +112,11 @@ def make_diffusion(
             conditions={**describe_steps(process), **logits_keywords(config.loss)},
             init=functions.init,
             loss=loss,
-            bound=_make_bound(diffusion, times),
+            bound=make_bound(diffusion, times),
             process=placed,
             respace=partial(respace_recipe, make_recipe, config),
             draw=Drawing(
-                "ancestral",
+                describe_sampler(config.loss.default_sampler()),
                 partial(_settle, config, description, placed, dropping, functions.extra_mask),
                 partial(_draw_batch, make_denoiser),
                 _explain_failure,
@@ -169,6 +175,32 @@ def _make_bound(diffusion: Diffusion, times: np.ndarray) -> Bound:
     )
 
 
+def _make_estimated_bound(objective: Objective, diffusion: Diffusion, times: np.ndarray) -> Bound:
+    """Makes the bound of an objective in continuous time, estimated from as many times as there are steps."""
+    T = len(times) - 1
+    of_bound = objective.of_bound()
+
+    def compile_times(calls: int | None, seed: int) -> Compiled:
+        return real_time_nats(diffusion.predict, of_bound.compute, calls or T, seed)
+
+    def describe(figures: Figures, figures_in_words: str) -> str:
+        calls = figures.get("calls", T)
+        return f"continuous time: {figures_in_words}, estimated from {calls} times for each example"
+
+    return Bound(
+        calls=T,
+        compile=compile_times,
+        times=lambda calls: times[1:].tolist(),
+        summarize=lambda nats, D, calls: summarize_bound(nats, D),
+        describe=describe,
+        main_figures=("bits_per_dim",),
+        # What training alone does otherwise makes its mean no bound.
+        nats=lambda means: means["kl"] * T if of_bound == objective else None,
+        some_terms="{calls} real times for each example",
+        all_terms=f"{T} real times for each example",
+    )
+
+
 def _settle(
     config: Config,
     description: Description,
@@ -184,7 +216,9 @@ def _settle(
         UserError: the sampler is not for this process or for edits, or for a network that may predict the
             mask, or the guidance is not for this run or this sampler.
     """
-    sampler = settled.sampler or sampling.Sampler()
+    sampler = settled.sampler or config.loss.default_sampler()
+    with as_user_error():
+        config.loss.check_sampler(sampler)
     process_of_plan = process
     if sampler != sampling.Sampler():
         # A process on the devices has lost the float64 numbers that it was made from, and some plans are
@@ -306,7 +340,7 @@ def _make_denoiser(
         if inputs.guidance_params is not None:
             guidance = guidance.with_params(inputs.guidance_params)
         network = guidance.guide(conditioned, network_inputs, inputs.label, dropping)
-    return sampling.Denoiser(inputs.process, network, logits_keywords(config.loss)["belief"])
+    return config.loss.make_denoiser(inputs.process, network)
 
 
 def _explain_failure(failed_at: int, settled: Settled) -> str:
