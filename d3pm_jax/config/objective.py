@@ -54,11 +54,11 @@ def call_once(
 
 
 def network_time(process: Process, t: Array) -> Array:
-    """Returns what a network is told of t: the step, or real time, of the process with all steps."""
-    # A respaced process shows the network the times of the original.
+    """Returns what a network is told of t: the step of the original process, of real times themselves."""
+    # A respaced process shows the network the step numbers of the original.
     if jnp.issubdtype(t.dtype, jnp.integer):
         return process.time[t]
-    return t * (process.time[-1] / process.T)
+    return t
 
 
 def check_terms(method: Callable[..., Any], terms: Any, x0: Array) -> None:

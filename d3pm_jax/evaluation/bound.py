@@ -124,9 +124,13 @@ def real_time_nats(
         u = per_example(key_time, index, (num,))(jnp.asarray(0, jnp.int32))  # [B, num]
         noise = per_example(key_draw, index, x0.shape[1:])
 
+        def network(x: Array, t: Array, **inputs: Any) -> Any:
+            # A respaced process has times up to its own T, and the network knows those of the original.
+            return denoise(x, t * (process.time[-1] / process.T), **inputs)
+
         def compute_part(j: Array) -> Array:
             t = (j + 1 - u[:, j]) / num * process.T  # [B]
-            _, kl, _ = compute(process, denoise, x0, StepNoise(t, jnp.ones_like(t), noise(j)), weight)
+            _, kl, _ = compute(process, network, x0, StepNoise(t, jnp.ones_like(t), noise(j)), weight)
             return _sum_elements(kl * process.T, weight)
 
         return jnp.mean(jax.lax.map(compute_part, jnp.arange(num, dtype=jnp.int32)), axis=0)
