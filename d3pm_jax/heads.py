@@ -28,6 +28,37 @@ def residual(output: Float[Array, "*S K"], xt: Int[Array, "*S"]) -> Float[Array,
     return output + jax.nn.one_hot(xt, output.shape[-1], dtype=output.dtype)
 
 
+@declared(xt=CATEGORIES)
+def log_scores(output: Float[Array, "*S K"], xt: Int[Array, "*S"]) -> Float[Array, "*S K"]:
+    """Returns the output with 0 at x_t: log scores, p_t(y) / p_t(x_t) being 1 at y = x_t (SEDD, uniform).
+
+    Args:
+        output: what the network returned.
+        xt: the categories it was given.
+
+    Returns:
+        Log scores, same type as output.
+    """
+    is_xt = xt[..., None] == jnp.arange(output.shape[-1]).reshape((1,) * xt.ndim + (-1,))
+    return jnp.where(is_xt, jnp.zeros((), output.dtype), output)
+
+
+@declared(xt=CATEGORIES)
+def absorbing_log_scores(output: Float[Array, "*S K"], xt: Int[Array, "*S"]) -> Float[Array, "*S K"]:
+    """output - log(K - 1), with 0 at x_t: an output of 0 finds all but the mask alike likely (SEDD, masks).
+
+    These are log scores as `losses.score_entropy.absorbing_score_entropy` takes them.
+
+    Args:
+        output: what the network returned, for K categories, the mask counted.
+        xt: the categories it was given.
+
+    Returns:
+        Log scores, same type as output.
+    """
+    return log_scores(output - math.log(output.shape[-1] - 1), xt)
+
+
 @declared(mask_id=CATEGORY)
 def forbid(logits: Float[Array, "*S K"], mask_id: int) -> Float[Array, "*S K"]:
     """Returns the logits with -inf at mask_id: for a mask that the data never contains.

@@ -212,6 +212,19 @@ def continuous(*names: str) -> Callable[[str], Iterator[Case]]:
     return cases
 
 
+def scored(*names: str) -> Callable[[str], Iterator[Case]]:
+    """The cases of `continuous` with log scores in the place of logits."""
+
+    def cases(dtype: str) -> Iterator[Case]:
+        for case in continuous("logits_x0", *names)(dtype):
+            args = dict(case.args)
+            args["log_scores"] = np.where(np.isfinite(args["logits_x0"]), args["logits_x0"], 0.0)
+            del args["logits_x0"]
+            yield case._replace(args=args)
+
+    return cases
+
+
 def log1mexp(dtype: str) -> Iterator[Case]:
     yield Case("both forms", {"log_x": np.linspace(-30.0, 5.0, 71)})
 

@@ -188,6 +188,8 @@ PAIRS: dict[str, Pair] = {
     ),
     "categorical": Pair(cases.categorical, cdf=arguments(lambda log_p, u: scales.cdf(log_p))),
     "residual": Pair(cases.residual, rows_of("output")),
+    "heads.log_scores": Pair(cases.residual, rows_of("output")),
+    "heads.absorbing_log_scores": Pair(cases.residual, rows_of("output")),
     "forbid": Pair(cases.forbid, rows_of("logits")),
     "heads.forbid_beyond": Pair(cases.forbid_beyond, rows_of("logits"), jit=False),
     "logistic": Pair(
@@ -339,6 +341,16 @@ PAIRS: dict[str, Pair] = {
         arguments(scales.uniform_nelbo),
         call=calls.scheduled,
     ),
+    "losses.score_entropy.absorbing_score_entropy": Pair(
+        loss_cases.scored("x0", "xt", "time", "mask_id"),
+        arguments(scales.absorbing_score_entropy),
+        call=calls.scheduled,
+    ),
+    "losses.score_entropy.uniform_score_entropy": Pair(
+        loss_cases.scored("x0", "xt", "time"),
+        arguments(scales.uniform_score_entropy),
+        call=calls.scheduled,
+    ),
     "beliefs.to_denoiser": Pair(_renamed("logits_loo"), arguments(scales.converted)),
     "beliefs.to_leave_one_out": Pair(_renamed("logits_denoiser"), arguments(scales.converted)),
     "beliefs.denoiser_of": Pair(
@@ -376,6 +388,12 @@ PAIRS: dict[str, Pair] = {
     "sampling.laws.log_rates": Pair(
         sampling_cases.before(sampling_cases.WITH_RATES, "process", "logits_loo", "xt", "t"),
         arguments(sampling_scales.rates),
+    ),
+    "sampling.laws.score_log_rates": Pair(
+        sampling_cases.scored("process", "log_scores", "xt", "t", "s"), arguments(sampling_scales.score_rates)
+    ),
+    "sampling.laws.tweedie_logits": Pair(
+        sampling_cases.scored("process", "log_scores", "xt", "t", "s"), arguments(sampling_scales.tweedie)
     ),
     "sampling.laws.corrector_log_rates": Pair(
         sampling_cases.steps_back(sampling_cases.MIXING, "process", "logits_loo", "xt", "t", h=(0.2,)),
@@ -553,6 +571,7 @@ KERNEL_MODULES = (
     "heads",
     "losses",
     "losses.continuous",
+    "losses.score_entropy",
     "timesteps",
     "sampling",
     "sampling.guidance",

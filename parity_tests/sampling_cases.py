@@ -96,6 +96,27 @@ def before(families: tuple[str, ...], *names: str) -> Callable[[str], Iterator[C
     return cases
 
 
+def scored(*names: str) -> Callable[[str], Iterator[Case]]:
+    """Log scores of a belief, off by some tenths."""
+
+    def cases(dtype: str) -> Iterator[Case]:
+        for case in steps_back(MIXING, "process", "log_denoiser", "logits_loo", "xt", "t", "s")(dtype):
+            if not case.name.endswith("moderate"):
+                continue
+            args = dict(case.args)
+            with precision("float64"):
+                process = build("torch", args["process"], "float64")
+                logits_loo, xt, t = (torch.as_tensor(args[name]) for name in ("logits_loo", "xt", "t"))
+                log_scores = torch_ref.sampling.laws.log_ratios(process, logits_loo.double(), xt, t).numpy()
+            if args["process"].name == "absorbing_extra":
+                log_scores = args["log_denoiser"]
+            off = random(60).normal(size=log_scores.shape) * 0.3
+            args["log_scores"] = (log_scores + off).astype(dtype)
+            yield case._replace(args={name: args[name] for name in names})
+
+    return cases
+
+
 def remasked(dtype: str) -> Iterator[Case]:
     """None, and parts of the largest probability of masking again."""
     for case in steps_back(

@@ -47,6 +47,20 @@ def rates(process: Process, logits_loo: Tensor, xt: Tensor, t: Tensor, s: Tensor
     return torch.maximum(ratios(process, logits_loo, xt, t), rows(log_rate))
 
 
+def score_rates(process: Process, log_scores: Tensor, xt: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    """The levels, the scores, and the log of each rate."""
+    log_rate = laws.score_log_rates(process, log_scores, xt, t, s)
+    return torch.maximum(levels(process, t, s), rows(log_scores, log_rate))
+
+
+def tweedie(process: Process, log_scores: Tensor, xt: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    """The levels, the scores, the law, and 1 over what is left of the smallest difference in it."""
+    law = laws.tweedie_logits(process, log_scores, xt, t, s)
+    size = log_scores.exp().sum(dim=-1)
+    least = torch.where(law == -torch.inf, 1.0, law.exp()).amin(dim=-1)
+    return torch.maximum(levels(process, t, s), rows(log_scores, law)) * (1 + size) / least
+
+
 def corrector(process: Process, logits_loo: Tensor, xt: Tensor, t: Tensor, h: float) -> Tensor:
     """The ratios."""
     return ratios(process, logits_loo, xt, t)

@@ -299,6 +299,19 @@ def uniform_nelbo(schedule: str, logits_x0: Tensor, x0: Tensor, xt: Tensor, time
     return _weight(schedule, x0, time, "alpha") * logits_x0.shape[-1] / beta * rows(logits_x0)
 
 
+def absorbing_score_entropy(schedule: str, log_scores: Tensor, time: Tensor, **args: Any) -> Tensor:
+    """The weight times the scores and their logs."""
+    size = log_scores.exp().sum(dim=-1) + rows(log_scores)
+    return _weight(schedule, args["x0"], time, "beta") * size
+
+
+def uniform_score_entropy(schedule: str, log_scores: Tensor, time: Tensor, **args: Any) -> Tensor:
+    """The weight times the scores, and times the largest ratio of two probabilities and the logs."""
+    beta = expand_trailing(getattr(torch_ref.schedules.continuous, schedule)(time).beta, args["x0"].shape)
+    size = log_scores.exp().sum(dim=-1) + log_scores.shape[-1] / beta * rows(log_scores)
+    return _weight(schedule, args["x0"], time, "alpha") * size
+
+
 def cdf_of_absorbing(schedule: str, x0: Tensor, time: Tensor, **args: Any) -> Tensor:
     """1 - alpha."""
     beta = getattr(torch_ref.schedules.continuous, schedule)(time).beta

@@ -1,5 +1,7 @@
 """Makes logits of x_0 from the output of a network."""
 
+import math
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -15,6 +17,24 @@ def residual(output: Tensor, xt: Tensor) -> Tensor:
     Arguments as in `d3pm_jax.residual`.
     """
     return output + F.one_hot(xt, output.shape[-1]).to(output.dtype)
+
+
+@declared(output="*S K floats", xt="*S categories")
+def log_scores(output: Tensor, xt: Tensor) -> Tensor:
+    """Returns the output with 0 at x_t.
+
+    Arguments as in `d3pm_jax.heads.log_scores`.
+    """
+    return output.scatter(-1, xt[..., None], 0.0)
+
+
+@declared(output="*S K floats", xt="*S categories")
+def absorbing_log_scores(output: Tensor, xt: Tensor) -> Tensor:
+    """output - log(K - 1), with 0 at x_t.
+
+    Arguments as in `d3pm_jax.heads.absorbing_log_scores`.
+    """
+    return log_scores(output - math.log(output.shape[-1] - 1), xt)
 
 
 @declared(logits="*S K floats", mask_id="categories")

@@ -58,7 +58,7 @@ from d3pm_jax.config.data import (
     say_where_it_lies as say_where_it_lies,
 )
 from d3pm_jax.config.from_data import filled_field as filled_field
-from d3pm_jax.config.head import Head, LogisticHead, make_logits as make_logits
+from d3pm_jax.config.head import Head, LogisticHead, ScoreHead, make_logits as make_logits
 from d3pm_jax.config.model import MLP, Model, NoisyClassifier, ScoreNet, Spec, Transformer, UNet
 from d3pm_jax.config.objective import (
     ContinuousAbsorbing,
@@ -67,6 +67,7 @@ from d3pm_jax.config.objective import (
     HybridOfParameters as HybridOfParameters,
     LabelLoss,
     Objective,
+    ScoreEntropy,
     StochasticBound,
     Terms,
     logits_keywords as logits_keywords,
@@ -190,6 +191,8 @@ __all__ = [
     "RealTimes",
     "Reciprocal",
     "Schedule",
+    "ScoreEntropy",
+    "ScoreHead",
     "ScoreNet",
     "Shakespeare",
     "Spec",

@@ -34,6 +34,10 @@ class Head:
             return heads.residual(output, xt)
         return output
 
+    def without_mask(self, output: Array, xt: Array, K: int, mask: int) -> Array:
+        """Returns what `logits` does of a process with an extra mask, -inf there, as x_0 never is it."""
+        return heads.forbid(self.logits(output, xt, K), mask)
+
 
 @dataclasses.dataclass(frozen=True)
 class LogisticHead(Head):
@@ -65,10 +69,28 @@ class LogisticHead(Head):
         return jnp.tanh(loc), output[..., 1]
 
 
+@dataclasses.dataclass(frozen=True)
+class ScoreHead(Head):
+    """Makes log scores of K outputs, 0 at x_t; with an extra mask less log(K - 1), as SEDD does."""
+
+    residual: ClassVar[bool] = False  # pyright: ignore
+    gives: ClassVar[HeadGives] = "log scores"
+
+    @values_in_range()
+    def logits(self, output: Array, xt: Array, K: int) -> Array:
+        return heads.log_scores(output, xt)
+
+    @values_in_range()
+    def without_mask(self, output: Array, xt: Array, K: int, mask: int) -> Array:
+        return heads.absorbing_log_scores(output, xt)
+
+
 def make_logits(
     head: Head, output: Any, xt: Array, K: int, extra_mask: int | None, sizes: tuple | None = None
 ) -> Array:
     """Makes logits of x_0 [*S, K] by a head, -inf at what x_0 cannot be: an extra mask, a place's own end.
+
+    Of a head that gives log scores these are such, in the place of logits.
 
     Args:
         head: of the config.
@@ -78,9 +100,10 @@ def make_logits(
         extra_mask: a mask that the data never has; None where there is none.
         sizes: of a `Description`, how many categories each place has; None: all have the same.
     """
-    logits = head.logits(output, xt, K)
-    if sizes is not None:
-        return heads.forbid_beyond(logits, np.array(sizes))
     if extra_mask is None:
+        logits = head.logits(output, xt, K)
+    else:
+        logits = head.without_mask(output, xt, K, extra_mask)
+    if sizes is None:
         return logits
-    return heads.forbid(logits, extra_mask)
+    return heads.forbid_beyond(logits, np.array(sizes))

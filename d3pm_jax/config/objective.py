@@ -18,9 +18,17 @@ from d3pm_jax.config.schedule import Reciprocal, Schedule
 from d3pm_jax.config.timesteps import Timesteps
 from d3pm_jax.config.trained import CLASSIFIER, DIFFUSION, Trained
 from d3pm_jax.errors import wrong_return
-from d3pm_jax.losses import continuous, cross_entropy, fused_logistic, prior_kl, variational
+from d3pm_jax.losses import (
+    continuous,
+    cross_entropy,
+    fused_logistic,
+    prior_kl,
+    score_entropy,
+    variational,
+)
 from d3pm_jax.posteriors import q_sample
 from d3pm_jax.processes import Process, expand_trailing, for_each_place, for_each_size
+from d3pm_jax.schedules.continuous import Level
 from d3pm_jax.timesteps import StepNoise
 
 COMPARED = 16  # steps at which the process is compared with alpha
@@ -124,6 +132,10 @@ class Objective(CheckedPart):
 
     def check_sampler(self, sampler: sampling.Sampler) -> None:
         """Raises ValueError for a sampler that asks what a network of this objective does not say."""
+
+    def needs_mask_of(self, process: Process) -> bool:
+        """Tells whether a mask of the process must be an extra one."""
+        return self.needs_extra_mask
 
     def check_process(self, process: Process) -> None:
         """Raises ValueError for a process that it cannot be minimised with."""
@@ -262,8 +274,7 @@ class ContinuousAbsorbing(Continuous):
         return self._terms(process, logits, x0, loss, p_t)
 
     def check_process(self, process: Process) -> None:
-        cure = f"give both the same schedule, and process.mask_id = {process.K - 1}"
-        _check_same(self, process, lambda K: jax.nn.one_hot(K - 1, K), cure)
+        _check_absorbing(self, process)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -285,8 +296,64 @@ class ContinuousUniform(Continuous):
         return self._terms(process, logits, x0, loss, p_t)
 
     def check_process(self, process: Process) -> None:
-        cure = "give both the same schedule, and process = Uniform"
-        _check_same(self, process, lambda K: jnp.full(K, 1 / K), cure)
+        _check_uniform(self, process)
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoreEntropy(Continuous):
+    """Minimises the score entropy of an absorbing or uniform process, by a network of log scores (SEDD).
+
+    Its kl is the bound, and its ce is that too: there are no logits of x_0.
+    """
+
+    head_gives: ClassVar[HeadGives] = "log scores"
+    estimates_bound: ClassVar[bool] = True
+    fills_any_order: ClassVar[bool] = False
+
+    @values_in_range()
+    def draw(self, process: Process, x0: Array, t: Array, u: Array) -> Array:
+        if _has_mask(process):
+            return ContinuousAbsorbing(self.alpha).draw(process, x0, t, u)
+        return ContinuousUniform(self.alpha).draw(process, x0, t, u)
+
+    @values_in_range()
+    def terms(self, process: Process, logits: Array, x0: Array, xt: Array, t: Array, p_t: Array) -> Terms:
+        alpha = self.alpha.continuous()
+
+        def of_masks(K: int, *arguments: Array) -> Array:
+            return score_entropy.absorbing_score_entropy(alpha, *arguments, mask_id=K - 1)
+
+        def of_uniform(K: int, *arguments: Array) -> Array:
+            return score_entropy.uniform_score_entropy(alpha, *arguments)
+
+        if _has_mask(process):
+            loss = _bound_by_place(process, of_masks, logits, x0, xt, t / process.T)
+        else:
+            loss = _bound_by_size(process, of_uniform, logits, x0, xt, t / process.T)
+        kl = loss / process.T
+        return Terms(variational.per_step(loss, p_t, process.T), kl, kl)
+
+    def needs_mask_of(self, process: Process) -> bool:
+        return _has_mask(process)
+
+    def check_process(self, process: Process) -> None:
+        if _has_mask(process):
+            _check_absorbing(self, process)
+        else:
+            _check_uniform(self, process)
+
+    def make_denoiser(self, process: Process, network: Network) -> sampling.Denoiser:
+        return sampling.Scores(process, network)
+
+    def default_sampler(self) -> sampling.Sampler:
+        return sampling.named.tweedie()
+
+    def check_sampler(self, sampler: sampling.Sampler) -> None:
+        sampler.check_scores()
+
+
+def _has_mask(process: Process) -> bool:
+    return sampling.laws.mask_of(process) is not None
 
 
 # The K of a place is that of its own process.
@@ -318,6 +385,18 @@ def _bound_by_process(
 # Absorbing needs K for its mask alone, uniform noise counts categories.
 _bound_by_place = for_each_place(_bound_by_process)
 _bound_by_size = for_each_size(_bound_by_process)
+
+
+def _check_absorbing(objective: Continuous, process: Process) -> None:
+    """Raises ValueError for another process than the absorbing one of an objective."""
+    cure = f"give both the same schedule, and process.mask_id = {process.K - 1}"
+    _check_same(objective, process, lambda K: jax.nn.one_hot(K - 1, K), cure)
+
+
+def _check_uniform(objective: Continuous, process: Process) -> None:
+    """Raises ValueError for another process than the uniform one of an objective."""
+    cure = "give both the same schedule, and process = Uniform"
+    _check_same(objective, process, lambda K: jnp.full(K, 1 / K), cure)
 
 
 def _check_same(objective: Continuous, process: Process, pi_of: Callable[[int], Array], cure: str) -> None:
@@ -352,7 +431,7 @@ def _check_same(objective: Continuous, process: Process, pi_of: Callable[[int], 
 def _measure_difference(
     process: Process,
     pi_of: Callable[[int], Array],
-    level: continuous.Level,
+    level: Level,
     numbers: Int[Array, "*S"],
     t: Int[Array, "..."],
 ) -> Array:

@@ -1,11 +1,12 @@
 """Losses are free functions of a process: definitions in `variational`, faster forms by family in `fused`.
 
-`continuous` has the limit of infinitely many steps.
+`continuous` has the limit of infinitely many steps, `score_entropy` the same for networks of scores.
 """
 
 from d3pm_jax.losses import (
     continuous as continuous,
     fused as fused,  # registers the fast forms
+    score_entropy as score_entropy,
 )
 from d3pm_jax.losses.cross_entropy import cross_entropy, smoothed_cross_entropy
 from d3pm_jax.losses.variational import (
@@ -29,6 +30,7 @@ __all__ = [
     "mean_over_steps",
     "posterior_kl",
     "prior_kl",
+    "score_entropy",
     "smoothed_cross_entropy",
     "stochastic_bound",
 ]

@@ -7,7 +7,6 @@ time, uniform in (0, 1], and over x_t of the losses below, summed over elements.
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -24,9 +23,10 @@ from d3pm_jax.checks import (
     Measure,
     declared,
 )
+from d3pm_jax.losses.limits import ratios_of_certain, relative_to_xt, weigh_masked, weigh_uniform
 from d3pm_jax.numerics.logspace import at_least_float32
-from d3pm_jax.processes.tables import expand_trailing, is_category
-from d3pm_jax.schedules.continuous import Level, Schedule
+from d3pm_jax.processes.tables import expand_trailing
+from d3pm_jax.schedules.continuous import Schedule
 
 
 @declared(schedule=SHARE, x0=INDEX, time=TIME, u=NOISE, mask_id=INDEX)
@@ -125,14 +125,8 @@ def absorbing_nelbo(
     Raises:
         ValueError: the logits do not forbid the mask where x_t is it; under `jit` the loss is NaN there.
     """
-    level, rate = _level_and_rate(schedule, time)
     ce = -numerics.log_prob(at_least_float32(logits_x0), x0)  # [*S]
-
-    # -alpha' / (1 - alpha). At time 0, 1 - alpha is 0, but nothing is masked: the weight then counts for no
-    # element, and any finite number will do.
-    weight = rate / jnp.where(level.beta > 0, level.beta, 1.0)
-    weighted_ce = expand_trailing(weight, x0.shape) * ce  # [*S]
-    return jnp.where(xt == mask_id, weighted_ce, 0.0)
+    return weigh_masked(schedule, ce, xt, time, mask_id)
 
 
 @declared(schedule=SHARE, x0=CATEGORIES, xt=CATEGORIES, time=TIME)
@@ -156,34 +150,9 @@ def uniform_nelbo(
     Returns:
         Nats per unit of time; 0 for an impossible pair (x_0, x_t), +inf where the prediction rules x_t out.
     """
-    K = logits_x0.shape[-1]
-    level, rate = _level_and_rate(schedule, time)
-    log_alpha = expand_trailing(jnp.log(level.alpha), x0.shape)[..., None]  # [.., 1]
-    log_beta = expand_trailing(jnp.log(level.beta), x0.shape)[..., None]  # [.., 1]
-
     # r is of the law that is certain of x_0, s of the predicted one, both [*S, K].
-    log_p0 = jnp.where(is_category(x0, K), 0.0, -jnp.inf)
-    log_r, at_xt = _relative_to_xt(log_alpha, log_beta, log_p0.astype(at_least_float32(logits_x0).dtype), xt)
     log_p = numerics.log_normalize(at_least_float32(logits_x0))
-    log_s, predicted_at_xt = _relative_to_xt(log_alpha, log_beta, log_p, xt)
-
-    # At alpha = 0 nothing of x_0 is left to be learnt, and 1 / alpha is not to make a NaN of it.
-    left = level.alpha > 0
-    weight = jnp.where(left, rate / jnp.where(left, level.alpha, 1.0), 0.0) / K
+    log_r, at_xt = ratios_of_certain(schedule, x0, xt, time, like=log_p)
+    log_s, predicted_at_xt = relative_to_xt(schedule(time), log_p, xt)
     loss = jnp.where(predicted_at_xt == -jnp.inf, jnp.inf, numerics.kl(log_r, log_s))
-    weight = jnp.broadcast_to(expand_trailing(weight, x0.shape), x0.shape)
-    return jnp.where((at_xt == -jnp.inf) | (weight == 0), 0.0, weight * loss)
-
-
-def _level_and_rate(schedule: Schedule, time: Array) -> tuple[Level, Array]:
-    """Returns the level, and -alpha', the derivative of 1 - alpha by time."""
-    level, derivative = jax.jvp(schedule, (time,), (jnp.ones_like(time),))
-    return level, derivative.beta
-
-
-def _relative_to_xt(log_alpha: Array, log_beta: Array, log_p: Array, xt: Array) -> tuple[Array, Array]:
-    """Returns log(q_j / q_xt) and log(K q_xt) of q = alpha p + beta / K, [*S, K] and [*S]."""
-    K = log_p.shape[-1]
-    pushed = numerics.log_add(*jnp.broadcast_arrays(jnp.log(K) + log_alpha + log_p, log_beta))  # log(K q)
-    at_xt = jnp.take_along_axis(pushed, xt[..., None].astype(jnp.int32), axis=-1)
-    return pushed - jnp.where(at_xt == -jnp.inf, 0.0, at_xt), at_xt[..., 0]
+    return weigh_uniform(schedule, loss, at_xt, time, logits_x0.shape[-1])

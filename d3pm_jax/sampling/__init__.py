@@ -5,7 +5,7 @@ What the program uses besides is named here too, beside what is public, `__all__
 
 from d3pm_jax.sampling import correctors, guidance, laws, named, places, steering, steps, transitions
 from d3pm_jax.sampling.chain import Chain, Row
-from d3pm_jax.sampling.denoiser import Answer, Denoiser, check_agrees as check_agrees
+from d3pm_jax.sampling.denoiser import Answer, Denoiser, Scores, check_agrees as check_agrees
 from d3pm_jax.sampling.grids import best_grid, even_grid
 from d3pm_jax.sampling.guidance import Conditioned as Conditioned, Place as Place
 from d3pm_jax.sampling.named import SAMPLERS as SAMPLERS
@@ -30,6 +30,7 @@ __all__ = [
     "PartWay",
     "Row",
     "Sampler",
+    "Scores",
     "Seen",
     "Shaping",
     "Steered",

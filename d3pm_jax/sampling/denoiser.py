@@ -3,7 +3,7 @@
 import dataclasses
 import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -11,9 +11,15 @@ from jaxtyping import Array, Float, Int
 from d3pm_jax.beliefs import Belief, denoiser_of, leave_one_out_of
 from d3pm_jax.checks import SelfChecked, declared, is_known
 from d3pm_jax.errors import describe_returned
+from d3pm_jax.posteriors import p_logits
 from d3pm_jax.processes.base import Process
+from d3pm_jax.sampling import laws
 from d3pm_jax.sampling.fields import check_returned
 from d3pm_jax.sampling.network import Guided, Network, TimeUnit, call_network, tell_unit_time
+
+NO_LOGITS = (
+    "the network gives log scores, which are no logits of x_0: ask it by the steps Tweedie, Euler and Poisson"
+)
 
 
 class Answer(NamedTuple):
@@ -35,6 +41,50 @@ class Answer(NamedTuple):
     def logits_loo(self) -> Array:
         """Returns leave-one-out logits of x_0, [B, *S, K]."""
         return leave_one_out_of(self.process, self.logits, self.x, self.t, self.belief)
+
+    @property
+    def log_scores(self) -> Array:
+        """Returns log scores as `laws.tweedie_logits` takes them, [B, *S, K]."""
+        if laws.mask_of(self.process) is None:
+            return laws.log_ratios(self.process, self.logits_loo, self.x, self.t)
+        return self.log_denoiser
+
+    def log_rates(self, s: Array) -> Float[Array, " B *S K"]:
+        """Returns the log rates of the reverse process from t to s, as `laws.log_rates` does."""
+        return laws.log_rates(self.process, self.logits_loo, self.x, self.t, s)
+
+    def log_bayes(self, s: Array) -> Float[Array, " B *S K"]:
+        """Returns log p(x_s | x_t) by Bayes' rule, s = t - 1."""
+        return p_logits(self.process, self.logits, self.x, self.t, self.belief)
+
+    def shaped_by(self, shape: Callable[["Answer"], "Answer"]) -> "Answer":
+        """Returns the answer shaped as a sampler does it."""
+        return shape(self)
+
+
+class ScoreAnswer(Answer):
+    """Holds the log scores that a network gave at x_t; it has no logits of x_0."""
+
+    __slots__ = ()
+
+    @property
+    def logits(self) -> Array:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Raises TypeError: scores are no logits of x_0."""
+        raise TypeError(NO_LOGITS)
+
+    @property
+    def log_scores(self) -> Array:
+        return self.said
+
+    def log_rates(self, s: Array) -> Array:
+        return laws.score_log_rates(self.process, self.said, self.x, self.t, s)
+
+    def log_bayes(self, s: Array) -> Array:
+        return laws.tweedie_logits(self.process, self.said, self.x, self.t, s)
+
+    # A sampler that would shape them is refused before it runs.
+    def shaped_by(self, shape: Callable[[Answer], Answer]) -> Answer:
+        return self
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -126,6 +176,41 @@ class Denoiser(SelfChecked):
     def answer(self, logits: Array, x: Array, t: Array) -> Answer:
         """Returns logits of x_0 at x_t as an answer."""
         return Answer(self.process, logits, self.belief, x, t, logits)
+
+    def check_sampler(self, sampler: Any) -> None:
+        """Raises ValueError for a sampler that needs what the network does not say."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Scores(Denoiser):
+    """Holds a network of log scores in the place of a `Denoiser`, as SEDD trains one.
+
+        scores = Scores(process, lambda xt, time: log_scores(params, xt, time))
+        chain = sampling.sample(key, scores, shape=(16, 64), sampler=named.tweedie())
+
+    Its network returns log scores [B, *S, K] as `laws.tweedie_logits` takes them. Asked for logits of x_0, as
+    a bound or another step does, it raises TypeError.
+    """
+
+    belief: ClassVar[Belief] = "leave_one_out"  # pyright: ignore
+
+    def __post_init__(self) -> None:
+        """Raises TypeError, ValueError for arguments that are none of these, or guidance of x_0."""
+        super().__post_init__()
+        laws.require_mixing(self.process, "a network of scores")
+        if isinstance(self.network, Guided) and not self.network.changes_law:
+            name = type(self.network).__name__
+            raise ValueError(f"{name} guides x_0, and the network gives log scores: guide x_s")
+
+    def __call__(self, x: Array, time: Array) -> Array:
+        """Raises TypeError: what calls a network as all here are called takes logits of x_0."""
+        raise TypeError(NO_LOGITS)
+
+    def answer(self, logits: Array, x: Array, t: Array) -> Answer:
+        return ScoreAnswer(self.process, logits, self.belief, x, t, logits)
+
+    def check_sampler(self, sampler: Any) -> None:
+        sampler.check_scores()
 
 
 @declared()

@@ -37,6 +37,8 @@ __all__ = [
     "poisson_logits",
     "remask_logits",
     "renoise_logits",
+    "score_log_rates",
+    "tweedie_logits",
 ]
 
 NEG_INF = -jnp.inf
@@ -249,7 +251,43 @@ def log_rates(
     Raises:
         ValueError: the process is of another kind.
     """
-    log_ratio = log_ratios(process, logits_loo, xt, t)
+    return _rates_of(process, log_ratios(process, logits_loo, xt, t), xt, t, s)
+
+
+@declared(xt=CATEGORIES, t=steps(1), s=steps(0, not_after="t"))
+@for_each_place
+def score_log_rates(
+    process: Process,
+    log_scores: Float[Array, "*S K"],
+    xt: Int[Array, "*S"],
+    t: Int[Array, "..."],
+    s: Int[Array, "..."],
+) -> Float[Array, "*S K"]:
+    """log R_y, R_y = log(alpha_s / alpha_t) pi(x_t) p_t(y) / p_t(x_t): `log_rates` from scores alone (SEDD).
+
+    Args:
+        process: a `Mixing`.
+        log_scores: as `tweedie_logits` takes them.
+        xt: categories.
+        t: steps 1..T.
+        s: steps 0..t.
+
+    Returns:
+        Logs [*S, K]; -inf at y = x_t. Where a step between keeps nothing +inf, for masks -inf.
+
+    Raises:
+        ValueError: the process is of another kind.
+    """
+    mixing = require_mixing(process, "a rate")
+    log_ratio = log_scores
+    if mask_of(mixing) is not None:
+        log_alpha, log_mixed = gather_steps((mixing.log_alpha_bar, mixing.log_beta_bar), t, xt.shape)
+        log_ratio = log_scores + (log_alpha - log_mixed)[..., None]
+    return _rates_of(mixing, log_ratio, xt, t, s)
+
+
+def _rates_of(process: Process, log_ratio: Array, xt: Array, t: Array, s: Array) -> Float[Array, "*S K"]:
+    """Returns the log rates of log p_t(y) / p_t(x_t)."""
     if isinstance(process, Masked) and isinstance(process.inner, Mixing):
         is_masked = xt == process.K - 1
         below = process.inner_category(xt)
@@ -295,6 +333,65 @@ def corrector_log_rates(
     log_h = jnp.log(jnp.asarray(h, backward.dtype))
     rates = log_h + numerics.log_add(forward, backward)
     return jnp.where(is_category(xt, process.K), NEG_INF, rates)
+
+
+@declared(xt=CATEGORIES, t=steps(1), s=steps(0, not_after="t"))
+@for_each_place
+def tweedie_logits(
+    process: Process,
+    log_scores: Float[Array, "*S K"],
+    xt: Int[Array, "*S"],
+    t: Int[Array, "..."],
+    s: Int[Array, "..."],
+) -> Float[Array, "*S K"]:
+    """q(x_t | x_s) p_s(x_s) / p_t(x_t), p_s / p_t(x_t) = (s - (1 - a) pi sum_y s_y) / a (SEDD, Tweedie).
+
+    s_y are scores, a = alpha_t / alpha_s. By Bayes' rule that is the law of x_s, if the scores are exact.
+    Others may make a term negative, which then counts as 0.
+
+    Args:
+        process: a `Mixing`.
+        log_scores: log p_t(y) / p_t(x_t); for masks that plus log(1 / alpha_t - 1), as in
+            `losses.score_entropy`. The entry of x_t is not read.
+        xt: categories.
+        t: steps 1..T.
+        s: steps 0..t; for masks, none is left at 0.
+
+    Returns:
+        Normalised logs. Where alpha_t = 0 scores, but for those of masks, say nothing of x_s: it is pi there.
+
+    Raises:
+        ValueError: the process is of another kind.
+    """
+    process = require_mixing(process, "a step of scores")
+    at_xt = is_category(xt, process.K)
+    if mask_of(process) is not None:
+        return _unmask_by_scores(process, jnp.where(at_xt, NEG_INF, log_scores), xt, t, s)
+
+    # Divided by the largest score, so that none is infinite. The law does not change by a factor.
+    log_scores = jnp.where(at_xt, 0.0, log_scores)
+    scores = jnp.exp(log_scores - jnp.max(log_scores, axis=-1, keepdims=True))
+    a = jnp.exp(_log_between(process.log_alpha, s, t, xt.shape))[..., None]  # [*S, 1]
+    pi = jnp.exp(_log_pi(process, xt.ndim))
+    before = scores - (1 - a) * pi * jnp.sum(scores, axis=-1, keepdims=True)  # p_s a / p_t(x_t)
+    forward = jnp.where(at_xt, a, 0.0) + (1 - a) * jnp.exp(gather(process.log_pi, xt))[..., None]
+    # Two `where` with one condition, as the log of 0 has no finite gradient.
+    is_positive = before > 0
+    log_before = jnp.where(is_positive, jnp.log(jnp.where(is_positive, before, 1.0)), NEG_INF)
+    law = numerics.log_normalize(jnp.log(forward) + log_before)
+    nothing_left = gather_steps((process.log_alpha_bar,), t, xt.shape)[0][..., None] == NEG_INF
+    return jnp.where(nothing_left, _log_pi(process, xt.ndim), law)
+
+
+def _unmask_by_scores(process: Mixing, log_w: Array, xt: Array, t: Array, s: Array) -> Array:
+    """Moves a mask to y with probability (alpha_s - alpha_t) / (1 - alpha_t) w_y; others stay."""
+    _, mixed_t = _levels(process, t, xt.shape)
+    log_share = jnp.log(_difference(process, t, s, xt.shape) / mixed_t)
+    moves = euler_logits(log_share[..., None] + log_w, xt)
+    is_last = expand_trailing(s, xt.shape)[..., None] == 0
+    law = _unless_ruled_out(log_w, jnp.where(is_last, numerics.log_normalize(log_w), moves))
+    stays = jnp.where(is_category(xt, process.K), 0.0, NEG_INF)
+    return jnp.where((xt == mask_of(process))[..., None], law, stays)
 
 
 @declared(xt=CATEGORIES)

@@ -26,6 +26,7 @@ from d3pm_jax.sampling.transitions import (
     RemaskLoop,
     Rescale,
     Stratified,
+    Tweedie,
 )
 from d3pm_jax.schedules.continuous import Schedule
 
@@ -115,6 +116,11 @@ def euler() -> Sampler:
     return Sampler(Euler())
 
 
+def tweedie() -> Sampler:
+    """Draws x_s as scores say, in rows of any length: uniform, absorbing, marginal (SEDD, 2310.16834)."""
+    return Sampler(Tweedie())
+
+
 def predictor_corrector(moves: int = 1, h: float = 0.1) -> Sampler:
     """Leaps along rates, then moves at the same level: uniform, absorbing, marginal (tauLDR, 2205.14987)."""
     return Sampler(Corrected(RateCorrector(moves, h), Poisson()))
@@ -155,6 +161,7 @@ SAMPLERS: dict[str, Callable[..., Sampler]] = {
         blocks,
         tau_leaping,
         euler,
+        tweedie,
         predictor_corrector,
         stratified,
         gibbs,

@@ -205,7 +205,8 @@ class PreparedChain(NamedTuple):
 
         def ask(x: Array, t: Array, time: Array | None = None) -> list[Answer]:
             network_time = process.time[t] if time is None else time
-            return [self.sampler.shape(answer) for answer in self.denoiser.ask_each(x, t, network_time)]
+            answers = self.denoiser.ask_each(x, t, network_time)
+            return [answer.shaped_by(self.sampler.shape) for answer in answers]
 
         def hold(drawn: Array) -> Array:
             if may_change is None:
@@ -258,6 +259,7 @@ def prepare(
     """
     process = denoiser.process
     sampler.check(process)
+    denoiser.check_sampler(sampler)
     step = sampler.step
     if denoiser.guided is not None:
         step = GuidedStep(sampler.law_step(type(denoiser.guided)), denoiser.guided)

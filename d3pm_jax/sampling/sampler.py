@@ -51,6 +51,18 @@ class Sampler(Slot):
         if self.block is not None:
             laws.require_absorbing(process, "a block")
 
+    def check_scores(self) -> None:
+        """Raises ValueError where log scores are not enough for it."""
+        if not self.step.takes_scores:
+            raise ValueError(
+                f"{type(self.step).__name__} needs logits of x_0, and the network gives log scores: take "
+                f"`tweedie`, `euler` or `tau_leaping`"
+            )
+        if self.shaping != Shaping():
+            raise ValueError(
+                f"{self.shaping} shapes logits of x_0, and the network gives log scores: leave it out"
+            )
+
     def law_step(self, guided: type[network.Guided]) -> LawStep:
         """Returns the step, if it draws from a law of x_s that guidance of this class may change.
 

@@ -94,6 +94,8 @@ class Step(Slot, abc.ABC):
     """whether it takes x_T alone to start from, and no x_t on the way"""
     tells_time: ClassVar[bool] = False
     """whether it calls the network at times between steps"""
+    takes_scores: ClassVar[bool] = False
+    """whether log scores are enough for it, of a network that has no logits of x_0"""
 
     def check(self, process: Process) -> None:
         """Raises ValueError for a process that it is not for."""

@@ -61,6 +61,20 @@ class Keep(LawStep):
 
 
 @dataclasses.dataclass(frozen=True)
+class Tweedie(LawStep):
+    """Draws from the law of x_s that scores make: `laws.tweedie_logits`."""
+
+    takes_long_steps = True
+    takes_scores = True
+
+    def check(self, process: Process) -> None:
+        laws.require_mixing(process, "a step of scores")
+
+    def law(self, view: View, answer: Answer) -> Array:
+        return laws.tweedie_logits(view.process, answer.log_scores, view.x, view.t, view.s)
+
+
+@dataclasses.dataclass(frozen=True)
 class Mixture(LawStep):
     """Draws by Bayes' rule with probability kappa, else noises x_0 afresh: `laws.mixture_logits`."""
 
@@ -237,6 +251,7 @@ class Leap(LawStep):
     """Moves along reverse rates, by a rule that turns them into a law."""
 
     leaps = True
+    takes_scores = True
 
     @abc.abstractmethod
     def leap(self, log_rate: Float[Array, " B *S K"], x: Array) -> Float[Array, " B *S K"]:
@@ -249,13 +264,12 @@ class Leap(LawStep):
             laws.require_mixing(process, "a rate")
 
     def law(self, view: View, answer: Answer) -> Array:
-        log_rate = laws.log_rates(view.process, answer.logits_loo, view.x, view.t, view.s)
-        leap = self.leap(log_rate, view.x)
+        leap = self.leap(answer.log_rates(view.s), view.x)
 
         # The last row, and one from where nothing is left of x_0, takes no rates: they have no end there.
-        bayes = p_logits(view.process, answer.logits, view.x, view.t, answer.belief)
         takes_bayes = (view.s == 0) | _nothing_left(view.process, view.t)
-        return jnp.where(takes_bayes.reshape(len(view.x), *(1,) * view.x.ndim), bayes, leap)
+        is_bayes = takes_bayes.reshape(len(view.x), *(1,) * view.x.ndim)
+        return jnp.where(is_bayes, answer.log_bayes(view.s), leap)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -81,6 +81,8 @@ ROLES: dict[str, dict[str, tuple[str, Any]]] = {
     "renoise_logits": {"xt": CATEGORIES, "t": STEPS, "s": AFTER},
     "log_ratios": {"logits_loo": LOGITS, "xt": CATEGORIES, "t": STEPS},
     "log_rates": {"logits_loo": LOGITS, "xt": CATEGORIES, "t": STEPS, "s": BEFORE},
+    "score_log_rates": {"log_scores": LOGITS, "xt": CATEGORIES, "t": STEPS, "s": BEFORE},
+    "tweedie_logits": {"log_scores": LOGITS, "xt": CATEGORIES, "t": STEPS, "s": BEFORE},
     "corrector_log_rates": {
         "logits_loo": LOGITS,
         "xt": CATEGORIES,

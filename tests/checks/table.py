@@ -424,6 +424,7 @@ def modules() -> dict[str, Any]:
     listed |= {"sampling": sampling, "compat": compat, "flows": flows}
     public_names |= {name: (m, m.__all__) for name, m in listed.items()}
     more = {"losses.continuous": continuous, "schedules.continuous": schedules.continuous}
+    more |= {"losses.score_entropy": losses.score_entropy}
     more |= {"sampling.chain": sampling.chain, "losses.variational": losses.variational}
     more |= {"sampling.guidance": sampling.guidance, "sampling.steering": sampling.steering}
     return public_names | {name: (m, functions_of_module(m)) for name, m in more.items()}

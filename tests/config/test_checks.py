@@ -75,12 +75,13 @@ EXAMPLES = {
         configs.ArgmaxAR(features=configs.TransformerFeatures(width=8)),
         configs.NoisyClassifier(width=8, num_layers=1, embedding=2),
     ),
-    "head": (configs.Head(), configs.LogisticHead()),
+    "head": (configs.Head(), configs.LogisticHead(), configs.ScoreHead()),
     "loss": (
         configs.HybridLoss(),
         configs.StochasticBound(),
         configs.ContinuousAbsorbing(),
         configs.ContinuousUniform(),
+        configs.ScoreEntropy(),
         configs.LabelLoss(),
     ),
     "timesteps": (
@@ -196,7 +197,12 @@ def beside(part):
     config = tiny.get_config()
     if getattr(part, "real", False):
         return put(config, "loss", configs.ContinuousUniform())
-    real = isinstance(part, configs.ContinuousAbsorbing | configs.ContinuousUniform)
+    if isinstance(part, configs.ScoreHead):
+        config = put(config, "loss", configs.ScoreEntropy())
+    if isinstance(part, configs.ScoreEntropy):
+        config = put(config, "head", configs.ScoreHead())
+    real = isinstance(part, configs.ContinuousAbsorbing | configs.ContinuousUniform | configs.ScoreEntropy)
+    real = real or isinstance(config.loss, configs.ScoreEntropy)
     return put(config, "timesteps", configs.RealTimes()) if real else config
 
 

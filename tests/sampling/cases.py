@@ -151,6 +151,9 @@ CASES: dict[str, Case] = {
     "blocks": Case(named.blocks(1), ABSORBING, _bayes),
     "tau_leaping": Case(named.tau_leaping(), (*MIXING, "masked"), _leap(rules.poisson)),
     "euler": Case(named.euler(), (*MIXING, "masked"), _leap(rules.euler)),
+    "tweedie": Case(
+        named.tweedie(), MIXING, lambda w, p, x, t, s, m: rules.tweedie(w, p, x, t, s), reaches=_up_to
+    ),
     "predictor_corrector": Case(
         named.predictor_corrector(moves=2, h=0.3),
         MIXING,

@@ -261,6 +261,23 @@ def bayes(world: World, leave_one_out: np.ndarray, x: np.ndarray, t: int) -> np.
     return np.einsum("blk,blkj->blj", denoiser_of(world, leave_one_out, x, t), posterior(world, x, t))
 
 
+def tweedie(world: World, leave_one_out: np.ndarray, x: np.ndarray, t: int, s: int) -> np.ndarray:
+    """Sum over x_0 of denoiser(x_0) q(x_s | x_t, x_0); pi where nothing of x_0 is left, but of masks.
+
+    What pi does not have stays, such as what is not masked, also where the official rule draws it anew.
+    """
+    if world.alpha[t] == 0 and not world.has_mask:
+        return np.broadcast_to(world.pi, (*x.shape, world.K))
+    forward = np.eye(world.K)
+    for step in world.Q[s + 1 : t + 1]:
+        forward = forward @ step
+    product = world.Qbar[s] * columns(forward, x)[..., None, :]  # [B, L, x_0, x_s]
+    total = product.sum(-1, keepdims=True)
+    posterior_s = np.divide(product, total, out=np.zeros_like(product), where=total > 0)
+    law = np.einsum("blk,blkj->blj", denoiser_of(world, leave_one_out, x, t), posterior_s)
+    return np.where(pick(world.pi, x)[..., None] == 0, np.eye(world.K)[x], law)
+
+
 def keep(world: World, leave_one_out: np.ndarray, x: np.ndarray, t: int, s: int, c: float) -> np.ndarray:
     """keep [x_s = x_t] + (alpha_s - keep alpha_t) p(x_0) + (1 - alpha_s - keep (1 - alpha_t)) pi."""
     alpha_t, alpha_s = world.alpha[t], world.alpha[s]

@@ -1,9 +1,9 @@
 """Losses are free functions of a process: `variational` has the terms of the bound.
 
-`continuous` has the limit of infinitely many steps.
+`continuous` has the limit of infinitely many steps, `score_entropy` the same for networks of scores.
 """
 
-from torch_ref.losses import continuous as continuous
+from torch_ref.losses import continuous as continuous, score_entropy as score_entropy
 from torch_ref.losses.variational import (
     Hybrid,
     cross_entropy,
@@ -27,6 +27,7 @@ __all__ = [
     "mean_over_steps",
     "posterior_kl",
     "prior_kl",
+    "score_entropy",
     "smoothed_cross_entropy",
     "stochastic_bound",
 ]

@@ -151,6 +151,54 @@ def log_rates(process: Process, logits_loo: Tensor, xt: Tensor, t: Tensor, s: Te
     return torch.where(never, -torch.inf, log_rate).to(log_ratio.dtype)
 
 
+@declared(log_scores="*S K floats", xt="*S categories", t="... steps", s="... steps_up_to_t")
+def score_log_rates(process: Process, log_scores: Tensor, xt: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    """log of R_y = log(alpha_s / alpha_t) pi(x_t) p_t(y) / p_t(x_t); -inf at y = x_t."""
+    t = expand_trailing(t, xt.shape)
+    s = expand_trailing(s, xt.shape)
+    rate = log_passed(betas(process), t, s) * process.pi64[xt]
+    if mask_of(process) is not None:
+        alpha = alphas(process)[t]
+        rate = torch.where(alpha > 0, rate * alpha / mixed_shares(process)[t], 0.0)  # x log x is 0 at 0
+    never = F.one_hot(xt, process.K).bool() | (log_scores == -torch.inf)
+    return torch.where(never, -torch.inf, _weighed(rate, log_scores)).to(log_scores.dtype)
+
+
+@declared(log_scores="*S K floats", xt="*S categories", t="... steps", s="... steps_up_to_t")
+def tweedie_logits(process: Process, log_scores: Tensor, xt: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    """M[x_s, x_t] (scores M^-1)[x_s], M = Q[s + 1] ... Q[t]; what is negative counts as 0.
+
+    For masks a mask becomes y by the sum over x_0 of w(x_0) q(x_s = y | x_t, x_0), and else stays.
+    """
+    t = expand_trailing(t, xt.shape)
+    s = expand_trailing(s, xt.shape)
+    one = torch.eye(process.K, dtype=torch.float64)
+    steps = range(process.T + 1)
+    products = [[reduce(torch.matmul, process.Q64[i + 1 : j + 1], one) for j in steps] for i in steps]
+    between = torch.stack([torch.stack(row) for row in products])  # [T + 1, T + 1, K, K]
+    M = between[s, t]  # [*S, x_s, x_t]
+    to_xt = M.gather(-1, xt[..., None, None].expand(*M.shape[:-1], 1))[..., 0]  # [*S, x_s]
+    is_xt = F.one_hot(xt, process.K).bool()
+    mask = mask_of(process)
+    if mask is not None:
+        w = torch.where(is_xt, 0.0, log_scores.double().exp())
+        product = between[0, s] * to_xt[..., None, :]  # [*S, x_0, x_s]
+        posterior = product / product.sum(dim=-1, keepdim=True).clamp(min=1e-300)
+        moves = torch.einsum("...k,...kj->...j", w, posterior)
+        moves = torch.where(torch.arange(process.K) == mask, 0.0, moves)
+        stay = torch.where(s == 0, 0.0, (1 - moves.sum(dim=-1)).clamp(min=0.0))[..., None]
+        law = torch.where(xt[..., None] == mask, torch.where(is_xt, stay, moves), is_xt.double())
+    else:
+        scores = torch.where(is_xt, 1.0, log_scores.double().exp())
+        left = (alphas(process)[t] > 0)[..., None]
+        inverse = torch.linalg.inv(torch.where(left[..., None], M, one))
+        law = to_xt * torch.einsum("...y,...yj->...j", scores, inverse).clamp(min=0.0)
+        law = torch.where(left, law, process.pi64)
+    # The log of 0 has no finite gradient.
+    log_law = torch.where(law > 0, torch.where(law > 0, law, 1.0).log(), -torch.inf)
+    return numerics.log_normalize(log_law).to(log_scores.dtype)
+
+
 @declared(logits_loo="*S K floats", xt="*S categories", t="... steps", h="positive")
 def corrector_log_rates(process: Process, logits_loo: Tensor, xt: Tensor, t: Tensor, h: float) -> Tensor:
     """log of R_y = h (pi(y) + pi(x_t) p_t(y) / p_t(x_t)); -inf at y = x_t."""

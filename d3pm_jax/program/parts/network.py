@@ -12,7 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Key
 
 from d3pm_jax.checks import bare
-from d3pm_jax.config import Config, Head, LogisticHead, Spec, make_logits
+from d3pm_jax.config import Config, Head, LogisticHead, ScoreHead, Spec, make_logits
 from d3pm_jax.data import Description
 from d3pm_jax.errors import locate_statement, wrong_return
 from d3pm_jax.keys import make_key
@@ -132,7 +132,7 @@ def split_network(
         shapes, x, t, key, label, None, condition
     )
     # A head of the user's own may take any output: what it makes of it is checked below.
-    is_own_head = type(head).logits not in (Head.logits, LogisticHead.logits)
+    is_own_head = type(head).logits not in (Head.logits, LogisticHead.logits, ScoreHead.logits)
     if not is_own_head:
         _check_output(module, output, x, spec)
     logits = jax.eval_shape(lambda output: head.logits(output, x, spec.K), output)
@@ -155,7 +155,8 @@ def split_network(
             model = type(config.model).__name__
             _warn(f"the network of {model} does not look at {name}: use it in its __call__")
 
-    if is_own_head and extra_mask is not None and not _forbids(head, output, x, spec.K, extra_mask):
+    may_predict_mask = is_own_head and head.gives == "logits"
+    if may_predict_mask and extra_mask is not None and not _forbids(head, output, x, spec.K, extra_mask):
         if config.loss.needs_extra_mask:
             raise ValueError(
                 f"loss = {type(config.loss).__name__} needs an extra mask that the head forbids, but "

@@ -233,7 +233,7 @@ def check_process(config: Config, process: Process, extra_mask: int | None, desc
         if isinstance(config.head, LogisticHead):
             raise ValueError("head = LogisticHead is for one K at all places, not one at each: take Head()")
     categories = description.categories
-    if config.loss.needs_extra_mask and extra_mask is None:
+    if config.loss.needs_mask_of(process) and extra_mask is None:
         raise ValueError(
             f"loss = {type(config.loss).__name__} needs an extra mask, one more category than the data has, "
             f"which has {categories}: take process = Absorbing with K = {categories + 1} and "
