@@ -137,6 +137,7 @@ __all__ = [
 
 _SUBPACKAGES = (
     "beliefs",
+    "blocks",
     "checks",
     "compat",
     "config",

@@ -319,6 +319,11 @@ def as_array(lib: ModuleType, name: str) -> Function:
     return lambda **args: asarray(by_name(lib, name)(**args))
 
 
+def as_whole_numbers(lib: ModuleType, name: str) -> Function:
+    """A function that returns booleans and whole numbers, all of which become whole numbers."""
+    return lambda **args: tuple(x * 1 for x in flat(by_name(lib, name)(**args)))
+
+
 def as_floats(lib: ModuleType, name: str) -> Function:
     """A function that also draws: draws are compared as values, and 1.0 makes floats of them."""
     return lambda **args: tuple(x * 1.0 for x in flat(by_name(lib, name)(**args)))

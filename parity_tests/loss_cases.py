@@ -179,6 +179,20 @@ def blocks(dtype: str) -> Iterator[Case]:
     yield Case("ties", {"block_order": block_order, "inner_order": random(70).integers(0, 4, (B, 4, *S)) / 4})
 
 
+def layouts(dtype: str) -> Iterator[Case]:
+    """Blocks of one place, of some and of all."""
+    for block in (1, 2, 6):
+        yield Case(f"block = {block}", {"length": 6, "block": block})
+
+
+def times_of_blocks(dtype: str) -> Iterator[Case]:
+    """Times up to 1, none of which a block moves to within rounding of 1."""
+    for num_blocks in (1, 4):
+        yield Case(
+            f"{num_blocks} blocks", {"time": np.array([0.01, 0.33, 0.74, 1.0]), "num_blocks": num_blocks}
+        )
+
+
 def values(dtype: str) -> Iterator[Case]:
     yield Case("nats", {"x": random(30).exponential(3.0, 50)})
 
@@ -221,6 +235,28 @@ def scored(*names: str) -> Callable[[str], Iterator[Case]]:
             args["log_scores"] = np.where(np.isfinite(args["logits_x0"]), args["logits_x0"], 0.0)
             del args["logits_x0"]
             yield case._replace(args=args)
+
+    return cases
+
+
+def any_order(*names: str) -> Callable[[str], Iterator[Case]]:
+    """No masks, some and all; without weights, and with a place of no weight."""
+
+    def cases(dtype: str) -> Iterator[Case]:
+        masked = random(34).random((B, *S)) < 0.5
+        masked[0] = False
+        args = {
+            "logits_x0": logits("moderate", (B, *S, K), dtype, 32),
+            "x0": random(33).integers(0, K - 1, (B, *S)),
+            "n": random(37).integers(0, math.prod(S) + 1, B),
+            "u": random(36).random((B, *S)),
+            "mask_id": K - 1,
+        }
+        args["xt"] = np.where(masked, K - 1, args["x0"])
+        args["logits_x0"][..., K - 1] = -np.inf  # an extra mask
+        for name, weight in (("without weights", None), ("with weights", (args["u"] < 0.8) * 0.5)):
+            args["weight"] = weight
+            yield Case(name, {argument: args[argument] for argument in names})
 
     return cases
 

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from flax import nnx
 
-from d3pm_jax import models
+from d3pm_jax import blocks, models
 from d3pm_jax.weights import twin as twin_weights
 from parity_tests import compare
 from parity_tests.compare import TOLERANCES, Row, without_tolerance
 from parity_tests.frameworks import precision, to_jax, to_torch
-from torch_ref import models as torch_models
+from torch_ref import blocks as torch_blocks, models as torch_models
 
 Arrays = dict[str, np.ndarray]
 B = 3
@@ -28,6 +28,7 @@ class NetworkCase(NamedTuple):
     network: str
     shape: tuple[int, ...]  # *S of x_t
     options: dict[str, Any]
+    block: int | None = None  # x_t is two examples beside each other, in blocks of so many places
 
 
 UNET = {"K": 5, "channels": 1, "max_time": MAX_TIME, "ch": 8, "groups": 4}
@@ -95,6 +96,13 @@ CASES = {
         {"K": 6, "max_time": MAX_TIME, "width": 8, "num_layers": 2, "num_heads": 1, "num_classes": 3}
         | {"positions": "learned", "shape": (2, 3), "sizes": ((2, 2, 5), (3, 3, 2))},
     ),
+    "a layout of blocks, with padding": NetworkCase(
+        "Transformer",
+        (8,),
+        {"K": 5, "max_time": MAX_TIME, "width": 8, "num_layers": 2, "num_heads": 2, "see_time": False}
+        | {"positions": "learned", "shape": (4,)},
+        block=2,
+    ),
     "sequences, without time": NetworkCase(
         "Transformer",
         (6,),
@@ -161,12 +169,12 @@ def bfloat16_errors(name: str) -> tuple[float, float]:
     with precision("float64"):
         inputs = _inputs(case)
         state_dict = twin_weights.to_torch(_parameters(case, "float32"))
-        exact = _twin(case, state_dict)(**_tensors(inputs)).detach().numpy()
+        exact = _twin(case, state_dict)(**_tensors(case, inputs)).detach().numpy()
     with precision("float32"):
         twin = _twin(case, state_dict).bfloat16()
         if "frequencies" in state_dict:
             twin.frequencies.data = torch.tensor(state_dict["frequencies"])
-        in_torch = twin(**_tensors(inputs)).detach().double().numpy()
+        in_torch = twin(**_tensors(case, inputs)).detach().double().numpy()
         model = _function(case, jnp.bfloat16)
         in_jax = jax.jit(model)(_parameters(case, "float32"), {k: to_jax(x) for k, x in inputs.items()})
     assert in_jax.dtype == jnp.float32
@@ -181,7 +189,7 @@ def twin_and_inputs(name: str) -> tuple[Any, dict[str, torch.Tensor]]:
     """The twin of a case, in float32, and its arguments."""
     case = CASES[name]
     with precision("float32"):
-        return _twin(case, twin_weights.to_torch(_parameters(case, "float32"))), _tensors(_inputs(case))
+        return _twin(case, twin_weights.to_torch(_parameters(case, "float32"))), _tensors(case, _inputs(case))
 
 
 def _evaluate(case: NetworkCase, dtype: str) -> tuple[Arrays, Arrays]:
@@ -199,7 +207,7 @@ def _evaluate(case: NetworkCase, dtype: str) -> tuple[Arrays, Arrays]:
 
     gradients, outputs = jax.jit(jax.grad(loss, has_aux=True))(params, jax_inputs, to_jax(w))
     in_jax = twin_weights.to_torch(gradients) | {k: np.asarray(y) for k, y in outputs.items()}
-    return in_jax, _evaluate_twin(_twin(case, twin_weights.to_torch(params)), inputs, w)
+    return in_jax, _evaluate_twin(case, _twin(case, twin_weights.to_torch(params)), inputs, w)
 
 
 def _inputs(case: NetworkCase) -> Arrays:
@@ -216,6 +224,8 @@ def _inputs(case: NetworkCase) -> Arrays:
     inputs = {"xt": xt, "t": np.array([1, 40, MAX_TIME])}
     if case.network == "Transformer":
         inputs["weight"] = (xt < 3).astype(np.float32)
+    if case.block is not None:
+        inputs["weight"][:, :: case.block] = 1.0  # a block of padding alone would see nothing
     if "num_classes" in case.options:
         inputs["label"] = np.array([2, 0, 1])
     condition = case.options.get("condition")
@@ -274,7 +284,7 @@ def _function(case: NetworkCase, dtype: Any = None) -> Callable[[Any, dict], jax
     # A classifier computes in the type of its parameters alone.
     options = {} if dtype is None else {"dtype": dtype}
     graphdef = split(case, **options)[0]
-    return lambda params, inputs: nnx.merge(graphdef, params)(**inputs)
+    return lambda params, inputs: nnx.merge(graphdef, params)(**inputs, **_layout(blocks, case))
 
 
 def _twin(case: NetworkCase, state_dict: Arrays) -> Any:
@@ -283,12 +293,19 @@ def _twin(case: NetworkCase, state_dict: Arrays) -> Any:
     return twin
 
 
-def _tensors(inputs: Arrays) -> dict[str, torch.Tensor]:
-    return {k: to_torch(x) for k, x in inputs.items()}
+def _tensors(case: NetworkCase, inputs: Arrays) -> dict[str, Any]:
+    return {k: to_torch(x) for k, x in inputs.items()} | _layout(torch_blocks, case)
 
 
-def _evaluate_twin(twin: Any, inputs: Arrays, w: np.ndarray) -> Arrays:
-    outputs = {k: twin(**_tensors(x)) for k, x in _calls(inputs).items()}
+def _layout(library: Any, case: NetworkCase) -> dict[str, Any]:
+    """The layout of the places as an argument, where a case has one."""
+    if case.block is None:
+        return {}
+    return {"layout": library.block_layout(case.shape[0] // 2, case.block)}
+
+
+def _evaluate_twin(case: NetworkCase, twin: Any, inputs: Arrays, w: np.ndarray) -> Arrays:
+    outputs = {k: twin(**_tensors(case, x)) for k, x in _calls(inputs).items()}
     trained = {k: p for k, p in twin.named_parameters() if p.requires_grad}
     gradients = torch.autograd.grad((outputs["output"] * to_torch(w)).sum(), list(trained.values()))
     arrays = {k: g.numpy() for k, g in zip(trained, gradients, strict=True)}

@@ -250,6 +250,10 @@ PAIRS: dict[str, Pair] = {
         dtypes=("float64",),  # float32 is that of its terms
     ),
     "sampling.run": Pair(cases.ancestral, call=calls.chain_by_table, dtypes=("float64",), differentiable=()),
+    "blocks.block_layout": Pair(
+        loss_cases.layouts, call=calls.as_whole_numbers, dtypes=("float64",), jit=False
+    ),
+    "blocks.block_times": Pair(loss_cases.times_of_blocks, result(scales.ones)),
     "timesteps.uniform": Pair(cases.uniform_steps, cdf=arguments(lambda u, T: scales.steps(T))),
     "timesteps.antithetic": Pair(cases.antithetic, result(scales.ones)),
     "timesteps.probabilities": Pair(loss_cases.histories, result(scales.ones), call=calls.of_history),
@@ -350,6 +354,15 @@ PAIRS: dict[str, Pair] = {
         loss_cases.scored("x0", "xt", "time"),
         arguments(scales.uniform_score_entropy),
         call=calls.scheduled,
+    ),
+    "losses.continuous.uniform_generalized_kl": Pair(
+        loss_cases.continuous("logits_x0", "x0", "xt", "time"),
+        arguments(scales.absorbing_nelbo),
+        call=calls.scheduled,
+    ),
+    "losses.any_order.any_order_draw": Pair(loss_cases.any_order("x0", "n", "u", "mask_id", "weight")),
+    "losses.any_order.any_order_nelbo": Pair(
+        loss_cases.any_order("logits_x0", "x0", "xt", "mask_id", "weight"), arguments(scales.any_order_nelbo)
     ),
     "beliefs.to_denoiser": Pair(_renamed("logits_loo"), arguments(scales.converted)),
     "beliefs.to_leave_one_out": Pair(_renamed("logits_denoiser"), arguments(scales.converted)),
@@ -569,7 +582,9 @@ KERNEL_MODULES = (
     "processes",
     "posteriors",
     "heads",
+    "blocks",
     "losses",
+    "losses.any_order",
     "losses.continuous",
     "losses.score_entropy",
     "timesteps",
@@ -589,6 +604,7 @@ _A_SOLUTION = (
     "an interpolated solution of I(x_t; x_0): tests/schedules/test_information.py computes I densely"
 )
 _A_CHECK = "a check of arguments: the twin has none"
+_OF_LAYOUTS = "two halves of x and of logits, which tests/test_blocks.py compares with a call for each block"
 _OF_SAMPLERS = "of the loop of all samplers, which tests/sampling enumerates: "
 REASONS: dict[str, str] = {
     "beliefs.strip_evidence": "of a denoiser `to_leave_one_out`, which has a pair; others as they are",
@@ -611,6 +627,7 @@ REASONS: dict[str, str] = {
     "Process.check_places": _A_CHECK,
     "Process.positional": "what the library refuses a mask on top of",
     "Process.time": "which step each t is: the networks of sampling.run and all_t_bound are called with it",
+    "blocks.fill_blocks": _OF_LAYOUTS,
     "timesteps.empty_history": "zeros",
     "numerics.band_width": "a constant of the algorithm of log_matmul",
     "numerics.smallest_entry": "a constant of the tables of dense, which gaussian_narrow reaches",

@@ -1,5 +1,6 @@
 """The rows of the networks as tests: float64 here, float32 in `make parity`."""
 
+import jax
 import pytest
 import torch
 
@@ -12,6 +13,7 @@ ELSEWHERE = (
     *("padded, with classes", "binary, with classes", "image as condition, with classes"),
     "vector as condition",
     "sequences, without time",
+    "a layout of blocks, with padding",
 )
 
 
@@ -54,7 +56,7 @@ def test_the_twin_refuses_conditions_that_do_not_fit() -> None:
 def test_the_twin_computes_where_its_weights_are(case: str) -> None:
     """On torch's device of shapes alone, which like a GPU mixes with no tensor of the CPU."""
     twin, inputs = networks.twin_and_inputs(case)
-    output = twin.to("meta")(**{name: x.to("meta") for name, x in inputs.items()})
+    output = twin.to("meta")(**jax.tree.map(lambda x: x.to("meta"), inputs))
     assert output.device.type == "meta"
 
 

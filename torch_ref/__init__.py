@@ -142,6 +142,7 @@ __all__ = [
 
 _SUBPACKAGES = (
     "beliefs",
+    "blocks",
     "enumeration",
     "flows",
     "heads",

@@ -1,9 +1,11 @@
 """Losses are free functions of a process: definitions in `variational`, faster forms by family in `fused`.
 
-`continuous` has the limit of infinitely many steps, `score_entropy` the same for networks of scores.
+`continuous` has the limit of infinitely many steps, `score_entropy` the same for networks of scores,
+`any_order` the same without time.
 """
 
 from d3pm_jax.losses import (
+    any_order as any_order,
     continuous as continuous,
     fused as fused,  # registers the fast forms
     score_entropy as score_entropy,
@@ -22,6 +24,7 @@ from d3pm_jax.losses.variational import (
 
 __all__ = [
     "Hybrid",
+    "any_order",
     "continuous",
     "cross_entropy",
     "direct_kl",

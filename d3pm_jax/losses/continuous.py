@@ -23,7 +23,13 @@ from d3pm_jax.checks import (
     Measure,
     declared,
 )
-from d3pm_jax.losses.limits import ratios_of_certain, relative_to_xt, weigh_masked, weigh_uniform
+from d3pm_jax.losses.limits import (
+    level_and_rate,
+    ratios_of_certain,
+    relative_to_xt,
+    weigh_masked,
+    weigh_uniform,
+)
 from d3pm_jax.numerics.logspace import at_least_float32
 from d3pm_jax.processes.tables import expand_trailing
 from d3pm_jax.schedules.continuous import Schedule
@@ -88,6 +94,10 @@ def _measure_mask(values: dict[str, Any]) -> Array:
     # A network that broke down is no question of the mask.
     return jnp.where(is_masked & (p > 0), p, 0.0)
 
+
+AFTER_0 = AllowedRange(
+    0, 1, "time runs from 0 (clean data) to 1, and 0 has an infinite weight", open_low=True
+)
 
 # More than 0 by less than rounding, as where a program makes a logit -1e6 or so.
 NO_MASK = AllowedRange(
@@ -156,3 +166,40 @@ def uniform_nelbo(
     log_s, predicted_at_xt = relative_to_xt(schedule(time), log_p, xt)
     loss = jnp.where(predicted_at_xt == -jnp.inf, jnp.inf, numerics.kl(log_r, log_s))
     return weigh_uniform(schedule, loss, at_xt, time, logits_x0.shape[-1])
+
+
+@declared(schedule=SHARE, x0=CATEGORIES, xt=CATEGORIES, time=AFTER_0)
+def uniform_generalized_kl(
+    schedule: Schedule,
+    logits_x0: Float[Array, "*S K"],
+    x0: Int[Array, "*S"],
+    xt: Int[Array, "*S"],
+    time: Float[Array, "..."],
+) -> Float[Array, "*S"]:
+    """-alpha' / (1 - alpha) times 1 - p(x_0) where x_t is x_0, else -log p(x_0) - p(x_t).
+
+    The generalised KL divergence of discrete flow matching with a source of uniform noise (Gat et al. 2024,
+    arXiv 2407.15595; Shaul et al. 2024, arXiv 2412.03487). Its mean is a bound as `uniform_nelbo` is, and not
+    a tight one: with the exact p(x_0 | x_t) it still exceeds -log p(x_0). It is the bound of jumps that go to
+    x_0 at once, and x_t does not say whether they have happened.
+
+    Args:
+        schedule: of the process.
+        logits_x0: the network's unnormalised log p(x_0 | x_t); no category is forbidden.
+        x0, xt: categories.
+        time: in (0, 1]; its shape is a prefix of that of x0.
+
+    Returns:
+        Nats per unit of time, +inf where the prediction rules out an x_0 that x_t is not.
+    """
+    level, rate = level_and_rate(schedule, time)
+    log_p = numerics.log_normalize(at_least_float32(logits_x0))
+    log_p_x0 = jnp.take_along_axis(log_p, x0[..., None], axis=-1)[..., 0]
+    log_p_xt = jnp.take_along_axis(log_p, xt[..., None], axis=-1)[..., 0]
+    loss = jnp.where(xt == x0, -jnp.expm1(log_p_xt), -log_p_x0 - jnp.exp(log_p_xt))  # [*S]
+
+    # Where rounding leaves no noise the weight is infinite.
+    weight = jnp.where(level.beta > 0, rate / jnp.where(level.beta > 0, level.beta, 1.0), jnp.inf)
+    weight = jnp.broadcast_to(expand_trailing(weight, x0.shape), x0.shape)
+    is_0 = loss == 0
+    return jnp.where(is_0, 0.0, jnp.where(is_0, 1.0, weight) * loss)

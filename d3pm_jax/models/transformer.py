@@ -11,6 +11,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Key, Real, Shaped
 
+from d3pm_jax.blocks import Layout
 from d3pm_jax.checks import (
     FINITE,
     NOT_EMPTY,
@@ -146,6 +147,7 @@ class Transformer(Conditioned):
         label: Int[Array, " #B"] | None = None,
         weight: Shaped[Array, " B *places"] | None = None,
         condition: Real[Array, " B *C"] | None = None,
+        layout: Layout | None = None,
         key: Key[Array, ""] | None = None,
     ) -> Float[Array, "B *S K"]:
         """Returns the output of the network for examples x_t of some classes at step t.
@@ -156,14 +158,20 @@ class Transformer(Conditioned):
             label: classes from 0, of shape [1] where all are the same.
             weight: places of weight 0, or False, are not attended to.
             condition: of the shape that the network is for.
+            layout: of sequences, which place of an example each place of xt is, and which others it attends
+                to. Without it they are those of the example, and attend to all.
             key: with a key, dropout is on.
 
         Raises:
             ValueError: a category, step, label or weight is out of range, where it is known: under `jit` the
                 output of such an example is NaN; examples or conditions have another shape than the network
-                is for; there are labels but no num_classes.
+                is for; there are labels but no num_classes; a layout is not of these places, or the network
+                has categories of each place.
         """
-        self._check_shape(xt)
+        if layout is None:
+            self._check_shape(xt)
+        else:
+            self._check_layout(xt, layout)
         embedded = self._embed_inputs(t, label, condition, len(xt))  # [B, width], or None
         graphdef, layers = nnx.split(self.layers)
         keys = None if key is None else jax.random.split(key, self.num_layers)  # [num_layers]
@@ -171,6 +179,10 @@ class Transformer(Conditioned):
         if not self.positions:
             angles = rotary_angles(xt.shape[1], self.width // self.num_heads)  # [L, width / heads / 2]
         attended = None if weight is None else weight.reshape(len(weight), -1)[:, None] > 0  # [B, 1, L]
+        if layout is not None:
+            angles = None if angles is None else angles[layout.places]
+            attended = layout.attended[None] & (True if attended is None else attended)
+            attended = jnp.broadcast_to(attended, (len(xt), *layout.attended.shape))  # [B, L, L]
 
         def block(x: Array, layer: tuple) -> tuple[Array, None]:
             params, key = layer
@@ -179,7 +191,7 @@ class Transformer(Conditioned):
         if self.remat:
             block = jax.checkpoint(block)
         # The embedding has the type of the parameters.
-        x = self._embed_places(xt)  # [B, L, width]
+        x = self._embed_places(xt, layout)  # [B, L, width]
         if self.dtype is not None:
             x = x.astype(self.dtype)
         x, _ = jax.lax.scan(block, x, (layers, keys))
@@ -201,7 +213,20 @@ class Transformer(Conditioned):
         if not (is_sequence and xt.shape[1] < self.places.shape[0]):
             self.places.check_shape(xt)
 
-    def _embed_places(self, xt: Int[Array, " B *places"]) -> Float[Array, "B L n"]:
+    def _check_layout(self, xt: Int[Array, " B *places"], layout: Layout) -> None:
+        """Raises ValueError where x_t has not the places of a layout, or the network is for no sequences."""
+        if not self.shares_categories or (self.places is not None and len(self.places.shape) > 1):
+            raise ValueError(
+                "a layout is of sequences whose places share their categories: make the network without "
+                "sizes, and with a shape (L,) or none"
+            )
+        if xt.shape[1:] != layout.places.shape:
+            raise ValueError(
+                f"xt has shape {list(xt.shape)}, and the layout is of {len(layout.places)} places: pass xt "
+                f"[B, {len(layout.places)}]"
+            )
+
+    def _embed_places(self, xt: Int[Array, " B *places"], layout: Layout | None) -> Float[Array, "B L n"]:
         """Returns the sum of the vectors of categories and of positions."""
         table = self.embed.embedding[...]
         if self.places is None or self.shares_categories:
@@ -217,6 +242,8 @@ class Transformer(Conditioned):
             others = [other for other in range(num_axes) if other != axis]
             vectors_by_axis.append(jnp.expand_dims(layer.embedding[...], others))
         vectors = sum(vectors_by_axis[1:], start=vectors_by_axis[0]).reshape(1, -1, self.width)
+        if layout is not None:
+            return x + vectors[:, layout.places]
         return x + vectors[:, : x.shape[1]]
 
 

@@ -25,6 +25,7 @@ import numpy as np
 import d3pm_jax as d3pm
 from d3pm_jax import (
     beliefs,
+    blocks,
     compat,
     enumeration,
     flows,
@@ -110,6 +111,9 @@ ROLES: dict[str, tuple[str, Any]] = {
     "L": ("count", 3),
     "B": ("count", 3),
     "D": ("count", 3),
+    "length": ("count", 6),
+    "block": ("count", 3),
+    "num_blocks": ("count", 3),
     "steps": ("count", 3),
     "mask_id": ("category", K - 1),
     "belief": ("choice", "leave_one_out"),
@@ -236,6 +240,13 @@ SPECIAL: dict[str, dict[str, tuple[str, Any]]] = {
     "flows.invert_linear": {"matrix": ("matrix", jnp.eye(K))},
     "flows.importance_bound": {"log_weights": ("floats", UNIT)},
     "Process.draw_step": {"x": CATEGORIES},
+    "losses.any_order.any_order_draw": {
+        "x0": ("whole numbers from 0", i32([0, 1, 2], [2, 1, 0])),
+        "n": ("indices", i32(1, 2)),
+        "u": ("noise of a whole", UNIT),
+    },
+    "losses.any_order.any_order_nelbo": {"logits_x0": ("floats", heads.forbid(LOGITS, K - 1))},
+    "losses.continuous.uniform_generalized_kl": {"time": ("probabilities", UNIT[:, 0])},
     "losses.continuous.absorbing_nelbo": {"logits_x0": ("floats", heads.forbid(LOGITS, K - 1))},
     "heads.forbid_beyond": {"sizes": ("host", np.full(S, K))},
     "losses.continuous.absorbing_draw": {"x0": ("whole numbers from 0", i32([0, 1, 2], [2, 1, 0]))},
@@ -414,6 +425,7 @@ def modules() -> dict[str, Any]:
         "beliefs": beliefs,
         "posteriors": posteriors,
         "heads": heads,
+        "blocks": blocks,
         "timesteps": timesteps,
         "likelihood": likelihood,
         "orders": orders,
@@ -423,7 +435,8 @@ def modules() -> dict[str, Any]:
     listed = {"numerics": numerics, "losses": losses, "processes": d3pm.processes, "schedules": schedules}
     listed |= {"sampling": sampling, "compat": compat, "flows": flows}
     public_names |= {name: (m, m.__all__) for name, m in listed.items()}
-    more = {"losses.continuous": continuous, "schedules.continuous": schedules.continuous}
+    more = {"losses.any_order": losses.any_order, "losses.continuous": continuous}
+    more |= {"schedules.continuous": schedules.continuous}
     more |= {"losses.score_entropy": losses.score_entropy}
     more |= {"sampling.chain": sampling.chain, "losses.variational": losses.variational}
     more |= {"sampling.guidance": sampling.guidance, "sampling.steering": sampling.steering}
@@ -441,6 +454,7 @@ def is_public_function(f: Any, module: Any) -> bool:
 
 NOT_CALLED = {"numerics.band_width", "numerics.smallest_entry"}  # of a dtype, for tables
 NOT_CALLED |= {"beliefs.with_belief"}  # of a function
+NOT_CALLED |= {"blocks.fill_blocks"}  # returns a function
 NOT_CALLED |= {"sampling.guidance.classifier_free", "sampling.guidance.by_classifier"}  # return functions
 NOT_CALLED |= {
     "sampling.chain.run_plan",
@@ -573,6 +587,7 @@ FREE = {
     "heads.forbid_beyond(logits)",  # axes in front of the places are a batch's
     "heads.forbid_beyond(sizes)",
     "heads.bounded_logistic(output)",
+    "blocks.block_times(time)",
     "timesteps.uniform(u)",
     "timesteps.stratified(u)",
     "timesteps.importance(u)",
@@ -634,6 +649,7 @@ ONE_ROW = {
 }
 # Functions with a mask that know no K, or where the mask may be category K.
 KNOWS_NO_K = {
+    "losses.any_order.any_order_draw(mask_id)",
     "losses.continuous.absorbing_draw(mask_id)",
     "likelihood.chain_rule(mask_id)",
     "orders.all_orders(mask_id)",

@@ -1,9 +1,10 @@
 """Losses are free functions of a process: `variational` has the terms of the bound.
 
-`continuous` has the limit of infinitely many steps, `score_entropy` the same for networks of scores.
+`continuous` has the limit of infinitely many steps, `score_entropy` the same for networks of scores,
+`any_order` the same without time.
 """
 
-from torch_ref.losses import continuous as continuous, score_entropy as score_entropy
+from torch_ref.losses import any_order as any_order, continuous as continuous, score_entropy as score_entropy
 from torch_ref.losses.variational import (
     Hybrid,
     cross_entropy,
@@ -19,6 +20,7 @@ from torch_ref.losses.variational import (
 
 __all__ = [
     "Hybrid",
+    "any_order",
     "continuous",
     "cross_entropy",
     "direct_kl",

@@ -64,3 +64,15 @@ def uniform_nelbo(schedule: Schedule, logits_x0: Tensor, x0: Tensor, xt: Tensor,
     left = alpha > 0
     weight = -expand_trailing(rate(schedule, time), x0.shape) / (K * torch.where(left, alpha, 1.0)[..., 0])
     return torch.where((left & possible)[..., 0], weight * terms, 0.0)
+
+
+@declared(logits_x0="*S K floats", x0="*S categories", xt="*S categories", time="... probability")
+def uniform_generalized_kl(
+    schedule: Schedule, logits_x0: Tensor, x0: Tensor, xt: Tensor, time: Tensor
+) -> Tensor:
+    """alpha' / (1 - alpha) [p(x_t) - 1{x_t = x_0} + (1 - 1{x_t = x_0}) log p(x_0)] (Gat et al. 2024)."""
+    weight = expand_trailing(rate(schedule, time) / schedule(time).beta, x0.shape)
+    log_p = log_normalize(logits_x0)
+    log_p_x0 = log_p.gather(-1, x0[..., None])[..., 0]
+    p_xt = log_p.gather(-1, xt[..., None])[..., 0].exp()
+    return -weight * torch.where(xt == x0, p_xt - 1, p_xt + log_p_x0)

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from torch_ref.blocks import Layout
 from torch_ref.models.layers import check_condition, class_embedding, time_embedding
 from torch_ref.models.places import make_places
 
@@ -83,15 +84,21 @@ class Transformer(nn.Module):
         label: Tensor | None = None,
         weight: Tensor | None = None,
         condition: Tensor | None = None,
+        layout: Layout | None = None,
     ) -> Tensor:
-        x = self._embed_places(xt)
+        if layout is not None and not self.shares_categories:
+            raise ValueError("a layout is of places that share their categories: leave out sizes")
+        x = self._embed_places(xt, layout)
         embedded = self._embed_inputs(t, label, condition, len(xt))
         angles = None
         if not self.positions:
             angles = rotary_angles(x.shape[1], self.width // self.num_heads).to(xt.device)
         seen = None
         if weight is not None:
-            seen = weight.flatten(1) > 0  # [B, L]
+            seen = weight.flatten(1)[:, None] > 0  # [B, 1, L]
+        if layout is not None:
+            angles = None if angles is None else angles[layout.places]
+            seen = layout.attended[None] & (seen if seen is not None else layout.attended[None])  # [B, L, L]
         for block in self.layers:
             x = block(x, embedded, angles, seen)
         x = modulated_norm(x, *self.modulation(embedded))
@@ -99,13 +106,14 @@ class Transformer(nn.Module):
             return self.places.apply_heads(self.head, x)
         return self.head(x).reshape(*xt.shape, self.K)
 
-    def _embed_places(self, xt: Tensor) -> Tensor:
+    def _embed_places(self, xt: Tensor, layout: Layout | None) -> Tensor:
         """Returns the sum of the vectors of categories and of positions, [B, L, width]."""
         if self.places is None:
             return self.embed(xt)
         if self.shares_categories:
             # The first places of a sequence are a sequence too.
-            if xt.ndim != 2 or len(self.axes) != 1 or xt.shape[1] > self.axes[0]:
+            is_sequence = xt.ndim == 2 and len(self.axes) == 1 and xt.shape[1] <= self.axes[0]
+            if layout is None and not is_sequence:
                 self.places.check_shape(xt)
             x = self.embed(xt.flatten(1))
         else:
@@ -114,7 +122,8 @@ class Transformer(nn.Module):
         indices = [torch.arange(length, device=xt.device) for length in self.axes]
         if indices:
             for layer, index in zip(self.positions, torch.meshgrid(indices, indexing="ij"), strict=True):
-                x = x + layer(index.flatten())[: x.shape[1]]
+                index = index.flatten()[: x.shape[1]] if layout is None else index[layout.places]
+                x = x + layer(index)
         return x
 
     def _embed_inputs(
@@ -167,7 +176,7 @@ class Block(nn.Module):
             k = rotated(k, angles)
         mask = None
         if seen is not None:
-            mask = seen[:, None, None]  # [B, 1, 1, L]
+            mask = seen[:, None]  # [B, 1, 1 or L, L]
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.proj_out(mixed.transpose(1, 2).flatten(2))
 
