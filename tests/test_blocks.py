@@ -82,6 +82,7 @@ def test_one_pass_is_a_call_for_each_block(positions):
     assert np.abs(passes[2][0] - passes[6][0]).max() > 0.1
 
 
+@pytest.mark.slow
 def test_logits_have_no_gradient_by_what_they_are_not_to_see():
     """By x_0 of their own block and later ones, and by x_t of other blocks, exactly 0; by all else not."""
     graphdef, params = randomised(build, see_time=False)

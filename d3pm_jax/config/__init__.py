@@ -59,10 +59,12 @@ from d3pm_jax.config.data import (
 )
 from d3pm_jax.config.from_data import filled_field as filled_field
 from d3pm_jax.config.head import Head, LogisticHead, ScoreHead, make_logits as make_logits
+from d3pm_jax.config.masks import AnyOrder, Blocks
 from d3pm_jax.config.model import MLP, Model, NoisyClassifier, ScoreNet, Spec, Transformer, UNet
 from d3pm_jax.config.objective import (
     ContinuousAbsorbing,
     ContinuousUniform,
+    GeneralizedKL,
     HybridLoss,
     HybridOfParameters as HybridOfParameters,
     LabelLoss,
@@ -137,12 +139,14 @@ __all__ = [
     "Adafactor",
     "Adam",
     "AdamW",
+    "AnyOrder",
     "Argmax",
     "ArgmaxAR",
     "ArgmaxCoupling",
     "Arrays",
     "Autoregressive",
     "Banded",
+    "Blocks",
     "ByPlace",
     "Config",
     "ConstantRate",
@@ -158,6 +162,7 @@ __all__ = [
     "Features",
     "FromRate",
     "Gaussian",
+    "GeneralizedKL",
     "Head",
     "Hierarchical",
     "HybridLoss",

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from d3pm_jax import sampling
 from d3pm_jax.beliefs import Belief
+from d3pm_jax.blocks import Layout
 from d3pm_jax.checks import is_array, values_in_range
 from d3pm_jax.config.checks import CheckedPart, NotNegative, undefined_method
 from d3pm_jax.config.head import Head, HeadGives
@@ -94,6 +95,8 @@ class Objective(CheckedPart):
     """whether evaluation takes the mean of its own kl over real times, and not the terms of the process"""
     fills_any_order: ClassVar[bool] = True
     """whether a network that sees no time says what is behind a mask, whichever others there are"""
+    tells_time: ClassVar[bool] = True
+    """whether the time that the network is told is that of x_t; else it has to be a network that sees none"""
 
     @values_in_range()
     def draw(self, process: Process, x0: Array, t: Array, u: Array) -> Array:
@@ -122,8 +125,20 @@ class Objective(CheckedPart):
         """Returns the objective whose kl the bound is made of: without what differs in training alone."""
         return self
 
+    def network_layout(self, shape: tuple[int, ...]) -> Layout | None:
+        """Returns what the places of the network are in `compute`, of examples of shape *S; None: theirs.
+
+        Raises:
+            ValueError: it is not for examples of this shape.
+        """
+        return None
+
+    def without_layout(self, network: Network) -> Network:
+        """Returns a network that is called as in `compute` as one that samplers ask: of x [B, *S] alone."""
+        return network
+
     def make_denoiser(self, process: Process, network: Network) -> sampling.Denoiser:
-        """Makes what samplers ask of a network, which is called as in `compute`."""
+        """Makes what samplers ask of a network, as `without_layout` returns it."""
         return sampling.Denoiser(process, network, logits_keywords(self)["belief"])
 
     def default_sampler(self) -> sampling.Sampler:
@@ -132,6 +147,9 @@ class Objective(CheckedPart):
 
     def check_sampler(self, sampler: sampling.Sampler) -> None:
         """Raises ValueError for a sampler that asks what a network of this objective does not say."""
+
+    def check_known(self, known: np.ndarray) -> None:
+        """Raises ValueError for known places, bool [*S] or [N, *S], that the network would not look at."""
 
     def needs_mask_of(self, process: Process) -> bool:
         """Tells whether a mask of the process must be an extra one."""
@@ -225,18 +243,10 @@ class LabelLoss(Objective):
 
 
 @dataclasses.dataclass(frozen=True)
-class Continuous(Objective):
-    """Minimises the bound at real times. The network is told time T, in steps.
+class RealTimeObjective(Objective):
+    """Describes what is minimised at real times. The network is told time T, in steps."""
 
-    `d3pm eval` and `d3pm sample` run the process of the config, which has to be the same at its steps.
-    """
-
-    alpha: Schedule = Reciprocal()
-    """the schedule of the process, one that has a form in continuous time"""
     belief: ClassVar[Belief] = "leave_one_out"
-
-    def check(self) -> None:
-        self.alpha.continuous()
 
     def check_beside(self, head: Head, timesteps: Timesteps) -> None:
         if not timesteps.real:
@@ -249,6 +259,20 @@ class Continuous(Objective):
     def _terms(self, process: Process, logits: Array, x0: Array, loss: Array, p_t: Array) -> Terms:
         ce = cross_entropy(process, logits, x0)
         return Terms(variational.per_step(loss, p_t, process.T), loss / process.T, ce)
+
+
+@dataclasses.dataclass(frozen=True)
+class Continuous(RealTimeObjective):
+    """Minimises the bound in continuous time.
+
+    `d3pm eval` and `d3pm sample` run the process of the config, which has to be the same at its steps.
+    """
+
+    alpha: Schedule = Reciprocal()
+    """the schedule of the process, one that has a form in continuous time"""
+
+    def check(self) -> None:
+        self.alpha.continuous()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -354,6 +378,26 @@ class ScoreEntropy(Continuous):
 
 def _has_mask(process: Process) -> bool:
     return sampling.laws.mask_of(process) is not None
+
+
+@dataclasses.dataclass(frozen=True)
+class GeneralizedKL(ContinuousUniform):
+    """Minimises the generalised KL of discrete flow matching, from uniform noise (flow_matching).
+
+    A bound that exact beliefs do not make tight: evaluation takes the terms of the process.
+    """
+
+    belief: ClassVar[Belief] = "denoiser"
+
+    @values_in_range()
+    def terms(self, process: Process, logits: Array, x0: Array, xt: Array, t: Array, p_t: Array) -> Terms:
+        alpha = self.alpha.continuous()
+
+        def nelbo(K: int, *arguments: Array) -> Array:
+            return continuous.uniform_generalized_kl(alpha, *arguments)
+
+        loss = _bound_by_size(process, nelbo, logits, x0, xt, t / process.T)
+        return self._terms(process, logits, x0, loss, p_t)
 
 
 # The K of a place is that of its own process.

@@ -66,7 +66,7 @@ class Timesteps(Protocol):
         ...
 
 
-# (params, xt, time, key=None, label=None, weight=None, condition=None) -> logits of x_0
+# (params, xt, time, key=None, **inputs) -> logits of x_0; inputs are label, weight, condition and layout
 Predict = Callable[..., Array]
 # The same with a key, -> (logits, the buffers after the call)
 TrainPredict = Callable[..., tuple[Array, Buffers]]

@@ -1,8 +1,9 @@
-"""Multinomial Diffusion, cloneofsimo/d3pm, MDLM, Duo, VQ-Diffusion and tauLDR.
+"""Multinomial Diffusion, cloneofsimo/d3pm, MDLM, Duo, BD3-LM, LLaDA, flow_matching, VQ-Diffusion and tauLDR.
 
 Each formula in NumPy, in that program's own conventions, and the call here. Recorded numbers are outputs of
 the programs on torch: ehoogeboom/multinomial_diffusion at 9d907a6 with float64 for its every float32,
-cloneofsimo/d3pm at 3ceb637, kuleshov-group/mdlm at c112c52 and s-sahoo/duo at 7c9b498 with float64 as the
+cloneofsimo/d3pm at 3ceb637, kuleshov-group/mdlm at c112c52, s-sahoo/duo at 7c9b498, kuleshov-group/bd3lms at
+1c3e8f4, ML-GSAI/LLaDA at b7e6c35 and facebookresearch/flow_matching at 11568d3 with float64 as the
 default type.
 """
 
@@ -14,6 +15,9 @@ from scipy.special import log_softmax, logsumexp, softmax
 
 import d3pm_jax as d3pm
 from d3pm_jax import compat
+from d3pm_jax.config import Blocks
+from d3pm_jax.losses import any_order
+from d3pm_jax.timesteps import StepNoise
 from tests.compat.inputs import X0, XT, T, i32, inputs, posterior_kl, prior_kl, probe, product
 
 pytestmark = pytest.mark.filterwarnings("ignore:x_T still depends")
@@ -155,6 +159,96 @@ def test_recorded_duo(close):
             [1.0332139067, 1.63296057478, 2.985414712607],
         ],
     )
+
+
+def example_of(K):
+    """x_0 [2, 4] of the numbers that were recorded of BD3-LM, LLaDA and flow_matching."""
+    return (np.arange(8) * 5 + 1).reshape(2, 4) % K
+
+
+def logits_of_sums(sums, K):
+    """Logits that depend on a number of each place."""
+    return jnp.cos(0.1 * sums[..., None] * jnp.arange(1, K + 1).reshape(*(1,) * sums.ndim, K))
+
+
+@pytest.mark.parametrize("K", [3, 27])
+def test_recorded_bd3lms(K, close):
+    """_forward_pass_diffusion with blocks of 2 and a network that attends by its mask."""
+    recorded = {  # by K and (sampling_eps_min, sampling_eps_max)
+        (3, 0.0, 1.0): [
+            [3.8176510381510416, 0, 2.7758830579128952, 0.30354208972249597],
+            [0.5227308222797206, 0, 3.529729439631816, 0],
+        ],
+        (3, 0.3, 0.8): [
+            [3.5116369753544796, 1.0677448197591035, 0, 0.43013488003220834],
+            [0.6272769867356646, 0, 2.8237835517054526, 0],
+        ],
+        (3, 0.6, 1.0): [
+            [1.5802366389095157, 0.48048516889159654, 2.220706446330316, 0.24283367177799675],
+            [0.48048516889159654, 1.7396013397024168, 0.38995196623172135, 2.0803109078658224],
+        ],
+        (27, 0.0, 1.0): [
+            [13.592269384825604, 0, 5.6553310507536825, 5.2017011338557415],
+            [4.178517034471687, 0, 6.642904043162106, 0],
+        ],
+        (27, 0.3, 0.8): [
+            [8.905772302268213, 9.280285756027158, 0, 5.984521472102208],
+            [5.0142204413660245, 0, 5.3143232345296845, 0],
+        ],
+        (27, 0.6, 1.0): [
+            [4.007597536020696, 4.176128590212221, 4.524264840602946, 4.161360907084593],
+            [4.397363498274597, 2.7246039849423407, 4.143725098530807, 3.780746167615166],
+        ],
+    }
+
+    def network(x, time, layout):
+        values = (x + 1.0) * (layout.places + 1)[None]
+        sums = jnp.einsum("pq,nq->np", layout.attended.astype(float), values, precision="highest")
+        return d3pm.forbid(logits_of_sums(sums, K + 1), K)
+
+    process = d3pm.absorbing(d3pm.reciprocal(1), K + 1, mask_id=K)
+    u = jnp.asarray((np.arange(8) * 0.37 + 0.05) % 1).reshape(2, 4)
+    noise = StepNoise(jnp.asarray([0.3, 0.9]), jnp.ones(2), u)
+    for (of, low, high), right in recorded.items():
+        if of == K:
+            objective = Blocks(block=2, low=low, high=high)
+            close(objective.compute(process, network, i32(example_of(K)), noise, None).loss, right)
+
+
+@pytest.mark.parametrize(("K", "right"), [(3, 4.301254193946653), (27, 16.337860367146188)])
+def test_recorded_llada(K, right, close):
+    """get_log_likelihood of a prompt of 3 and an answer of 5, with 2, 3, 4, 5 and 1 masks of it."""
+    places = np.arange(8)
+    masked = [{4, 6}, {3, 4, 5}, {4, 5, 6, 7}, {3, 4, 5, 6, 7}, {7}]
+    x0 = i32(np.tile(example_of(K).reshape(1, 8), (5, 1)))
+    xt = jnp.where(np.array([[place in some for place in places] for some in masked]), K, x0)
+    sums = jnp.cumsum((xt + 1.0) * (places + 1)[None], axis=1)
+    logits = d3pm.forbid(logits_of_sums(sums + sums[:, -1:], K + 1), K)
+    weight = jnp.broadcast_to((places >= 3) * 1.0, xt.shape)
+    close(any_order.any_order_nelbo(logits, x0, xt, K, weight).sum() / 5, right)
+
+
+@pytest.mark.parametrize("K", [3, 27])
+def test_recorded_flow_matching(K, close):
+    """MixturePathGeneralizedKL of PolynomialConvexScheduler(n=1), whose time runs the other way."""
+    recorded = {
+        3: [
+            [1.0804544923109523, 1.2276486264645012, 1.2137358561530827, 1.2119848456256461],
+            [3.711200272311519, 2.303651505955098, 1.1424939897216997, 4.415881785736253],
+        ],
+        27: [
+            [1.3898293591848185, 1.3497274499525445, 1.3135762567400553, 6.3507166672183315],
+            [4.583226538285692, 4.941253859196215, 12.517599663430353, 4.859469548221897],
+        ],
+    }
+    noise = (np.arange(8) * 2 + 1).reshape(2, 4) % K
+    xt = i32(np.where(np.arange(8).reshape(2, 4) % 3 == 0, noise, example_of(K)))
+    sums = jnp.cumsum((xt + 1.0) * jnp.arange(1, 5)[None], axis=1)
+    logits = logits_of_sums(sums + sums[:, -1:], K)
+    linear = d3pm.schedules.continuous.linear
+    time = 1 - jnp.asarray([0.3, 0.8])
+    nats = d3pm.losses.continuous.uniform_generalized_kl(linear, logits, i32(example_of(K)), xt, time)
+    close(nats, recorded[K])
 
 
 @pytest.mark.parametrize("forbid", [False, True])

@@ -28,6 +28,7 @@ def test_the_mean_over_numbers_of_masks_is_that_over_orders_of_the_chain_rule():
     np.testing.assert_allclose(mean, np.asarray(chain_rules()).mean(0), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_exactly_n_masks_each_as_likely_and_none_without_weight():
     """Every order of u of three elements: of each n every set is drawn equally often."""
     u = jnp.asarray(list(itertools.permutations([0.1, 0.5, 0.9])) * 4)

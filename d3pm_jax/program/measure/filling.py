@@ -92,6 +92,12 @@ def find_fillable_mask(parts: Parts) -> int | None:
 
 def require_fillable_mask(parts: Parts) -> int:
     """Returns what `find_fillable_mask` does. Raises UserError where there is none."""
+    loss = parts.config.loss
+    if not loss.fills_any_order:
+        raise UserError(
+            f"the network of loss = {type(loss).__name__} does not fill in masks in any order, so it has a "
+            f"bound and no chain rule here: take ContinuousAbsorbing or AnyOrder"
+        )
     mask = find_fillable_mask(parts)
     if mask is None:
         raise UserError(

@@ -200,6 +200,8 @@ def settle(parts: Parts, draw: Draw, n: int = 1, batch_size: int = 128) -> tuple
     if draw.known is not None:
         pair = _read_pair("known", draw.known, "(x0, mask), integers and booleans of the shape of a sample")
         known = convert_known("known", Known(*pair), shape, categories)
+        with as_user_error():
+            parts.config.loss.check_known(np.asarray(known.mask))
     padding = None
     if draw.padding is not None:
         _check_padding(parts, draw)

@@ -42,6 +42,7 @@ from d3pm_jax.program.parts.recipe import Bound, Diffusion, Drawing, Figures, Re
 from d3pm_jax.schedules.continuous import Schedule
 from d3pm_jax.training.diffusion import DiffusionLoss, Predict
 from d3pm_jax.training.dropping import Dropping
+from d3pm_jax.types import Params
 
 
 def make_diffusion(
@@ -91,14 +92,19 @@ def make_diffusion(
         network_of_loss = functions.train_parameters
     loss = DiffusionLoss(objective, config.timesteps, network.spread_over_mesh(network_of_loss, sharding))
 
+    def predict(params: Params, xt: Array, t: Array, *args: Any, **inputs: Any) -> Array:
+        call = config.loss.without_layout(partial(functions.predict, params))
+        return call(xt, t, *args, **inputs)
+
     diffusion = Diffusion(
-        predict=network.spread_over_mesh(functions.predict, sharding),
-        network=functions.predict,
+        predict=network.spread_over_mesh(predict, sharding),
+        network=predict,
         term=partial(losses.posterior_kl, **logits_keywords(config.loss)),
     )
-    make_bound = _make_bound
+    make_bound = partial(_make_bound, diffusion)
     if config.loss.estimates_bound:
-        make_bound = partial(_make_estimated_bound, config.loss)
+        predict_by_layout = network.spread_over_mesh(functions.predict, sharding)
+        make_bound = partial(_make_estimated_bound, config.loss, predict_by_layout)
     dropping = functions.dropping
     make_denoiser = partial(_make_denoiser, config, diffusion.predict, functions.classes, dropping)
 
@@ -112,7 +118,7 @@ def make_diffusion(
             conditions={**describe_steps(process), **logits_keywords(config.loss)},
             init=functions.init,
             loss=loss,
-            bound=make_bound(diffusion, times),
+            bound=make_bound(times),
             process=placed,
             respace=partial(respace_recipe, make_recipe, config),
             draw=Drawing(
@@ -175,13 +181,13 @@ def _make_bound(diffusion: Diffusion, times: np.ndarray) -> Bound:
     )
 
 
-def _make_estimated_bound(objective: Objective, diffusion: Diffusion, times: np.ndarray) -> Bound:
+def _make_estimated_bound(objective: Objective, predict: Predict, times: np.ndarray) -> Bound:
     """Makes the bound of an objective in continuous time, estimated from as many times as there are steps."""
     T = len(times) - 1
     of_bound = objective.of_bound()
 
     def compile_times(calls: int | None, seed: int) -> Compiled:
-        return real_time_nats(diffusion.predict, of_bound.compute, calls or T, seed)
+        return real_time_nats(predict, of_bound.compute, calls or T, seed)
 
     def describe(figures: Figures, figures_in_words: str) -> str:
         calls = figures.get("calls", T)

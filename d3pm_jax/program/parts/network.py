@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -33,7 +33,8 @@ class Network(NamedTuple):
     trained, and where it has them batch statistics, constants and other buffers.
     """
 
-    # (params, xt, t, key=None, label=None, weight=None, condition=None) -> logits of x_0 [B, *S, K]
+    # (params, xt, t, key=None, **inputs) -> logits of x_0 [B, *S, K]; the inputs are label, weight, condition
+    # and layout, all of which may be left out
     predict: Predict
     init: Init
     train_predict: TrainPredict  # with a key, -> (logits, buffers), which are None where there are none
@@ -80,36 +81,32 @@ def split_network(
     _check_padding(config, description, takes_weight)
     _check_condition(config, description, module)
 
-    def choose_inputs(
-        key: Key[Array, ""] | None, label: Array | None, weight: Array | None, condition: Array | None
-    ) -> dict[str, Any]:
-        inputs: dict[str, Any] = {}
+    def choose_inputs(key: Key[Array, ""] | None, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        chosen: dict[str, Any] = {}
         if module.takes_keyword("key"):
-            inputs["key"] = key
+            chosen["key"] = key
         if classes is not None:
-            inputs["label"] = label
+            chosen["label"] = inputs.get("label")
+        layout = inputs.get("layout")
+        if layout is not None:
+            chosen["layout"] = layout
         if takes_weight:
-            inputs["weight"] = weight
+            weight = inputs.get("weight")
+            if layout is not None and weight is not None:
+                weight = weight[:, layout.places]
+            chosen["weight"] = weight
+        condition = inputs.get("condition")
         if condition is not None and dropping is not None:
             condition = dropping.extend_condition(condition)
         if condition is not None:
-            inputs["condition"] = condition
-        return inputs
+            chosen["condition"] = condition
+        return chosen
 
     def make_train_function(read: Callable[..., Any]) -> TrainPredict:
         """Returns what training calls, of which `read` makes logits, or what a head makes them of."""
 
-        def train(
-            params: Params,
-            xt: Array,
-            t: Array,
-            key: Key[Array, ""],
-            label: Array | None = None,
-            weight: Array | None = None,
-            condition: Array | None = None,
-        ) -> tuple[Any, Any]:
-            inputs = choose_inputs(key, label, weight, condition)
-            output, buffers = module.call(params, key, xt, t, **inputs)
+        def train(params: Params, xt: Array, t: Array, key: Key[Array, ""], **inputs: Any) -> tuple[Any, Any]:
+            output, buffers = module.call(params, key, xt, t, **choose_inputs(key, inputs))
             return read(output, xt, spec.K), buffers
 
         return train
@@ -117,20 +114,24 @@ def split_network(
     # It is called once on shapes without numbers, so that an output or logits of another shape are refused
     # before a run begins, and not by whatever meets them first. Two examples show what one would hide: a
     # variable that takes the shape of a batch.
-    x = jnp.zeros((2, *spec.shape), jnp.int32)
+    layout = config.loss.network_layout(spec.shape)
+    x = jnp.zeros((2, *spec.shape) if layout is None else (2, len(layout.places)), jnp.int32)
     t = jnp.ones(2, jnp.int32)
-    label = None
+    inputs: dict[str, Any] = {"layout": layout}
     if classes is not None:
-        label = jnp.zeros(2, jnp.int32)
+        inputs["label"] = jnp.zeros(2, jnp.int32)
     condition = None
     if description.condition is not None:
         condition = jnp.zeros((2, *description.condition), description.condition_type)
     key = make_key(0)
-    _check_call(config, module, choose_inputs(key, label, None, condition))
+    _check_call(config, module, choose_inputs(key, inputs | {"condition": condition}))
     call_network = make_train_function(lambda output, xt, K: output)
-    program, (output, new_buffers) = jax.make_jaxpr(call_network, return_shape=True)(
-        shapes, x, t, key, label, None, condition
-    )
+
+    # What it may look at comes first, as the inputs 0, 1 and 2 of the program.
+    def call_with(x: Array, t: Array, condition: Array | None, params: Params) -> tuple[Any, Any]:
+        return call_network(params, x, t, key, condition=condition, **inputs)
+
+    program, (output, new_buffers) = jax.make_jaxpr(call_with, return_shape=True)(x, t, condition, shapes)
     # A head of the user's own may take any output: what it makes of it is checked below.
     is_own_head = type(head).logits not in (Head.logits, LogisticHead.logits, ScoreHead.logits)
     if not is_own_head:
@@ -138,22 +139,28 @@ def split_network(
     logits = jax.eval_shape(lambda output: head.logits(output, x, spec.K), output)
     is_array = isinstance(logits, jax.ShapeDtypeStruct)
     if not is_array or not jnp.issubdtype(logits.dtype, jnp.floating):
-        expected = f"logits, of a float type, {[2, *spec.shape, spec.K]}"
-        raise wrong_return(head.logits, logits, expected, f" for x {[2, *spec.shape]}")
-    if logits.shape != (2, *spec.shape, spec.K):
+        expected = f"logits, of a float type, {[*x.shape, spec.K]}"
+        raise wrong_return(head.logits, logits, expected, f" for x {list(x.shape)}")
+    if logits.shape != (*x.shape, spec.K):
         raise ValueError(
-            f"the network and its head give logits {list(logits.shape)} for x {[2, *spec.shape]}: "
-            f"expected {[2, *spec.shape, spec.K]}"
+            f"the network and its head give logits {list(logits.shape)} for x {list(x.shape)}: "
+            f"expected {[*x.shape, spec.K]}"
         )
 
-    x_number = len(jax.tree.leaves(shapes))
-    input_numbers = {"x_t": x_number}
+    model = type(config.model).__name__
+    num_outputs = len(jax.tree.leaves(output))
+    has_weights = len(jax.tree.leaves(shapes)) > 0
+    input_numbers = {"x_t": 0}
     if condition is not None:
-        input_numbers["the condition"] = len(program.jaxpr.invars) - 1
+        input_numbers["the condition"] = 2
     for name, number in input_numbers.items():
-        if x_number > 0 and not _sees(program.jaxpr, number, len(jax.tree.leaves(output))):
-            model = type(config.model).__name__
+        if has_weights and not _sees(program.jaxpr, number, num_outputs):
             _warn(f"the network of {model} does not look at {name}: use it in its __call__")
+    if not config.loss.tells_time and _sees(program.jaxpr, 1, num_outputs):
+        raise ValueError(
+            f"loss = {type(config.loss).__name__} is for a network that sees no time, and that of {model} "
+            f"looks at t: take Transformer(see_time=False), or leave t out of its __call__"
+        )
 
     may_predict_mask = is_own_head and head.gives == "logits"
     if may_predict_mask and extra_mask is not None and not _forbids(head, output, x, spec.K, extra_mask):
@@ -172,16 +179,10 @@ def split_network(
     read_logits = partial(make_logits, head, extra_mask=extra_mask, sizes=description.sizes)
 
     def predict(
-        params: Params,
-        xt: Array,
-        t: Array,
-        key: Key[Array, ""] | None = None,
-        label: Array | None = None,
-        weight: Array | None = None,
-        condition: Array | None = None,
+        params: Params, xt: Array, t: Array, key: Key[Array, ""] | None = None, **inputs: Any
     ) -> Array:
         call = bare(module.merge(params, key))
-        output = call(xt, t, **choose_inputs(key, label, weight, condition))
+        output = call(xt, t, **choose_inputs(key, inputs))
         return read_logits(output, xt, spec.K)  # [B, *S, K]
 
     _, buffers = variables.split_variables(shapes)
@@ -251,6 +252,13 @@ def _check_call(config: Config, module: variables.SplitModule, inputs: dict[str,
         raise ValueError(
             f"{place}: the data has classes, but the network has no keyword label: add label=None, or "
             f"{cure}, which trains without labels"
+        )
+    if "layout" in inputs and not module.takes_keyword("layout"):
+        place = locate_statement(module.called_method, "def __call__")
+        raise ValueError(
+            f"{place}: loss = {type(config.loss).__name__} lays the places of the network out, but that of "
+            f"{type(config.model).__name__} has no keyword layout: take Transformer, or add layout=None, by "
+            f"whose `attended` its places attend"
         )
     try:
         module.signature.bind("xt", "t", **inputs)

@@ -1,0 +1,150 @@
+"""Objectives of networks that fill in masks, enumerated in float64: K = 3, L = 2, every x_0 and every x_t."""
+
+import itertools
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import d3pm_jax as d3pm
+from d3pm_jax import blocks, config as configs, sampling
+from d3pm_jax.timesteps import StepNoise
+
+K = 3
+L = 2
+MASK = K
+pytestmark = pytest.mark.usefixtures("x64")
+STATES = np.array(list(itertools.product(range(K), repeat=L)))
+TABLE = np.random.default_rng(5).dirichlet(np.ones(K**L))  # p(x_0)
+VECTORS = np.random.default_rng(6).normal(size=(L, K + 1, 6))
+WEIGHTS = np.random.default_rng(7).normal(size=(6, K + 1))
+PROCESS = d3pm.absorbing(d3pm.reciprocal(1), K + 1, mask_id=MASK)  # T = 1: t is time
+
+
+def attended_of(x, layout):
+    """Which place of an example each place is, and which places each attends to: all without a layout."""
+    if layout is None:
+        return jnp.arange(x.shape[1]), jnp.ones((x.shape[1],) * 2, bool)
+    return layout.places, layout.attended
+
+
+def exact(x, time, layout=None):
+    """log p(x_0 at a place | what it attends to that is no mask)."""
+    places, attended = attended_of(x, layout)
+    agrees = (jnp.asarray(STATES).T[places][None] == x[..., None]) | (x[..., None] == MASK)  # [N, n, states]
+    possible = (agrees[:, None] | ~attended[None, :, :, None]).all(2)  # [N, n, states]
+    is_category = jax.nn.one_hot(jnp.asarray(STATES).T[places], K + 1)  # [n, states, K + 1]
+    return jnp.log(jnp.einsum("nps,psk->npk", possible * jnp.asarray(TABLE)[None, None], is_category))
+
+
+def inexact(x, time, layout=None):
+    """Any function of what a place attends to."""
+    places, attended = attended_of(x, layout)
+    seen = jnp.einsum("pq,nqe->npe", attended * 1.0, jnp.asarray(VECTORS)[places[None], x])
+    return d3pm.forbid(jnp.tanh(seen) @ jnp.asarray(WEIGHTS), MASK)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def mean_over_time(objective, network):
+    """The mean of the objective over times in (0, 1] and all x_t, of every x_0, [9].
+
+    Of a polynomial of time between two times at which a block begins anew: Gauss and Legendre's nodes.
+    """
+    s, w = np.polynomial.legendre.leggauss(4)
+    starts = np.arange(L) / L
+    time = (starts[:, None] + (s + 1) / (2 * L)).reshape(-1)
+    share = np.tile(w / (2 * L), L)
+    masked = np.array(list(itertools.product([False, True], repeat=L)))
+    grid = np.meshgrid(np.arange(len(time)), np.arange(len(STATES)), np.arange(len(masked)), indexing="ij")
+    i, x0, j = (x.reshape(-1) for x in grid)
+    noise = StepNoise(jnp.asarray(time[i]), jnp.ones(len(i)), jnp.where(masked[j], 0.0, 1 - 1e-12))
+    terms = objective.compute(PROCESS, network, jnp.asarray(STATES)[x0], noise, None)
+    block = getattr(objective, "block", L)
+    own = jnp.repeat(blocks.block_times(noise.t, L // block), block, axis=1)
+    # Of a block all that is in it counts, and the mean over what is in others is taken too.
+    q = jnp.prod(jnp.where(masked[j], own, 1 - own), axis=1)
+    terms = (share[i] * q * terms.loss.sum(1)).reshape(len(time), len(STATES), -1)
+    return terms.sum((0, 2))
+
+
+@pytest.mark.parametrize("block", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_exact_beliefs_make_the_bound_of_blocks_the_likelihood_of_every_example(block):
+    nats = mean_over_time(configs.Blocks(block=block), exact)
+    np.testing.assert_allclose(nats, -np.log(TABLE), rtol=1e-12)
+
+
+@pytest.mark.slow
+def test_blocks_of_one_place_are_the_chain_rule_and_one_of_all_is_the_bound_without():
+    x0 = jnp.asarray(STATES)
+    order = jnp.broadcast_to(jnp.arange(L) / L, x0.shape)
+    network = blocks.fill_blocks(inexact, 1)
+    chain = d3pm.chain_rule(lambda xt: network(xt, None), x0, order, MASK).sum(1)
+    np.testing.assert_allclose(mean_over_time(configs.Blocks(block=1), inexact), chain, rtol=1e-12)
+    plain = mean_over_time(configs.ContinuousAbsorbing(), inexact)
+    np.testing.assert_allclose(mean_over_time(configs.Blocks(block=2), inexact), plain, rtol=1e-12)
+    assert np.abs(plain - chain).max() > 1e-2
+
+
+@pytest.mark.slow
+def test_training_at_some_times_has_weights_of_its_own_and_no_bound():
+    """At times 0.45 and 0.7 of (0.2, 0.7] 1 / t of the masked, and 1 where low is above 0.5."""
+    noise = StepNoise(jnp.asarray([0.5, 1.0]), jnp.ones(2), jnp.zeros((2, L)))
+    x0 = jnp.asarray(STATES[[1, 5]])
+    layout = blocks.block_layout(L, 2)
+    logits = inexact(jnp.concatenate([jnp.full_like(x0, MASK), x0], axis=1), None, layout)[:, :L]
+    ce = -np.take_along_axis(np.asarray(d3pm.log_normalize(logits)), STATES[[1, 5]][..., None], -1)[..., 0]
+    for low, high, weights in ((0.2, 0.7, 1 / np.array([0.45, 0.7])), (0.6, 1.0, np.ones(2))):
+        objective = configs.Blocks(block=2, low=low, high=high)
+        terms = objective.compute(PROCESS, inexact, x0, noise, None)
+        np.testing.assert_allclose(terms.loss, weights[:, None] * ce, rtol=1e-12)
+        assert objective.of_bound() == configs.Blocks(block=2)
+
+
+@pytest.mark.slow
+def test_samples_of_blocks_have_the_law_of_what_each_is_predicted_from():
+    """Exact beliefs and steps of one place each: the table, by counts of many chains; and no mask is left."""
+    objective = configs.Blocks(block=1)
+    denoiser = objective.make_denoiser(PROCESS, objective.without_layout(inexact))
+    n = 40_000
+    chain = jax.jit(lambda key: sampling.sample(key, denoiser, (n, L), objective.default_sampler()).x0)(
+        jax.random.key(0)
+    )
+    counts = np.bincount(np.asarray(chain) @ [K, 1], minlength=K**L) / n
+    p = np.exp(-np.asarray(mean_over_time(objective, inexact)))
+    np.testing.assert_allclose(p.sum(), 1, rtol=1e-12)
+    assert np.abs(counts - p).max() < 5 * np.sqrt(0.25 / n)
+
+
+REFUSED = {
+    "low = 0.5 is not below high = 0.5": lambda: configs.Blocks(low=0.5, high=0.5).check(),
+    "block = 4 does not divide length = 6": lambda: configs.Blocks().network_layout((6,)),
+    r"loss = Blocks is for sequences \[L\], and examples are \[8, 8, 1\]": lambda: (
+        configs.Blocks().network_layout((8, 8, 1))
+    ),
+    "sampler.block = None, and loss = Blocks": lambda: configs.Blocks().check_sampler(sampling.Sampler()),
+    "sampler.block = 3, and loss = Blocks": lambda: configs.Blocks().check_sampler(sampling.Sampler(block=3)),
+    "a known place is in a later block": lambda: configs.Blocks(block=2).check_known(
+        np.array([True, False, True, False])
+    ),
+    "needs an absorbing process": lambda: configs.AnyOrder().check_process(
+        d3pm.uniform(d3pm.reciprocal(2), 3)
+    ),
+    "AnyOrder needs real times": lambda: configs.AnyOrder().check_beside(
+        configs.Head(), configs.LowDiscrepancy()
+    ),
+}
+
+
+@pytest.mark.parametrize("words", REFUSED)
+def test_what_cannot_be_is_refused_in_a_line(words):
+    with pytest.raises(ValueError, match=words) as error:
+        REFUSED[words]()
+    assert "\n" not in str(error.value)
+
+
+def test_first_places_may_be_known():
+    objective = configs.Blocks(block=2)
+    objective.check_known(np.array([[True, True, True, False], [False, True, False, False]]))
+    objective.check_sampler(sampling.Sampler(block=1))
