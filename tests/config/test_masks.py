@@ -117,6 +117,34 @@ def test_samples_of_blocks_have_the_law_of_what_each_is_predicted_from():
     assert np.abs(counts - p).max() < 5 * np.sqrt(0.25 / n)
 
 
+@pytest.mark.slow
+def test_the_generalised_kl_of_exact_beliefs_is_a_bound_that_is_not_tight():
+    """By 0.51 of 1.77 nats for this table, a number from NumPy; times are u^4 / (u^4 + (1 - u)^4)."""
+    u, w = np.polynomial.legendre.leggauss(60)
+    u = (u + 1) / 2
+    both = u**4 + (1 - u) ** 4
+    time = u**4 / both
+    share = w / 2 * 4 * u**3 * (1 - u) ** 3 / both**2  # w d time / d u
+    process = d3pm.uniform(d3pm.reciprocal(1), K)
+    objective = configs.GeneralizedKL()
+
+    @jax.jit
+    def nats_at(time):
+        q = (1 - time) * jnp.eye(K) + time / K
+        q = q[STATES[:, None], STATES[None]].prod(-1)  # [x_0, x_t]
+        joint = jnp.asarray(TABLE)[:, None] * q
+        denoiser = jnp.einsum("sx,slk->xlk", joint / joint.sum(0)[None], jax.nn.one_hot(STATES, K))
+        x0, xt = (x.reshape(-1) for x in np.indices(q.shape))
+        ones = jnp.ones(len(x0))
+        x = jnp.asarray(STATES)
+        terms = objective.terms(process, jnp.log(denoiser)[xt], x[x0], x[xt], time * ones, ones)
+        return (q * terms.loss.sum(1).reshape(q.shape)).sum(1)
+
+    nats = np.asarray(jax.lax.map(nats_at, jnp.asarray(time))).T @ share
+    assert (nats > -np.log(TABLE)).all()
+    np.testing.assert_allclose(TABLE @ (nats + np.log(TABLE)), 0.5129959021102516, rtol=1e-9)
+
+
 REFUSED = {
     "low = 0.5 is not below high = 0.5": lambda: configs.Blocks(low=0.5, high=0.5).check(),
     "block = 4 does not divide length = 6": lambda: configs.Blocks().network_layout((6,)),
