@@ -241,12 +241,12 @@ SPECIAL: dict[str, dict[str, tuple[str, Any]]] = {
     "flows.importance_bound": {"log_weights": ("floats", UNIT)},
     "Process.draw_step": {"x": CATEGORIES},
     "losses.any_order.any_order_draw": {
-        "x0": ("whole numbers from 0", i32([0, 1, 2], [2, 1, 0])),
+        "x0": ("whole numbers of a whole", i32([0, 1, 2], [2, 1, 0])),
         "n": ("indices", i32(1, 2)),
         "u": ("noise of a whole", UNIT),
+        "weight": ("weights of a whole", UNIT),
     },
     "losses.any_order.any_order_nelbo": {"logits_x0": ("floats", heads.forbid(LOGITS, K - 1))},
-    "losses.continuous.uniform_generalized_kl": {"time": ("probabilities", UNIT[:, 0])},
     "losses.continuous.absorbing_nelbo": {"logits_x0": ("floats", heads.forbid(LOGITS, K - 1))},
     "heads.forbid_beyond": {"sizes": ("host", np.full(S, K))},
     "losses.continuous.absorbing_draw": {"x0": ("whole numbers from 0", i32([0, 1, 2], [2, 1, 0]))},
@@ -303,6 +303,7 @@ ARRAYS = {
     "indices": "integer",
     "whole numbers": "integer",
     "whole numbers from 0": "integer",
+    "whole numbers of a whole": "integer",
     "noise": "float",
     "noise of a whole": "float",
     "time": "float",
@@ -310,6 +311,7 @@ ARRAYS = {
     "probabilities or 0": "float",
     "log probabilities": "float",
     "weights": "float",
+    "weights of a whole": "float",
     "floats": "float",
     "booleans": "bool",
     "bits": "integer",
@@ -324,6 +326,7 @@ OUT_OF_RANGE = {
     "indices": (-1,),
     "whole numbers": (),
     "whole numbers from 0": (-1,),
+    "whole numbers of a whole": (-1,),
     "noise": (-0.5, 1.0, np.nan, np.inf, -np.inf),
     "noise of a whole": (-0.5, 1.0, np.nan, np.inf, -np.inf),
     "time": (-0.5, 1.5, np.nan, np.inf),
@@ -331,6 +334,7 @@ OUT_OF_RANGE = {
     "probabilities or 0": (-0.5, 1.5, np.nan),
     "log probabilities": (0.5, np.nan, np.inf),
     "weights": (-0.5, np.nan, np.inf),
+    "weights of a whole": (-0.5, np.nan, np.inf),
     "floats": (np.nan, np.inf, -np.inf),
     "booleans": (),
     "bits": (-1, 2),
@@ -557,7 +561,8 @@ def numbers(result: Any) -> list[np.ndarray]:
 
 
 OF_ALL_ELEMENTS = ("probabilities or 0", "log probabilities", "matrix")
-OF_ALL_ELEMENTS += ("categories of a whole", "noise of a whole")
+OF_ALL_ELEMENTS += ("categories of a whole", "noise of a whole", "whole numbers of a whole")
+OF_ALL_ELEMENTS += ("weights of a whole",)
 
 
 def elsewhere_as_before(call: Call, role: str, bad: Bad, result: Any, jit: bool) -> bool:

@@ -5,10 +5,13 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
+from flax import nnx
 
 import d3pm_jax as d3pm
 from d3pm_jax import config as configs
 from d3pm_jax.config.head import make_logits
+from d3pm_jax.data import Description
 from d3pm_jax.program.parts import network
 from tests import tiny
 
@@ -28,3 +31,51 @@ def test_the_head_of_a_config_centres_on_x_t():
     assert logits.shape == shapes.shape == (2, 8, 8, 1, 17)
     np.testing.assert_allclose(logits[..., :16], expected[..., :16], rtol=1e-5)
     assert np.all(np.isneginf(logits[..., 16]))
+
+
+class Places(nnx.Module):
+    """A network of a user's own that looks at no layout, and at the time where it is told to."""
+
+    def __init__(self, K, sees_time, rngs):
+        self.table = nnx.Embed(K, K, rngs=rngs)
+        self.sees_time = sees_time
+
+    def __call__(self, xt, t):
+        logits = self.table(xt)
+        return logits + t[:, None, None] if self.sees_time else logits
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnModel(configs.Model):
+    sees_time: bool = False
+
+    def build(self, spec, rngs):
+        return Places(spec.K, self.sees_time, rngs)
+
+
+BLOCKS = configs.Blocks(block=2)
+SMALL = configs.Transformer(width=4, num_layers=1, num_heads=1, see_time=False)
+
+
+@pytest.mark.parametrize(
+    ("loss", "model", "words"),
+    [
+        (BLOCKS, OwnModel(), "loss = Blocks lays the places of the network out, but that of OwnModel has no"),
+        (
+            BLOCKS,
+            dataclasses.replace(SMALL, see_time=True),
+            "is for a network that sees no time, and that of",
+        ),
+        (configs.AnyOrder(), OwnModel(sees_time=True), "and that of OwnModel looks at t: take Transformer"),
+        (configs.Blocks(block=4), SMALL, "block = 4 does not divide length = 6: take a block that does"),
+    ],
+)
+def test_a_network_that_is_not_for_the_objective_is_refused_before_a_run(loss, model, words):
+    process = configs.Absorbing(4, 5, configs.Reciprocal(), mask_id=3)
+    config = configs.Config(
+        process=process, model=model, loss=loss, timesteps=configs.RealTimes(), head=configs.Head()
+    )
+    text = Description((6,), 3, kind="text", symbols=("a", "b", "c"))
+    with pytest.raises(ValueError, match=words) as error:
+        network.split_network(config, text, process.build(), extra_mask=3)
+    assert "\n" not in str(error.value)
