@@ -88,6 +88,26 @@ def test_blocks_of_one_place_are_the_chain_rule_and_one_of_all_is_the_bound_with
 
 
 @pytest.mark.slow
+def test_any_order_is_the_absorbing_bound_in_the_mean():
+    """Over the numbers of masks, which real times choose, and the orders of u; padding changes no other."""
+    n, u = (np.array(x) for x in zip(*itertools.product((0.2, 0.9), ([0.1, 0.6], [0.7, 0.3])), strict=True))
+    x0 = jnp.asarray(np.repeat(STATES, len(n), axis=0))
+    t = jnp.asarray(np.tile(n, len(STATES)))
+    noise = StepNoise(t, jnp.ones(len(t)), jnp.asarray(np.tile(u, (len(STATES), 1))))
+    objective = configs.AnyOrder()
+    terms = objective.compute(PROCESS, inexact, x0, noise, None)
+    plain = mean_over_time(configs.ContinuousAbsorbing(), inexact)
+    np.testing.assert_allclose(terms.loss.sum(1).reshape(-1, len(n)).mean(1), plain, rtol=1e-12)
+
+    # Of one place that counts the mask is always there, and its weight 1.
+    weight = jnp.tile(jnp.asarray([[1.0, 0.0]]), (len(t), 1))
+    terms = objective.compute(PROCESS, inexact, x0, noise, weight)
+    logits = inexact(x0.at[:, 0].set(MASK), None)
+    ce = -np.take_along_axis(np.asarray(d3pm.log_normalize(logits)), np.asarray(x0)[..., None], -1)[..., 0]
+    np.testing.assert_allclose(terms.loss, ce * np.array([1.0, 0.0]), rtol=1e-12)
+
+
+@pytest.mark.slow
 def test_training_at_some_times_has_weights_of_its_own_and_no_bound():
     """At times 0.45 and 0.7 of (0.2, 0.7] 1 / t of the masked, and 1 where low is above 0.5."""
     noise = StepNoise(jnp.asarray([0.5, 1.0]), jnp.ones(2), jnp.zeros((2, L)))
