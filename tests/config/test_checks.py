@@ -82,6 +82,9 @@ EXAMPLES = {
         configs.ContinuousAbsorbing(),
         configs.ContinuousUniform(),
         configs.ScoreEntropy(),
+        configs.GeneralizedKL(),
+        configs.Blocks(),
+        configs.AnyOrder(),
         configs.LabelLoss(),
     ),
     "timesteps": (
@@ -201,7 +204,8 @@ def beside(part):
         config = put(config, "loss", configs.ScoreEntropy())
     if isinstance(part, configs.ScoreEntropy):
         config = put(config, "head", configs.ScoreHead())
-    real = isinstance(part, configs.ContinuousAbsorbing | configs.ContinuousUniform | configs.ScoreEntropy)
+    of_real_times = ("Continuous", "ScoreEntropy", "GeneralizedKL", "Blocks", "AnyOrder")
+    real = type(part).__name__.startswith(of_real_times)
     real = real or isinstance(config.loss, configs.ScoreEntropy)
     return put(config, "timesteps", configs.RealTimes()) if real else config
 

@@ -72,9 +72,8 @@ SMALL = configs.Transformer(width=4, num_layers=1, num_heads=1, see_time=False)
 )
 def test_a_network_that_is_not_for_the_objective_is_refused_before_a_run(loss, model, words):
     process = configs.Absorbing(4, 5, configs.Reciprocal(), mask_id=3)
-    config = configs.Config(
-        process=process, model=model, loss=loss, timesteps=configs.RealTimes(), head=configs.Head()
-    )
+    parts = {"process": process, "model": model, "loss": loss, "timesteps": configs.RealTimes()}
+    config = dataclasses.replace(tiny.get_config(), head=configs.Head(), **parts)
     text = Description((6,), 3, kind="text", symbols=("a", "b", "c"))
     with pytest.raises(ValueError, match=words) as error:
         network.split_network(config, text, process.build(), extra_mask=3)
