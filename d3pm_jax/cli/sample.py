@@ -436,6 +436,6 @@ def _describe_fit(parts: Parts, settled: Settled) -> str:
             closer = f"more than {settled.sampler.passes} passes (--sampler.passes) fit them"
         return CLAMPED.format(closer=closer)
     # Among extra masks a network is trained with clean elements: it only expects more or fewer at this time.
-    if hasattr(parts.config.model, "see_time"):
+    if getattr(parts.config.model, "see_time", False):
         return f"{NEARLY_EXACT}; a network with see_time=False is exact"
     return NEARLY_EXACT

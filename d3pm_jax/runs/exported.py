@@ -170,11 +170,13 @@ def denoiser(file: AnyPath) -> Callable[..., Array]:
     A network of data with conditions takes a fifth argument, `condition` [B, *C].
 
     Raises:
-        ValueError: as `network`, or the file holds a flow or a classifier.
+        ValueError: as `network`, or the file holds a flow, a classifier or a network of log scores.
     """
     module, trains, head, spec, description, extra_mask, dropping = _load_network(Path(file))
     if trains not in (None, DIFFUSION):
         raise ValueError(f"{file} holds a {trains.name}, which has no logits of x_0: take network(file)")
+    if head.gives != "logits":
+        raise ValueError(f"{file} holds a network of {head.gives}, not of logits of x_0: take network(file)")
 
     def logits(xt: Any, t: Any, label: Any = None, weight: Any = None, condition: Any = None) -> Array:
         xt, t = inputs.read_examples(xt, t, description, spec.K, spec.T)

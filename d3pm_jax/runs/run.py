@@ -88,6 +88,8 @@ class Run:
     def predict(self, xt: Any, t: Any, label: Any = None, condition: Any = None) -> jax.Array:
         """Returns logits of x_0 [B, *S, K] for x_t int32 [B, *S] at t int32 [B], a step of process.time.
 
+        Of a head that gives log scores it returns these.
+
         It takes no weight: padding is seen as the category that stands there. Cut padded examples to their
         lengths, or pass the weight to `runs.denoiser` of exported weights.
 
@@ -347,7 +349,17 @@ class Run:
 
     @property
     def term(self) -> likelihood.Term:
-        """Returns the function of logits whose value is the term of the bound at a step, in nats."""
+        """Returns the function of logits whose value is the term of the bound at a step, in nats.
+
+        Raises:
+            UserError: the bound is one in continuous time.
+        """
+        loss = self.config.loss
+        if loss.estimates_bound:
+            raise UserError(
+                f"loss = {type(loss).__name__} has a bound in continuous time, and no terms of steps: "
+                f"`evaluate_on` computes it"
+            )
         return self._diffusion.term
 
     def evaluate_on(

@@ -234,7 +234,8 @@ def wrong_noise() -> Iterator[Try]:
 # ---- Flows and heads: floats of every value and every width ----
 
 # Of these +inf is that of another logit, or of a weight, and comes out again.
-PASS_ON = ("heads.residual", "heads.forbid", "flows.importance_bound", "sampling.guidance.")
+ANY_OUTPUT = ("heads.residual", "heads.forbid", "heads.log_scores", "heads.absorbing_log_scores")
+PASS_ON = (*ANY_OUTPUT, "flows.importance_bound", "sampling.guidance.")
 
 
 def public() -> Iterator[table.Call]:
@@ -256,7 +257,7 @@ def infinite_floats() -> Iterator[Try]:
                 bad = np.array(call.good[name])
                 bad[(0,) * bad.ndim] = value
                 takes_log = value == -np.inf and name in ("logits", "null_logits", "log_p", "log_weights")
-                takes_log |= value == -np.inf and call.name in ("heads.residual", "heads.forbid")
+                takes_log |= value == -np.inf and call.name in ANY_OUTPUT
                 takes_log |= value == -np.inf and name == "log_likelihood"
                 yield Try(
                     f"{call.name}({name}) {value}",

@@ -92,7 +92,8 @@ def denoiser(file: str | Path) -> Callable[..., Tensor]:
     A network of data with conditions takes a fifth argument, `condition` [B, *C].
 
     Raises:
-        ValueError: as `network`, or the head is one of the user's own, or the file holds a classifier.
+        ValueError: as `network`, or the head is one of the user's own, or the file holds a classifier or a
+            network of log scores.
     """
     module = network(file)
     if isinstance(module, models.NoisyClassifier):
@@ -101,6 +102,8 @@ def denoiser(file: str | Path) -> Callable[..., Tensor]:
     head = config["head"]
     K = process["K"]
     extended = drops_inputs(config)
+    if head["class"] == "ScoreHead":
+        raise ValueError(f"{file} holds a network of log scores, not of logits of x_0: take network(file)")
     if head["class"] not in ("Head", "LogisticHead"):
         raise ValueError(f"{head['class']} is a head of your own: call it on what `network` gives")
     if "extra_mask" not in process:

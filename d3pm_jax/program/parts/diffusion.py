@@ -225,6 +225,11 @@ def _settle(
     sampler = settled.sampler or config.loss.default_sampler()
     with as_user_error():
         config.loss.check_sampler(sampler)
+    if isinstance(settled.select, Particles) and config.loss.head_gives != "logits":
+        raise UserError(
+            f"particles are scored by draws of x_0, and the network gives {config.loss.head_gives}: take "
+            f"BestOf, which scores samples when they are finished"
+        )
     process_of_plan = process
     if sampler != sampling.Sampler():
         # A process on the devices has lost the float64 numbers that it was made from, and some plans are
@@ -250,7 +255,9 @@ def _settle(
     guidance = settled.guidance
     if guidance is not None:
         guidance.check_run(description, config, draw.shape)
-        guidance = guidance.settle(extra_mask, dropping, sampler)
+        # Scores have no law of x_0 to guide, so that x_s is what is guided, also of masks.
+        guided_mask = extra_mask if config.loss.head_gives == "logits" else None
+        guidance = guidance.settle(guided_mask, dropping, sampler)
         check_instance("what guidance.settle returns", guidance, Guidance, "return a runs.Guidance, as self")
     return dataclasses.replace(settled, sampler=sampler, plan=plan, guidance=guidance)
 

@@ -112,6 +112,13 @@ class ClassifierFreeGuidance(Guidance):
         if self.late is not None:
             check_number("late", self.late, Natural)
 
+    def check_run(self, description: Description, config: Config, shape: tuple[int, ...] | None) -> None:
+        if self.on == "x_0" and config.loss.head_gives != "logits":
+            raise UserError(
+                f"guidance of x_0 takes logits of it, and the network gives {config.loss.head_gives}: guide "
+                f"x_s"
+            )
+
     def settle(
         self, extra_mask: int | None, dropping: Dropping | None, sampler: Sampler
     ) -> "ClassifierFreeGuidance":
