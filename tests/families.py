@@ -41,6 +41,7 @@ FAMILIES: dict[str, Callable[[int, int], Process]] = {
     "marginal": lambda K, T: processes.marginal(cosine(T), _rising(K)),
     "masked": lambda K, T: processes.masked(processes.uniform(cosine(T), K - 1), reciprocal(T)),
     "masked gaussian": lambda K, T: processes.masked(processes.gaussian(linear(T), K - 1), reciprocal(T)),
+    "interpolating": lambda K, T: processes.interpolating(T, K, K - 1, 0.2),
 }
 
 
@@ -88,6 +89,20 @@ def _on_top(inner: Process, Q: np.ndarray, prior: np.ndarray, gamma: np.ndarray)
     hidden = 1 - np.prod(1 - gamma)
     prior = np.append((1 - hidden) * prior, hidden)
     return Case(processes.masked(inner, gamma), masked, prior, [0, 1], forbid=2)
+
+
+def _interpolating() -> Case:
+    """GIDD, its mask in the middle: Q from s to t is a I + 1 (b_t - a b_s)^T, a = alpha_t / alpha_s."""
+    p_uniform, gamma = 0.4, 1.5
+    time = np.arange(5) / 4
+    c = 2**gamma * p_uniform / (1 - p_uniform) * (time * (1 - time)) ** (gamma / 2)
+    alpha = (1 - time) / (1 + c)
+    b = np.stack([c / 2, time, c / 2], axis=1) / (1 + c)[:, None]
+    Q = np.zeros((4, 3, 3))
+    for t in range(4):
+        a = alpha[t + 1] / alpha[t]
+        Q[t] = a * np.eye(3) + (b[t + 1] - a * b[t])
+    return Case(processes.interpolating(4, 3, 1, p_uniform, gamma), Q, np.array([0.0, 1.0, 0.0]), [0, 2], 1)
 
 
 def _gaussian() -> Case:
@@ -146,6 +161,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "marginal": _marginal,
     "masked": _masked,
     "masked dense": _masked_dense,
+    "interpolating": _interpolating,
     "gaussian": _gaussian,
     "banded": _banded,
     "neighbours": _neighbours,

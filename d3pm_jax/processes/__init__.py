@@ -18,6 +18,7 @@ from d3pm_jax.processes.by_place import (
 )
 from d3pm_jax.processes.dense import Dense, dense
 from d3pm_jax.processes.graph import from_rate, hierarchical_rate, knn_graph, knn_rate, random_walk
+from d3pm_jax.processes.interpolating import Interpolating, interpolating
 from d3pm_jax.processes.masked import NEG_INF as NEG_INF, Masked, masked
 from d3pm_jax.processes.mixing import Mixing, PiKind as PiKind, absorbing, marginal, uniform
 from d3pm_jax.processes.neighbours import Weights, gaussian_weights, rank_weights, unit_rows
@@ -34,6 +35,7 @@ __all__ = [
     "Autoregressive",
     "ByPlace",
     "Dense",
+    "Interpolating",
     "Masked",
     "Mixing",
     "Process",
@@ -48,6 +50,7 @@ __all__ = [
     "gaussian",
     "gaussian_weights",
     "hierarchical_rate",
+    "interpolating",
     "knn_graph",
     "knn_rate",
     "marginal",

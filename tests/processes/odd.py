@@ -17,4 +17,5 @@ PROCESSES = {
     "masked to the end": lambda: d3pm.masked(d3pm.marginal(d3pm.cosine(T), PI[:6]), d3pm.reciprocal(T)),
     "masked gaussian": lambda: d3pm.masked(d3pm.gaussian(d3pm.linear(T, 0.2, 1.0), 6), d3pm.reciprocal(T)),
     "gaussian": lambda: d3pm.gaussian(d3pm.linear(T, 0.2, 1.0), 7),
+    "interpolating": lambda: d3pm.interpolating(T, 7, 3, 0.3, 0.7),
 }
