@@ -85,6 +85,8 @@ FAMILIES: dict[str, Build] = {
 }
 CONSTRUCTED: dict[str, Build] = {  # the kernels of "dense" again: only their tables are compared
     "gaussian_bands": lambda lib, K, T: lib.gaussian(_linear(T), K, 2),
+    "interpolating": lambda lib, K, T: lib.interpolating(T, K, K // 2, 0.3, 1.5),
+    "interpolating_slow": lambda lib, K, T: lib.interpolating(T, K, K - 1, 0.9, 0.2),
     "banded": lambda lib, K, T: lib.banded(_linear(T), K, 2),
     "random_walk": lambda lib, K, T: lib.random_walk(_linear(T), _matrices(K, 1)[0]),
     "random_walk_prior": lambda lib, K, T: lib.random_walk(_linear(T), _matrices(K, 1)[0], prior=_pi(K)),

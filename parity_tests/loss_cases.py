@@ -261,6 +261,20 @@ def any_order(*names: str) -> Callable[[str], Iterator[Case]]:
     return cases
 
 
+def gidd(*names: str) -> Callable[[str], Iterator[Case]]:
+    """Two noises, at one time per example and at one for all; logits of moderate size, the mask forbidden."""
+
+    def cases(dtype: str) -> Iterator[Case]:
+        scheduled = continuous("mask_id", "logits_x0", "x0", "xt", "time", "u", "K")
+        noises = {"linear": (0.3, 1.0), "cosine": (0.5, 2.0)}
+        for case in scheduled(dtype):
+            p_uniform, gamma = noises[case.args["schedule"]]
+            args = {name: case.args[name] for name in names} | {"p_uniform": p_uniform, "gamma": gamma}
+            yield case._replace(name=f"gamma = {gamma}", args=args)
+
+    return cases
+
+
 def log1mexp(dtype: str) -> Iterator[Case]:
     yield Case("both forms", {"log_x": np.linspace(-30.0, 5.0, 71)})
 

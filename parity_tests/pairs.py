@@ -118,6 +118,7 @@ PAIRS: dict[str, Pair] = {
     ),
     "marginal": _process("marginal", "marginal_reset", "marginal_slow"),
     "masked": _process("masked", "masked_dense"),
+    "interpolating": _process("interpolating", "interpolating_slow"),
     "gaussian": _process("gaussian", "gaussian_narrow", "gaussian_bands"),
     "banded": _process("banded"),
     "random_walk": _process("random_walk", "random_walk_prior", "random_walk_knn"),
@@ -364,6 +365,12 @@ PAIRS: dict[str, Pair] = {
     "losses.any_order.any_order_nelbo": Pair(
         loss_cases.any_order("logits_x0", "x0", "xt", "mask_id", "weight"), arguments(scales.any_order_nelbo)
     ),
+    "losses.gidd.gidd_draw": Pair(
+        loss_cases.gidd("x0", "time", "u", "mask_id", "K"), cdf=arguments(scales.cdf_of_gidd)
+    ),
+    "losses.gidd.gidd_nelbo": Pair(
+        loss_cases.gidd("logits_x0", "x0", "xt", "time", "mask_id"), arguments(scales.gidd_nelbo)
+    ),
     "beliefs.to_denoiser": Pair(_renamed("logits_loo"), arguments(scales.converted)),
     "beliefs.to_leave_one_out": Pair(_renamed("logits_denoiser"), arguments(scales.converted)),
     "beliefs.denoiser_of": Pair(
@@ -587,6 +594,7 @@ KERNEL_MODULES = (
     "losses.any_order",
     "losses.continuous",
     "losses.score_entropy",
+    "losses.gidd",
     "timesteps",
     "sampling",
     "sampling.guidance",

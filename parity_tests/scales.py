@@ -326,6 +326,27 @@ def cdf_of_uniform(K: int, **args: Any) -> Tensor:
     return cdf_of_absorbing(**args) * torch.arange(1, K) / K
 
 
+def gidd_nelbo(
+    logits_x0: Tensor, x0: Tensor, time: Tensor, p_uniform: float, gamma: float, **args: Any
+) -> tuple[Tensor, ...]:
+    """The largest weight times the largest ratio of two probabilities and its log, of each weight."""
+    t = expand_trailing(time, x0.shape)
+    c = 2**gamma * p_uniform / (1 - p_uniform) * (t * (1 - t)) ** (gamma / 2)
+    scale = (1 + logits_x0.shape[-1] * (1 - t) / c) / (t * (1 - t)) * rows(logits_x0)
+    return scale, scale, scale
+
+
+def cdf_of_gidd(
+    x0: Tensor, time: Tensor, mask_id: int, K: int, p_uniform: float, gamma: float, **args: Any
+) -> Tensor:
+    """Parts of time / (1 + c) and c / (1 + c), x_0 left out."""
+    t = expand_trailing(time, x0.shape)[..., None]
+    c = 2**gamma * p_uniform / (1 - p_uniform) * (t * (1 - t)) ** (gamma / 2)
+    k = torch.arange(K)
+    others = torch.where(k == mask_id, t, c / (K - 1)) / (1 + c)
+    return torch.where(k == x0[..., None], 0.0, others).cumsum(dim=-1)
+
+
 def cdf(log_p: Tensor) -> Tensor:
     """The cumulative distribution, at whose values a draw changes."""
     return torch_ref.log_normalize(log_p).exp().cumsum(dim=-1)

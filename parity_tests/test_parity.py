@@ -56,7 +56,8 @@ def test_the_twin_has_an_alpha_bar_where_the_rows_of_qbar_are_equal_off_the_diag
     every = families.FAMILIES | families.CONSTRUCTED | families.POSITIONAL
     with_alpha_bar = {name for name, build in every.items() if hasattr(build(torch_ref, 5, 7), "alpha_bar")}
     mixing = {"uniform", "absorbing", "marginal", "masked"}
-    assert with_alpha_bar == mixing | {"absorbing_extra", "marginal_reset", "marginal_slow"}
+    interpolating = {"interpolating", "interpolating_slow"}
+    assert with_alpha_bar == mixing | interpolating | {"absorbing_extra", "marginal_reset", "marginal_slow"}
     with pytest.raises(AttributeError, match="rows of Qbar differ off the diagonal"):
         torch_ref.gaussian(np.full(3, 0.3), 4).alpha_bar  # noqa: B018
 

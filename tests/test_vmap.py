@@ -45,6 +45,7 @@ ON_HOST = {  # NumPy in, NumPy or a process out
         "dense",
         "from_rate",
         "gaussian",
+        "interpolating",
         "marginal",
         "masked",
         "random_walk",
@@ -211,6 +212,10 @@ def of_arrays(logits, x0, xt, t, u, v):
             losses.continuous.absorbing_draw(linear, x0, time, u, K - 1),
             losses.continuous.uniform_draw(linear, x0, time, u, K),
             losses.continuous.absorbing_nelbo(linear, d3pm.forbid(logits, K - 1), x0, xt, time, K - 1),
+        ),
+        "losses.gidd": (
+            losses.gidd.gidd_draw(x0, time, u, K - 1, K, 0.3, 1.0),
+            losses.gidd.gidd_nelbo(d3pm.forbid(logits, K - 1), x0, xt, time, K - 1, 0.3, 1.0),
         ),
         "compat.logistic": compat.logistic(u, -u, K),
     }

@@ -1,13 +1,14 @@
 """Losses are free functions of a process: definitions in `variational`, faster forms by family in `fused`.
 
 `continuous` has the limit of infinitely many steps, `score_entropy` the same for networks of scores,
-`any_order` the same without time.
+`any_order` the same without time, `gidd` that of noise that moves from masks to tokens.
 """
 
 from d3pm_jax.losses import (
     any_order as any_order,
     continuous as continuous,
     fused as fused,  # registers the fast forms
+    gidd as gidd,
     score_entropy as score_entropy,
 )
 from d3pm_jax.losses.cross_entropy import cross_entropy, smoothed_cross_entropy
@@ -28,6 +29,7 @@ __all__ = [
     "continuous",
     "cross_entropy",
     "direct_kl",
+    "gidd",
     "hybrid",
     "marginal_kl",
     "mean_over_steps",

@@ -39,7 +39,7 @@ from d3pm_jax import (
     schedules,
     timesteps,
 )
-from d3pm_jax.losses import continuous
+from d3pm_jax.losses import continuous, gidd
 from d3pm_jax.processes import Process
 
 K = 4
@@ -164,6 +164,7 @@ ROLES: dict[str, tuple[str, Any]] = {
     "p": ("host", jnp.full(T, 1 / T)),
     "least_count": ("count from 0", 3),
     "bands": ("count", 2),
+    "p_uniform": ("number", 0.2),
     "name": ("skip", "beta"),
     "num_codes": ("count", 9),
     "base": ("count", 3),
@@ -248,6 +249,15 @@ SPECIAL: dict[str, dict[str, tuple[str, Any]]] = {
     },
     "losses.any_order.any_order_nelbo": {"logits_x0": ("floats", heads.forbid(LOGITS, K - 1))},
     "losses.continuous.absorbing_nelbo": {"logits_x0": ("floats", heads.forbid(LOGITS, K - 1))},
+    "losses.gidd.gidd_nelbo": {
+        "logits_x0": ("floats", heads.forbid(LOGITS, K - 1)),
+        "gamma": ("number", 1.0),
+    },
+    "losses.gidd.gidd_draw": {
+        "x0": ("whole numbers from 0", i32([0, 1, 2], [2, 1, 0])),
+        "gamma": ("number", 1.0),
+    },
+    "processes.interpolating": {"gamma": ("number", 1.0)},
     "heads.forbid_beyond": {"sizes": ("host", np.full(S, K))},
     "losses.continuous.absorbing_draw": {"x0": ("whole numbers from 0", i32([0, 1, 2], [2, 1, 0]))},
 }
@@ -442,6 +452,7 @@ def modules() -> dict[str, Any]:
     more = {"losses.any_order": losses.any_order, "losses.continuous": continuous}
     more |= {"schedules.continuous": schedules.continuous}
     more |= {"losses.score_entropy": losses.score_entropy}
+    more |= {"losses.gidd": gidd}
     more |= {"sampling.chain": sampling.chain, "losses.variational": losses.variational}
     more |= {"sampling.guidance": sampling.guidance, "sampling.steering": sampling.steering}
     return public_names | {name: (m, functions_of_module(m)) for name, m in more.items()}
@@ -656,6 +667,7 @@ ONE_ROW = {
 KNOWS_NO_K = {
     "losses.any_order.any_order_draw(mask_id)",
     "losses.continuous.absorbing_draw(mask_id)",
+    "losses.gidd.gidd_draw(mask_id)",
     "likelihood.chain_rule(mask_id)",
     "orders.all_orders(mask_id)",
     "enumeration.fill_in_law(mask_id)",

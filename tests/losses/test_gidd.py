@@ -192,6 +192,7 @@ def test_it_is_the_limit_of_a_term_of_the_bound_of_many_steps(p_uniform, gamma, 
     """T posterior_kl at t / T = 3 / 8 is a series in 1 / T: four T leave 1e-9 of it."""
     logits = d3pm.forbid(jnp.asarray(np.random.default_rng(3).normal(size=(6, 3))), MASK)
     x0, xt = jnp.asarray(PAIRS).T
+    possible = np.ones(6, bool)
     terms = []
     for T in LIMIT:
         process = d3pm.interpolating(T, 3, MASK, p_uniform, gamma)

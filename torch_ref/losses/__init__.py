@@ -1,10 +1,15 @@
 """Losses are free functions of a process: `variational` has the terms of the bound.
 
 `continuous` has the limit of infinitely many steps, `score_entropy` the same for networks of scores,
-`any_order` the same without time.
+`any_order` the same without time, `gidd` that of noise that moves from masks to tokens.
 """
 
-from torch_ref.losses import any_order as any_order, continuous as continuous, score_entropy as score_entropy
+from torch_ref.losses import (
+    any_order as any_order,
+    continuous as continuous,
+    gidd as gidd,
+    score_entropy as score_entropy,
+)
 from torch_ref.losses.variational import (
     Hybrid,
     cross_entropy,
@@ -24,6 +29,7 @@ __all__ = [
     "continuous",
     "cross_entropy",
     "direct_kl",
+    "gidd",
     "hybrid",
     "marginal_kl",
     "mean_over_steps",

@@ -5,6 +5,7 @@ from torch_ref.processes.base import Process
 from torch_ref.processes.by_place import by_place
 from torch_ref.processes.dense import dense
 from torch_ref.processes.graph import from_rate, hierarchical_rate, knn_graph, knn_rate, random_walk
+from torch_ref.processes.interpolating import interpolating
 from torch_ref.processes.masked import masked
 from torch_ref.processes.mixing import absorbing, marginal, uniform
 from torch_ref.processes.neighbours import gaussian_weights, rank_weights, unit_rows
@@ -22,6 +23,7 @@ __all__ = [
     "gaussian",
     "gaussian_weights",
     "hierarchical_rate",
+    "interpolating",
     "knn_graph",
     "knn_rate",
     "marginal",
