@@ -62,6 +62,7 @@ from d3pm_jax.checks.hints import (
     Seed,
     Size,
     UnitInterval,
+    UpTo2,
     check_value,
     describe_hint,
     integers_from,

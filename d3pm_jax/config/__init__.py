@@ -62,6 +62,7 @@ from d3pm_jax.config.head import Head, LogisticHead, ScoreHead, make_logits as m
 from d3pm_jax.config.masks import AnyOrder, Blocks
 from d3pm_jax.config.model import MLP, Model, NoisyClassifier, ScoreNet, Spec, Transformer, UNet
 from d3pm_jax.config.objective import (
+    GIDD,
     ContinuousAbsorbing,
     ContinuousUniform,
     GeneralizedKL,
@@ -100,6 +101,7 @@ from d3pm_jax.config.process import (
     FromRate,
     Gaussian,
     Hierarchical,
+    Interpolating,
     Marginal,
     Masked,
     Process,
@@ -134,6 +136,7 @@ from d3pm_jax.config.trained import (
 )
 
 __all__ = [
+    "GIDD",
     "MLP",
     "Absorbing",
     "Adafactor",
@@ -169,6 +172,7 @@ __all__ = [
     "Idx",
     "Importance",
     "Independent",
+    "Interpolating",
     "InverseSqrtRate",
     "LSTMFeatures",
     "LabelLoss",

@@ -29,6 +29,7 @@ from d3pm_jax.checks import (
     Seed as Seed,
     Size as Size,
     UnitInterval as UnitInterval,
+    UpTo2 as UpTo2,
     check_value,
     describe_hint as describe_hint,
     integers_from as integers_from,

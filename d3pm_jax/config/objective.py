@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from d3pm_jax import sampling
 from d3pm_jax.beliefs import Belief
 from d3pm_jax.blocks import Layout
 from d3pm_jax.checks import is_array, values_in_range
-from d3pm_jax.config.checks import CheckedPart, NotNegative, undefined_method
+from d3pm_jax.config.checks import CheckedPart, NotNegative, UnitInterval, UpTo2, undefined_method
 from d3pm_jax.config.head import Head, HeadGives
 from d3pm_jax.config.schedule import Reciprocal, Schedule
 from d3pm_jax.config.timesteps import Timesteps
@@ -23,12 +23,13 @@ from d3pm_jax.losses import (
     continuous,
     cross_entropy,
     fused_logistic,
+    gidd,
     prior_kl,
     score_entropy,
     variational,
 )
 from d3pm_jax.posteriors import q_sample
-from d3pm_jax.processes import Process, expand_trailing, for_each_place, for_each_size
+from d3pm_jax.processes import Process, expand_trailing, for_each_place, for_each_size, interpolating
 from d3pm_jax.schedules.continuous import Level
 from d3pm_jax.timesteps import StepNoise
 
@@ -400,6 +401,46 @@ class GeneralizedKL(ContinuousUniform):
         return self._terms(process, logits, x0, loss, p_t)
 
 
+@dataclasses.dataclass(frozen=True)
+class GIDD(RealTimeObjective):
+    """Minimises the bound of a mask that moves on to tokens, or its terms with other weights (GIDD).
+
+    With `RealTimes(power=2)`, as terms of the bound are large near time 0.
+    """
+
+    p_uniform: UnitInterval
+    """of the process"""
+    gamma: UpTo2 = 1.0
+    """of the process"""
+    weights: Literal["bound", "clipped", "dynamic"] = "bound"
+    """of training: those of the bound, those but at most 2, or those of `losses.gidd.GiddLoss.dynamic`"""
+    needs_extra_mask = True
+
+    @values_in_range()
+    def draw(self, process: Process, x0: Array, t: Array, u: Array) -> Array:
+        K = process.K
+        return gidd.gidd_draw(x0, t / process.T, u, K - 1, K, self.p_uniform, self.gamma)
+
+    @values_in_range()
+    def terms(self, process: Process, logits: Array, x0: Array, xt: Array, t: Array, p_t: Array) -> Terms:
+        time = t / process.T
+        losses = gidd.gidd_nelbo(logits, x0, xt, time, process.K - 1, self.p_uniform, self.gamma)
+        loss = variational.per_step(getattr(losses, self.weights), p_t, process.T)
+        return self._terms(process, logits, x0, losses.bound, p_t)._replace(loss=loss)
+
+    def of_bound(self) -> "GIDD":
+        return dataclasses.replace(self, weights="bound")
+
+    def check_process(self, process: Process) -> None:
+        K = process.K
+        expected = interpolating(process.T, K, K - 1, self.p_uniform, self.gamma)
+        if not _are_same(process, expected):
+            raise ValueError(
+                f"{self} does not fit this process: take process = Interpolating with the same p_uniform and "
+                f"gamma, and mask_id = {K - 1}"
+            )
+
+
 # The K of a place is that of its own process.
 
 
@@ -455,8 +496,8 @@ def _check_same(objective: Continuous, process: Process, pi_of: Callable[[int], 
     name = type(objective).__name__
     T = process.T
 
-    # Some steps, each with another x_0 in turn.
-    t = np.unique(np.linspace(1, T, min(T, COMPARED)).round()).astype(np.int32)
+    # Each step with another x_0 in turn.
+    t = _choose_steps(T)
     if process.positional:
         raise ValueError(f"{name} is for a process that treats all elements alike: take HybridLoss()")
     level = objective.alpha.continuous()(jnp.asarray(t / T, jnp.float32))
@@ -469,6 +510,22 @@ def _check_same(objective: Continuous, process: Process, pi_of: Callable[[int], 
             f"{name} with alpha = {objective.alpha} does not fit this process: q(x_t | x_0) differs by "
             f"{off.max():.2g} at t = {t[off.argmax()]}; {cure}"
         )
+
+
+def _choose_steps(T: int) -> np.ndarray:
+    """Returns some of the steps 1..T, at which a process is compared."""
+    return np.unique(np.linspace(1, T, min(T, COMPARED)).round()).astype(np.int32)
+
+
+def _are_same(process: Process, expected: Process) -> bool:
+    """Tells whether Q and Qbar are those of a process of like elements, each at some steps."""
+    if process.positional or process.places:
+        return False
+    t = jnp.asarray(_choose_steps(process.T))
+    x = jnp.arange(len(t), dtype=jnp.int32) % (process.K - 1)
+    of_both = [(jnp.exp(p.log_q_probs(x, t)), jnp.exp(p.log_q_back(x, t))) for p in (process, expected)]
+    # Other noise may have the same Qbar alone.
+    return all(np.abs(a - b).max() <= NEAR for a, b in zip(*of_both, strict=True))
 
 
 @for_each_size

@@ -20,6 +20,8 @@ from d3pm_jax.config.checks import (
     NotNegative,
     Positive,
     Size,
+    UnitInterval,
+    UpTo2,
     check_value,
     undefined_method,
 )
@@ -123,6 +125,28 @@ class Absorbing(_OfCategories):
         mask_id = filled_field(self, "mask_id")
         pi = (np.arange(K) == mask_id).astype(np.float64)
         return processes.absorbing(self.beta.resampling(self.steps, pi), K, mask_id)
+
+
+@dataclasses.dataclass(frozen=True)
+class Interpolating(Process):
+    """Moves to a mask and on to tokens (GIDD)."""
+
+    K: Categories | FromData
+    """number of categories and the mask; "data": those of the data, plus one if mask_id is "data" too"""
+    steps: Size
+    """number of steps T"""
+    mask_id: Natural | FromData
+    """the category of the mask; "data": one more category than the data has, K - 1"""
+    p_uniform: UnitInterval
+    """the share of uniform tokens in x_t half way"""
+    gamma: UpTo2 = 1.0
+    """how that share rises and falls: it is small near both ends, the more so the larger this is"""
+
+    def build(self) -> processes.Process:
+        mask_id = filled_field(self, "mask_id")
+        return processes.interpolating(
+            self.steps, filled_field(self, "K"), mask_id, self.p_uniform, self.gamma
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ from jaxtyping import Array
 
 from d3pm_jax import timesteps
 from d3pm_jax.checks import values_in_range
-from d3pm_jax.config.checks import CheckedPart, Natural, UnitInterval, undefined_method
+from d3pm_jax.config.checks import CheckedPart, Natural, Positive, UnitInterval, undefined_method
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,10 +60,16 @@ class RealTimes(Timesteps):
 
     real: ClassVar[bool] = True
 
+    power: Positive = 1.0
+    """t = T u^power of uniform u: above 1 more of them are early, each weighted down by as much"""
+
     @values_in_range()
     def draw(self, key: Array, history: timesteps.LossHistory | None, B: int, T: int) -> tuple[Array, Array]:
-        t = timesteps.antithetic(jax.random.uniform(key), B) * T
-        return t, jnp.full(B, 1 / T)
+        u = timesteps.antithetic(jax.random.uniform(key), B)
+        if self.power == 1:
+            return u * T, jnp.full(B, 1 / T)
+        # dt / du = power T u^(power - 1), whose inverse is the density of t.
+        return T * u**self.power, u ** (1 - self.power) / (self.power * T)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -42,6 +42,7 @@ EXAMPLES = {
         configs.Uniform(4, 5, BETA),
         configs.Absorbing(4, 5, BETA, 3),
         configs.Argmax(4),
+        configs.Interpolating(4, 5, 3, 0.2, 1.5),
         configs.Autoregressive(4, 5, 3),
         configs.Gaussian(4, 5, BETA, 2),
         configs.Banded(4, 5, BETA, 2),
@@ -85,13 +86,14 @@ EXAMPLES = {
         configs.GeneralizedKL(),
         configs.Blocks(),
         configs.AnyOrder(),
+        configs.GIDD(0.2, 1.5, "clipped"),
         configs.LabelLoss(),
     ),
     "timesteps": (
         configs.LowDiscrepancy(),
         configs.Independent(),
         configs.Importance(),
-        configs.RealTimes(),
+        configs.RealTimes(2.0),
     ),
     "optimizer": (
         configs.Adam(),
@@ -204,7 +206,7 @@ def beside(part):
         config = put(config, "loss", configs.ScoreEntropy())
     if isinstance(part, configs.ScoreEntropy):
         config = put(config, "head", configs.ScoreHead())
-    of_real_times = ("Continuous", "ScoreEntropy", "GeneralizedKL", "Blocks", "AnyOrder")
+    of_real_times = ("Continuous", "ScoreEntropy", "GeneralizedKL", "Blocks", "AnyOrder", "GIDD")
     real = type(part).__name__.startswith(of_real_times)
     real = real or isinstance(config.loss, configs.ScoreEntropy)
     return put(config, "timesteps", configs.RealTimes()) if real else config

@@ -22,6 +22,10 @@ Q = np.random.default_rng(0).dirichlet(np.ones(3), (T, 3))
 SPECS = {
     "uniform": (config.Uniform(4, T, SPREAD), lambda: d3pm.uniform(BETA, 4)),
     "absorbing": (config.Absorbing(4, T, SPREAD, 2), lambda: d3pm.absorbing(BETA, 4, 2)),
+    "interpolating": (
+        config.Interpolating(4, T, 2, 0.3, 1.5),
+        lambda: d3pm.interpolating(T, 4, 2, 0.3, 1.5),
+    ),
     "autoregressive": (config.Autoregressive(4, 6, 3), lambda: d3pm.autoregressive(6, 4, 3)),
     "marginal": (config.Marginal(T, SPREAD, PI), lambda: d3pm.marginal(BETA, np.array(PI))),
     "masked": (

@@ -12,7 +12,7 @@ from d3pm_jax.sampling.correctors import Corrected, Corrector
 from tests.sampling import rules
 from tests.sampling.rules import MASK, K, World
 
-ALL = ("uniform", "marginal", "absorbing", "masked", "banded", "gaussian")
+ALL = ("uniform", "marginal", "absorbing", "masked", "interpolating", "banded", "gaussian")
 MIXING = ("uniform", "marginal", "absorbing")
 ABSORBING = ("absorbing",)
 BY_PLACE = tuple(name + rules.BY_PLACE for name in ("uniform", "marginal", "absorbing", "masked"))
@@ -25,6 +25,8 @@ def make_process(name: str) -> Process:
         return processes.by_place([_make_place(family, pi) for pi in rules.PIS])
     if name == "masked":
         return processes.masked(processes.marginal(rules.BETA, rules.INNER_PI), rules.GAMMA)
+    if name == "interpolating":
+        return processes.interpolating(rules.T, K, MASK, rules.P_UNIFORM)
     if name == "gaussian":
         return processes.gaussian(rules.GAUSSIAN_BETA, K)
     if name == "banded":

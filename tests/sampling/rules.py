@@ -15,6 +15,7 @@ K = 3
 MASK = K - 1
 BETA = np.array([0.15, 0.3, 0.5, 1.0])
 GAMMA = np.array([0.6, 0.3, 0.18, 0.09])
+P_UNIFORM = 0.4  # of "interpolating"
 PI = np.array([0.5, 0.2, 0.3])
 INNER_PI = np.array([0.7, 0.3])
 BY_PLACE = " by place"  # behind the name of a family
@@ -60,7 +61,7 @@ class World(NamedTuple):
 
 
 def make_world(name: str) -> World:
-    """K = 3 and T = 4: "uniform", "marginal", "absorbing", "masked", "banded" or "gaussian"; or by place."""
+    """K = 3 and T = 4: a process of `cases.ALL`, or one by place."""
     if name.endswith(BY_PLACE):
         return _make_world_by_place(family_of(name))
     alpha = np.concatenate([[1.0], np.cumprod(1 - BETA)])
@@ -78,6 +79,16 @@ def make_world(name: str) -> World:
         keep_bar = np.concatenate([[1.0], np.cumprod(1 - GAMMA)])
         prior = np.append(keep_bar[-1] * INNER_PI, 1 - keep_bar[-1])
         return World(name, Q, prior, alpha, np.append(INNER_PI, 0.0), keep_bar, (0, 1))
+    if name == "interpolating":
+        time = np.arange(T + 1) / T
+        c = 2 * P_UNIFORM / (1 - P_UNIFORM) * np.sqrt(time * (1 - time))
+        alpha = (1 - time) / (1 + c)
+        b = np.stack([c / 2, c / 2, time], axis=1) / (1 + c)[:, None]
+        of_step = [np.eye(K)]
+        for t in range(1, T + 1):
+            a = alpha[t] / alpha[t - 1]
+            of_step.append(a * np.eye(K) + (b[t] - a * b[t - 1]))
+        return World(name, np.array(of_step), np.eye(K)[MASK], alpha, np.eye(K)[MASK], None, (0, 1))
     Q = [np.eye(K)]
     if name == "banded":
         to_next = np.diag(np.ones(K - 1), 1) / K

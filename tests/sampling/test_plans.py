@@ -25,6 +25,7 @@ from d3pm_jax.sampling import (
     places,
     transitions as tr,
 )
+from tests.sampling.cases import CASES
 
 K = 4
 T = 6
@@ -33,6 +34,7 @@ ABSORBING = d3pm.absorbing(d3pm.reciprocal(T), K, K - 1)
 UNIFORM = d3pm.uniform(d3pm.reciprocal(T), K)
 DENSE = d3pm.dense(np.full((T, K, K), 1 / K))
 MASKED = d3pm.masked(d3pm.uniform(d3pm.reciprocal(T), K - 1), d3pm.reciprocal(T))
+INTERPOLATING = d3pm.interpolating(T, K, K - 1, 0.2)
 DOWN = tuple(Row(t, t, t - 1) for t in range(T, 0, -1))
 
 # What makes a slot that cannot be, and what the message says.
@@ -147,15 +149,25 @@ REVEALING = (
     "fast_dllm_factor",
     "entropy_bound",
 )
+REMASKING = ("remdm_cap", "remdm_rescale", "remdm_confidence", "remdm_loop")
 REFUSED = [
     *((name, p, FOR_MASKS) for name in REVEALING for p in (UNIFORM, DENSE, MASKED)),
     *((f"remdm_{x}", p, FOR_MASKS) for x in ("cap", "rescale", "confidence") for p in (UNIFORM, MASKED)),
     ("remdm_loop", UNIFORM, FOR_MASKS),
     ("blocks", UNIFORM, FOR_MASKS),
     *((name, DENSE, FOR_MIXING) for name in ("ddim", "tau_leaping", "euler", "predictor_corrector")),
+    *((name, INTERPOLATING, FOR_MIXING) for name in ("ddim", "tau_leaping", "euler", "predictor_corrector")),
+    *((name, INTERPOLATING, FOR_MASKS) for name in (*REVEALING, *REMASKING, "blocks")),
     *((name, MASKED, FOR_MIXING) for name in ("ddim", "predictor_corrector")),
     *((name, d3pm.autoregressive(L, K, K - 1), "elements each on its own") for name in ("gibbs",)),
 ]
+
+
+def test_every_named_sampler_takes_the_noise_of_gidd_or_refuses_it():
+    refused = {name for name, process, _ in REFUSED if process is INTERPOLATING}
+    taken = {name for name, case in CASES.items() if "interpolating" in case.names}
+    assert refused | taken == set(named.SAMPLERS)
+    assert not refused & taken
 
 
 @pytest.mark.parametrize(("name", "process", "message"), REFUSED)
