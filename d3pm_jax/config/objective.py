@@ -328,7 +328,8 @@ class ContinuousUniform(Continuous):
 class ScoreEntropy(Continuous):
     """Minimises the score entropy of an absorbing or uniform process, by a network of log scores (SEDD).
 
-    Its kl is the bound, and its ce is that too: there are no logits of x_0.
+    Its kl is the bound, and its ce is that too: there are no logits of x_0. With uniform noise the network
+    has to see the time, at the end of which scores are 1.
     """
 
     head_gives: ClassVar[HeadGives] = "log scores"

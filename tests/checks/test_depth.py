@@ -191,6 +191,8 @@ TRAINED = {
     "absorbing": (ABSORBING, configs.ContinuousAbsorbing(), configs.RealTimes()),
     "uniform": (PROCESS, configs.ContinuousUniform(), configs.RealTimes()),
     "gidd": (d3pm.interpolating(5, 4, 3, 0.2), configs.GIDD(0.2), configs.RealTimes(2.0)),
+    "scores of masks": (ABSORBING, configs.ScoreEntropy(), configs.RealTimes()),
+    "scores": (PROCESS, configs.ScoreEntropy(), configs.RealTimes()),
     "dense": (table.PROCESSES["dense"], configs.HybridLoss(), configs.LowDiscrepancy()),
     "masked": (table.PROCESSES["masked"], configs.HybridLoss(), configs.LowDiscrepancy()),
 }

@@ -23,6 +23,8 @@ CASES = (  # objective, process of K = 3 categories, what the network forbids
     (configs.HybridLoss(), configs.Uniform(3, 4, RECIPROCAL), None),
     (configs.ContinuousAbsorbing(RECIPROCAL), configs.Absorbing(3, 4, RECIPROCAL, 2), 2),
     (configs.ContinuousUniform(RECIPROCAL), configs.Uniform(3, 4, RECIPROCAL), None),
+    (configs.ScoreEntropy(RECIPROCAL), configs.Absorbing(3, 4, RECIPROCAL, 2), 2),
+    (configs.ScoreEntropy(RECIPROCAL), configs.Uniform(3, 4, RECIPROCAL), None),
 )
 
 
@@ -69,7 +71,7 @@ def test_a_padded_batch_has_the_loss_and_the_gradient_of_the_shorter_one():
 
     @jax.jit
     def steps(x0, u, weight):
-        networks = ((transformer, params), (look_up, tables), (look_up, tables))
+        networks = ((transformer, params), *((look_up, tables) for _ in CASES[1:]))
         return [
             gradient_step(*case, *network, x0, u, weight)
             for case, network in zip(CASES, networks, strict=True)
