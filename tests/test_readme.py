@@ -46,6 +46,18 @@ def check_config_reference(names):
     assert find_extra_mask(config.process, process, config.data.describe().categories) == 17
 
 
+def check_objectives(names):
+    """All losses are those of a network that says nothing; the last config, of blocks, trains."""
+    losses = names["losses"]
+    assert len(losses) == 7
+    assert all(np.isfinite(loss).all() and (loss >= 0).all() for loss in losses.values())
+    config = names["get_config"]()
+    train = dataclasses.replace(config.train, steps=2, batch_size=4)
+    with jax.numpy_rank_promotion("allow"):
+        run = d3pm_jax.runs.train(dataclasses.replace(config, train=train), "runs/blocks")
+    assert run.step == 2
+
+
 def check_own_parts(names):
     run = d3pm_jax.runs.train(names["get_config"](), "runs/letters")
     assert run.step == 20
@@ -181,6 +193,7 @@ CHECKS = {
     "docs/how-to/steer.md": check_steer,
     "docs/how-to/temperature.md": check_temperature,
     "docs/library.md": check_library,
+    "docs/objectives.md": check_objectives,
     "docs/own-parts.md": check_own_parts,
     "docs/pictures.md": check_pictures,
     "docs/pytorch.md": check_pytorch,
@@ -200,6 +213,7 @@ SLOW = (
     "docs/how-to/",
     "docs/library.md",
     "docs/mixing-loss.md",
+    "docs/objectives.md",
     "docs/own-parts.md",
     "docs/pictures.md",
     "docs/pytorch.md",
