@@ -1,6 +1,7 @@
 """Objectives in continuous time against sums over all x_t, many steps and all orders, in float64."""
 
 import itertools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,8 @@ import pytest
 
 import d3pm_jax as d3pm
 from d3pm_jax import config as configs
+from d3pm_jax.config import check_fields
+from d3pm_jax.losses import gidd
 from d3pm_jax.training.state import init_state
 from d3pm_jax.training.step import make_step
 
@@ -220,3 +223,63 @@ def test_times_that_are_drawn_more_often_count_less():
 def test_another_process_than_that_of_the_objective_is_refused(process):
     with pytest.raises(ValueError, match=r"ContinuousAbsorbing .* does not fit this process: .* at t = "):
         configs.ContinuousAbsorbing().check_process(process())
+
+
+def test_early_times_are_drawn_more_often_by_a_power_and_their_density_is_told():
+    t, p_t = configs.RealTimes(2.0).draw(jax.random.key(0), None, 1000, 8)
+    np.testing.assert_allclose(p_t, 1 / (2 * np.sqrt(8 * t)), rtol=1e-12)
+    assert np.mean(t < 2) == pytest.approx(0.5, abs=0.002)  # u < 1/2
+    np.testing.assert_allclose(np.mean(t / p_t), 8**2 / 2, rtol=1e-3)  # the integral of t over (0, 8]
+
+
+def test_gidd_counts_the_bound_by_its_own_weights_and_minimises_others_by_name():
+    """At times of density 2 / T: kl is a T-th of the bound, the loss half of what its weight says."""
+    process = d3pm.interpolating(8, 4, 3, 0.2)
+    logits = d3pm.forbid(jnp.asarray(LOGITS[:2]), 3)
+    x0, xt = jnp.asarray([[0, 1, 2], [0, 1, 2]]), jnp.asarray([[0, 3, 1], [3, 1, 2]])
+    t, p_t = jnp.asarray([1.0, 6.0]), jnp.asarray([2 / 8, 2 / 8])
+
+    @jax.jit
+    def by_weight():
+        losses = gidd.gidd_nelbo(logits, x0, xt, t / 8, 3, 0.2, 1.0)
+        names = losses._fields
+        terms = [configs.GIDD(0.2, weights=n).terms(process, logits, x0, xt, t, p_t) for n in names]
+        return losses, terms
+
+    losses, every_term = by_weight()
+    for loss, terms in zip(losses, every_term, strict=True):
+        np.testing.assert_allclose(terms.loss, loss / 2, rtol=1e-12)
+        np.testing.assert_allclose(terms.kl, losses.bound / 8, rtol=1e-12)
+    assert configs.GIDD(0.2, weights="dynamic").of_bound() == configs.GIDD(0.2)
+
+
+@pytest.mark.parametrize(
+    "process",
+    [
+        lambda: d3pm.interpolating(8, 4, 2, 0.2),  # another mask
+        lambda: d3pm.interpolating(8, 4, 3, 0.3),
+        lambda: d3pm.absorbing(d3pm.reciprocal(8), 4, 3),
+        lambda: d3pm.autoregressive(8, 4, 3),
+        lambda: d3pm.by_place([d3pm.uniform(d3pm.reciprocal(8), 3)] * 2),
+    ],
+)
+def test_another_process_than_that_of_gidd_is_refused(process):
+    configs.GIDD(0.2).check_process(d3pm.interpolating(8, 4, 3, 0.2))
+    with pytest.raises(ValueError, match=r"GIDD\(.* does not fit this process: take process = Interpolating"):
+        configs.GIDD(0.2).check_process(process())
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        (lambda: configs.GIDD(1.0), "p_uniform = 1.0: it must be a finite number in [0, 1)"),
+        (lambda: configs.GIDD(0.2, 3.0), "gamma = 3.0: it must be a finite number above 0, at most 2"),
+        (lambda: configs.GIDD(0.2, weights="clip"), "weights = 'clip': it must be"),
+        (lambda: configs.Interpolating(4, 8, 3, 0.2, 2.5), "gamma = 2.5: it must be a finite number above 0"),
+        (lambda: configs.RealTimes(0.0), "power = 0.0: it must be a finite number above 0"),
+    ],
+)
+def test_numbers_that_gidd_has_no_noise_for_are_refused_in_a_line(part, message):
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
+        check_fields("", part())
+    assert "\n" not in str(caught.value)

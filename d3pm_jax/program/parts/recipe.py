@@ -236,7 +236,7 @@ def check_process(config: Config, process: Process, extra_mask: int | None, desc
     if config.loss.needs_mask_of(process) and extra_mask is None:
         raise ValueError(
             f"loss = {type(config.loss).__name__} needs an extra mask, one more category than the data has, "
-            f"which has {categories}: take process = Absorbing with K = {categories + 1} and "
+            f"which has {categories}: take a process that masks, as Absorbing, with K = {categories + 1} and "
             f"mask_id = {categories}"
         )
     config.loss.check_process(process)

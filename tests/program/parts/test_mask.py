@@ -153,8 +153,8 @@ def test_a_head_of_ones_own_that_lets_samples_hold_it_gets_a_line(capsys):
 
 CONTINUOUS = {"loss": configs.ContinuousAbsorbing(), "timesteps": configs.RealTimes()}
 NO_EXTRA_MASK = (
-    r"^loss = ContinuousAbsorbing needs an extra mask, .* has 17: take process = Absorbing with K = 18 and "
-    r"mask_id = 17$"
+    r"^loss = ContinuousAbsorbing needs an extra mask, .* has 17: take a process that masks, as Absorbing, "
+    r"with K = 18 and mask_id = 17$"
 )
 
 
