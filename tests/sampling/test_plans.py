@@ -150,15 +150,15 @@ REVEALING = (
     "entropy_bound",
 )
 REMASKING = ("remdm_cap", "remdm_rescale", "remdm_confidence", "remdm_loop")
+BY_PI = ("ddim", "tau_leaping", "euler", "tweedie", "predictor_corrector")
 REFUSED = [
     *((name, p, FOR_MASKS) for name in REVEALING for p in (UNIFORM, DENSE, MASKED)),
     *((f"remdm_{x}", p, FOR_MASKS) for x in ("cap", "rescale", "confidence") for p in (UNIFORM, MASKED)),
     ("remdm_loop", UNIFORM, FOR_MASKS),
     ("blocks", UNIFORM, FOR_MASKS),
-    *((name, DENSE, FOR_MIXING) for name in ("ddim", "tau_leaping", "euler", "predictor_corrector")),
-    *((name, INTERPOLATING, FOR_MIXING) for name in ("ddim", "tau_leaping", "euler", "predictor_corrector")),
+    *((name, p, FOR_MIXING) for name in BY_PI for p in (DENSE, INTERPOLATING)),
     *((name, INTERPOLATING, FOR_MASKS) for name in (*REVEALING, *REMASKING, "blocks")),
-    *((name, MASKED, FOR_MIXING) for name in ("ddim", "predictor_corrector")),
+    *((name, MASKED, FOR_MIXING) for name in ("ddim", "tweedie", "predictor_corrector")),
     *((name, d3pm.autoregressive(L, K, K - 1), "elements each on its own") for name in ("gibbs",)),
 ]
 
