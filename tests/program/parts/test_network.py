@@ -57,18 +57,21 @@ BLOCKS = configs.Blocks(block=2)
 SMALL = configs.Transformer(width=4, num_layers=1, num_heads=1, see_time=False)
 
 
+NO_LAYOUT = (
+    BLOCKS,
+    OwnModel(),
+    "lays the places of the network out, but that of OwnModel has no keyword layout",
+)
+OTHERS = (
+    (BLOCKS, dataclasses.replace(SMALL, see_time=True), "is for a network that sees no time, and that of"),
+    (configs.AnyOrder(), OwnModel(sees_time=True), "and that of OwnModel looks at t: take Transformer"),
+    (configs.Blocks(block=4), SMALL, "block = 4 does not divide length = 6: take a block that does"),
+)
+
+
 @pytest.mark.parametrize(
     ("loss", "model", "words"),
-    [
-        (BLOCKS, OwnModel(), "loss = Blocks lays the places of the network out, but that of OwnModel has no"),
-        (
-            BLOCKS,
-            dataclasses.replace(SMALL, see_time=True),
-            "is for a network that sees no time, and that of",
-        ),
-        (configs.AnyOrder(), OwnModel(sees_time=True), "and that of OwnModel looks at t: take Transformer"),
-        (configs.Blocks(block=4), SMALL, "block = 4 does not divide length = 6: take a block that does"),
-    ],
+    [NO_LAYOUT, *(pytest.param(*case, marks=pytest.mark.slow) for case in OTHERS)],
 )
 def test_a_network_that_is_not_for_the_objective_is_refused_before_a_run(loss, model, words):
     process = configs.Absorbing(4, 5, configs.Reciprocal(), mask_id=3)
