@@ -153,3 +153,35 @@ def test_both_read_the_same_noise(tmp_path: Path) -> None:
             np.testing.assert_array_equal(t.numpy(), draw(i).t)
             np.testing.assert_array_equal(u.numpy(), draw(i).u)
         assert len(np.unique([u.numpy() for _, u in in_torch])) > 500
+
+
+@pytest.mark.slow
+def test_a_network_of_blocks_predicts_each_from_those_before_it(tmp_path: Path) -> None:
+    """With padding; a network that was trained by blocks and called without a layout would see all places."""
+    model = config.Transformer(8, 1, 1, see_time=False)
+    description = Description((6,), 4, kind="text", symbols=("a", "b", "c", "d"), padded=True)
+    spec = config.Spec(description.shape, 5, None, None, 30)
+    _, like = nnx.split(nnx.eval_shape(lambda: model.build(spec, nnx.Rngs(0))))
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape) * 0.2, jnp.float32), like)
+    parts = {"model": model, "head": config.Head(), "loss": config.Blocks(block=2)}
+    metadata = exported.make_metadata(
+        {name: config_io.to_json(part) for name, part in parts.items()}, description, 5, 30, 0, "ema", 4
+    )
+    file = tmp_path / "weights.safetensors"
+    twin_weights.save(file, params, metadata)
+
+    xt = rng.integers(0, 4, (2, 6))
+    other = np.where(np.arange(6) < 4, xt, (xt + 1) % 4)
+    t = np.array([1, 30])
+    weight = np.array([[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 0]], np.float32)
+    denoise = jax.jit(exported.denoiser(file))
+    logits, logits_of_other = (
+        np.asarray(denoise(x.astype(np.int32), t.astype(np.int32), weight=weight)) for x in (xt, other)
+    )
+    with torch.no_grad():
+        tensors = [torch.tensor(x) for x in (xt, t, weight)]
+        in_torch = torch_exported.denoiser(file)(tensors[0], tensors[1], weight=tensors[2])
+    np.testing.assert_allclose(in_torch.numpy(), logits, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(logits_of_other[:, :4], logits[:, :4], rtol=1e-6)
+    assert np.abs(logits_of_other - logits)[:, 4:, :4].max() > 1e-2

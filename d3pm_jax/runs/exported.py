@@ -16,12 +16,14 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
 
+from d3pm_jax.blocks import Layout
 from d3pm_jax.config import (
     DIFFUSION,
     AnyPath,
     Config,
     Head,
     Model,
+    Objective,
     Spec,
     Trained,
     check_instance,
@@ -172,7 +174,7 @@ def denoiser(file: AnyPath) -> Callable[..., Array]:
     Raises:
         ValueError: as `network`, or the file holds a flow, a classifier or a network of log scores.
     """
-    module, trains, head, spec, description, extra_mask, dropping = _load_network(Path(file))
+    module, trains, head, spec, description, extra_mask, dropping, objective = _load_network(Path(file))
     if trains not in (None, DIFFUSION):
         raise ValueError(f"{file} holds a {trains.name}, which has no logits of x_0: take network(file)")
     if head.gives != "logits":
@@ -188,7 +190,16 @@ def denoiser(file: AnyPath) -> Callable[..., Array]:
             condition = dropping.extend_condition(jnp.asarray(condition))
         possible_inputs = {"label": label, "weight": weight, "condition": condition}
         extra_inputs = {name: jnp.asarray(x) for name, x in possible_inputs.items() if x is not None}
-        output = module(xt, t, **extra_inputs)  # pyright: ignore[reportCallIssue]
+
+        def call(x: Array, t: Array, layout: Layout | None = None) -> Array:
+            inputs: dict[str, Any] = dict(extra_inputs)
+            if layout is not None:
+                inputs["layout"] = layout
+            if layout is not None and weight is not None:
+                inputs["weight"] = extra_inputs["weight"][:, layout.places]
+            return module(x, t, **inputs)  # pyright: ignore[reportCallIssue]
+
+        output = objective.without_layout(call)(xt, t)
         return make_logits(head, output, xt, spec.K, extra_mask, description.sizes)
 
     return logits
@@ -224,6 +235,7 @@ class _Loaded(NamedTuple):
     description: Description  # of the data
     extra_mask: int | None  # that the network never predicts
     dropping: Dropping | None  # of labels and conditions in its training
+    objective: Objective  # that it was trained with; where that is the user's own, or not known, the base
 
 
 def _load_network(file: Path) -> _Loaded:
@@ -237,6 +249,9 @@ def _load_network(file: Path) -> _Loaded:
         extra_mask = process["extra_mask"]
         model = config_io.part_from_json(config["model"])
         head = config_io.part_from_json(config["head"])
+        objective = Objective()
+        if "loss" in config and not config_io.own_names(config["loss"]):
+            objective = config_io.part_from_json(config["loss"])
         description = run_folder.description_from_json(texts["data"].encode())
         classes = getattr(model, "classes", description.classes)
         rate = config.get("train", {}).get("drop_condition", 0.0)  # a file of `d3pm import` has none
@@ -254,4 +269,4 @@ def _load_network(file: Path) -> _Loaded:
         _, shapes = split_model(model, spec)
         params = twin.load(file, shapes)
     module = module.merge(in_default_type(params))
-    return _Loaded(module, model.trains, head, spec, description, extra_mask, dropping)
+    return _Loaded(module, model.trains, head, spec, description, extra_mask, dropping, objective)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from torch_ref import heads, models
 from torch_ref.beliefs import Belief
+from torch_ref.blocks import Layout, fill_blocks
 
 __all__ = ["denoiser", "logits_keywords", "network"]
 
@@ -137,7 +138,7 @@ def denoiser(file: str | Path) -> Callable[..., Tensor]:
         condition: Tensor | None = None,
     ) -> Tensor:
         # Only a network of sequences takes a weight, which is 0 on padding, and only a U-Net a condition.
-        extra_inputs = {}
+        extra_inputs: dict[str, Any] = {}
         if weight is not None:
             extra_inputs["weight"] = weight
         if condition is not None and extended and tuple(condition.shape[1:]) == tuple(data["condition"]):
@@ -148,8 +149,19 @@ def denoiser(file: str | Path) -> Callable[..., Tensor]:
             raise ValueError(f"xt is {xt.dtype}: pass integers, categories in 0..{K - 1}")
         if not isinstance(t, Tensor) or t.shape != xt.shape[:1]:
             raise ValueError(f"t is {t}: pass a tensor [{len(xt)}], a step for each of xt")
+
+        def call(x: Tensor, layout: Layout | None = None) -> Tensor:
+            inputs: dict[str, Any] = dict(extra_inputs)
+            if layout is not None:
+                inputs["layout"] = layout
+            if layout is not None and weight is not None:
+                inputs["weight"] = weight[:, layout.places]
+            return module(x, t, label, **inputs)
+
+        loss = config.get("loss", {})  # a file of `d3pm import` has none
+        call_of_loss = fill_blocks(call, loss["block"]) if loss.get("class") == "Blocks" else call
         try:
-            return apply_head(module(xt, t, label, **extra_inputs), xt)
+            return apply_head(call_of_loss(xt), xt)
         except (IndexError, RuntimeError) as error:
             # Values are looked at only where they could not be embedded: to read them at every call would
             # break a compiled function in two, and wait for the device.
