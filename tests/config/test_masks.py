@@ -192,6 +192,9 @@ REFUSED = {
     "needs an absorbing process": lambda: configs.AnyOrder().check_process(
         d3pm.uniform(d3pm.reciprocal(2), 3)
     ),
+    "draws some times more often, and each block has its own": lambda: configs.Blocks().check_beside(
+        configs.Head(), configs.RealTimes(power=2.0)
+    ),
     "AnyOrder needs real times": lambda: configs.AnyOrder().check_beside(
         configs.Head(), configs.LowDiscrepancy()
     ),
