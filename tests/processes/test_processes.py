@@ -95,7 +95,10 @@ for call in (
     ("family", "T"),
     [
         *(("uniform", 1000), ("autoregressive", 3), ("masked", 1000)),
-        *(pytest.param(name, 1000, marks=pytest.mark.slow) for name in ("marginal", "extra mask", "interpolating")),
+        *(
+            pytest.param(name, 1000, marks=pytest.mark.slow)
+            for name in ("marginal", "extra mask", "interpolating")
+        ),
     ],
 )
 def test_no_array_of_an_o_of_k_process_has_two_axes_of_size_k(family, T):
