@@ -63,6 +63,7 @@ from d3pm_jax.checks.hints import (
     Size,
     UnitInterval,
     UpTo2,
+    UpTo5,
     check_value,
     describe_hint,
     integers_from,

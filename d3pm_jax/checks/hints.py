@@ -60,6 +60,7 @@ RISING = Allowed("whose second number is larger by 1e-30..1e30", lambda x: 1e-30
 # float32 can divide by the length of an interval like this, and the result is finite.
 Interval = Annotated[tuple[float, float], RISING]
 UpTo2 = Annotated[float, Allowed("above 0, at most 2", lambda x: 0 < x <= 2)]
+UpTo5 = Annotated[float, Allowed("above 0, at most 5", lambda x: 0 < x <= 5)]
 NotNegative = Annotated[float, Allowed("of at least 0", lambda x: x >= 0)]
 NonEmptyStr = Annotated[
     str, Allowed("of one non-empty line", lambda x: not set(x) & {"\0", "\n", "\r"} and x != "")

@@ -30,6 +30,7 @@ from d3pm_jax.checks import (
     Size as Size,
     UnitInterval as UnitInterval,
     UpTo2 as UpTo2,
+    UpTo5 as UpTo5,
     check_value,
     describe_hint as describe_hint,
     integers_from as integers_from,

@@ -122,7 +122,7 @@ class AnyOrder(RealTimeObjective):
         self, process: Process, network: Network, x0: Array, noise: StepNoise, weight: Array | None
     ) -> Terms:
         counts = jnp.ones(x0.shape, bool) if weight is None else weight > 0
-        L = counts.reshape(len(x0), -1).sum(axis=1)  # [B]
+        L = counts.sum(axis=tuple(range(1, x0.ndim)))  # [B]
         n = jnp.ceil(noise.t / process.T * L).astype(jnp.int32)
         mask_id = process.K - 1  # an extra mask is the last category
         with values_in_range():

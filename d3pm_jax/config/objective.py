@@ -429,9 +429,6 @@ class GIDD(RealTimeObjective):
         loss = variational.per_step(getattr(losses, self.weights), p_t, process.T)
         return self._terms(process, logits, x0, losses.bound, p_t)._replace(loss=loss)
 
-    def of_bound(self) -> "GIDD":
-        return dataclasses.replace(self, weights="bound")
-
     def check_process(self, process: Process) -> None:
         K = process.K
         expected = interpolating(process.T, K, K - 1, self.p_uniform, self.gamma)

@@ -9,7 +9,7 @@ from jaxtyping import Array
 
 from d3pm_jax import timesteps
 from d3pm_jax.checks import values_in_range
-from d3pm_jax.config.checks import CheckedPart, Natural, Positive, UnitInterval, undefined_method
+from d3pm_jax.config.checks import CheckedPart, Natural, UnitInterval, UpTo5, undefined_method
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,8 +60,8 @@ class RealTimes(Timesteps):
 
     real: ClassVar[bool] = True
 
-    power: Positive = 1.0
-    """t = T u^power of uniform u: above 1 more of them are early, each weighted down by as much"""
+    power: UpTo5 = 1.0
+    """t = T u^power of uniform u, at most 5: above 1 more of them are early, each weighted down by as much"""
 
     @values_in_range()
     def draw(self, key: Array, history: timesteps.LossHistory | None, B: int, T: int) -> tuple[Array, Array]:

@@ -4,6 +4,8 @@ The bound of an absorbing process in continuous time, with the number of masks d
 (Hoogeboom et al. 2022, arXiv 2110.02037): x_t has exactly n masks, n uniform in 1..L.
 """
 
+import math
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -36,7 +38,8 @@ def any_order_draw(
         int32 categories, the shape of x0.
     """
     counts = _has_weight(x0, weight)
-    order = jnp.where(counts, u, 1.0).reshape(len(x0), -1)  # what counts comes before 1
+    D = math.prod(x0.shape[1:])
+    order = jnp.where(counts, u, 1.0).reshape(len(x0), D)  # what counts comes before 1
     rank = jnp.argsort(jnp.argsort(order, axis=1, stable=True), axis=1).reshape(x0.shape)
     return jnp.where(counts & (rank < expand_trailing(n, x0.shape)), mask_id, x0).astype(jnp.int32)
 
@@ -69,8 +72,9 @@ def any_order_nelbo(
     """
     counts = _has_weight(x0, weight)
     is_masked = counts & (xt == mask_id)
-    L = counts.reshape(len(x0), -1).sum(axis=1)  # [B]
-    n = is_masked.reshape(len(x0), -1).sum(axis=1)
+    of_example = tuple(range(1, x0.ndim))
+    L = counts.sum(axis=of_example)  # [B]
+    n = is_masked.sum(axis=of_example)
     ce = -numerics.log_prob(at_least_float32(logits_x0), x0)  # [B, *S]
     share = L.astype(ce.dtype) / jnp.maximum(n, 1).astype(ce.dtype)
     return jnp.where(is_masked, expand_trailing(share, x0.shape) * ce, 0.0)

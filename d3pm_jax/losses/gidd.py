@@ -123,8 +123,9 @@ def gidd_nelbo(
         at the mask 1 / (t (1 - t)), at x_0 (c + (1 - t) c') / (N (1 - t) (1 - t + c / N)),
         elsewhere (c + (1 - t) c') / ((1 - t) c).
 
-    The bound is the limit of T `posterior_kl` with the belief "leave_one_out". It grows as t^(gamma / 2 - 1)
-    near time 0: its variance is infinite for gamma <= 1 where t is drawn uniformly, and finite for t = u^2.
+    The bound is the limit of T `posterior_kl` with the belief "leave_one_out". Near time 0 the weight of a
+    token that is not x_0 is gamma / (2 t), and such tokens are as rare as t^(gamma / 2): the variance is
+    infinite where t is drawn uniformly. For t = u^2 it is finite above gamma = 1, and there nearly so.
     Under `jit` only those of the three are computed that are used.
 
     Args:

@@ -166,6 +166,7 @@ class DiffusionLoss:
             output, new_buffers = self.train_predict(variables, x, time, key, **extra_inputs, **inputs)
             return output
 
+        # An objective in a loop of one's own may be any class with draw and terms.
         compute = getattr(self.objective, "compute", None)
         if compute is None:
             terms = call_once(self.objective, process, network, x0, noise)

@@ -28,6 +28,12 @@ def test_the_mean_over_numbers_of_masks_is_that_over_orders_of_the_chain_rule():
     np.testing.assert_allclose(mean, np.asarray(chain_rules()).mean(0), rtol=1e-12)
 
 
+def test_a_batch_without_examples_has_no_masks_and_no_loss():
+    x0 = jnp.zeros((0, 2), jnp.int32)
+    xt = any_order.any_order_draw(x0, jnp.zeros(0, jnp.int32), jnp.zeros((0, 2)), 2)
+    assert any_order.any_order_nelbo(jnp.zeros((0, 2, 3)), x0, xt, 2).shape == (0, 2)
+
+
 @pytest.mark.slow
 def test_exactly_n_masks_each_as_likely_and_none_without_weight():
     """Every order of u of three elements: of each n every set is drawn equally often."""

@@ -233,3 +233,13 @@ def test_a_mask_on_top_of_uniform_noise_with_the_same_marginals_has_another_boun
     logits = d3pm.forbid(jnp.asarray([[1.0, -1, 0], [0.5, 1, 0], [0.3, -0.3, 0]]), MASK)
     difference = bound_of_every_x0(process, logits) - bound_of_every_x0(on_top, logits)
     assert np.abs(difference).min() > 1e-3
+
+
+def test_noise_of_16_bits_draws_as_the_same_noise_in_32():
+    """300 categories have ends that bfloat16 cannot tell apart."""
+    u = jnp.linspace(0, 1, 50, endpoint=False, dtype=jnp.bfloat16)
+    draws = [
+        gidd.gidd_draw(jnp.full(50, 7), jnp.float32(0.4), noise, 299, 300, 0.5, 1.0)
+        for noise in (u, u.astype(jnp.float32))
+    ]
+    np.testing.assert_array_equal(*draws)

@@ -164,7 +164,7 @@ def split_network(
 
     may_predict_mask = is_own_head and head.gives == "logits"
     if may_predict_mask and extra_mask is not None and not _forbids(head, output, x, spec.K, extra_mask):
-        if config.loss.needs_extra_mask:
+        if config.loss.needs_mask_of(process):
             raise ValueError(
                 f"loss = {type(config.loss).__name__} needs an extra mask that the head forbids, but "
                 f"{type(head).__name__}.logits does not: end it with d3pm_jax.forbid(logits, {extra_mask})"
