@@ -8,11 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from scipy import special
 
 import d3pm_jax as d3pm
 from d3pm_jax import config as configs
 from d3pm_jax.config import check_fields
-from d3pm_jax.losses import gidd
+from d3pm_jax.losses import gidd, score_entropy
+from d3pm_jax.schedules.continuous import linear
+from d3pm_jax.timesteps import StepNoise
 from d3pm_jax.training.state import init_state
 from d3pm_jax.training.step import make_step
 
@@ -282,3 +285,27 @@ def test_numbers_that_gidd_has_no_noise_for_are_refused_in_a_line(part, message)
     with pytest.raises(ValueError, match=re.escape(message)) as caught:
         check_fields("", part())
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("T", [1, 2, 10])
+def test_uniform_scores_end_a_step_before_alpha_does_and_begin_with_a_prior(T):
+    """Fixed scores, whose integral up to time 1 is infinite; with one step nothing but the prior is left."""
+    rng = np.random.default_rng(T)
+    fixed = jnp.asarray(rng.normal(size=3))
+    x0 = jnp.asarray(rng.integers(0, 3, (4, 2)))
+    u = jnp.asarray(rng.random((4, 2)))
+    t = jnp.asarray([0.1, 0.4, 0.7, 1.0]) * T
+    process = d3pm.uniform(d3pm.reciprocal(T), 3)
+    objective = configs.ScoreEntropy()
+
+    def network(x, time):
+        return d3pm.heads.log_scores(jnp.broadcast_to(fixed, (*x.shape, 3)), x)
+
+    terms = objective.compute(process, network, x0, StepNoise(t, jnp.full(4, 1 / T), u), None)
+    end = 1 - 1 / T
+    xt = objective.draw(process, x0, end * t, u)
+    loss = score_entropy.uniform_score_entropy(linear, network(xt, t), x0, xt, end * t / T)
+    q = (1 - end) * np.eye(3) + end / 3
+    prior = special.xlogy(q, 3 * q).sum(1)[np.asarray(x0)]
+    np.testing.assert_allclose(terms.loss, end * loss + prior, rtol=1e-12)
+    np.testing.assert_allclose(terms.kl * T, end * loss + prior, rtol=1e-12)

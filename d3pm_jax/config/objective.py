@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.special import xlogy
 from jaxtyping import Array, Float, Int
 
 from d3pm_jax import sampling
@@ -49,9 +50,7 @@ class Terms(NamedTuple):
 Network = Callable[..., Any]
 
 
-def call_once(
-    objective: Any, process: Process, network: Network, x0: Array, noise: StepNoise
-) -> tuple[Array, Array, Array]:
+def call_once(objective: Any, process: Process, network: Network, x0: Array, noise: StepNoise) -> Terms:
     """Calls a network once, at the x_t that an objective draws, and returns the terms that it makes of it."""
     t, p_t, u = noise
     xt = objective.draw(process, x0, t, u)  # int32 [B, *S]
@@ -60,7 +59,7 @@ def call_once(
     logits = network(xt, network_time(process, t))  # [B, *S, K]
     terms = objective.terms(process, logits, x0, xt, t, p_t)
     check_terms(objective.terms, terms, x0)
-    return terms
+    return Terms(*terms)
 
 
 def network_time(process: Process, t: Array) -> Array:
@@ -110,7 +109,7 @@ class Objective(CheckedPart):
 
     def compute(
         self, process: Process, network: Network, x0: Array, noise: StepNoise, weight: Array | None
-    ) -> tuple[Array, Array, Array]:
+    ) -> Terms:
         """Calls the network, and returns the `Terms` of each element of a batch; once, by draw and terms.
 
         Args:
@@ -328,13 +327,27 @@ class ContinuousUniform(Continuous):
 class ScoreEntropy(Continuous):
     """Minimises the score entropy of an absorbing or uniform process, by a network of log scores (SEDD).
 
-    Its kl is the bound, and its ce is that too: there are no logits of x_0. With uniform noise the network
-    has to see the time, at the end of which scores are 1.
+    Its kl is the bound, and its ce is that too: there are no logits of x_0. With uniform noise the times end
+    at the last step but one, where x_t is drawn from pi; the bound has the prior KL of that step.
     """
 
     head_gives: ClassVar[HeadGives] = "log scores"
     estimates_bound: ClassVar[bool] = True
     fills_any_order: ClassVar[bool] = False
+
+    def compute(
+        self, process: Process, network: Network, x0: Array, noise: StepNoise, weight: Array | None
+    ) -> Terms:
+        if _has_mask(process):
+            return super().compute(process, network, x0, noise, weight)
+
+        # Where alpha falls to 0 all scores are 1, and others cost as 1 / (1 - time): their mean would be
+        # infinite. Such scores say nothing of x_0, so that a sampler takes its first step without them.
+        share = 1 - 1 / process.T
+        terms = call_once(self, process, network, x0, noise._replace(t=share * noise.t))
+        prior = _uniform_prior_kl(process, self.alpha.continuous()(jnp.asarray(share)), x0)
+        kl = share * terms.kl + prior / process.T
+        return Terms(share * terms.loss + prior, kl, kl)
 
     @values_in_range()
     def draw(self, process: Process, x0: Array, t: Array, u: Array) -> Array:
@@ -382,14 +395,26 @@ def _has_mask(process: Process) -> bool:
     return sampling.laws.mask_of(process) is not None
 
 
+@for_each_size
+def _uniform_prior_kl(process: Process, level: Level, x0: Int[Array, "*S"]) -> Array:
+    """Returns KL(alpha onehot(x_0) + (1 - alpha) / K || 1 / K) for each element [*S], in nats."""
+    own = level.alpha + level.beta / process.K  # the probability of x_0
+    kl = own * jnp.log(process.K * own) + xlogy(1 - own, level.beta)
+    return jnp.broadcast_to(kl, x0.shape)
+
+
 @dataclasses.dataclass(frozen=True)
-class GeneralizedKL(ContinuousUniform):
+class GeneralizedKL(Continuous):
     """Minimises the generalised KL of discrete flow matching, from uniform noise (flow_matching).
 
     A bound that exact beliefs do not make tight: evaluation takes the terms of the process.
     """
 
     belief: ClassVar[Belief] = "denoiser"
+
+    @values_in_range()
+    def draw(self, process: Process, x0: Array, t: Array, u: Array) -> Array:
+        return _draw_uniform(process, self.alpha.continuous(), x0, t / process.T, u)
 
     @values_in_range()
     def terms(self, process: Process, logits: Array, x0: Array, xt: Array, t: Array, p_t: Array) -> Terms:
@@ -400,6 +425,9 @@ class GeneralizedKL(ContinuousUniform):
 
         loss = _bound_by_size(process, nelbo, logits, x0, xt, t / process.T)
         return self._terms(process, logits, x0, loss, p_t)
+
+    def check_process(self, process: Process) -> None:
+        _check_uniform(self, process)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -122,8 +122,10 @@ class Config:
                 f"{self.train.batch_size} into equal parts: change one"
             )
         if self.head.gives != self.loss.head_gives:
+            cures = {"logits": "Head()", "log scores": "ScoreHead()"}
             raise ValueError(
                 f"head = {type(self.head).__name__} gives {self.head.gives}, but loss = "
-                f"{type(self.loss).__name__} takes {self.loss.head_gives}: take a head whose `gives` is that"
+                f"{type(self.loss).__name__} takes {self.loss.head_gives}: take "
+                f"head={cures[self.loss.head_gives]}"
             )
         self.loss.check_beside(self.head, self.timesteps)

@@ -27,6 +27,7 @@ class InterpolatingSpec(NamedTuple):
 
     p_uniform: float
     gamma: float
+    T: int  # of the process with all steps
 
 
 class Shares(NamedTuple):
@@ -195,19 +196,19 @@ def interpolating(T: int, K: int, mask_id: int, p_uniform: float, gamma: float =
     Returns:
         The process, with tables in JAX's default float type.
     """
-    spec = InterpolatingSpec(float(p_uniform), float(gamma))
+    spec = InterpolatingSpec(float(p_uniform), float(gamma), T)
     return _make_interpolating(spec, K, mask_id, np.asarray(all_steps(T)))
 
 
 def _make_interpolating(spec: InterpolatingSpec, K: int, mask_id: int, time: np.ndarray) -> Interpolating:
-    """Makes the tables of `interpolating`, of the steps in time [T + 1] out of 0..time[-1]."""
+    """Makes the tables of `interpolating`, of the steps in time, [steps + 1]."""
     half = spec.gamma / 2
-    left = time[-1] - time  # so that 1 - r = left / time[-1]
+    left = spec.T - time  # so that 1 - r = left / T
     now, before = time[1:], time[:-1]
     with np.errstate(divide="ignore"):
         log_B = np.log(2.0) * spec.gamma + np.log(spec.p_uniform) - np.log1p(-spec.p_uniform)
-        log_r = np.log(time / time[-1])
-        log_rest = np.log(left / time[-1])
+        log_r = np.log(time / spec.T)
+        log_rest = np.log(left / spec.T)
         log_c = log_B + half * (log_r + log_rest)
         log_scale = -np.log1p(np.exp(log_c))  # log 1 / (1 + c)
         log_each = log_c - np.log(K - 1) + log_scale

@@ -243,3 +243,9 @@ def test_noise_of_16_bits_draws_as_the_same_noise_in_32():
         for noise in (u, u.astype(jnp.float32))
     ]
     np.testing.assert_array_equal(*draws)
+
+
+def test_a_grid_that_ends_before_the_last_step_has_the_noise_of_its_times():
+    process = d3pm.interpolating(7, 3, MASK, 0.2)
+    t = jnp.asarray([2, 3])
+    np.testing.assert_array_equal(process.respaced([2, 3]).Qbar(jnp.asarray([1, 2])), process.Qbar(t))

@@ -117,7 +117,7 @@ def test_what_takes_logits_of_x_0_is_refused_in_a_line(run, tmp_path):
         (
             NOISES["masks"],
             {"head": Head()},
-            "^head = Head gives logits, but loss = ScoreEntropy takes log scores",
+            r"^head = Head gives logits, but loss = ScoreEntropy takes log scores: take head=ScoreHead\(\)",
         ),
         (
             NOISES["masks"],

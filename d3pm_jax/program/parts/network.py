@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Key
 
+from d3pm_jax.blocks import Layout
 from d3pm_jax.checks import bare
 from d3pm_jax.config import Config, Head, LogisticHead, ScoreHead, Spec, make_logits
 from d3pm_jax.data import Description
@@ -117,21 +118,31 @@ def split_network(
     layout = config.loss.network_layout(spec.shape)
     x = jnp.zeros((2, *spec.shape) if layout is None else (2, len(layout.places)), jnp.int32)
     t = jnp.ones(2, jnp.int32)
-    inputs: dict[str, Any] = {"layout": layout}
+    inputs: dict[str, Any] = {}
     if classes is not None:
         inputs["label"] = jnp.zeros(2, jnp.int32)
     condition = None
     if description.condition is not None:
         condition = jnp.zeros((2, *description.condition), description.condition_type)
     key = make_key(0)
-    _check_call(config, module, choose_inputs(key, inputs | {"condition": condition}))
+    _check_call(config, module, choose_inputs(key, inputs | {"condition": condition, "layout": layout}))
     call_network = make_train_function(lambda output, xt, K: output)
 
-    # What it may look at comes first, as the inputs 0, 1 and 2 of the program.
-    def call_with(x: Array, t: Array, condition: Array | None, params: Params) -> tuple[Any, Any]:
-        return call_network(params, x, t, key, condition=condition, **inputs)
+    # What it may look at comes first, so that its inputs of the program are numbered as here.
+    watched = ["x_t", "t"]
+    if layout is not None:
+        watched += ["layout.attended", "layout.places"]
+    if condition is not None:
+        watched.append("the condition")
 
-    program, (output, new_buffers) = jax.make_jaxpr(call_with, return_shape=True)(x, t, condition, shapes)
+    def call_with(
+        x: Array, t: Array, layout: Layout | None, condition: Array | None, params: Params
+    ) -> tuple[Any, Any]:
+        return call_network(params, x, t, key, layout=layout, condition=condition, **inputs)
+
+    program, (output, new_buffers) = jax.make_jaxpr(call_with, return_shape=True)(
+        x, t, layout, condition, shapes
+    )
     # A head of the user's own may take any output: what it makes of it is checked below.
     is_own_head = type(head).logits not in (Head.logits, LogisticHead.logits, ScoreHead.logits)
     if not is_own_head:
@@ -150,16 +161,19 @@ def split_network(
     model = type(config.model).__name__
     num_outputs = len(jax.tree.leaves(output))
     has_weights = len(jax.tree.leaves(shapes)) > 0
-    input_numbers = {"x_t": 0}
-    if condition is not None:
-        input_numbers["the condition"] = 2
-    for name, number in input_numbers.items():
-        if has_weights and not _sees(program.jaxpr, number, num_outputs):
+    seen = [name for i, name in enumerate(watched) if _sees(program.jaxpr, i, num_outputs)]
+    for name in ("x_t", "the condition"):
+        if has_weights and name in watched and name not in seen:
             _warn(f"the network of {model} does not look at {name}: use it in its __call__")
-    if not config.loss.tells_time and _sees(program.jaxpr, 1, num_outputs):
+    if layout is not None and "layout.attended" not in seen:
+        raise ValueError(
+            f"the network of {model} does not look at layout.attended, so that it would see what it has to "
+            f"predict: let each place attend to those of its row alone"
+        )
+    if not config.loss.tells_time and "t" in seen:
         raise ValueError(
             f"loss = {type(config.loss).__name__} is for a network that sees no time, and that of {model} "
-            f"looks at t: take Transformer(see_time=False), or leave t out of its __call__"
+            f"looks at t: take Transformer(see_time=False), or use t nowhere in its __call__"
         )
 
     may_predict_mask = is_own_head and head.gives == "logits"

@@ -45,12 +45,21 @@ class Places(nnx.Module):
         return logits + t[:, None, None] if self.sees_time else logits
 
 
+class Leaking(Places):
+    """One that takes a layout, and mixes all places whatever it says."""
+
+    def __call__(self, xt, t, layout=None):
+        return super().__call__(xt, t) + self.table(xt).mean(1, keepdims=True)
+
+
 @dataclasses.dataclass(frozen=True)
 class OwnModel(configs.Model):
     sees_time: bool = False
+    leaks: bool = False
 
     def build(self, spec, rngs):
-        return Places(spec.K, self.sees_time, rngs)
+        make = Leaking if self.leaks else Places
+        return make(spec.K, self.sees_time, rngs)
 
 
 BLOCKS = configs.Blocks(block=2)
@@ -63,6 +72,7 @@ NO_LAYOUT = (
     "lays the places of the network out, but that of OwnModel has no keyword layout",
 )
 OTHERS = (
+    (BLOCKS, OwnModel(leaks=True), "the network of OwnModel does not look at layout.attended"),
     (BLOCKS, dataclasses.replace(SMALL, see_time=True), "is for a network that sees no time, and that of"),
     (configs.AnyOrder(), OwnModel(sees_time=True), "and that of OwnModel looks at t: take Transformer"),
     (configs.Blocks(block=4), SMALL, "block = 4 does not divide length = 6: take a block that does"),
