@@ -8,6 +8,7 @@ al. 2025, arXiv 2503.09573).
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
@@ -40,7 +41,8 @@ def block_layout(length: Count, block: Count) -> Layout:
     """
     if length % block:
         raise ValueError(f"block = {block} does not divide length = {length}: take a block that does")
-    places = jnp.tile(jnp.arange(length, dtype=jnp.int32), 2)  # [2 L]
+    with jax.ensure_compile_time_eval():  # a network compares them with its own places
+        places = jnp.tile(jnp.arange(length, dtype=jnp.int32), 2)  # [2 L]
     is_clean = jnp.arange(2 * length, dtype=jnp.int32) >= length  # [2 L]
     block_of_place = places // block
     is_before = block_of_place[None] < block_of_place[:, None]  # [2 L, 2 L]
@@ -78,7 +80,8 @@ def fill_blocks(network: Callable[..., Array], block: Count) -> Callable[..., Ar
         block: places of a block, which divides L.
 
     Returns:
-        (x, ...) -> logits [B, L, K] of x [B, L], with all other arguments as they are.
+        (x, ...) -> logits [B, L, K] of x [B, L], with all other arguments as they are: what the network wants
+        for each of its 2 L places, such as a weight, is given for 2 L, by `places` of the layout.
     """
 
     def predict(x: Int[Array, " B L"], *args: object, **inputs: object) -> Float[Array, "B L K"]:

@@ -118,3 +118,12 @@ def test_what_a_layout_is_not_for_is_refused():
     ):
         with pytest.raises(ValueError, match=words):
             nnx.eval_shape(lambda: build(**options)(x, time, layout=layout))  # noqa: B023
+
+    def compute():
+        network = build(shape=(4,))
+        fill = blocks.fill_blocks(network, 2)
+        fill(jnp.zeros((1, 4), jnp.int32), time)
+        return fill(x, time)
+
+    with pytest.raises(ValueError, match=r"has place 5, and the network is for 4 places: make it with shape"):
+        nnx.eval_shape(compute)

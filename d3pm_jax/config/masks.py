@@ -92,8 +92,9 @@ class Blocks(ContinuousAbsorbing):
 
     def check_known(self, known: np.ndarray) -> None:
         by_block = known.reshape(-1, known.shape[-1] // self.block, self.block)
-        is_after_unknown = ~np.logical_and.accumulate(by_block.all(axis=-1), axis=1)[:, :-1]
-        if np.any(is_after_unknown & by_block[:, 1:].any(axis=-1)):
+        # The first known place of a block after unknown ones is looked for: the block right before has some.
+        has_unknown_before = ~by_block[:, :-1].all(axis=-1)
+        if np.any(has_unknown_before & by_block[:, 1:].any(axis=-1)):
             raise ValueError(
                 f"a known place is in a later block than an unknown one, and loss = "
                 f"Blocks(block={self.block}) looks at what is before a block alone: give the first places"

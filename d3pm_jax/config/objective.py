@@ -500,7 +500,7 @@ _bound_by_size = for_each_size(_bound_by_process)
 
 def _check_absorbing(objective: Continuous, process: Process) -> None:
     """Raises ValueError for another process than the absorbing one of an objective."""
-    cure = f"give both the same schedule, and process.mask_id = {process.K - 1}"
+    cure = f"give both the same schedule, and process = Absorbing with mask_id = {process.K - 1}"
     _check_same(objective, process, lambda K: jax.nn.one_hot(K - 1, K), cure)
 
 

@@ -126,7 +126,7 @@ def absorbing_nelbo(
         schedule: of the process.
         logits_x0: the network's unnormalised log p(x_0 | x_t), -inf at mask_id.
         x0, xt: categories.
-        time: in (0, 1]; its shape is a prefix of that of x0.
+        time: in [0, 1]; its shape is a prefix of that of x0. At 0 no place is masked, and the loss is 0.
         mask_id: which category the mask is.
 
     Returns:

@@ -38,7 +38,7 @@ def absorbing_score_entropy(
         schedule: of the process.
         log_scores: log w; the entries of the mask and of x_t are not read.
         x0, xt: categories.
-        time: in (0, 1]; its shape is a prefix of that of x0.
+        time: in [0, 1]; its shape is a prefix of that of x0. At 0 no place is masked, and the loss is 0.
         mask_id: which category the mask is.
 
     Returns:

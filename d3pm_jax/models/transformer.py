@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Key, Real, Shaped
@@ -224,6 +225,16 @@ class Transformer(Conditioned):
             raise ValueError(
                 f"xt has shape {list(xt.shape)}, and the layout is of {len(layout.places)} places: pass xt "
                 f"[B, {len(layout.places)}]"
+            )
+        # A layout that is an argument of a compiled function has no values yet.
+        if self.places is None or isinstance(layout.places, jax.core.Tracer):
+            return
+        (length,) = self.places.shape
+        last = np.asarray(layout.places).max()
+        if last >= length:
+            raise ValueError(
+                f"the layout has place {last}, and the network is for {length} places: make it with shape = "
+                f"({last + 1},)"
             )
 
     def _embed_places(self, xt: Int[Array, " B *places"], layout: Layout | None) -> Float[Array, "B L n"]:

@@ -21,6 +21,7 @@ from d3pm_jax.processes import (
     gather,
     gather_steps,
     is_category,
+    promote,
 )
 
 __all__ = [
@@ -364,6 +365,7 @@ def tweedie_logits(
         ValueError: the process is of another kind.
     """
     process = require_mixing(process, "a step of scores")
+    log_scores = promote(process, log_scores)  # a sum over K of scores that nearly cancel
     at_xt = is_category(xt, process.K)
     if mask_of(process) is not None:
         return _unmask_by_scores(process, jnp.where(at_xt, NEG_INF, log_scores), xt, t, s)

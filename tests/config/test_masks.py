@@ -109,16 +109,18 @@ def test_any_order_is_the_absorbing_bound_in_the_mean():
 
 @pytest.mark.slow
 def test_training_at_some_times_has_weights_of_its_own_and_no_bound():
-    """At times 0.45 and 0.7 of (0.2, 0.7] 1 / t of the masked, and 1 where low is above 0.5."""
-    noise = StepNoise(jnp.asarray([0.5, 1.0]), jnp.ones(2), jnp.zeros((2, L)))
+    """At times 0.45 and 0.7 of (0.2, 0.7] 1 / t of the masked, and 1 where low is above 0.5; 0 elsewhere."""
+    is_masked = np.array([[True, False], [True, True]])
+    noise = StepNoise(jnp.asarray([0.5, 1.0]), jnp.ones(2), jnp.where(is_masked, 0.0, 0.9))
     x0 = jnp.asarray(STATES[[1, 5]])
     layout = blocks.block_layout(L, 2)
-    logits = inexact(jnp.concatenate([jnp.full_like(x0, MASK), x0], axis=1), None, layout)[:, :L]
+    xt = jnp.where(is_masked, MASK, x0)
+    logits = inexact(jnp.concatenate([xt, x0], axis=1), None, layout)[:, :L]
     ce = -np.take_along_axis(np.asarray(d3pm.log_normalize(logits)), STATES[[1, 5]][..., None], -1)[..., 0]
     for low, high, weights in ((0.2, 0.7, 1 / np.array([0.45, 0.7])), (0.6, 1.0, np.ones(2))):
         objective = configs.Blocks(block=2, low=low, high=high)
         terms = objective.compute(PROCESS, inexact, x0, noise, None)
-        np.testing.assert_allclose(terms.loss, weights[:, None] * ce, rtol=1e-12)
+        np.testing.assert_allclose(terms.loss, is_masked * weights[:, None] * ce, rtol=1e-12)
         assert objective.of_bound() == configs.Blocks(block=2)
 
 

@@ -56,7 +56,7 @@ def test_commands_take_the_file_and_never_run_its_copy(trained, capsys, tmp_path
     changed.write_text(FILE.read_text() + "\n# changed\n")
     message = error(capsys, "eval", trained, "--config", changed)
     assert f"{changed} is not what this run was made with: it differs from {trained / 'config.py'}" in message
-    assert "pass --config with the file that defines the parts of this run" in message
+    assert "pass --config with the file that defines Letters, Convolution itself, as it was" in message
     both = error(capsys, "train", FILE, "--config", FILE, "--workdir", trained, "--resume")
     assert "is for resuming a run without CONFIG" in both
     assert status("eval", trained, "--limit", "4", "--config", trained / "config.py") == 0

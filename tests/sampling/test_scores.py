@@ -89,6 +89,11 @@ def test_what_inexact_scores_make_negative_counts_as_0():
     actual = tweedie(make_process("uniform"), jnp.asarray(np.log(scores)), x, t, s)
     np.testing.assert_allclose(jnp.exp(actual), laws, atol=1e-12)
 
+    # Scores of 16 bits are added up in the type of the process.
+    short = jnp.asarray(np.log(scores), jnp.bfloat16)
+    pair = [tweedie(make_process("uniform"), log_s, x, t, s) for log_s in (short, short.astype(float))]
+    np.testing.assert_allclose(*jnp.exp(jnp.asarray(pair)), atol=1e-12)
+
 
 @pytest.mark.parametrize("sampler", [named.tweedie(), named.euler()], ids=["tweedie", "euler"])
 def test_no_mask_is_left_however_small_or_large_the_scores_are(sampler):

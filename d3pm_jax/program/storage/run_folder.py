@@ -8,7 +8,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -100,7 +100,7 @@ def read_run(workdir: Path | str, user_config: Path | Config | None = None) -> S
                 f"the run in {workdir} has parts of its own, {one_line(', '.join(own_names))}: pass the "
                 f"file that defines them, --config FILE or runs.open(DIR, FILE); {hint}"
             )
-        own_parts = _load_own_parts(workdir, user_config)
+        own_parts = _load_own_parts(workdir, user_config, own_names)
     try:
         config = config_io.from_json(tree, own_parts)
     except UserError as error:
@@ -165,8 +165,15 @@ def check_links(workdir: Path) -> None:
             check_is_file(path)
 
 
-def _load_own_parts(workdir: Path, user_config: Path | Config) -> Mapping[str, type]:
+def _load_own_parts(
+    workdir: Path, user_config: Path | Config, own_names: Sequence[str]
+) -> Mapping[str, type]:
     """Returns the user's own parts, if their file is the one that the run was made with.
+
+    Args:
+        workdir: of the run.
+        user_config: the file that defines the parts, or a config that has them.
+        own_names: of the classes of those parts, as the run names them.
 
     Raises:
         UserError: it is another file.
@@ -186,7 +193,7 @@ def _load_own_parts(workdir: Path, user_config: Path | Config) -> Mapping[str, t
             original = f"the file that was copied to {workdir}, where the copy is missing"
         raise UserError(
             f"{file} is not what this run was made with: it differs from {original}; pass --config with the "
-            "file that defines the parts of this run, as it was, or start in a new workdir"
+            f"file that defines {one_line(', '.join(own_names))} itself, as it was, or start in a new workdir"
         )
 
     # Only now may it run: the classes come from the user's file, and never from the copy in the folder.

@@ -179,7 +179,11 @@ def test_the_loss_in_continuous_time_refuses_a_head_that_lets_samples_hold_the_m
         (OF_DATA, CONTINUOUS, NO_EXTRA_MASK),
         (dataclasses.replace(EXTRA, mask_id=0), CONTINUOUS, NO_EXTRA_MASK),
         (UNIFORM, CONTINUOUS, NO_EXTRA_MASK),
-        (TOO_MANY, CONTINUOUS, r"does not fit this process: .*; give both the same .*process.mask_id = 19$"),
+        (
+            TOO_MANY,
+            CONTINUOUS,
+            r"does not fit this process: .*; give both the same .* = Absorbing with mask_id = 19$",
+        ),
         (dataclasses.replace(OF_DATA, K=4, mask_id=3), {}, r"^process.K = 4, but the data has 17 categories"),
     ],
 )
