@@ -49,7 +49,7 @@ def check_config_reference(names):
 def check_objectives(names):
     """All losses are those of a network that says nothing; the last config, of blocks, trains."""
     losses = names["losses"]
-    assert len(losses) == 7
+    assert len(losses) == 8
     assert all(np.isfinite(loss).all() and (loss >= 0).all() for loss in losses.values())
     config = names["get_config"]()
     train = dataclasses.replace(config.train, steps=2, batch_size=4)
