@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 import d3pm_jax
+from d3pm_jax import config as configs
 from d3pm_jax.config import io as config_io
 from d3pm_jax.config.process import find_extra_mask
 from tests import tiny
@@ -247,6 +248,23 @@ def test_page(page, tmp_path, monkeypatch):
     check = CHECKS.get(page)
     if check is not None:
         check(names)
+
+
+def test_what_the_table_of_objectives_writes_in_a_config_can_be_written_there():
+    """Each piece of code in its column: a part whose fields are in order, or a keyword with its value."""
+    rows = (ROOT / "docs/objectives.md").read_text().split("| in a config |")[1].split("\n\n")[0]
+    cells = [line.split(" | ")[3] for line in rows.splitlines() if line.count(" | ") == 4]
+    names = vars(configs) | {"alpha": configs.Reciprocal(), "p_uniform": 0.2}
+    num_parts = 0
+    for code in re.findall("`(.*?)`", " ".join(cells)):
+        if re.match(r"\w+=", code):
+            eval(f"dict({code})", names.copy())
+            continue
+        part = eval(code, names.copy())
+        if not isinstance(part, type):
+            configs.check_fields("", part)
+            num_parts += 1
+    assert num_parts == 11
 
 
 @pytest.mark.slow

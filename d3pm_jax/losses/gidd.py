@@ -125,7 +125,7 @@ def gidd_nelbo(
 
     The bound is the limit of T `posterior_kl` with the belief "leave_one_out". Near time 0 the weight of a
     token that is not x_0 is gamma / (2 t), and such tokens are as rare as t^(gamma / 2): the variance is
-    infinite where t is drawn uniformly. For t = u^2 it is finite above gamma = 1, and there nearly so.
+    infinite where t is drawn uniformly. For t = u^p it is finite above p = 2 / gamma, and there nearly so.
     Under `jit` only those of the three are computed that are used.
 
     Args:
