@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.core import Tracer
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Key, Real, Shaped
 
@@ -227,9 +228,9 @@ class Transformer(Conditioned):
                 f"[B, {len(layout.places)}]"
             )
         # A layout that is an argument of a compiled function has no values yet.
-        if self.places is None or isinstance(layout.places, jax.core.Tracer):
+        if self.places is None or isinstance(layout.places, Tracer):
             return
-        (length,) = self.places.shape
+        length = math.prod(self.places.shape)
         last = np.asarray(layout.places).max()
         if last >= length:
             raise ValueError(
