@@ -345,7 +345,9 @@ class ScoreEntropy(Continuous):
         # infinite. Such scores say nothing of x_0, so that a sampler takes its first step without them.
         share = 1 - 1 / process.T
         terms = call_once(self, process, network, x0, noise._replace(t=share * noise.t))
-        prior = _uniform_prior_kl(process, self.alpha.continuous()(jnp.asarray(share)), x0)
+        with values_in_range():
+            level = self.alpha.continuous()(jnp.asarray(share))
+        prior = _uniform_prior_kl(process, level, x0)
         kl = share * terms.kl + prior / process.T
         return Terms(share * terms.loss + prior, kl, kl)
 

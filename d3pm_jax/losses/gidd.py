@@ -40,8 +40,8 @@ def gidd_draw(
     u: Float[Array, "*S"],
     mask_id: int,
     K: int,
-    p_uniform: float,
-    gamma: float,
+    p_uniform: float | Float[Array, ""],
+    gamma: float | Float[Array, ""],
 ) -> Int[Array, "*S"]:
     """Draws x_t of GIDD: the first k with u < b_0 + ... + b_k, less b_x0, or else x_0.
 
@@ -67,7 +67,7 @@ def gidd_draw(
     return draw_moved(x0, mask, each, (u, zero), mask_id, K).astype(jnp.int32)
 
 
-def _log_B(p_uniform: float, gamma: float) -> Array:
+def _log_B(p_uniform: float | Array, gamma: float | Array) -> Array:
     """log B, B = 2^gamma p_uniform / (1 - p_uniform)."""
     return gamma * jnp.log(2.0) + jnp.log(p_uniform) - jnp.log1p(-p_uniform)
 
@@ -112,8 +112,8 @@ def gidd_nelbo(
     xt: Int[Array, "*S"],
     time: Float[Array, "..."],
     mask_id: int,
-    p_uniform: float,
-    gamma: float,
+    p_uniform: float | Float[Array, ""],
+    gamma: float | Float[Array, ""],
 ) -> GiddLoss:
     """w(x_t) [KL(q || p) + r - log r - 1]: the bound of GIDD, and it with other weights, by name.
 

@@ -167,8 +167,9 @@ def draw_moved(
     # The end of category k does not fall with k, so a search by bisection needs log2(K) of these ends, and no
     # row of them.
     def ends_at_or_below_noise(k: Array) -> Array:
-        num_tokens = k + 1 - (k >= mask_id) - ((k >= x) & (x != mask_id))
-        num_tokens = num_tokens.astype(each[0].dtype)
+        without_mask = k + 1 - (k >= mask_id).astype(k.dtype)
+        without_x = without_mask - ((k >= x) & (x != mask_id)).astype(k.dtype)
+        num_tokens = without_x.astype(each[0].dtype)
         tokens = double_float.multiply((num_tokens, jnp.zeros_like(num_tokens)), each)
         counts_mask = (k >= mask_id) & (x != mask_id)
         counted = tuple(jnp.where(counts_mask, word, 0.0) for word in mask)

@@ -8,7 +8,16 @@ from typing import Any, NamedTuple
 import torch_ref
 
 SCHEDULES = ("linear", "cosine", "cosine_squared", "reciprocal", "log_linear", "polynomial", "from_alpha_bar")
-CONSTRUCTORS = ("uniform", "absorbing", "marginal", "gaussian", "banded", "random_walk", "from_rate")
+CONSTRUCTORS = (
+    "uniform",
+    "absorbing",
+    "marginal",
+    "interpolating",
+    "gaussian",
+    "banded",
+    "random_walk",
+    "from_rate",
+)
 MEMBERS = {
     "Q": "[B, K, K]",
     "Qbar": "[B, K, K]",
