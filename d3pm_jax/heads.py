@@ -55,8 +55,14 @@ def absorbing_log_scores(output: Float[Array, "*S K"], xt: Int[Array, "*S"]) -> 
 
     Returns:
         Log scores, same type as output.
+
+    Raises:
+        ValueError: K is below 2.
     """
-    return log_scores(output - math.log(output.shape[-1] - 1), xt)
+    K = output.shape[-1]
+    if K < 2:
+        raise ValueError(f"output has {K} categories: scores are of at least 2, the mask and what it hides")
+    return log_scores(output - math.log(K - 1), xt)
 
 
 @declared(mask_id=CATEGORY)

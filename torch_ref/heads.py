@@ -34,7 +34,10 @@ def absorbing_log_scores(output: Tensor, xt: Tensor) -> Tensor:
 
     Arguments as in `d3pm_jax.heads.absorbing_log_scores`.
     """
-    return log_scores(output - math.log(output.shape[-1] - 1), xt)
+    K = output.shape[-1]
+    if K < 2:
+        raise ValueError(f"output has {K} categories: scores are of at least 2")
+    return log_scores(output - math.log(K - 1), xt)
 
 
 @declared(logits="*S K floats", mask_id="categories")

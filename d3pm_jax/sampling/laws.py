@@ -10,7 +10,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from d3pm_jax import numerics
-from d3pm_jax.checks import CATEGORIES, POSITIVE, SHARE, declared, steps
+from d3pm_jax.checks import CATEGORIES, NOT_NAN, POSITIVE, SHARE, declared, steps
 from d3pm_jax.posteriors import log_p_x0, p_logits
 from d3pm_jax.processes import (
     Masked,
@@ -255,7 +255,7 @@ def log_rates(
     return _rates_of(process, log_ratios(process, logits_loo, xt, t), xt, t, s)
 
 
-@declared(xt=CATEGORIES, t=steps(1), s=steps(0, not_after="t"))
+@declared(xt=CATEGORIES, t=steps(1), s=steps(0, not_after="t"), log_scores=NOT_NAN)
 @for_each_place
 def score_log_rates(
     process: Process,
@@ -336,7 +336,7 @@ def corrector_log_rates(
     return jnp.where(is_category(xt, process.K), NEG_INF, rates)
 
 
-@declared(xt=CATEGORIES, t=steps(1), s=steps(0, not_after="t"))
+@declared(xt=CATEGORIES, t=steps(1), s=steps(0, not_after="t"), log_scores=NOT_NAN)
 @for_each_place
 def tweedie_logits(
     process: Process,

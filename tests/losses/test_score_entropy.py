@@ -140,12 +140,13 @@ def test_the_objective_draws_as_that_of_logits():
     u = jnp.asarray(np.random.default_rng(2).random((5, 4)))
     noise = StepNoise(jnp.linspace(1.0, 7.5, 5), jnp.full(5, 1 / 8), u)
     x0 = jnp.asarray(np.random.default_rng(3).integers(0, 3, (5, 4)))
-    for process, other in (
-        (d3pm.absorbing(d3pm.polynomial(8, 2.0), 4, 3), configs.ContinuousAbsorbing(loss.alpha)),
-        (d3pm.uniform(d3pm.polynomial(8, 2.0), 4), configs.ContinuousUniform(loss.alpha)),
+    # Times of uniform noise end at the last step but one.
+    for process, other, end in (
+        (d3pm.absorbing(d3pm.polynomial(8, 2.0), 4, 3), configs.ContinuousAbsorbing(loss.alpha), 1),
+        (d3pm.uniform(d3pm.polynomial(8, 2.0), 4), configs.ContinuousUniform(loss.alpha), 7 / 8),
     ):
         loss.check_process(process)
-        xt = other.draw(process, x0, noise.t, u)
+        xt = other.draw(process, x0, end * noise.t, u)
 
         def network(x, time, xt=xt):
             np.testing.assert_array_equal(x, xt)

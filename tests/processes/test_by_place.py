@@ -93,8 +93,19 @@ ONLY_FOR = {
     "keep_logits": ("uniform", "marginal", "absorbing"),
     "renoise_logits": ("uniform", "marginal", "absorbing"),
     "corrector_log_rates": ("uniform", "marginal", "absorbing"),
+    "score_log_rates": ("uniform", "marginal", "absorbing"),
+    "tweedie_logits": ("uniform", "marginal", "absorbing"),
 }
-ROWS = ("logits", "logits_x0", "logits_loo", "logits_denoiser", "logits_prev", "log_denoiser", "log_p")
+ROWS = (
+    "logits",
+    "logits_x0",
+    "logits_loo",
+    "logits_denoiser",
+    "logits_prev",
+    "log_denoiser",
+    "log_p",
+    "log_scores",
+)
 ELEMENTS = ("x0", "xt", "x", "u", "u_low", "sigma")
 OPTIONS = {"ce_weight": 0.1, "smoothing": 0.3, "c": 0.7, "kappa": 0.6, "h": 0.2, "eps": 1e-6}
 

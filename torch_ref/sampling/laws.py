@@ -151,7 +151,7 @@ def log_rates(process: Process, logits_loo: Tensor, xt: Tensor, t: Tensor, s: Te
     return torch.where(never, -torch.inf, log_rate).to(log_ratio.dtype)
 
 
-@declared(log_scores="*S K floats", xt="*S categories", t="... steps", s="... steps_up_to_t")
+@declared(log_scores="*S K not_nan", xt="*S categories", t="... steps", s="... steps_up_to_t")
 def score_log_rates(process: Process, log_scores: Tensor, xt: Tensor, t: Tensor, s: Tensor) -> Tensor:
     """log of R_y = log(alpha_s / alpha_t) pi(x_t) p_t(y) / p_t(x_t); -inf at y = x_t."""
     t = expand_trailing(t, xt.shape)
@@ -164,7 +164,7 @@ def score_log_rates(process: Process, log_scores: Tensor, xt: Tensor, t: Tensor,
     return torch.where(never, -torch.inf, _weighed(rate, log_scores)).to(log_scores.dtype)
 
 
-@declared(log_scores="*S K floats", xt="*S categories", t="... steps", s="... steps_up_to_t")
+@declared(log_scores="*S K not_nan", xt="*S categories", t="... steps", s="... steps_up_to_t")
 def tweedie_logits(process: Process, log_scores: Tensor, xt: Tensor, t: Tensor, s: Tensor) -> Tensor:
     """M[x_s, x_t] (scores M^-1)[x_s], M = Q[s + 1] ... Q[t]; what is negative counts as 0.
 
