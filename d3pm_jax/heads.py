@@ -12,6 +12,7 @@ from d3pm_jax import numerics
 from d3pm_jax.checks import CATEGORIES, CATEGORY, FINITE, NUM_CATEGORIES, declared, promote_types
 from d3pm_jax.numerics import double_float
 from d3pm_jax.numerics.logspace import at_least_float32
+from d3pm_jax.processes.tables import is_category
 
 
 @declared(xt=CATEGORIES)
@@ -39,7 +40,7 @@ def log_scores(output: Float[Array, "*S K"], xt: Int[Array, "*S"]) -> Float[Arra
     Returns:
         Log scores, same type as output.
     """
-    is_xt = xt[..., None] == jnp.arange(output.shape[-1]).reshape((1,) * xt.ndim + (-1,))
+    is_xt = is_category(xt, output.shape[-1])  # [*S, K]
     return jnp.where(is_xt, jnp.zeros((), output.dtype), output)
 
 

@@ -40,7 +40,7 @@ def any_order_draw(
     counts = _has_weight(x0, weight)
     D = math.prod(x0.shape[1:])
     order = jnp.where(counts, u, 1.0).reshape(len(x0), D)  # what counts comes before 1
-    rank = jnp.argsort(jnp.argsort(order, axis=1, stable=True), axis=1).reshape(x0.shape)
+    rank = jnp.argsort(jnp.argsort(order, axis=1, stable=True), axis=1).reshape(x0.shape).astype(jnp.int32)
     return jnp.where(counts & (rank < expand_trailing(n, x0.shape)), mask_id, x0).astype(jnp.int32)
 
 
