@@ -1,0 +1,344 @@
+"""Stands for logits that are made where they are read, some places at a time: those of a large vocabulary.
+
+With K = 50,257 and 4 x 1,024 places logits take 824 MB, and their gradient as much again. A `Projection`
+holds what they are made of, hidden states and a kernel. `by_rows`, `at_places` and `weigh` take either.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from functools import partial, singledispatch
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
+from jaxtyping import Array
+
+from d3pm_jax.numerics.logspace import at_least_float32
+from d3pm_jax.processes.tables import expand_trailing
+from d3pm_jax.types import Leaf
+
+# Places whose logits are in memory at a time: on a CPU, and on an accelerator.
+PLACES_ON_CPU = 256
+PLACES = 1024
+# Categories whose part of the gradient of a kernel is added at a time on CPUs, where a product is an array.
+CATEGORIES_ON_CPU = 4096
+
+# (output of a network [n, K], x_t [n]) -> logits [n, K]
+Finish = Callable[[Array, Array], Array]
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["hidden", "kernel", "bias", "xt"],
+    meta_fields=["finish", "tied"],
+)
+@dataclasses.dataclass(frozen=True, eq=False)
+class Projection:
+    """Stands for the logits finish(hidden @ kernel + bias, xt), [*S, K]."""
+
+    hidden: Leaf
+    """of each place, [*S, width]"""
+    kernel: Leaf
+    """[width, K]; of tied weights the embedding, [K, width]"""
+    bias: Leaf | None
+    """[K]; None: there is none"""
+    xt: Leaf
+    """what the network was given, int32 [*S]"""
+    finish: Finish
+    """(output [n, K], xt [n]) -> logits [n, K]: what a head makes of the output of a network"""
+    tied: bool = False
+    """whether the kernel is an embedding"""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Returns the shape of the logits, [*S, K]."""
+        return (*self.xt.shape, self.kernel.shape[0 if self.tied else 1])
+
+    def output(self) -> Array:
+        """Makes the output of the network, [*S, K]."""
+        output = jnp.dot(self.hidden, self.kernel.T if self.tied else self.kernel)
+        if self.bias is not None:
+            output = output + self.bias
+        return output
+
+    def logits(self) -> Array:
+        """Makes all logits, [*S, K]."""
+        return self.finish(self.output(), self.xt)
+
+    def flatten(self) -> "Projection":
+        """Returns the same with one axis of all places, [N, K]."""
+        N = math.prod(self.xt.shape)
+        return dataclasses.replace(
+            self, hidden=self.hidden.reshape(N, self.hidden.shape[-1]), xt=self.xt.reshape(N)
+        )
+
+    def take(self, index: Array) -> "Projection":
+        """Returns the same at some places of the first axis; an index beyond them is the last."""
+        return dataclasses.replace(self, hidden=_take(self.hidden, index), xt=_take(self.xt, index))
+
+
+def _take(x: Array, index: Array) -> Array:
+    return x.at[index].get(mode="clip")
+
+
+def _flatten_rows(rows: Any, S: tuple[int, ...]) -> Any:
+    """Returns arrays of a shape that *S begins with, as arrays [N] of all places."""
+    return jax.tree.map(lambda x: jnp.broadcast_to(expand_trailing(x, S), S).reshape(-1), rows)
+
+
+# ---- Functions of logits, or of a projection ----
+
+
+@singledispatch
+def all_logits(logits: Any) -> Array:
+    """Returns logits [*S, K], which a `Projection` makes all at once."""
+    return logits
+
+
+@all_logits.register
+def _(logits: Projection) -> Array:
+    return logits.logits()
+
+
+@singledispatch
+def at_places(logits: Any, places: Array) -> Array:
+    """Returns the logits of some places of each example, [B, n, K].
+
+    Args:
+        logits: [B, *S, K], or a `Projection` that stands for them.
+        places: their numbers in the order of memory, [B, n].
+    """
+    flat = logits.reshape(len(logits), -1, logits.shape[-1])
+    return jnp.take_along_axis(flat, places[..., None], axis=1)
+
+
+@at_places.register
+def _(logits: Projection, places: Array) -> Array:
+    B, width = len(logits.xt), logits.hidden.shape[-1]
+    hidden = jnp.take_along_axis(logits.hidden.reshape(B, -1, width), places[..., None], axis=1)
+    xt = jnp.take_along_axis(logits.xt.reshape(B, -1), places, axis=1)
+    return dataclasses.replace(logits, hidden=hidden, xt=xt).logits()
+
+
+@singledispatch
+def by_rows(logits: Any, f: Callable[..., Any], *rows: Any) -> Any:
+    """Returns f(logits, *rows), arrays with one number for each place.
+
+    Args:
+        logits: [*S, K], or a `Projection` that stands for them.
+        f: of logits in memory it is called once; of a `Projection` with some places at a time, [n, K], and
+            then it has no gradient. What it returns of a place may depend on that place alone.
+        rows: trees of arrays of a shape that *S begins with; of a `Projection` they come as [n].
+    """
+    return f(logits, *rows)
+
+
+@by_rows.register
+def _(logits: Projection, f: Callable[..., Any], *rows: Any) -> Any:
+    S = logits.xt.shape
+    work = partial(_map_places, f)
+    values = jax.lax.platform_dependent(
+        logits.flatten(),
+        _flatten_rows(rows, S),
+        cpu=partial(work, PLACES_ON_CPU),
+        default=partial(work, PLACES),
+    )
+    return jax.tree.map(lambda x: x.reshape(S), values)
+
+
+def _map_places(f: Callable[..., Any], size: int, projection: Projection, rows: tuple) -> Any:
+    """Applies f to so many places at a time; the last ones begin earlier rather than be fewer."""
+    N = projection.xt.shape[0]
+    size = max(1, min(N, size))
+    rounds = -(-N // size)
+
+    def visit(i: Array) -> Any:
+        index = jnp.minimum(size * i, N - size) + jnp.arange(size, dtype=jnp.int32)
+        return f(projection.take(index).logits(), *jax.tree.map(lambda x: _take(x, index), rows))
+
+    def join(x: Array) -> Array:
+        new = x[-1:, rounds * size - N :]
+        return jnp.concatenate([x[:-1].reshape(-1), new.reshape(-1)])
+
+    return jax.tree.map(join, jax.lax.map(visit, jnp.arange(rounds, dtype=jnp.int32)))
+
+
+@singledispatch
+def weigh(logits: Any, f: Callable[..., Any], rows: tuple, weight: Array | None) -> tuple[Array, Any]:
+    """Returns the sum over places of weight times the first array that f returns, and all that it returns.
+
+    A weight of 0 takes a place out, whatever f says of it. Of a `Projection` the gradient of the sum is made
+    with it, of some places at a time, so that no array [N, K] is in memory; what f returns has no gradient
+    then, and asking for one is an error; and of places without weight it is 0.
+
+    Args:
+        logits: [*S, K], or a `Projection` that stands for them.
+        f: (logits, *rows) -> arrays with one number for each place, the first of which is summed. What it
+            returns of a place may depend on that place alone.
+        rows: arrays of a shape that *S begins with; of a `Projection` f is called with some of them, [n].
+        weight: of each place, [*S]; None: 1.
+    """
+    values = f(logits, *rows)
+    first = jax.tree.leaves(values)[0]
+    if weight is None:
+        return first.sum(), values
+    return jnp.where(weight > 0, weight * first, 0.0).sum(), values
+
+
+@weigh.register
+def _(logits: Projection, f: Callable[..., Any], rows: tuple, weight: Array | None) -> tuple[Array, Any]:
+    S = logits.xt.shape
+    if weight is None:
+        weight = jnp.ones(S)
+    total, values = _weighted_sum(f, logits.flatten(), _flatten_rows(rows, S), weight.reshape(-1))
+    return total, jax.tree.map(lambda x: x.reshape(S), values)
+
+
+# ---- The weighted sum of a projection, with its gradient ----
+#
+# The sum is a scalar, so that its gradient is made in the forward pass, while the logits of a round are in
+# memory; the backward pass multiplies it by one number. For a cotangent of each place it would be wrong.
+
+# (some places of a projection, their rows and weights, carry) -> their sum, arrays [n, ..], and the carry
+Visit = Callable[[Projection, tuple, Array, Any], tuple[Array, Any, Any]]
+
+
+def _sum_alone(
+    f: Callable[..., Any], projection: Projection, rows: tuple, weight: Array
+) -> tuple[Array, Any]:
+    def visit(part: Projection, rows: tuple, weight: Array, carry: tuple) -> tuple[Array, Any, tuple]:
+        values = f(part.logits(), *rows)
+        return _sum_of_first(values, weight), values, carry
+
+    total, values, _ = _visit_weighted(visit, projection, rows, weight, ())
+    return total, values
+
+
+def _sum_of_first(values: Any, weight: Array) -> Array:
+    first = jax.tree.leaves(values)[0]
+    return jnp.where(weight == 0, 0.0, weight * first).sum()
+
+
+def _forward(f: Callable[..., Any], projection: Any, rows: Any, weight: Any) -> tuple[Any, Projection]:
+    for leaf in jax.tree.leaves((rows, weight)):
+        if leaf.perturbed:
+            raise ValueError(
+                "weights, and what a loss takes beside logits, get no gradient here: pass them through "
+                "jax.lax.stop_gradient"
+            )
+    projection, rows, weight = jax.tree.map(lambda leaf: leaf.value, (projection, rows, weight))
+
+    def visit(part: Projection, rows: tuple, weight: Array, carry: Any) -> tuple[Array, Any, Any]:
+        def sum_values(output: Array) -> tuple[Array, Any]:
+            values = f(part.finish(output, part.xt), *rows)
+            return _sum_of_first(values, weight), values
+
+        total, pull, values = jax.vjp(sum_values, part.output(), has_aux=True)
+        (g_output,) = pull(jnp.ones_like(total))  # [n, K]
+        g_kernel, g_bias = carry
+        g_kernel = _add_product(g_kernel, part.hidden, g_output, part.tied)
+        if g_bias is not None:
+            g_bias = g_bias + g_output.sum(axis=0).astype(g_bias.dtype)
+        g_hidden = jnp.dot(g_output, part.kernel if part.tied else part.kernel.T)  # [n, width]
+        return total, (values, g_hidden.astype(part.hidden.dtype)), (g_kernel, g_bias)
+
+    # Sums over many places, of bfloat16 too, are made in float32.
+    zeros = jax.tree.map(lambda x: jnp.zeros_like(at_least_float32(x)), (projection.kernel, projection.bias))
+    total, (values, g_hidden), (g_kernel, g_bias) = _visit_weighted(visit, projection, rows, weight, zeros)
+    gradient = dataclasses.replace(projection, hidden=g_hidden, kernel=g_kernel, bias=g_bias, xt=None)
+    types = jax.tree.map(lambda x: jnp.zeros((), x.dtype), dataclasses.replace(projection, xt=None))
+    return (total, values), (gradient, types)
+
+
+def _backward(f: Callable[..., Any], residuals: tuple, cotangents: tuple[Any, Any]) -> tuple:
+    gradient, types = residuals
+    g_total, g_values = cotangents
+    if not all(isinstance(g, SymbolicZero) for g in jax.tree.leaves(g_values)):
+        raise ValueError(
+            "values of places have no gradient where a Projection stands for logits, and their weighted sum "
+            "has one: give each place its weight, and differentiate the sum"
+        )
+    if isinstance(g_total, SymbolicZero):
+        return None, None, None
+    scaled = jax.tree.map(lambda g, like: (g_total.astype(g.dtype) * g).astype(like.dtype), gradient, types)
+    return scaled, None, None
+
+
+_weighted_sum = jax.custom_vjp(_sum_alone, nondiff_argnums=(0,))
+_weighted_sum.defvjp(_forward, _backward, symbolic_zeros=True)
+
+
+def _visit_weighted(
+    visit: Visit, projection: Projection, rows: tuple, weight: Array, carry: Any
+) -> tuple[Array, Any, Any]:
+    """Visits places that have weight, some at a time; returns their sum, arrays [N, ..] and the carry."""
+    arguments = projection, rows, weight, carry
+    return jax.lax.platform_dependent(
+        *arguments,
+        cpu=partial(_visit_by_size, visit, PLACES_ON_CPU),
+        default=partial(_visit_by_size, visit, PLACES),
+    )
+
+
+def _visit_by_size(
+    visit: Visit, size: int, projection: Projection, rows: tuple, weight: Array, carry: Any
+) -> tuple[Array, Any, Any]:
+    N = weight.shape[0]
+    size = max(1, min(N, size))
+
+    # Places with weight come first, and rounds of others are not made. Behind the last place is N, which is
+    # no place: what is read of it has weight 0, and what is written is dropped.
+    places = jnp.argsort(weight == 0, stable=True).astype(jnp.int32)
+    places = jnp.concatenate([places, jnp.full(size, N, jnp.int32)])
+    rounds = -(-jnp.sum(weight != 0, dtype=jnp.int32) // size)
+
+    def take_round(i: Array | int) -> tuple[Array, tuple[Projection, tuple, Array]]:
+        index = jax.lax.dynamic_slice_in_dim(places, i * size, size)
+        rows_of_part = jax.tree.map(lambda x: _take(x, index), rows)
+        weight_of_part = jnp.where(index < N, _take(weight, index), 0.0)
+        return index, (projection.take(index), rows_of_part, weight_of_part)
+
+    def step(i: Array | int, state: tuple[Array, Any, Any]) -> tuple[Array, Any, Any]:
+        total, outputs, carry = state
+        index, part = take_round(i)
+        total_of_part, outputs_of_part, carry = visit(*part, carry)
+        outputs = jax.tree.map(
+            lambda x, y: x.at[index].set(y, mode="drop", unique_indices=True), outputs, outputs_of_part
+        )
+        return total + total_of_part, outputs, carry
+
+    total, outputs, _ = jax.eval_shape(lambda: visit(*take_round(0)[1], carry))
+    outputs = jax.tree.map(lambda x: jnp.zeros((N, *x.shape[1:]), x.dtype), outputs)
+    return jax.lax.fori_loop(0, rounds, step, (jnp.zeros((), total.dtype), outputs, carry))
+
+
+def _add_product(g_kernel: Array, hidden: Array, g_output: Array, tied: bool) -> Array:
+    """Adds hidden^T g_output to the gradient of a kernel."""
+    by_categories = partial(_add_by_categories, tied)
+    at_once = partial(_add_at_once, tied)
+    return jax.lax.platform_dependent(g_kernel, hidden, g_output, cpu=by_categories, default=at_once)
+
+
+def _add_at_once(tied: bool, g_kernel: Array, hidden: Array, g_output: Array) -> Array:
+    product = jnp.dot(g_output.T, hidden) if tied else jnp.dot(hidden.T, g_output)
+    return g_kernel + product.astype(g_kernel.dtype)
+
+
+def _add_by_categories(tied: bool, g_kernel: Array, hidden: Array, g_output: Array) -> Array:
+    """Adds some categories at a time: XLA on CPUs makes an array of a product before it is added."""
+    K = g_output.shape[1]
+    size = min(K, CATEGORIES_ON_CPU)
+    axis = 0 if tied else 1
+
+    def step(i: Array | int, g_kernel: Array) -> Array:
+        # The last categories begin earlier, and some of them are done.
+        start = jnp.minimum(i * size, K - size)
+        is_new = start + jnp.arange(size, dtype=jnp.int32) >= i * size
+        part = jnp.where(is_new, jax.lax.dynamic_slice_in_dim(g_output, start, size, axis=1), 0.0)
+        before = jax.lax.dynamic_slice_in_dim(g_kernel, start, size, axis)
+        after = _add_at_once(tied, before, hidden, part)
+        return jax.lax.dynamic_update_slice_in_dim(g_kernel, after, start, axis)
+
+    return jax.lax.fori_loop(0, -(-K // size), step, g_kernel)
