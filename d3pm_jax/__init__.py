@@ -159,6 +159,7 @@ _SUBPACKAGES = (
     "orders",
     "posteriors",
     "processes",
+    "projection",
     "report",
     "runs",
     "sampling",

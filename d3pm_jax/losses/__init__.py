@@ -12,6 +12,7 @@ from d3pm_jax.losses import (
     score_entropy as score_entropy,
 )
 from d3pm_jax.losses.cross_entropy import cross_entropy, smoothed_cross_entropy
+from d3pm_jax.losses.projected import Projected, projected
 from d3pm_jax.losses.variational import (
     Hybrid,
     direct_kl,
@@ -25,6 +26,7 @@ from d3pm_jax.losses.variational import (
 
 __all__ = [
     "Hybrid",
+    "Projected",
     "any_order",
     "continuous",
     "cross_entropy",
@@ -35,6 +37,7 @@ __all__ = [
     "mean_over_steps",
     "posterior_kl",
     "prior_kl",
+    "projected",
     "score_entropy",
     "smoothed_cross_entropy",
     "stochastic_bound",

@@ -35,6 +35,7 @@ from d3pm_jax import (
     numerics,
     orders,
     posteriors,
+    projection,
     sampling,
     schedules,
     timesteps,
@@ -241,6 +242,7 @@ SPECIAL: dict[str, dict[str, tuple[str, Any]]] = {
     "flows.invert_linear": {"matrix": ("matrix", jnp.eye(K))},
     "flows.importance_bound": {"log_weights": ("floats", UNIT)},
     "Process.draw_step": {"x": CATEGORIES},
+    "losses.projected": {"weight": ("weights of a whole", UNIT)},
     "losses.any_order.any_order_draw": {
         "x0": ("whole numbers of a whole", i32([0, 1, 2], [2, 1, 0])),
         "n": ("indices", i32(1, 2)),
@@ -470,6 +472,7 @@ def is_public_function(f: Any, module: Any) -> bool:
 NOT_CALLED = {"numerics.band_width", "numerics.smallest_entry"}  # of a dtype, for tables
 NOT_CALLED |= {"beliefs.with_belief"}  # of a function
 NOT_CALLED |= {"blocks.fill_blocks"}  # returns a function
+NOT_CALLED |= {"losses.projected"}  # of a projection, as `sum_projected`
 NOT_CALLED |= {"sampling.guidance.classifier_free", "sampling.guidance.by_classifier"}  # return functions
 NOT_CALLED |= {
     "sampling.chain.run_plan",
@@ -487,6 +490,7 @@ def public(process: Process) -> Iterator[Call]:
             if inspect.isfunction(f) and f"{module}.{name}" not in NOT_CALLED and f not in seen:
                 seen.add(f)
                 yield call(f"{module}.{name}", f, process)
+    yield call("losses.projected", sum_projected, process)
     yield call("sampling.run, known", run_with_known, process)
     yield call("sampling.sample, start", sample_part_way, process)
     for name in (
@@ -502,6 +506,13 @@ def public(process: Process) -> Iterator[Call]:
         "respaced",
     ):
         yield call(f"Process.{name}", getattr(process, name), process)
+
+
+def sum_projected(process: Process, weight: Any) -> losses.Projected:
+    """Sums a loss of logits that are made of hidden states and a kernel."""
+    x0 = ROLES["x0"][1]
+    logits = projection.Projection(jnp.ones((*S, 2)), jnp.ones((2, K)), None, x0, lambda output, xt: output)
+    return losses.projected(process, losses.cross_entropy, logits, (x0,), weight)
 
 
 def run_with_known(denoiser: sampling.Denoiser, x: Any, noise: Any, x0: Any, mask: Any) -> sampling.Chain:
