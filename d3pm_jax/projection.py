@@ -60,7 +60,7 @@ class Projection:
         """Makes the output of the network, [*S, K]."""
         output = jnp.dot(self.hidden, self.kernel.T if self.tied else self.kernel)
         if self.bias is not None:
-            output = output + self.bias
+            output = output + jnp.broadcast_to(self.bias, output.shape)
         return output
 
     def logits(self) -> Array:
@@ -193,7 +193,7 @@ def _(logits: Projection, f: Callable[..., Any], rows: tuple, weight: Array | No
     if weight is None:
         weight = jnp.ones(S)
     total, values = _weighted_sum(f, logits.flatten(), _flatten_rows(rows, S), weight.reshape(-1))
-    return total, jax.tree.map(lambda x: x.reshape(S), values)
+    return total, jax.tree.map(lambda x: jnp.where(weight == 0, jnp.zeros((), x.dtype), x.reshape(S)), values)
 
 
 # ---- The weighted sum of a projection, with its gradient ----
@@ -336,7 +336,7 @@ def _add_by_categories(tied: bool, g_kernel: Array, hidden: Array, g_output: Arr
         # The last categories begin earlier, and some of them are done.
         start = jnp.minimum(i * size, K - size)
         is_new = start + jnp.arange(size, dtype=jnp.int32) >= i * size
-        part = jnp.where(is_new, jax.lax.dynamic_slice_in_dim(g_output, start, size, axis=1), 0.0)
+        part = jnp.where(is_new[None], jax.lax.dynamic_slice_in_dim(g_output, start, size, axis=1), 0.0)
         before = jax.lax.dynamic_slice_in_dim(g_kernel, start, size, axis)
         after = _add_at_once(tied, before, hidden, part)
         return jax.lax.dynamic_update_slice_in_dim(g_kernel, after, start, axis)

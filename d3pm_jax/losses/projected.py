@@ -5,11 +5,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
-from d3pm_jax.checks import at_least, declared, describe, is_array, is_known
+from d3pm_jax.checks import at_least, declared, is_array, is_known
 from d3pm_jax.checks.depth import CALLED, depth
-from d3pm_jax.errors import wrong_return
+from d3pm_jax.errors import describe_returned
 from d3pm_jax.processes import Process
 from d3pm_jax.projection import Projection, weigh
 
@@ -52,6 +53,7 @@ def projected(
         reverse mode.
 
     Raises:
+        TypeError: the loss returns something else.
         ValueError: weights are negative, NaN or all 0; shapes do not fit each other or the K of the process.
     """
     _check_projection(process, projection)
@@ -64,7 +66,7 @@ def projected(
                 f"rows hold an array of shape {list(jnp.shape(x))}, with which {list(S)}, the shape of x_t, "
                 f"does not begin: pass arrays of each place, or of each example"
             )
-    if is_known(weight) and not jnp.any(weight > 0):
+    if is_known(weight) and not np.any(np.asarray(weight) > 0):
         raise ValueError("weight is 0 at all places: leave the batch out, or give some places a weight")
 
     def loss_of_rows(logits: Array, *rows: Array) -> Any:
@@ -73,8 +75,10 @@ def projected(
             values = loss(process, logits, *rows)
         leaves = jax.tree.leaves(values)
         if not leaves or not all(is_array(x, logits.shape[:1], jnp.floating) for x in leaves):
-            expected = f"nats of each of {len(logits)} places, floats [{len(logits)}], or a tuple of such"
-            raise wrong_return(loss, values, expected)
+            raise TypeError(
+                f"loss returns {describe_returned(values)} for {len(logits)} places: return nats of each, "
+                f"floats [{len(logits)}], or a tuple of such"
+            )
         return values
 
     total, values = weigh(projection, loss_of_rows, rows, weight)
@@ -84,8 +88,6 @@ def projected(
 
 def _check_projection(process: Process, projection: Projection) -> None:
     """Raises ValueError for a projection whose parts do not fit each other, or a process of another K."""
-    if not isinstance(projection, Projection):
-        raise TypeError(f"projection is {describe(projection)}: pass a projection.Projection")
     S = projection.xt.shape
     hidden, kernel, bias = projection.hidden.shape, projection.kernel.shape, projection.bias
     width, K = (kernel[1], kernel[0]) if projection.tied else kernel
