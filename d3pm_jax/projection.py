@@ -221,7 +221,7 @@ def _sum_of_first(values: Any, weight: Array) -> Array:
     return jnp.where(weight == 0, 0.0, weight * first).sum()
 
 
-def _forward(f: Callable[..., Any], projection: Any, rows: Any, weight: Any) -> tuple[Any, Projection]:
+def _forward(f: Callable[..., Any], projection: Any, rows: Any, weight: Any) -> tuple[Any, tuple]:
     for leaf in jax.tree.leaves((rows, weight)):
         if leaf.perturbed:
             raise ValueError(
