@@ -37,12 +37,14 @@ from jax.sharding import NamedSharding, PartitionSpec
 from measuring import line
 
 import d3pm_jax as d3pm
+from d3pm_jax import losses
 from d3pm_jax.config import LogisticHead, Transformer
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.losses import fused_logistic
 from d3pm_jax.program.compiled import cards, on_cards, pallas, programs
 from d3pm_jax.program.loop import loop
 from d3pm_jax.program.machine.devices import make_mesh
+from d3pm_jax.projection import Projection
 
 ROOT = Path(__file__).resolve().parents[1]
 K = 256
@@ -162,6 +164,18 @@ def vocabulary(args: argparse.Namespace, names: list[str], card: cards.Card, dev
     )
 
 
+def projected(args: argparse.Namespace, names: list[str], card: cards.Card, devices: list[Any]) -> None:
+    """The same loss of hidden states and a kernel, with both gradients, beside logits in memory."""
+    K, shape, width = 50_304, (4, 1024), 768
+    floats = jnp.bfloat16 if args.bf16 else jnp.float32
+    process, logits, x0, xt, t, weight = loss_arguments(FAMILIES["absorbing"](K), args, K, shape)
+    hidden = jax.ShapeDtypeStruct((*shape, width), floats)
+    kernel = jax.ShapeDtypeStruct((width, K), floats)
+    for name, function in (("in memory", of_logits_in_memory), ("projected", of_projected_logits)):
+        form = Form(f"K = 50,304: {name}", function, (process, hidden, kernel, x0, xt, t, weight))
+        report(form, args, card, devices, logits)
+
+
 def head(args: argparse.Namespace, names: list[str], card: cards.Card, devices: list[Any]) -> None:
     """The logistic head and the uniform loss, with the gradient by the two numbers of the head, batch 128."""
     process = FAMILIES["uniform"](K)
@@ -217,6 +231,7 @@ ROWS: dict[str, Callable[..., None]] = {
     "draw": draw,
     "head": head,
     "vocabulary": vocabulary,
+    "projected": projected,
     "compared": compared,
     "step": step,
 }
@@ -229,6 +244,25 @@ def loss_with_gradient(
         return (d3pm.hybrid(process, logits, x0, xt, t, 0.001, belief=belief).loss * weight).sum()
 
     return jax.value_and_grad(value)(logits)
+
+
+def of_logits_in_memory(process: Any, hidden: Any, kernel: Any, x0: Any, xt: Any, t: Any, weight: Any) -> Any:
+    def value(hidden: jax.Array, kernel: jax.Array) -> jax.Array:
+        logits = d3pm.forbid(d3pm.residual(jnp.dot(hidden, kernel), xt), process.K - 1)
+        return (d3pm.posterior_kl(process, logits, x0, xt, t) * weight).sum()
+
+    return jax.value_and_grad(value, (0, 1))(hidden, kernel)
+
+
+def of_projected_logits(process: Any, hidden: Any, kernel: Any, x0: Any, xt: Any, t: Any, weight: Any) -> Any:
+    def finish(output: jax.Array, xt: jax.Array) -> jax.Array:
+        return d3pm.forbid(d3pm.residual(output, xt), process.K - 1)
+
+    def value(hidden: jax.Array, kernel: jax.Array) -> jax.Array:
+        logits = Projection(hidden, kernel, None, xt, finish)
+        return losses.projected(process, losses.posterior_kl, logits, (x0, xt, t), weight).total
+
+    return jax.value_and_grad(value, (0, 1))(hidden, kernel)
 
 
 def head_with_gradient(process: Any, output: Any, x0: Any, xt: Any, t: Any, weight: Any) -> Any:

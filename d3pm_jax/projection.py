@@ -25,6 +25,9 @@ PLACES = 1024
 # Categories whose part of the gradient of a kernel is added at a time on CPUs, where a product is an array.
 CATEGORIES_ON_CPU = 4096
 
+# What counts a program reads in the name of a loop how often it runs at most.
+ROUNDS = r"at_most_(\d+)_rounds"
+
 # (output of a network [n, K], x_t [n]) -> logits [n, K]
 Finish = Callable[[Array, Array], Array]
 
@@ -311,7 +314,8 @@ def _visit_by_size(
 
     total, outputs, _ = jax.eval_shape(lambda: visit(*take_round(0)[1], carry))
     outputs = jax.tree.map(lambda x: jnp.zeros((N, *x.shape[1:]), x.dtype), outputs)
-    return jax.lax.fori_loop(0, rounds, step, (jnp.zeros((), total.dtype), outputs, carry))
+    with jax.named_scope(f"at_most_{-(-N // size)}_rounds"):
+        return jax.lax.fori_loop(0, rounds, step, (jnp.zeros((), total.dtype), outputs, carry))
 
 
 def _add_product(g_kernel: Array, hidden: Array, g_output: Array, tied: bool) -> Array:

@@ -5,12 +5,15 @@ again. So this one is of the forward pass, and the backward pass follows from it
 """
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
+
+from d3pm_jax.projection import ROUNDS
 
 
 def count_flops(f: Callable[..., Any], params: Any, *args: Any) -> int:
@@ -20,7 +23,7 @@ def count_flops(f: Callable[..., Any], params: Any, *args: Any) -> int:
 
     A product costs the backward pass as much again for each of its two operands that params reach: it counts
     three times in most of a network, twice where data comes in. Of branches the largest counts, of a loop of
-    unknown length one round.
+    unknown length one round, or as many as its name says that there may be (`projection.ROUNDS`).
 
     Args:
         f: a function of trees of arrays.
@@ -88,7 +91,9 @@ def _count_equation(equation: Any, on_params: list[bool]) -> tuple[int, list[boo
         # The constants of the condition come first, and are no arguments of the body.
         on_params = on_params[params["cond_nconsts"] :]
         num_consts = params["body_nconsts"]
-        return _count_loop(params["body_jaxpr"], on_params, num_consts, len(on_params) - num_consts, 1)
+        rounds = re.search(ROUNDS, str(equation.source_info.name_stack))
+        length = int(rounds[1]) if rounds else 1
+        return _count_loop(params["body_jaxpr"], on_params, num_consts, len(on_params) - num_consts, length)
 
     if name == "cond":
         branches = [_count_program(branch.jaxpr, on_params[1:]) for branch in params["branches"]]

@@ -22,6 +22,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+from d3pm_jax.projection import ROUNDS
+
 # What moves nothing: names for arrays that are there, and numbers that are part of the program.
 FREE = frozenset(
     [
@@ -298,6 +300,7 @@ def _count_computation(
         if opcode == "while":
             called = _called(attributes, "body")
             known_trips = _find(r'"known_trip_count":\{"n":"(\d+)"\}', attributes)
+            known_trips = known_trips or _find(f"{ROUNDS}/while", attributes)
             loops_of_unknown_length += not known_trips
             trips = int(known_trips or 1)
         elif opcode == "conditional":

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from d3pm_jax import projection
 from d3pm_jax.models.transformer import attention
 from d3pm_jax.program.compiled import flops
 
@@ -125,3 +126,16 @@ def test_a_rule_of_its_own_counts_as_what_it_stands_for():
     assert flops.count_flops(lambda qkv, seen: attention(*qkv, seen), (q, q, q), None) == 3 * 2 * 2 * (
         2 * 3 * 5 * 5 * 4
     )
+
+
+def test_the_rounds_of_projected_logits_are_counted():
+    """Of 600 places, in three rounds of 256: products of all rounds, three times each with the gradient."""
+    hidden, kernel = jnp.ones((600, 5)), jnp.ones((5, 7))
+    xt = jnp.zeros(600, jnp.int32)
+
+    def total(parts, _):
+        logits = projection.Projection(*parts, None, xt, lambda output, xt: output)
+        return projection.weigh(logits, lambda logits: (logits[:, 0],), (), jnp.ones(600))[0]
+
+    of_a_place = 2 * 5 * 7
+    assert flops.count_flops(total, (hidden, kernel), 0.0) == 3 * of_a_place * 3 * 256
