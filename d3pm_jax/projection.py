@@ -8,11 +8,17 @@ import dataclasses
 import math
 from collections.abc import Callable
 from functools import partial, singledispatch
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
+from jax.sharding import (
+    Mesh,
+    NamedSharding,
+    PartitionSpec,
+    get_abstract_mesh,
+)
 from jaxtyping import Array
 
 from d3pm_jax.numerics.logspace import at_least_float32
@@ -32,10 +38,20 @@ ROUNDS = r"at_most_(\d+)_rounds"
 Finish = Callable[[Array, Array], Array]
 
 
+class Spread(NamedTuple):
+    """Says how the places of a projection, and its categories, lie over devices."""
+
+    mesh: Mesh
+    places: tuple[str, ...]
+    """axes of the mesh over which the first axis of *S is spread"""
+    categories: str | None = None
+    """one of several such axes, over which the kernel is cut along K; None: every device has all of it"""
+
+
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["hidden", "kernel", "bias", "xt"],
-    meta_fields=["finish", "tied"],
+    meta_fields=["finish", "tied", "spread"],
 )
 @dataclasses.dataclass(frozen=True, eq=False)
 class Projection:
@@ -53,6 +69,8 @@ class Projection:
     """(output [n, K], xt [n]) -> logits [n, K]: what a head makes of the output of a network"""
     tied: bool = False
     """whether the kernel is an embedding"""
+    spread: Spread | None = None
+    """how it lies over devices; None: on one, or as XLA decides"""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -70,12 +88,21 @@ class Projection:
         """Makes all logits, [*S, K]."""
         return self.finish(self.output(), self.xt)
 
+    @property
+    def num_parts(self) -> int:
+        """Returns into how many parts the kernel is cut along K."""
+        if self.spread is None or self.spread.categories is None:
+            return 1
+        return self.spread.mesh.shape[self.spread.categories]
+
     def flatten(self) -> "Projection":
-        """Returns the same with one axis of all places, [N, K]."""
+        """Returns the same with one axis of all places, [N, K]; spread only where devices get equal parts."""
         N = math.prod(self.xt.shape)
-        return dataclasses.replace(
-            self, hidden=self.hidden.reshape(N, self.hidden.shape[-1]), xt=self.xt.reshape(N)
-        )
+        spread = self.spread
+        if spread is not None and N % math.prod(spread.mesh.shape[axis] for axis in spread.places):
+            spread = None
+        hidden = self.hidden.reshape(N, self.hidden.shape[-1])
+        return dataclasses.replace(self, hidden=hidden, xt=self.xt.reshape(N), spread=spread)
 
     def take(self, index: Array) -> "Projection":
         """Returns the same at some places of the first axis; an index beyond them is the last."""
@@ -141,14 +168,31 @@ def by_rows(logits: Any, f: Callable[..., Any], *rows: Any) -> Any:
 @by_rows.register
 def _(logits: Projection, f: Callable[..., Any], *rows: Any) -> Any:
     S = logits.xt.shape
-    work = partial(_map_places, f)
-    values = jax.lax.platform_dependent(
-        logits.flatten(),
-        _flatten_rows(rows, S),
-        cpu=partial(work, PLACES_ON_CPU),
-        default=partial(work, PLACES),
-    )
+    if math.prod(S) == 0:
+        return f(logits.logits(), *jax.tree.map(lambda x: jnp.broadcast_to(expand_trailing(x, S), S), rows))
+    flat = logits.flatten()
+
+    def map_part(projection: Projection, rows: tuple) -> Any:
+        work = partial(_map_places, f)
+        return jax.lax.platform_dependent(
+            projection, rows, cpu=partial(work, PLACES_ON_CPU), default=partial(work, PLACES)
+        )
+
+    # Each device takes its places, of all categories.
+    if flat.spread is not None:
+        of_places = PartitionSpec(flat.spread.places)
+        specs = _specs(flat, of_places), of_places
+        map_part = jax.shard_map(
+            map_part, mesh=flat.spread.mesh, in_specs=specs, out_specs=of_places, check_vma=False
+        )
+    values = map_part(flat, _flatten_rows(rows, S))
     return jax.tree.map(lambda x: x.reshape(S), values)
+
+
+def _specs(projection: Projection, of_places: PartitionSpec) -> Any:
+    """Returns a spec for each array of a projection, of which places are spread alone."""
+    whole = jax.tree.map(lambda x: PartitionSpec(), projection)
+    return dataclasses.replace(whole, hidden=of_places, xt=of_places)
 
 
 def _map_places(f: Callable[..., Any], size: int, projection: Projection, rows: tuple) -> Any:
@@ -195,6 +239,8 @@ def _(logits: Projection, f: Callable[..., Any], rows: tuple, weight: Array | No
     S = logits.xt.shape
     if weight is None:
         weight = jnp.ones(S)
+    if weight.size == 0:
+        return weigh(logits.logits(), f, rows, weight)
     total, values = _weighted_sum(f, logits.flatten(), _flatten_rows(rows, S), weight.reshape(-1))
     return total, jax.tree.map(lambda x: jnp.where(weight == 0, jnp.zeros((), x.dtype), x.reshape(S)), values)
 
@@ -240,16 +286,20 @@ def _forward(f: Callable[..., Any], projection: Any, rows: Any, weight: Any) -> 
 
         total, pull, values = jax.vjp(sum_values, part.output(), has_aux=True)
         (g_output,) = pull(jnp.ones_like(total))  # [n, K]
+        g_output = _cut(part, g_output, 1)
         g_kernel, g_bias = carry
         g_kernel = _add_product(g_kernel, part.hidden, g_output, part.tied)
         if g_bias is not None:
             g_bias = g_bias + g_output.sum(axis=0).astype(g_bias.dtype)
-        g_hidden = jnp.dot(g_output, part.kernel if part.tied else part.kernel.T)  # [n, width]
-        return total, (values, g_hidden.astype(part.hidden.dtype)), (g_kernel, g_bias)
+        return total, (values, _times_kernel(part, g_output)), (g_kernel, g_bias)
 
     # Sums over many places, of bfloat16 too, are made in float32.
     zeros = jax.tree.map(lambda x: jnp.zeros_like(at_least_float32(x)), (projection.kernel, projection.bias))
     total, (values, g_hidden), (g_kernel, g_bias) = _visit_weighted(visit, projection, rows, weight, zeros)
+    g_hidden = g_hidden.sum(axis=1)
+    if projection.spread is not None:
+        of_places = NamedSharding(projection.spread.mesh, PartitionSpec(projection.spread.places))
+        g_hidden = jax.lax.with_sharding_constraint(g_hidden, of_places)
     gradient = dataclasses.replace(projection, hidden=g_hidden, kernel=g_kernel, bias=g_bias, xt=None)
     types = jax.tree.map(lambda x: jnp.zeros((), x.dtype), dataclasses.replace(projection, xt=None))
     return (total, values), (gradient, types)
@@ -273,16 +323,77 @@ _weighted_sum = jax.custom_vjp(_sum_alone, nondiff_argnums=(0,))
 _weighted_sum.defvjp(_forward, _backward, symbolic_zeros=True)
 
 
+def _times_kernel(part: Projection, g_output: Array) -> Array:
+    """Returns the gradient for hidden states, [n, parts, width], of which the sum over parts is it.
+
+    Of a kernel that is cut each device makes its part, and all are added up once, behind the loop.
+    """
+    parts = part.num_parts
+    if parts == 1:
+        return jnp.dot(g_output, part.kernel if part.tied else part.kernel.T)[:, None]
+    n, K = g_output.shape
+    width = part.hidden.shape[1]
+    g_output = g_output.reshape(n, parts, K // parts)
+    if part.tied:
+        g_hidden = jnp.einsum("npk,pkw->npw", g_output, part.kernel.reshape(parts, K // parts, width))
+    else:
+        g_hidden = jnp.einsum("npk,wpk->npw", g_output, part.kernel.reshape(width, parts, K // parts))
+    return _cut(part, g_hidden, 1)
+
+
 def _visit_weighted(
     visit: Visit, projection: Projection, rows: tuple, weight: Array, carry: Any
 ) -> tuple[Array, Any, Any]:
-    """Visits places that have weight, some at a time; returns their sum, arrays [N, ..] and the carry."""
-    arguments = projection, rows, weight, carry
-    return jax.lax.platform_dependent(
-        *arguments,
-        cpu=partial(_visit_by_size, visit, PLACES_ON_CPU),
-        default=partial(_visit_by_size, visit, PLACES),
-    )
+    """Visits places that have weight, some at a time; returns their sum, arrays [N, ..] and the carry.
+
+    The carry begins with zeros. Where places are spread, each device visits its own, but for an axis along
+    which the kernel is cut: its devices visit all places together, each with its categories.
+    """
+
+    def visit_part(projection: Projection, rows: tuple, weight: Array, carry: Any) -> tuple[Array, Any, Any]:
+        work = partial(_visit_by_size, visit)
+        return jax.lax.platform_dependent(
+            projection,
+            rows,
+            weight,
+            carry,
+            cpu=partial(work, PLACES_ON_CPU),
+            default=partial(work, PLACES),
+        )
+
+    spread = projection.spread
+    if spread is None:
+        return visit_part(projection, rows, weight, carry)
+    axes = tuple(axis for axis in spread.places if axis != spread.categories)
+
+    def visit_and_add(*arguments: Any) -> tuple[Array, Any, Any]:
+        total, outputs, carry = visit_part(*arguments)
+        # XLA has no sum over an axis of one device beside others that are its own to spread over.
+        several = tuple(axis for axis in axes if spread.mesh.shape[axis] > 1)
+        total, carry = jax.lax.psum((total, carry), several)
+        return total, outputs, carry
+
+    of_places = PartitionSpec(axes)
+    whole = PartitionSpec()
+    return jax.shard_map(
+        visit_and_add,
+        mesh=spread.mesh,
+        in_specs=(_specs(projection, of_places), of_places, of_places, whole),
+        out_specs=(whole, of_places, whole),
+        axis_names=set(axes),
+        check_vma=False,
+    )(projection, rows, weight, carry)
+
+
+def _cut(projection: Projection, x: Array, axis: int | None) -> Array:
+    """Returns x, cut along an axis as the kernel is along K, or with all of it on each device (None)."""
+    spread = projection.spread
+    if spread is None or spread.categories is None:
+        return x
+    spec = [None] * x.ndim
+    if axis is not None:
+        spec[axis] = spread.categories
+    return jax.lax.with_sharding_constraint(x, NamedSharding(get_abstract_mesh(), PartitionSpec(*spec)))
 
 
 def _visit_by_size(
@@ -290,6 +401,12 @@ def _visit_by_size(
 ) -> tuple[Array, Any, Any]:
     N = weight.shape[0]
     size = max(1, min(N, size))
+    rows, weight = jax.tree.map(lambda x: _cut(projection, x, None), (rows, weight))
+    projection = dataclasses.replace(
+        projection,
+        hidden=_cut(projection, projection.hidden, None),
+        kernel=_cut(projection, projection.kernel, 0 if projection.tied else 1),
+    )
 
     # Places with weight come first, and rounds of others are not made. Behind the last place is N, which is
     # no place: what is read of it has weight 0, and what is written is dropped.

@@ -31,7 +31,7 @@ from jax.custom_batching import custom_vmap
 from jax.experimental.custom_partitioning import custom_partitioning
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec, get_abstract_mesh
 from jaxtyping import Array
 
 from d3pm_jax.checks import promote_types
@@ -81,6 +81,11 @@ def map_rows(
         What f returns for all rows: arrays [*S], or [*S, K] in the type of the logits.
     """
     call, leaves = _describe(f, settings, logits, numbers, tables, K)
+    mesh = get_abstract_mesh()
+    if mesh.manual_axes and mesh.auto_axes:
+        # In a `shard_map` over some axes alone rows may be cut along K over the others, of which a kernel
+        # knows nothing.
+        return _unflatten_outputs(call, leaves, _by_xla(call, *leaves))
     if kernel_check.ALLOWED and _may_be_kernel(call, _ranks(call, leaves), _types(leaves)):
         call = call._replace(may_be_kernel=True)
     return _unflatten_outputs(call, leaves, _apply(call, *leaves))
