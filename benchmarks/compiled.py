@@ -165,15 +165,17 @@ def vocabulary(args: argparse.Namespace, names: list[str], card: cards.Card, dev
 
 
 def projected(args: argparse.Namespace, names: list[str], card: cards.Card, devices: list[Any]) -> None:
-    """The same loss of hidden states and a kernel, with both gradients, beside logits in memory."""
-    K, shape, width = 50_304, (4, 1024), 768
+    """The loss of hidden states and a kernel at K = 50,304, with both gradients, beside logits in memory."""
+    K, shape, width = 50_304, (4 * len(devices), 1024), 768
     floats = jnp.bfloat16 if args.bf16 else jnp.float32
-    process, logits, x0, xt, t, weight = loss_arguments(FAMILIES["absorbing"](K), args, K, shape)
     hidden = jax.ShapeDtypeStruct((*shape, width), floats)
     kernel = jax.ShapeDtypeStruct((width, K), floats)
-    for name, function in (("in memory", of_logits_in_memory), ("projected", of_projected_logits)):
-        form = Form(f"K = 50,304: {name}", function, (process, hidden, kernel, x0, xt, t, weight))
-        report(form, args, card, devices, logits)
+    for family in [name for name in names if name in FAMILIES] or ["absorbing"]:
+        process, logits, *rows = loss_arguments(FAMILIES[family](K), args, K, shape)
+        for name, of_logits in (("in memory", in_memory), ("projected", of_projection)):
+            function = functools.partial(project_with_gradient, of_logits, family == "absorbing")
+            form = Form(f"K = 50,304: {family}, {name}", function, (process, hidden, kernel, *rows))
+            report(form, args, card, devices, logits)
 
 
 def head(args: argparse.Namespace, names: list[str], card: cards.Card, devices: list[Any]) -> None:
@@ -246,23 +248,25 @@ def loss_with_gradient(
     return jax.value_and_grad(value)(logits)
 
 
-def of_logits_in_memory(process: Any, hidden: Any, kernel: Any, x0: Any, xt: Any, t: Any, weight: Any) -> Any:
-    def value(hidden: jax.Array, kernel: jax.Array) -> jax.Array:
-        logits = d3pm.forbid(d3pm.residual(jnp.dot(hidden, kernel), xt), process.K - 1)
-        return (d3pm.posterior_kl(process, logits, x0, xt, t) * weight).sum()
-
-    return jax.value_and_grad(value, (0, 1))(hidden, kernel)
-
-
-def of_projected_logits(process: Any, hidden: Any, kernel: Any, x0: Any, xt: Any, t: Any, weight: Any) -> Any:
+def project_with_gradient(
+    of_logits: Callable[..., Any], extra_mask: bool, process: Any, hidden: Any, kernel: Any, *rows: Any
+) -> Any:
     def finish(output: jax.Array, xt: jax.Array) -> jax.Array:
-        return d3pm.forbid(d3pm.residual(output, xt), process.K - 1)
+        logits = d3pm.residual(output, xt)
+        return d3pm.forbid(logits, process.K - 1) if extra_mask else logits
 
     def value(hidden: jax.Array, kernel: jax.Array) -> jax.Array:
-        logits = Projection(hidden, kernel, None, xt, finish)
-        return losses.projected(process, losses.posterior_kl, logits, (x0, xt, t), weight).total
+        return of_logits(process, Projection(hidden, kernel, None, rows[1], finish), *rows)
 
     return jax.value_and_grad(value, (0, 1))(hidden, kernel)
+
+
+def in_memory(process: Any, logits: Projection, x0: Any, xt: Any, t: Any, weight: Any) -> jax.Array:
+    return (d3pm.posterior_kl(process, logits.logits(), x0, xt, t) * weight).sum()
+
+
+def of_projection(process: Any, logits: Projection, x0: Any, xt: Any, t: Any, weight: Any) -> jax.Array:
+    return losses.projected(process, losses.posterior_kl, logits, (x0, xt, t), weight).total
 
 
 def head_with_gradient(process: Any, output: Any, x0: Any, xt: Any, t: Any, weight: Any) -> Any:
