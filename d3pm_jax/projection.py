@@ -95,6 +95,10 @@ class Projection:
             return 1
         return self.spread.mesh.shape[self.spread.categories]
 
+    def __getitem__(self, index: Any) -> "Projection":
+        """Returns the same at some places, by an index of the axes of places, as logits[:, :5] is."""
+        return dataclasses.replace(self, hidden=self.hidden[index], xt=self.xt[index])
+
     def flatten(self) -> "Projection":
         """Returns the same with one axis of all places, [N, K]; spread only where devices get equal parts."""
         N = math.prod(self.xt.shape)
@@ -213,7 +217,13 @@ def _map_places(f: Callable[..., Any], size: int, projection: Projection, rows: 
 
 
 @singledispatch
-def weigh(logits: Any, f: Callable[..., Any], rows: tuple, weight: Array | None) -> tuple[Array, Any]:
+def weigh(
+    logits: Any,
+    f: Callable[..., Any],
+    rows: tuple,
+    weight: Array | None,
+    looks_at: Array | None = None,
+) -> tuple[Array, Any]:
     """Returns the sum over places of weight times the first array that f returns, and all that it returns.
 
     A weight of 0 takes a place out, whatever f says of it. Of a `Projection` the gradient of the sum is made
@@ -226,6 +236,8 @@ def weigh(logits: Any, f: Callable[..., Any], rows: tuple, weight: Array | None)
             returns of a place may depend on that place alone.
         rows: arrays of a shape that *S begins with; of a `Projection` f is called with some of them, [n].
         weight: of each place, [*S]; None: 1.
+        looks_at: bool [*S], False where the first array is 0 whatever the logits are: of a `Projection` no
+            logits are made there. None: it is so nowhere.
     """
     values = f(logits, *rows)
     first = jax.tree.leaves(values)[0]
@@ -235,12 +247,20 @@ def weigh(logits: Any, f: Callable[..., Any], rows: tuple, weight: Array | None)
 
 
 @weigh.register
-def _(logits: Projection, f: Callable[..., Any], rows: tuple, weight: Array | None) -> tuple[Array, Any]:
+def _(
+    logits: Projection,
+    f: Callable[..., Any],
+    rows: tuple,
+    weight: Array | None,
+    looks_at: Array | None = None,
+) -> tuple[Array, Any]:
     S = logits.xt.shape
     if weight is None:
         weight = jnp.ones(S)
     if weight.size == 0:
         return weigh(logits.logits(), f, rows, weight)
+    if looks_at is not None:
+        weight = jnp.where(looks_at, weight, 0.0)
     total, values = _weighted_sum(f, logits.flatten(), _flatten_rows(rows, S), weight.reshape(-1))
     return total, jax.tree.map(lambda x: jnp.where(weight == 0, jnp.zeros((), x.dtype), x.reshape(S)), values)
 

@@ -63,6 +63,7 @@ from d3pm_jax.config.masks import AnyOrder, Blocks
 from d3pm_jax.config.model import MLP, Model, NoisyClassifier, ScoreNet, Spec, Transformer, UNet
 from d3pm_jax.config.objective import (
     GIDD,
+    Asked,
     ContinuousAbsorbing,
     ContinuousUniform,
     GeneralizedKL,
@@ -73,6 +74,7 @@ from d3pm_jax.config.objective import (
     ScoreEntropy,
     StochasticBound,
     Terms,
+    is_by_rows as is_by_rows,
     logits_keywords as logits_keywords,
 )
 from d3pm_jax.config.optimizer import (
@@ -147,6 +149,7 @@ __all__ = [
     "ArgmaxAR",
     "ArgmaxCoupling",
     "Arrays",
+    "Asked",
     "Autoregressive",
     "Banded",
     "Blocks",

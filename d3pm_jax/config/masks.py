@@ -12,6 +12,7 @@ from d3pm_jax.checks import values_in_range
 from d3pm_jax.config.checks import Count, Probability, UnitInterval
 from d3pm_jax.config.head import Head
 from d3pm_jax.config.objective import (
+    Asked,
     ContinuousAbsorbing,
     Network,
     RealTimeObjective,
@@ -41,6 +42,7 @@ class Blocks(ContinuousAbsorbing):
     estimates_bound = True
     fills_any_order = False
     tells_time = False
+    by_rows = True
 
     def check(self) -> None:
         super().check()
@@ -55,9 +57,9 @@ class Blocks(ContinuousAbsorbing):
     def without_layout(self, network: Network) -> Network:
         return fill_blocks(network, self.block)
 
-    def compute(
+    def ask(
         self, process: Process, network: Network, x0: Array, noise: StepNoise, weight: Array | None
-    ) -> Terms:
+    ) -> Asked:
         length = x0.shape[1]
         layout = self.network_layout(x0.shape[1:])
         with values_in_range():
@@ -67,7 +69,7 @@ class Blocks(ContinuousAbsorbing):
         xt = self.draw(process, x0, t, noise.u)
         both = jnp.concatenate([xt, x0.astype(xt.dtype)], axis=1)
         logits = network(both, network_time(process, noise.t), layout=layout)[:, :length]
-        return self.terms(process, logits, x0, xt, t, noise.p_t)
+        return Asked(logits, (x0, xt, t, noise.p_t), self.looks_at(process, xt))
 
     @values_in_range()
     def terms(self, process: Process, logits: Array, x0: Array, xt: Array, t: Array, p_t: Array) -> Terms:
@@ -118,10 +120,11 @@ class AnyOrder(RealTimeObjective):
 
     needs_extra_mask = True
     tells_time = False
+    by_rows = True
 
-    def compute(
+    def ask(
         self, process: Process, network: Network, x0: Array, noise: StepNoise, weight: Array | None
-    ) -> Terms:
+    ) -> Asked:
         counts = jnp.ones(x0.shape, bool) if weight is None else weight > 0
         L = counts.sum(axis=tuple(range(1, x0.ndim)))  # [B]
         n = jnp.ceil(noise.t / process.T * L).astype(jnp.int32)
@@ -129,9 +132,23 @@ class AnyOrder(RealTimeObjective):
         with values_in_range():
             xt = any_order.any_order_draw(x0, n, noise.u, mask_id, weight)
         logits = network(xt, network_time(process, noise.t))
-        with values_in_range():
-            loss = any_order.any_order_nelbo(logits, x0, xt, mask_id, weight)
-        return self._terms(process, logits, x0, loss, noise.p_t)
+        masked = any_order.count_masks(x0, xt, mask_id, weight)
+        return Asked(logits, (x0, xt, noise.t, noise.p_t, masked), masked.is_masked)
+
+    @values_in_range()
+    def terms(
+        self,
+        process: Process,
+        logits: Array,
+        x0: Array,
+        xt: Array,
+        t: Array,
+        p_t: Array,
+        masked: any_order.Masked | None = None,
+    ) -> Terms:
+        if masked is None:
+            masked = any_order.count_masks(x0, xt, process.K - 1)
+        return self._terms(process, logits, x0, any_order.weigh_masks(logits, x0, masked), p_t)
 
     def check_process(self, process: Process) -> None:
         sampling.laws.require_absorbing(process, "loss = AnyOrder")

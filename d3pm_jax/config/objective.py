@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
@@ -31,6 +32,7 @@ from d3pm_jax.losses import (
 )
 from d3pm_jax.posteriors import q_sample
 from d3pm_jax.processes import Process, expand_trailing, for_each_place, for_each_size, interpolating
+from d3pm_jax.projection import by_rows
 from d3pm_jax.schedules.continuous import Level
 from d3pm_jax.timesteps import StepNoise
 
@@ -50,14 +52,26 @@ class Terms(NamedTuple):
 Network = Callable[..., Any]
 
 
-def call_once(objective: Any, process: Process, network: Network, x0: Array, noise: StepNoise) -> Terms:
-    """Calls a network once, at the x_t that an objective draws, and returns the terms that it makes of it."""
+class Asked(NamedTuple):
+    """Holds what a network said of a batch, and what the terms of an objective are of besides."""
+
+    logits: Any  # what the head makes of the output: logits [B, *S, K], or a `Projection` of them
+    rows: tuple  # what `terms` takes behind logits, x_0 first: arrays of a shape that [B, *S] begins with
+    looks_at: Array | None = None  # bool [B, *S]: see `Objective.looks_at`
+
+
+def ask_once(objective: Any, process: Process, network: Network, x0: Array, noise: StepNoise) -> Asked:
+    """Asks a network once, at the x_t that an objective draws."""
     t, p_t, u = noise
     xt = objective.draw(process, x0, t, u)  # int32 [B, *S]
     if not is_array(xt, x0.shape, jnp.integer):
         raise wrong_return(objective.draw, xt, f"x_t, {x0.dtype} {list(x0.shape)}, like x_0")
-    logits = network(xt, network_time(process, t))  # [B, *S, K]
-    terms = objective.terms(process, logits, x0, xt, t, p_t)
+    return Asked(network(xt, network_time(process, t)), (x0, xt, t, p_t))
+
+
+def compute_terms(objective: Any, process: Process, logits: Any, x0: Array, *rows: Any) -> Terms:
+    """Returns the terms that an objective makes of logits, checked; of some places alone all are [n]."""
+    terms = objective.terms(process, logits, x0, *rows)
     check_terms(objective.terms, terms, x0)
     return Terms(*terms)
 
@@ -82,7 +96,8 @@ def check_terms(method: Callable[..., Any], terms: Any, x0: Array) -> None:
 class Objective(CheckedPart):
     """Says what to minimise. A class of your own defines `terms`, and may define the other methods.
 
-    One that does not call its network once, at one x_t for logits of x_0, defines `compute`.
+    One that calls its network otherwise than once, at one x_t, defines `ask`; or `compute`, where it calls it
+    more often.
     """
 
     trains: ClassVar[Trained] = DIFFUSION
@@ -97,6 +112,9 @@ class Objective(CheckedPart):
     """whether a network that sees no time says what is behind a mask, whichever others there are"""
     tells_time: ClassVar[bool] = True
     """whether the time that the network is told is that of x_t; else it has to be a network that sees none"""
+    by_rows: ClassVar[bool] = False
+    """whether `terms` of a place are of its logits and rows alone, as `Head.projected` needs; what a class
+    says of this is said of the methods that it has itself"""
 
     @values_in_range()
     def draw(self, process: Process, x0: Array, t: Array, u: Array) -> Array:
@@ -110,7 +128,7 @@ class Objective(CheckedPart):
     def compute(
         self, process: Process, network: Network, x0: Array, noise: StepNoise, weight: Array | None
     ) -> Terms:
-        """Calls the network, and returns the `Terms` of each element of a batch; once, by draw and terms.
+        """Calls the network, and returns the `Terms` of each element of a batch; by ask and terms.
 
         Args:
             process: the forward process.
@@ -119,14 +137,31 @@ class Objective(CheckedPart):
             noise: t with its probability, and uniform noise.
             weight: of each element, [B, *S]; 0 on padding. None: each counts once.
         """
-        return call_once(self, process, network, x0, noise)
+        asked = self.ask(process, network, x0, noise, weight)
+        return by_rows(asked.logits, partial(compute_terms, self, process), *asked.rows)
+
+    def ask(
+        self, process: Process, network: Network, x0: Array, noise: StepNoise, weight: Array | None
+    ) -> Asked:
+        """Asks the network, by default once at the x_t of `draw`; the arguments are those of `compute`.
+
+        Returns:
+            What `terms` is called with: logits and the rows behind them, which are x_0, x_t, t and p_t, and
+            others if `terms` takes more.
+        """
+        asked = ask_once(self, process, network, x0, noise)
+        return asked._replace(looks_at=self.looks_at(process, asked.rows[1]))
+
+    def looks_at(self, process: Process, xt: Array) -> Array | None:
+        """Tells where loss and kl depend on the logits, else they are 0, bool [B, *S]; None: anywhere."""
+        return None
 
     def of_bound(self) -> "Objective":
         """Returns the objective whose kl the bound is made of: without what differs in training alone."""
         return self
 
     def network_layout(self, shape: tuple[int, ...]) -> Layout | None:
-        """Returns what the places of the network are in `compute`, of examples of shape *S; None: theirs.
+        """Returns what the places of the network are in `ask`, of examples of shape *S; None: theirs.
 
         Raises:
             ValueError: it is not for examples of this shape.
@@ -134,7 +169,7 @@ class Objective(CheckedPart):
         return None
 
     def without_layout(self, network: Network) -> Network:
-        """Returns a network that is called as in `compute` as one that samplers ask: of x [B, *S] alone."""
+        """Returns a network that is called as in `ask` as one that samplers ask: of x [B, *S] alone."""
         return network
 
     def make_denoiser(self, process: Process, network: Network) -> sampling.Denoiser:
@@ -183,6 +218,16 @@ class HybridLoss(X0Objective):
 
     ce_weight: NotNegative = 0.001
     """lambda, the weight of the cross entropy; 0: the bound alone"""
+    by_rows = True
+
+    def looks_at(self, process: Process, xt: Array) -> Array | None:
+        # An absorbing process is certain of what is not masked, and so is its evidence. The cross entropy of
+        # logits without that evidence is not 0 there, nor is the bound of the official code at t = 1.
+        of_bound = self.ce_weight == 0 and self.belief != "official"
+        is_absorbing = getattr(process.common, "pi_kind", None) == "point"
+        if is_absorbing and (of_bound or self.belief == "leave_one_out"):
+            return xt == sampling.laws.mask_of(process)
+        return None
 
     @values_in_range()
     def terms(self, process: Process, logits: Array, x0: Array, xt: Array, t: Array, p_t: Array) -> Terms:
@@ -215,13 +260,32 @@ class HybridOfParameters:
 class StochasticBound(X0Objective):
     """Minimises the whole bound, nats per example: KL_t / p_t + prior KL, summed (Multinomial Diffusion)."""
 
+    by_rows = True
+
+    def ask(
+        self, process: Process, network: Network, x0: Array, noise: StepNoise, weight: Array | None
+    ) -> Asked:
+        asked = super().ask(process, network, x0, noise, weight)
+        return asked._replace(rows=(*asked.rows, jnp.full(len(x0), x0.size // len(x0), jnp.int32)))
+
     @values_in_range()
-    def terms(self, process: Process, logits: Array, x0: Array, xt: Array, t: Array, p_t: Array) -> Terms:
+    def terms(
+        self,
+        process: Process,
+        logits: Array,
+        x0: Array,
+        xt: Array,
+        t: Array,
+        p_t: Array,
+        elements: Array | None = None,
+    ) -> Terms:
         hybrid = variational.hybrid(process, logits, x0, xt, t, 0.0, **logits_keywords(self))
         bound = hybrid.kl / expand_trailing(p_t, x0.shape) + prior_kl(process, x0)  # [B, *S]
 
         # The loss is averaged over elements: so many make the sum of an example of that mean.
         elements_per_example = x0.size // x0.shape[0]
+        if elements is not None:
+            elements_per_example = expand_trailing(elements, x0.shape)
         return Terms(bound * elements_per_example, hybrid.kl, hybrid.ce)
 
     def check_process(self, process: Process) -> None:
@@ -280,8 +344,12 @@ class ContinuousAbsorbing(Continuous):
     """Minimises the bound of an absorbing process in continuous time (MD4, MDLM)."""
 
     needs_extra_mask = True
+    by_rows = True
 
     # An extra mask is the last category.
+
+    def looks_at(self, process: Process, xt: Array) -> Array | None:
+        return xt == process.K - 1
 
     @values_in_range()
     def draw(self, process: Process, x0: Array, t: Array, u: Array) -> Array:
@@ -304,6 +372,8 @@ class ContinuousAbsorbing(Continuous):
 @dataclasses.dataclass(frozen=True)
 class ContinuousUniform(Continuous):
     """Minimises the bound of a uniform process in continuous time (UDLM)."""
+
+    by_rows = True
 
     @values_in_range()
     def draw(self, process: Process, x0: Array, t: Array, u: Array) -> Array:
@@ -334,22 +404,24 @@ class ScoreEntropy(Continuous):
     head_gives: ClassVar[HeadGives] = "log scores"
     estimates_bound: ClassVar[bool] = True
     fills_any_order: ClassVar[bool] = False
+    by_rows = True
 
-    def compute(
+    def ask(
         self, process: Process, network: Network, x0: Array, noise: StepNoise, weight: Array | None
-    ) -> Terms:
+    ) -> Asked:
         if _has_mask(process):
-            return super().compute(process, network, x0, noise, weight)
+            return super().ask(process, network, x0, noise, weight)
 
         # Where alpha falls to 0 all scores are 1, and others cost as 1 / (1 - time): their mean would be
         # infinite. Such scores say nothing of x_0, so that a sampler takes its first step without them.
         share = 1 - 1 / process.T
-        terms = call_once(self, process, network, x0, noise._replace(t=share * noise.t))
+        asked = super().ask(process, network, x0, noise._replace(t=share * noise.t), weight)
         with values_in_range():
             level = self.alpha.continuous()(jnp.asarray(share))
-        prior = _uniform_prior_kl(process, level, x0)
-        kl = share * terms.kl + prior / process.T
-        return Terms(share * terms.loss + prior, kl, kl)
+        return asked._replace(rows=(*asked.rows, _uniform_prior_kl(process, level, x0)))
+
+    def looks_at(self, process: Process, xt: Array) -> Array | None:
+        return xt == process.K - 1 if _has_mask(process) else None
 
     @values_in_range()
     def draw(self, process: Process, x0: Array, t: Array, u: Array) -> Array:
@@ -358,7 +430,16 @@ class ScoreEntropy(Continuous):
         return ContinuousUniform(self.alpha).draw(process, x0, t, u)
 
     @values_in_range()
-    def terms(self, process: Process, logits: Array, x0: Array, xt: Array, t: Array, p_t: Array) -> Terms:
+    def terms(
+        self,
+        process: Process,
+        logits: Array,
+        x0: Array,
+        xt: Array,
+        t: Array,
+        p_t: Array,
+        prior: Array | None = None,
+    ) -> Terms:
         alpha = self.alpha.continuous()
 
         def of_masks(K: int, *arguments: Array) -> Array:
@@ -372,7 +453,12 @@ class ScoreEntropy(Continuous):
         else:
             loss = _bound_by_size(process, of_uniform, logits, x0, xt, t / process.T)
         kl = loss / process.T
-        return Terms(variational.per_step(loss, p_t, process.T), kl, kl)
+        loss = variational.per_step(loss, p_t, process.T)
+        if prior is not None:
+            share = 1 - 1 / process.T
+            loss = share * loss + prior
+            kl = share * kl + prior / process.T
+        return Terms(loss, kl, kl)
 
     def needs_mask_of(self, process: Process) -> bool:
         return _has_mask(process)
@@ -413,6 +499,7 @@ class GeneralizedKL(Continuous):
     """
 
     belief: ClassVar[Belief] = "denoiser"
+    by_rows = True
 
     @values_in_range()
     def draw(self, process: Process, x0: Array, t: Array, u: Array) -> Array:
@@ -446,6 +533,7 @@ class GIDD(RealTimeObjective):
     weights: Literal["bound", "clipped", "dynamic"] = "bound"
     """of training: those of the bound, those but at most 2, or those of `losses.gidd.GiddLoss.dynamic`"""
     needs_extra_mask = True
+    by_rows = True
 
     @values_in_range()
     def draw(self, process: Process, x0: Array, t: Array, u: Array) -> Array:
@@ -571,6 +659,18 @@ def _measure_difference(
     pi = jnp.broadcast_to(pi_of(process.K), (*x0.shape, process.K))
     expected = alpha * jax.nn.one_hot(x0, process.K) + beta * pi
     return jnp.abs(jnp.exp(process.log_q_probs(x0, t)) - expected).max(axis=-1)
+
+
+def is_by_rows(objective: Any) -> bool:
+    """Tells whether the terms of an objective are those of each place alone, and it has no `compute`."""
+    defined = {"by_rows", "ask", "terms", "compute"}
+    definer = next(cls for cls in type(objective).__mro__ if not defined.isdisjoint(vars(cls)))
+    return vars(definer).get("by_rows", False) and not has_own_compute(objective)
+
+
+def has_own_compute(objective: Any) -> bool:
+    """Tells whether an objective calls its network by a method `compute` of its own."""
+    return getattr(type(objective), "compute", Objective.compute) is not Objective.compute
 
 
 def logits_keywords(objective: Objective) -> dict[str, Belief]:

@@ -5,6 +5,7 @@ The bound of an absorbing process in continuous time, with the number of masks d
 """
 
 import math
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -70,14 +71,30 @@ def any_order_nelbo(
     Raises:
         ValueError: the logits do not forbid the mask where x_t is it; under `jit` the loss is NaN there.
     """
+    return weigh_masks(logits_x0, x0, count_masks(x0, xt, mask_id, weight))
+
+
+class Masked(NamedTuple):
+    """Says which places are masks, and how many there are."""
+
+    is_masked: Array  # bool [B, *S]
+    L: Array  # places of each example that have weight, [B]
+    n: Array  # how many of them are masks, [B]
+
+
+def count_masks(x0: Array, xt: Array, mask_id: int, weight: Array | None = None) -> Masked:
+    """Counts the masks of x_t at places that have weight."""
     counts = _has_weight(x0, weight)
     is_masked = counts & (xt == mask_id)
     of_example = tuple(range(1, x0.ndim))
-    L = counts.sum(axis=of_example)  # [B]
-    n = is_masked.sum(axis=of_example)
+    return Masked(is_masked, counts.sum(axis=of_example), is_masked.sum(axis=of_example))
+
+
+def weigh_masks(logits_x0: Array, x0: Array, masked: Masked) -> Array:
+    """Computes `any_order_nelbo` of masks that are counted; of some places alone all are [n]."""
     ce = -numerics.log_prob(at_least_float32(logits_x0), x0)  # [B, *S]
-    share = L.astype(ce.dtype) / jnp.maximum(n, 1).astype(ce.dtype)
-    return jnp.where(is_masked, expand_trailing(share, x0.shape) * ce, 0.0)
+    share = masked.L.astype(ce.dtype) / jnp.maximum(masked.n, 1).astype(ce.dtype)
+    return jnp.where(masked.is_masked, expand_trailing(share, x0.shape) * ce, 0.0)
 
 
 def _has_weight(x0: Array, weight: Array | None) -> Array:

@@ -11,11 +11,12 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Key
 
 from d3pm_jax.checks import is_array, values_in_range
-from d3pm_jax.config.objective import call_once, check_terms
+from d3pm_jax.config.objective import Asked, Terms, ask_once, check_terms, compute_terms, has_own_compute
 from d3pm_jax.errors import wrong_return
 from d3pm_jax.losses.variational import per_step
 from d3pm_jax.models.variables import merge_variables
 from d3pm_jax.processes import Process
+from d3pm_jax.projection import weigh
 from d3pm_jax.timesteps import LossHistory, StepNoise
 from d3pm_jax.training.loss import (
     Batch,
@@ -35,7 +36,7 @@ __all__ = ["DiffusionLoss", "Objective", "Timesteps"]
 class Objective(Protocol):
     """Defines the loss that is minimised, as `config.HybridLoss` does.
 
-    One with a method `compute`, as that of `config.Objective`, calls the network itself.
+    One with a method `ask` or `compute`, as those of `config.Objective`, calls the network itself.
     """
 
     def draw(self, process: Process, x0: Array, t: Array, u: Array) -> Array:
@@ -166,14 +167,9 @@ class DiffusionLoss:
             output, new_buffers = self.train_predict(variables, x, time, key, **extra_inputs, **inputs)
             return output
 
-        # An objective in a loop of one's own may be any class with draw and terms.
-        compute = getattr(self.objective, "compute", None)
-        if compute is None:
-            terms = call_once(self.objective, process, network, x0, noise)
-        else:
-            terms = compute(process, network, x0, noise, weight)
-            check_terms(compute, terms, x0)
-        loss, kl, ce = terms  # each [B, *S]
+        asked, terms_of_rows = self._ask(process, network, x0, noise, weight)
+        loss_sum, terms = weigh(asked.logits, terms_of_rows, asked.rows, weight, asked.looks_at)
+        _, kl, ce = terms  # [B, *S] each
         p_t = noise.p_t
 
         # The loss is already divided by T p_t, as an estimate of the mean over t has to be; kl and ce are
@@ -185,9 +181,25 @@ class DiffusionLoss:
         def mean(x: Array) -> Array:
             return _weighted(x, weight).sum() / total
 
-        means = {"loss": mean(loss), "kl": mean(kl_per_step), "ce": mean(ce_per_step)}
+        means = {"loss": loss_sum / total, "kl": mean(kl_per_step), "ce": mean(ce_per_step)}
         kl_per_example = _weighted(kl, weight).reshape(kl.shape[0], -1).sum(axis=1)  # [B]
         return means["loss"], (means, kl_per_example, new_buffers)
+
+    def _ask(
+        self, process: Process, network: Callable[..., Any], x0: Array, noise: StepNoise, weight: Array | None
+    ) -> tuple[Asked, Callable[..., Terms]]:
+        """Asks the network; returns what it said, and the function of that and its rows for the terms."""
+        objective: Any = self.objective
+        if has_own_compute(objective):
+            terms = objective.compute(process, network, x0, noise, weight)
+            check_terms(objective.compute, terms, x0)
+            return Asked(None, ()), lambda _: Terms(*terms)
+        # An objective in a loop of one's own may be any class with draw and terms.
+        if hasattr(objective, "ask"):
+            asked = objective.ask(process, network, x0, noise, weight)
+        else:
+            asked = ask_once(objective, process, network, x0, noise)
+        return asked, partial(compute_terms, objective, process)
 
     def update_history(
         self, history: LossHistory | None, noise: StepNoise, costs: Array
