@@ -1,6 +1,7 @@
 """Weighted sums of losses without an array of logits, against the same sums of logits in memory."""
 
 import itertools
+import json
 import re
 from functools import partial
 
@@ -8,12 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh
 
 import d3pm_jax as d3pm
 from d3pm_jax import losses, projection
 from d3pm_jax.losses import continuous, score_entropy
 from d3pm_jax.numerics import log_prob
 from d3pm_jax.schedules.continuous import linear
+from tests.forked import Fork
+from tests.losses import projected_meshes
 
 K = 7
 WIDTH = 5
@@ -301,3 +305,43 @@ def test_functions_of_either_give_the_same():
     found = projection.by_rows(lazy, cost, x0, {"t": t})
     np.testing.assert_allclose(found["ce"], cost(logits, x0, {"t": t})["ce"], rtol=1e-5)
     np.testing.assert_array_equal(found["t"], jnp.broadcast_to(t[:, None], S))
+
+
+@pytest.mark.parametrize("categories", [None, "fsdp"])
+def test_two_devices_make_the_same(categories):
+    """Each with half of the places, or of all places half of the categories."""
+    data = 2 if categories is None else 1
+    assert projected_meshes.measure(2, data, False, categories) < 1e-5
+
+
+@pytest.mark.slow
+def test_so_do_four_in_every_layout(tmp_path):
+    process = Fork(tmp_path, projected_meshes.main, JAX_NUM_CPU_DEVICES=4)
+    output, errors = process.communicate(timeout=400)
+    assert process.returncode == 0, errors
+    measured = json.loads(output)
+    assert len(measured) == 12
+    for *case, apart in measured:
+        assert apart < 1e-5, case
+
+
+@pytest.mark.parametrize("places", [0, 3])
+def test_any_number_of_places_is_summed(places):
+    """None at all, and so many that devices would get unequal parts."""
+    (hidden, kernel, bias), (x0, _, _), _ = make_inputs(ABSORBING, jnp.float32)
+    mesh = Mesh(np.array(jax.devices()[:2]).reshape(2, 1), projected_meshes.AXES)
+    spread = projection.Spread(mesh, projected_meshes.AXES)
+
+    def cost(logits, x0):
+        return -log_prob(logits, x0)
+
+    for lies in (None, spread):
+        logits = projection.Projection(
+            hidden[:1, :places], kernel, bias, x0[:1, :places], forbidden, spread=lies
+        )
+        costs = projection.by_rows(logits, cost, logits.xt)
+        expected = cost(projection.all_logits(logits), logits.xt)
+        np.testing.assert_allclose(costs, expected, rtol=1e-5)
+        total, values = projection.weigh(logits, cost, (logits.xt,), None)
+        np.testing.assert_allclose(values, expected, rtol=1e-5)
+        np.testing.assert_allclose(total, expected.sum(), rtol=1e-5)
