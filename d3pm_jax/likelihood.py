@@ -28,19 +28,21 @@ from d3pm_jax.losses import posterior_kl, prior_kl
 from d3pm_jax.numerics.logspace import at_least_float32
 from d3pm_jax.posteriors import p_logits, q_sample
 from d3pm_jax.processes.base import Process
-from d3pm_jax.sampling import CURE_OF_LOGITS, Network, Noise, check_agrees, per_example
+from d3pm_jax.projection import at_places, by_rows_of
+from d3pm_jax.sampling import CURE_OF_LOGITS, Logits, Network, Noise, check_agrees, per_example
 
-# What a step costs, such as `posterior_kl`.
+# What a step costs, such as `posterior_kl`: of examples, N = B, or of places that a `Projection` makes, N of
+# them and no more axes.
 Term = Annotated[
     Callable[
-        [Process, Float[Array, " B *S K"], Int[Array, " B *S"], Int[Array, " B *S"], Int[Array, " B"]],
-        Float[Array, " B *S"],
+        [Process, Float[Array, " N *R K"], Int[Array, " N *R"], Int[Array, " N *R"], Int[Array, " N"]],
+        Float[Array, " N *R"],
     ],
     Called("process, logits, x0, xt, t", "return the nats of each element as floats, not their sum"),
 ]
 
 # A network of an absorbing process that sees no time.
-FillIn = Annotated[Callable[[Int[Array, " B *S"]], Float[Array, " B *S K"]], Called("xt", CURE_OF_LOGITS)]
+FillIn = Annotated[Callable[[Int[Array, " B *S"]], Logits], Called("xt", CURE_OF_LOGITS)]
 
 
 class Bound(NamedTuple):
@@ -91,7 +93,7 @@ def all_t_bound(
         ts = jnp.broadcast_to(t, x0.shape[:1])  # [B]
         xt = q_sample(process, x0, ts, noise(t))  # [B, *S]
         logits = denoise(xt, process.time[ts])  # [B, *S, K]
-        return _sum_per_example(term(process, logits, x0, xt, ts), weight)
+        return _sum_per_example(by_rows_of(process, logits, term, x0, xt, ts), weight)
 
     # One step after the other: no more than one t has its logits in memory.
     steps = jax.lax.map(term_of_step, jnp.arange(1, process.T + 1, dtype=jnp.int32))  # [T, B]
@@ -172,7 +174,7 @@ def strata_bound(
         ts = t[j]  # [B]
         xt = q_sample(process, x0, ts, noise(j + 1))  # [B, *S]
         logits = denoise(xt, process.time[ts])  # [B, *S, K]
-        nats = _sum_per_example(term(process, logits, x0, xt, ts), weight)  # [B]
+        nats = _sum_per_example(by_rows_of(process, logits, term, x0, xt, ts), weight)  # [B]
         # One t stands for all steps of its stratum.
         return sizes[j].astype(nats.dtype) * nats
 
@@ -250,9 +252,8 @@ def chain_rule(
 
     def cost_of_next(i: Array) -> Array:
         xt = jnp.where(rank < i, flat, mask_id).reshape(x0.shape)
-        logits = fill_in(xt).reshape(*flat.shape, -1)  # [B, D, K]
         place = places[:, i, None]  # [B, 1]
-        logits_at_place = jnp.take_along_axis(logits, place[..., None], axis=1)  # [B, 1, K]
+        logits_at_place = at_places(fill_in(xt), place)  # [B, 1, K]
         x0_at_place = jnp.take_along_axis(flat, place, axis=1)  # [B, 1]
         return -numerics.log_prob(at_least_float32(logits_at_place), x0_at_place)[:, 0]
 
@@ -292,19 +293,26 @@ def trajectory_log_weight(
     """
     check_agrees(denoise, process, belief, p_logits)
 
+    def log_ratio(process: Process, logits: Array, xt: Array, x_prev: Array, t: Array) -> Array:
+        log_p = _at_category(p_logits(process, logits, xt, t, belief), x_prev)
+        return log_p - _at_category(process.log_q_back(xt, t), x_prev)
+
     @marked
     def step_forward(x_prev: Array, t: Array) -> tuple[Int[Array, " B *S"], Float[Array, " B"]]:
         ts = jnp.broadcast_to(t, x0.shape[:1])  # [B]
         xt = process.draw_step(x_prev, ts, noise(t))  # [B, *S]
         logits = denoise(xt, process.time[ts])  # [B, *S, K]
-        log_p = _at_category(p_logits(process, logits, xt, ts, belief), x_prev)
-        log_q = _at_category(process.log_q_back(xt, ts), x_prev)
-        return xt, _sum_per_example(log_p - log_q, None)
+        return xt, _sum_per_example(by_rows_of(process, logits, log_ratio, xt, x_prev, ts), None)
 
     steps = jnp.arange(1, process.T + 1, dtype=jnp.int32)
     xT, log_ratios = jax.lax.scan(step_forward, x0, steps)  # [B, *S] and [T, B]
-    log_prior = jnp.broadcast_to(process.log_prior(), (*x0.shape, process.K))
-    return jnp.sum(log_ratios, axis=0) + _sum_per_example(_at_category(log_prior, xT), None)
+    log_prior = process.log_prior()
+    if log_prior.ndim == 1:
+        log_p = jnp.take(log_prior, xT)
+    else:
+        # Each place has its own, [*S, K].
+        log_p = _at_category(jnp.broadcast_to(log_prior, (*x0.shape, process.K)), xT)
+    return jnp.sum(log_ratios, axis=0) + _sum_per_example(log_p, None)
 
 
 @declared()

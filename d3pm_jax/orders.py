@@ -18,6 +18,7 @@ from d3pm_jax import numerics
 from d3pm_jax.checks import CATEGORIES, INDEX, NOISE, declared
 from d3pm_jax.likelihood import FillIn
 from d3pm_jax.numerics.logspace import at_least_float32
+from d3pm_jax.projection import by_rows
 from d3pm_jax.sampling.steering import effective_size
 
 MOST_PLACES = 16  # all_orders keeps 2^D numbers of each example
@@ -86,13 +87,15 @@ def all_orders(fill_in: FillIn, x0: Int[Array, " B *S"], mask_id: int) -> Float[
     flat = x0.reshape(len(x0), D)
     bits = jnp.left_shift(1, jnp.arange(D, dtype=jnp.int32))
 
+    def log_prob(logits: Array, x0: Array) -> Array:
+        return numerics.log_prob(at_least_float32(logits), x0)
+
     # visible is a set of elements, as the sum of their bits. Larger sets have larger numbers: going down, h
     # of each set with an element more is there.
     def fill_in_rest(log_rest: Array, visible: Array) -> tuple[Array, None]:
         is_visible = (visible & bits)[None] > 0  # [1, D]
         xt = jnp.where(is_visible, flat, mask_id).reshape(x0.shape)
-        logits = fill_in(xt).reshape(*flat.shape, -1)  # [B, D, K]
-        log_p = numerics.log_prob(at_least_float32(logits), flat).astype(log_rest.dtype)  # [B, D]
+        log_p = by_rows(fill_in(xt), log_prob, x0).reshape(flat.shape).astype(log_rest.dtype)  # [B, D]
         log_rest_after = log_rest[visible | bits].T  # [B, D]
         log_terms = jnp.where(is_visible, -jnp.inf, log_p + log_rest_after)
         num_hidden = jnp.sum(~is_visible).astype(log_rest.dtype)

@@ -22,6 +22,7 @@ from jax.sharding import (
 from jaxtyping import Array
 
 from d3pm_jax.numerics.logspace import at_least_float32
+from d3pm_jax.processes.base import Process, check_same_for_all
 from d3pm_jax.processes.tables import expand_trailing
 from d3pm_jax.types import Leaf
 
@@ -137,6 +138,42 @@ def _(logits: Projection) -> Array:
 
 
 @singledispatch
+def require_array(logits: Any, user: str) -> Array:
+    """Returns logits [*S, K] for a user that needs all of them in memory.
+
+    Args:
+        logits: [*S, K].
+        user: what needs them, for the message.
+
+    Raises:
+        ValueError: a `Projection` stands for them.
+    """
+    return logits
+
+
+@require_array.register
+def _(logits: Projection, user: str) -> Array:
+    raise ValueError(
+        f"{user} needs all logits in memory, and the network gives a Projection, which makes them some "
+        f"places at a time: take another one, or let the network return projection.all_logits of it "
+        f"(of a run: head.projected = False)"
+    )
+
+
+@singledispatch
+def check_process(logits: Any, process: Process) -> None:
+    """Raises ValueError where a `Projection` stands for logits and the process goes by the place.
+
+    Some of its places at a time have lost where they are.
+    """
+
+
+@check_process.register
+def _(logits: Projection, process: Process) -> None:
+    check_same_for_all(process, "a Projection is of")
+
+
+@singledispatch
 def at_places(logits: Any, places: Array) -> Array:
     """Returns the logits of some places of each example, [B, n, K].
 
@@ -214,6 +251,16 @@ def _map_places(f: Callable[..., Any], size: int, projection: Projection, rows: 
         return jnp.concatenate([x[:-1].reshape(-1), new.reshape(-1)])
 
     return jax.tree.map(join, jax.lax.map(visit, jnp.arange(rounds, dtype=jnp.int32)))
+
+
+def by_rows_of(process: Process, logits: Any, f: Callable[..., Any], *rows: Any) -> Any:
+    """Returns f(process, logits, *rows) as `by_rows` does, of a process that is the same at each place.
+
+    Raises:
+        ValueError: it is not, and a `Projection` stands for logits.
+    """
+    check_process(logits, process)
+    return by_rows(logits, partial(f, process), *rows)
 
 
 @singledispatch

@@ -190,6 +190,11 @@ def _check_value(
         if expected.convert is None:
             return x
         return expected.convert(name, x)
+    # What may stand for an array has its shape, and no type of entries.
+    if expected.convert is not None and hasattr(x, "shape") and not hasattr(x, "dtype"):
+        x = expected.convert(name, x)
+        _check_shape(name, x.shape, expected, callback, sizes)
+        return x
     # Where a derivative is taken, the values are an array under it, which outside of a program is known.
     # `stop_gradient` would give it too, but takes longer than this whole check.
     values = x
@@ -197,11 +202,7 @@ def _check_value(
         values = values.primal
     is_differentiated = values is not x
     values = check_array(name, values, expected.entry_type)
-    if expected.shape is not None:
-        try:
-            bind_shape(name, values.shape, expected.shape, sizes)
-        except ValueError as error:
-            raise ValueError(f"{error}: {callback.called.cure}") from None
+    _check_shape(name, values.shape, expected, callback, sizes)
     if callback.allowed is not None and checks_values:
         if is_known(values):
             check_range(name, values, callback.allowed, sizes)
@@ -210,6 +211,17 @@ def _check_value(
     if is_differentiated:
         return x
     return to_jax(values, callback.allowed)
+
+
+def _check_shape(
+    name: str, shape: tuple[int, ...], expected: Expected, callback: Callback, sizes: Sizes
+) -> None:
+    if expected.shape is None:
+        return
+    try:
+        bind_shape(name, shape, expected.shape, sizes)
+    except ValueError as error:
+        raise ValueError(f"{error}: {callback.called.cure}") from None
 
 
 def call_collecting(f: Callable[..., R], /, *args: Any, **kwargs: Any) -> tuple[R, list[Outside]]:

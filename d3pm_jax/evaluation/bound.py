@@ -26,6 +26,7 @@ from d3pm_jax.keys import make_key
 from d3pm_jax.placing import fetch, place
 from d3pm_jax.posteriors import q_sample
 from d3pm_jax.processes import Process
+from d3pm_jax.projection import all_logits
 from d3pm_jax.sampling.noise import EVALUATION, fold_in_each, per_example
 from d3pm_jax.timesteps import StepNoise
 
@@ -248,7 +249,9 @@ def all_orders_nats(predict: Callable[..., jax.Array], mask_id: int) -> Compiled
 
         def fill_in(xt: Array) -> Array:
             visible = jnp.where(given, x0, xt)
-            logits = predict(params, visible, t=jnp.ones(len(x0), jnp.int32), **inputs)  # [B, *S, K]
+            # Of examples of a few elements, whose logits may all be in memory.
+            said = predict(params, visible, t=jnp.ones(len(x0), jnp.int32), **inputs)
+            logits = all_logits(said)  # [B, *S, K]
             certain = jnp.log(jax.nn.one_hot(x0, logits.shape[-1]))
             return jnp.where(given[..., None], certain, logits)
 

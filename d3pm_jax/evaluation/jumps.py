@@ -12,7 +12,8 @@ from d3pm_jax import likelihood, losses
 from d3pm_jax.checks import declared
 from d3pm_jax.posteriors import q_sample
 from d3pm_jax.processes import Process, respace
-from d3pm_jax.sampling import Network, check_agrees, per_example
+from d3pm_jax.projection import by_rows_of
+from d3pm_jax.sampling import Logits, Network, check_agrees, per_example
 
 
 @declared()
@@ -61,8 +62,8 @@ def jump_costs(
     # All processes that `respace` makes here have one to three steps, so that this is compiled for these
     # alone.
     @jax.jit
-    def cost(respaced: Process, logits: jax.Array, xt: jax.Array, step: jax.Array) -> jax.Array:
-        nats = term(respaced, logits, x, xt, jnp.broadcast_to(step, len(x)))
+    def cost(respaced: Process, logits: Logits, xt: jax.Array, step: jax.Array) -> jax.Array:
+        nats = by_rows_of(respaced, logits, term, x, xt, jnp.broadcast_to(step, len(x)))
         if weight is not None:
             nats = jnp.where(weight > 0, weight * nats, 0.0)
         return jnp.sum(nats) / len(x)

@@ -9,7 +9,12 @@ from d3pm_jax.sampling.denoiser import Answer, Denoiser, Scores, check_agrees as
 from d3pm_jax.sampling.grids import best_grid, even_grid
 from d3pm_jax.sampling.guidance import Conditioned as Conditioned, Place as Place
 from d3pm_jax.sampling.named import SAMPLERS as SAMPLERS
-from d3pm_jax.sampling.network import CURE_OF_LOGITS as CURE_OF_LOGITS, Guided, Network as Network
+from d3pm_jax.sampling.network import (
+    CURE_OF_LOGITS as CURE_OF_LOGITS,
+    Guided,
+    Logits as Logits,
+    Network as Network,
+)
 from d3pm_jax.sampling.noise import SAMPLING as SAMPLING, Noise, Streams, per_example
 from d3pm_jax.sampling.plans import find_level as find_level, make_plan, rows_of_edit as rows_of_edit
 from d3pm_jax.sampling.run import PRIOR_STEP as PRIOR_STEP, PartWay, Seen, run, sample

@@ -9,19 +9,22 @@ from jaxtyping import Array, Float, Int
 
 from d3pm_jax.checks import Called, SelfChecked, marked_as
 from d3pm_jax.processes.base import Process
+from d3pm_jax.projection import Projection
 
 CURE_OF_LOGITS = "return a float logit of each category for each element, categories last"
 
 # What a network is told: steps, process.time[t] in 1..T, or that divided by its largest, in (0, 1].
 TimeUnit = Literal["steps", "unit"]
+# Of x_0, or what stands for them until they are read.
+Logits = Float[Array, " B *S K"] | Projection
 # A network: x_t and the time of each example, in steps -> logits of x_0.
 Network = Annotated[
-    Callable[[Int[Array, " B *S"], Int[Array, " B"]], Float[Array, " B *S K"]],
+    Callable[[Int[Array, " B *S"], Int[Array, " B"]], Logits],
     Called("xt, time", CURE_OF_LOGITS),
 ]
 
 
-def call_network(network: Callable[[Array, Array], Array], x: Array, time: Array) -> Float[Array, " B *S K"]:
+def call_network(network: Callable[[Array, Array], Any], x: Array, time: Array) -> Logits:
     """Calls a network in the step of a loop, which then tells where it gave values out of range."""
     return marked_as(Float[Array, " B *S K"], network)(x, time)
 
@@ -80,7 +83,7 @@ class Guided(SelfChecked, abc.ABC):
         return self.beliefs(x, time)[0]
 
 
-def tell_unit_time(network: Callable[..., Array], process: Process) -> Any:
+def tell_unit_time(network: Callable[..., Logits], process: Process) -> Any:
     """Makes a network that is called with steps of one that is told times in [0, 1]; also of guidance of one.
 
     Args:
@@ -90,7 +93,7 @@ def tell_unit_time(network: Callable[..., Array], process: Process) -> Any:
     if isinstance(network, Guided):
         return network.tell_unit_time(process)
 
-    def call(x: Array, time: Array, *inputs: Any) -> Array:
+    def call(x: Array, time: Array, *inputs: Any) -> Logits:
         last = jnp.asarray(process.time[-1], float)
         return network(x, jnp.asarray(time, float) / last, *inputs)
 
