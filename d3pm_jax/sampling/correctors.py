@@ -14,6 +14,7 @@ from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.processes.base import Process, check_elementwise
 from d3pm_jax.sampling import laws, network, transitions
 from d3pm_jax.sampling.chain import Row
+from d3pm_jax.sampling.denoiser import Answer
 from d3pm_jax.sampling.fields import Slot, check_returned
 from d3pm_jax.sampling.noise import CORRECTOR
 from d3pm_jax.sampling.steps import LawStep, Memory, Step, Taken, View, in_line
@@ -68,8 +69,12 @@ class Gibbs(Corrector):
         mask = laws.mask_of(view.process)
         if mask is not None:
             x = jnp.where(is_chosen, mask, x)
-        law = laws.gibbs_logits(view.process, view.ask(x, view.t).logits_loo, x, view.t)
-        return jnp.where(is_chosen, inverse_cdf.categorical(law, view.noise(0)), x)
+
+        def draw(answer: Answer, u: Array) -> Array:
+            law = laws.gibbs_logits(view.process, answer.logits_loo, answer.x, answer.t)
+            return inverse_cdf.categorical(law, u)
+
+        return jnp.where(is_chosen, view.ask(x, view.t).by_rows(draw, view.noise(0)), x)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,11 +95,14 @@ class RateCorrector(Corrector):
             )
 
     def move(self, view: View, step: LawStep) -> Array:
-        logits_loo = view.ask(view.x, view.t).logits_loo
-        log_rate = laws.corrector_log_rates(view.process, logits_loo, view.x, view.t, self.h)
-        law = step.leap(log_rate, view.x)
-        check_returned(step, "leap", law, jnp.floating, log_rate.shape)
-        return inverse_cdf.categorical(law, view.noise(0))
+        def draw(answer: Answer, u: Array) -> Array:
+            x = answer.x
+            log_rate = laws.corrector_log_rates(view.process, answer.logits_loo, x, answer.t, self.h)
+            law = step.leap(log_rate, x)
+            check_returned(step, "leap", law, jnp.floating, log_rate.shape)
+            return inverse_cdf.categorical(law, u)
+
+        return view.ask(view.x, view.t).by_rows(draw, view.noise(0))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +112,11 @@ class Corrected(Step):
     corrector: Corrector
     between: LawStep = transitions.Bayes()
     """what moves between the levels"""
+    by_rows = True
+
+    @property
+    def user_of_all_logits(self) -> str:
+        return super().user_of_all_logits or self.between.user_of_all_logits
 
     @property
     def takes_long_steps(self) -> bool:  # pyright: ignore

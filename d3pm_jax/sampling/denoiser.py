@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 from collections.abc import Callable
+from functools import singledispatch
 from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
@@ -13,9 +14,10 @@ from d3pm_jax.checks import SelfChecked, declared, is_known
 from d3pm_jax.errors import describe_returned
 from d3pm_jax.posteriors import p_logits
 from d3pm_jax.processes.base import Process
+from d3pm_jax.projection import Projection, by_rows, check_process, require_array
 from d3pm_jax.sampling import laws
 from d3pm_jax.sampling.fields import check_returned
-from d3pm_jax.sampling.network import Guided, Network, TimeUnit, call_network, tell_unit_time
+from d3pm_jax.sampling.network import Guided, Logits, Network, TimeUnit, call_network, tell_unit_time
 
 NO_LOGITS = (
     "the network gives log scores, which are no logits of x_0: ask it by the steps Tweedie, Euler and Poisson"
@@ -30,7 +32,14 @@ class Answer(NamedTuple):
     belief: Belief  # what the logits are
     x: Int[Array, " B *S"]  # x_t
     t: Int[Array, " B"]
-    said: Float[Array, " B *S K"]  # the logits of the network itself, where these were shaped
+    said: Logits  # those of the network itself, where these were shaped
+    # (logits [n, K], x [n], t [n]) -> the answer of some places, where they are made at a time
+    of_places: Any = None
+
+    @property
+    def in_memory(self) -> bool:
+        """Tells whether all logits are; else they are asked for by `by_rows`."""
+        return self.of_places is None
 
     @property
     def log_denoiser(self) -> Array:
@@ -61,6 +70,17 @@ class Answer(NamedTuple):
         """Returns the answer shaped as a sampler does it."""
         return shape(self)
 
+    def by_rows(self, f: Callable[..., Any], *rows: Any) -> Any:
+        """Returns f(answer, *rows), arrays with one number for each place.
+
+        Args:
+            f: of an answer in memory it is called once. Where a `projection.Projection` stands for the logits
+                it is called with answers of some places at a time, [n, K] with x [n] and t [n], and what it
+                returns of a place may depend on that place alone.
+            rows: trees of arrays of a shape that that of x begins with; of some places they come as [n].
+        """
+        return f(self, *rows)
+
 
 class ScoreAnswer(Answer):
     """Holds the log scores that a network gave at x_t; it has no logits of x_0."""
@@ -85,6 +105,26 @@ class ScoreAnswer(Answer):
     # A sampler that would shape them is refused before it runs.
     def shaped_by(self, shape: Callable[[Answer], Answer]) -> Answer:
         return self
+
+
+class ProjectedAnswer(Answer):
+    """Holds a `Projection` that a network gave at x_t, of which `by_rows` alone makes answers."""
+
+    __slots__ = ()
+
+    @property
+    def logits(self) -> Array:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Raises ValueError: they are not in memory."""
+        return require_array(self.said, "what reads an answer other than by `by_rows`")
+
+    def shaped_by(self, shape: Callable[[Answer], Answer]) -> Answer:
+        return self._replace(of_places=lambda *part: self.of_places(*part).shaped_by(shape))
+
+    def by_rows(self, f: Callable[..., Any], *rows: Any) -> Any:
+        def call(logits: Array, x: Array, t: Array, *rows: Any) -> Any:
+            return f(self.of_places(logits, x, t), *rows)
+
+        return by_rows(self.said, call, self.x, self.t, *rows)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -114,7 +154,7 @@ class Denoiser(SelfChecked):
         network = _check_network(self.process, self.network, self.belief, self.time)
         object.__setattr__(self, "network", network)
 
-    def __call__(self, x: Array, time: Array) -> Float[Array, " B *S K"]:
+    def __call__(self, x: Array, time: Array) -> Logits:
         """Returns the logits of the network at x_t, called as all networks here are: with the time in steps.
 
         Raises:
@@ -173,8 +213,12 @@ class Denoiser(SelfChecked):
             each = [call_network(network, x, time)]
         return [self.answer(logits, x, t) for logits in each]
 
-    def answer(self, logits: Array, x: Array, t: Array) -> Answer:
+    def answer(self, logits: Logits, x: Array, t: Array) -> Answer:
         """Returns logits of x_0 at x_t as an answer."""
+        return _hold(logits, self, x, t)
+
+    def answer_in_memory(self, logits: Array, x: Array, t: Array) -> Answer:
+        """Returns logits of x_0 that are an array as an answer."""
         return Answer(self.process, logits, self.belief, x, t, logits)
 
     def check_sampler(self, sampler: Any) -> None:
@@ -206,11 +250,24 @@ class Scores(Denoiser):
         """Raises TypeError: what calls a network as all here are called takes logits of x_0."""
         raise TypeError(NO_LOGITS)
 
-    def answer(self, logits: Array, x: Array, t: Array) -> Answer:
+    def answer_in_memory(self, logits: Array, x: Array, t: Array) -> Answer:
         return ScoreAnswer(self.process, logits, self.belief, x, t, logits)
 
     def check_sampler(self, sampler: Any) -> None:
         sampler.check_scores()
+
+
+@singledispatch
+def _hold(logits: Any, denoiser: Denoiser, x: Array, t: Array) -> Answer:
+    """Returns logits of x_0 at x_t as an answer."""
+    return denoiser.answer_in_memory(logits, x, t)
+
+
+@_hold.register
+def _(logits: Projection, denoiser: Denoiser, x: Array, t: Array) -> Answer:
+    process = denoiser.process
+    check_process(logits, process)
+    return ProjectedAnswer(process, logits, denoiser.belief, x, t, logits, denoiser.answer_in_memory)
 
 
 @declared()

@@ -31,11 +31,19 @@ from d3pm_jax.checks import (
     values_in_range,
 )
 from d3pm_jax.processes import Process, expand_trailing
-from d3pm_jax.sampling.network import CURE_OF_LOGITS, Guided, Network, call_network, tell_unit_time
+from d3pm_jax.projection import require_array
+from d3pm_jax.sampling.network import (
+    CURE_OF_LOGITS,
+    Guided,
+    Logits,
+    Network,
+    call_network,
+    tell_unit_time,
+)
 
 # A network that is told more than x_t and the time: labels, conditions, or a tree of these, each [B, ..].
 Conditioned = Annotated[
-    Callable[[Int[Array, " B *S"], Int[Array, " B"], Any], Float[Array, " B *S K"]],
+    Callable[[Int[Array, " B *S"], Int[Array, " B"], Any], Logits],
     Called("xt, time, inputs", CURE_OF_LOGITS),
 ]
 # A classifier that sees noise: x_t as one-hots, or anything between them, and the time; 0 is that of data.
@@ -92,12 +100,12 @@ def classifier_free(
 
 
 def _bind_inputs(
-    network: Callable[[Array, Array, Any], Array], *inputs: Any
-) -> Callable[[Array, Array], Array]:
+    network: Callable[[Array, Array, Any], Logits], *inputs: Any
+) -> Callable[[Array, Array], Logits]:
     """Returns a network that is told its inputs: those of one batch, or of two, one behind the other."""
     bound_inputs = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *inputs)
 
-    def call(x: Array, time: Array) -> Array:
+    def call(x: Array, time: Array) -> Logits:
         for leaf in jax.tree.leaves(bound_inputs):
             if len(leaf) != len(x):
                 raise ValueError(
@@ -122,7 +130,7 @@ def _check_alike(inputs: Shaped[Array, " B *S"], null: Shaped[Array, " B *S"]) -
 class WithAndWithout(Guided):
     """Calls a network with the condition and without it, both in one batch."""
 
-    network: Callable[[Array, Array], Array]
+    network: Callable[[Array, Array], Logits]
     """called with two batches, one behind the other: with the condition, and without it"""
     gamma: float
     late: int | None
@@ -135,7 +143,8 @@ class WithAndWithout(Guided):
         """Returns logits of x_0, with the condition and without it, [B, *S, K] each."""
         twice_x = jnp.concatenate([x, x])
         twice_time = jnp.concatenate([time, time])
-        return jnp.split(call_network(self.network, twice_x, twice_time), 2)
+        logits = call_network(self.network, twice_x, twice_time)
+        return jnp.split(require_array(logits, "guidance"), 2)
 
     def tell_unit_time(self, process: Process) -> "WithAndWithout":
         return dataclasses.replace(self, network=tell_unit_time(self.network, process))
@@ -238,7 +247,7 @@ def by_classifier(network: Network, log_prob: LogProb, gamma: float = 1.0, exact
 class ByClassifier(Guided):
     """Guides the law of x_s towards a class: see `by_classifier`."""
 
-    network: Callable[[Array, Array], Array]
+    network: Callable[[Array, Array], Logits]
     log_prob: Callable[[Array, Array], Array]
     gamma: float
     exact: bool
@@ -249,7 +258,7 @@ class ByClassifier(Guided):
         return self.network.calls if isinstance(self.network, Guided) else 1
 
     def beliefs(self, x: Array, time: Array) -> list[Array]:
-        return [call_network(self.network, x, time)]
+        return [require_array(call_network(self.network, x, time), "guidance")]
 
     def tell_unit_time(self, process: Process) -> "ByClassifier":
         return dataclasses.replace(self, network=tell_unit_time(self.network, process))

@@ -8,6 +8,7 @@ import abc
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Annotated, Any, NamedTuple
 
 import jax.numpy as jnp
@@ -36,8 +37,10 @@ from d3pm_jax.checks import (
 from d3pm_jax.checks.depth import depth, depth_within
 from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.processes.base import Process
+from d3pm_jax.projection import require_array
 from d3pm_jax.sampling import laws, network, noise
 from d3pm_jax.sampling.chain import Row
+from d3pm_jax.sampling.denoiser import Answer
 from d3pm_jax.sampling.fields import Slot, check_returned
 from d3pm_jax.sampling.steps import (
     LawStep,
@@ -179,6 +182,23 @@ AboveZero = Annotated[
 ]
 
 
+class Measures(NamedTuple):
+    """Holds numbers of the law of each place, [B, L]."""
+
+    log_drawn: Array  # of the probability of what was drawn
+    largest: Array  # log of the largest probability
+    entropy: Array  # in nats
+
+
+def _measure(log_p: Array, drawn: Array) -> Measures:
+    drawn = jnp.maximum(drawn, 0)[..., None]  # -1 where nothing could be drawn
+    return Measures(
+        jnp.take_along_axis(log_p, drawn, axis=-1)[..., 0],
+        jnp.max(log_p, axis=-1),
+        jnp.sum(entr(jnp.exp(log_p)), axis=-1),
+    )
+
+
 class Candidates(NamedTuple):
     """Holds what an order and a count may look at in a row: places in one line, and a category for each."""
 
@@ -189,6 +209,25 @@ class Candidates(NamedTuple):
     uniforms: Callable[[], Float[Array, "B L"]]  # draws noise for the order
     i: Int[Array, ""]  # the number of the row, from 1 on
     rows: int  # how many rows there are
+    measured: Measures | None = None  # where they were measured before
+
+    @property
+    def measures(self) -> Measures:
+        """Returns the numbers of the law of each place that need no log_p in memory."""
+        if self.measured is not None:
+            return self.measured
+        return _measure(self.log_p, self.drawn)
+
+
+class ProjectedCandidates(Candidates):
+    """Holds candidates of logits that a `Projection` makes: it has no log_p, and `measures` as all have."""
+
+    __slots__ = ()
+
+    @property
+    def log_p(self) -> Array:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Raises ValueError: they are not in memory."""
+        return require_array(self[0], "Candidates.log_p")
 
 
 class Order(Slot, abc.ABC):
@@ -240,7 +279,7 @@ class DrawnProbability(Order):
         return "probability" if self.temperature == 0 else ""
 
     def score(self, candidates: Candidates) -> Array:
-        log_p = _log_drawn(candidates)
+        log_p = candidates.measures.log_drawn
         if self.temperature == 0:
             return log_p
         gumbel = -jnp.log(-jnp.log(candidates.uniforms()))
@@ -258,7 +297,7 @@ class LargestProbability(Order):
     measure = "probability"
 
     def score(self, candidates: Candidates) -> Array:
-        return jnp.max(candidates.log_p, axis=-1)
+        return candidates.measures.largest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -268,13 +307,7 @@ class LeastEntropy(Order):
     measure = "entropy"
 
     def score(self, candidates: Candidates) -> Array:
-        return -jnp.sum(entr(jnp.exp(candidates.log_p)), axis=-1)
-
-
-def _log_drawn(candidates: Candidates) -> Array:
-    """Returns the log of the probability of what was drawn, [B, L]."""
-    drawn = jnp.maximum(candidates.drawn, 0)[..., None]  # -1 where nothing could be drawn
-    return jnp.take_along_axis(candidates.log_p, drawn, axis=-1)[..., 0]
+        return -candidates.measures.entropy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -417,20 +450,29 @@ class Revealing(Step):
         t = _smallest_step(view.process, _share_of_masks(view))
         time, memory = self.tell_time(view, t, is_active)
         answer = view.ask(x, t, time)
-        log_p = answer.log_denoiser  # [B, *S, K]
-        drawn = inverse_cdf.categorical(log_p, view.noise(noise.DRAW))
+
+        def draw(answer: Answer, u: Array) -> tuple[Array, Measures]:
+            log_p = answer.log_denoiser
+            drawn = inverse_cdf.categorical(log_p, u)
+            return drawn, _measure(log_p, drawn)
+
+        drawn, measured = answer.by_rows(draw, view.noise(noise.DRAW))
+        make_candidates = partial(ProjectedCandidates, answer.said)
+        if answer.in_memory:
+            log_p = answer.log_denoiser  # [B, *S, K]
+            make_candidates = partial(Candidates, log_p.reshape(*in_line(x).shape, view.process.K))
 
         masked_at_start = view.memory["masked_at_start"]
         if view.may_change is not None:
             masked_at_start &= view.may_change
-        candidates = Candidates(
-            log_p=log_p.reshape(*in_line(x).shape, view.process.K),
+        candidates = make_candidates(
             drawn=in_line(drawn),
             masked=in_line(masked),
             places=count_places(masked_at_start),
             uniforms=lambda: in_line(view.noise(noise.ORDER)),
             i=view.rows - (view.row.number - 1) % view.rows,
             rows=view.rows,
+            measured=Measures(*map(in_line, measured)),
         )
         # A place that nothing can be drawn for is revealed at once, as -1, so that the chain says that it
         # failed.
@@ -452,6 +494,7 @@ class Reveal(Revealing):
 
     order: Order = RandomOrder()
     count: Count = One()
+    by_rows = True
 
     def __post_init__(self) -> None:
         """Raises ValueError for a count that needs another order."""
@@ -481,6 +524,7 @@ class FirstHitting(Revealing):
     schedule: Schedule | None = None
     """of `schedules.continuous`, for a network that sees them: it is called with real numbers of steps"""
     starts_from_noise = True
+    by_rows = True
 
     @property
     def tells_time(self) -> bool:  # pyright: ignore

@@ -29,6 +29,7 @@ from d3pm_jax.checks import (
     marked_as,
 )
 from d3pm_jax.numerics import inverse_cdf
+from d3pm_jax.projection import all_logits, require_array
 from d3pm_jax.sampling import fields, laws, network
 from d3pm_jax.sampling.chain import EVERY_BLOCK, Chain, Row, State, run_plan, with_calls
 from d3pm_jax.sampling.denoiser import Answer, Denoiser
@@ -206,6 +207,10 @@ class PreparedChain(NamedTuple):
         def ask(x: Array, t: Array, time: Array | None = None) -> list[Answer]:
             network_time = process.time[t] if time is None else time
             answers = self.denoiser.ask_each(x, t, network_time)
+            user = self.sampler.step.user_of_all_logits
+            if user:
+                for answer in answers:
+                    require_array(answer.said, user)
             return [answer.shaped_by(self.sampler.shape) for answer in answers]
 
         def hold(drawn: Array) -> Array:
@@ -410,13 +415,18 @@ class Watched(AroundStep[Step]):
         return taken._replace(seen=fields.to_arrays("watch", watched))
 
 
-def see_logits(view: View) -> Callable[[Answer | None], Array]:
-    """Makes what `View.see` is to hand out the logits of the network, 0 where it was not asked."""
+def see_logits(view: View, read: Callable[[Any], Array] = all_logits) -> Callable[[Answer | None], Array]:
+    """Makes what `View.see` is to hand out the logits of the network, 0 where it was not asked.
+
+    Args:
+        view: of a row.
+        read: makes them of what the network gave.
+    """
 
     def see(answer: Answer | None) -> Array:
         if answer is not None:
-            return answer.said
-        said = jax.eval_shape(lambda: view.ask(view.x, jnp.ones(len(view.x), jnp.int32)).said)
+            return read(answer.said)
+        said = jax.eval_shape(lambda: see(view.ask(view.x, jnp.ones(len(view.x), jnp.int32))))
         return jnp.zeros(said.shape, said.dtype)
 
     return see

@@ -14,6 +14,7 @@ law of each comes closer to it.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, NamedTuple
 
 import jax.numpy as jnp
@@ -24,6 +25,7 @@ from d3pm_jax.checks import CATEGORIES, INDEX, NOISE, SCORES, Called, at_least, 
 from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.numerics.logspace import at_least_float32
 from d3pm_jax.processes import expand_trailing, promote
+from d3pm_jax.projection import require_array
 from d3pm_jax.sampling import laws
 from d3pm_jax.sampling.chain import Chain
 from d3pm_jax.sampling.denoiser import Denoiser
@@ -296,7 +298,9 @@ class Selecting(AroundStep[Step]):
         N = len(view.x) // P
         before = view.memory[SCORE]
         memory = {name: values for name, values in view.memory.items() if name != SCORE}
-        taken = self.step.take(view._replace(memory=memory, see=see_logits(view)))
+        taken = self.step.take(
+            view._replace(memory=memory, see=see_logits(view, partial(require_array, user="steering")))
+        )
         if taken.seen is None:
             raise TypeError(
                 f"{type(self.prepared.sampler.step).__name__} returned no Taken.seen, of which x_0 is "

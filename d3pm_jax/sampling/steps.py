@@ -64,6 +64,19 @@ class View(NamedTuple):
         """Asks the network at x_t, whose answer is shaped; by default at the time of the step t."""
         return self.ask_each(x, t, time)[0]
 
+    def by_rows(self, answer: Answer, f: Callable[..., Any], *rows: Any) -> Any:
+        """Returns f(view, answer, *rows), arrays with one number for each place, as `Answer.by_rows` does.
+
+        Of some places at a time x, t and s of the view are theirs, and so is what it remembers of places.
+        """
+        S = self.x.shape
+        of_places = {name: m for name, m in self.memory.items() if m.shape == S[: m.ndim]}
+
+        def call(answer: Answer, x: Array, t: Array, s: Array, memory: Memory, *rows: Any) -> Any:
+            return f(self._replace(x=x, t=t, s=s, memory=self.memory | memory), answer, *rows)
+
+        return answer.by_rows(call, self.x, self.t, self.s, of_places, *rows)
+
     def is_masked(self, which: Bool[Array, " B *S"] | None) -> Bool[Array, " B *S"]:
         """Tells which places are masked, of those that are marked; None: of all."""
         masked = self.x == mask_of(self.process)
@@ -96,6 +109,14 @@ class Step(Slot, abc.ABC):
     """whether it calls the network at times between steps"""
     takes_scores: ClassVar[bool] = False
     """whether log scores are enough for it, of a network that has no logits of x_0"""
+    by_rows: ClassVar[bool] = False
+    """whether it takes answers of some places at a time, `Answer.by_rows`, so that a `Projection` may stand
+    for logits; a class that derives from one that does says so again"""
+
+    @property
+    def user_of_all_logits(self) -> str:
+        """Names the part of it that may look at the logits of all places, which then are in memory; or ""."""
+        return "" if vars(type(self)).get("by_rows", False) else type(self).__name__
 
     def check(self, process: Process) -> None:
         """Raises ValueError for a process that it is not for."""
@@ -174,7 +195,11 @@ class LawStep(Step):
 
     def choose(self, view: View, answer: Answer) -> Int[Array, " B *S"]:
         """Draws x_s from the law, -1 where there is none."""
-        return inverse_cdf.categorical(self.checked_law(view, answer), view.noise(DRAW))
+
+        def draw(view: View, answer: Answer, u: Array) -> Array:
+            return inverse_cdf.categorical(self.checked_law(view, answer), u)
+
+        return view.by_rows(answer, draw, view.noise(DRAW))
 
     def leap(self, log_rate: Float[Array, " B *S K"], x: Array) -> Float[Array, " B *S K"]:
         """Returns the law of a leap from x along rates, normalised logs; of a step that `leaps`."""

@@ -24,12 +24,17 @@ from d3pm_jax.sampling.steps import LawStep, Memory, View
 class Bayes(LawStep):
     """Draws from p(x_{t-1} | x_t), by Bayes' rule (D3PM eq. 4): `p_logits`."""
 
+    by_rows = True
+
     def law(self, view: View, answer: Answer) -> Array:
         return p_logits(view.process, answer.logits, view.x, view.t, answer.belief)
 
     # `p_sample` draws from `p_logits`, and makes no array of its probabilities where it need not.
     def choose(self, view: View, answer: Answer) -> Array:
-        return p_sample(view.process, answer.logits, view.x, view.t, view.noise(noise.DRAW), answer.belief)
+        def draw(view: View, answer: Answer, u: Array) -> Array:
+            return p_sample(view.process, answer.logits, view.x, view.t, u, answer.belief)
+
+        return view.by_rows(answer, draw, view.noise(noise.DRAW))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +57,7 @@ class Keep(LawStep):
     c: Probability = 1.0
     """in [0, 1]; 1 draws the least noise"""
     takes_long_steps = True
+    by_rows = True
 
     def check(self, process: Process) -> None:
         laws.require_mixing(process, "keep")
@@ -65,6 +71,7 @@ class Tweedie(LawStep):
     """Draws from the law of x_s that scores make: `laws.tweedie_logits`."""
 
     takes_long_steps = True
+    by_rows = True
     takes_scores = True
 
     def check(self, process: Process) -> None:
@@ -80,6 +87,7 @@ class Mixture(LawStep):
 
     kappa: Probability = 0.95
     """in [0, 1]; 1 is ancestral"""
+    by_rows = True
 
     def law(self, view: View, answer: Answer) -> Array:
         log_denoiser = answer.log_denoiser
@@ -92,6 +100,8 @@ class Mixture(LawStep):
 
 
 # ---- Masking again ----
+
+SIGMA = "sigma of each place"  # in what a law of some places sees of all of them
 
 
 class Sigma(fields.Slot, abc.ABC):
@@ -152,11 +162,15 @@ class LeastConfident(Sigma):
 
     # What counts is the probability of the category that a mask has just become.
     def remember(self, view: View, answer: Answer, x: Array) -> Memory:
-        drawn = jnp.maximum(x, 0)[..., None]
-        p = jnp.exp(jnp.take_along_axis(answer.log_denoiser, drawn, axis=-1)[..., 0])
+        p = answer.by_rows(_probability_of, jnp.maximum(x, 0))
         before = view.memory["confidence"]
         was_masked = view.x == laws.mask_of(view.process)
         return view.memory | {"confidence": jnp.where(was_masked, p.astype(before.dtype), before)}
+
+
+def _probability_of(answer: Answer, x: Array) -> Array:
+    """Returns the probability that x_0 is x, of each place."""
+    return jnp.exp(jnp.take_along_axis(answer.log_denoiser, x[..., None], axis=-1)[..., 0])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,6 +203,7 @@ class Remask(LawStep):
 
     schedule: Sigma = Cap()
     takes_long_steps = True
+    by_rows = True
     needs_extra_mask = True
 
     def check(self, process: Process) -> None:
@@ -199,6 +214,8 @@ class Remask(LawStep):
 
     def sigma(self, view: View) -> Array:
         """Returns the probability of masking each place again."""
+        if SIGMA in view.memory:
+            return view.memory[SIGMA]
         sigma = self.schedule.sigma(view, laws.most_remasked(view.process, view.t, view.s))
         fields.check_returned(self.schedule, "sigma", sigma, jnp.floating, view.x.shape)
         return sigma
@@ -206,6 +223,11 @@ class Remask(LawStep):
     def law(self, view: View, answer: Answer) -> Array:
         sigma = self.sigma(view)
         return laws.remask_logits(view.process, answer.log_denoiser, view.x, view.t, view.s, sigma)
+
+    # sigma of a place may depend on all places, and is computed before some of them are drawn.
+    def choose(self, view: View, answer: Answer) -> Array:
+        memory = view.memory | {SIGMA: self.sigma(view)}
+        return super().choose(view._replace(memory=memory), answer)
 
     def remember(self, view: View, answer: Answer, x: Array) -> Memory:
         return self.schedule.remember(view, answer, x)
@@ -220,6 +242,7 @@ class RemaskLoop(Remask):
     """in all, at least 3: 45% before the level, 50% at it, 5% after it, and at least 1 each"""
     alpha: Probability = 0.9
     """the level that is held: the step whose alpha is nearest"""
+    by_rows = True
 
     def plan(self, process: Process, places: int) -> tuple[Row, ...]:
         spec = laws.require_absorbing(process, "masking again").spec
@@ -276,6 +299,8 @@ class Leap(LawStep):
 class Euler(Leap):
     """Moves along reverse rates: to y with probability R_y / max(1, sum R). `laws.euler_logits`."""
 
+    by_rows = True
+
     def leap(self, log_rate: Array, x: Array) -> Array:
         return laws.euler_logits(log_rate, x)
 
@@ -283,6 +308,8 @@ class Euler(Leap):
 @dataclasses.dataclass(frozen=True)
 class Poisson(Leap):
     """Moves along reverse rates where there is one event in all: `laws.poisson_logits` (tau-leaping)."""
+
+    by_rows = True
 
     def leap(self, log_rate: Array, x: Array) -> Array:
         return laws.poisson_logits(log_rate, x)
@@ -306,6 +333,7 @@ class Stratified(LawStep):
     """
 
     can_be_guided = False
+    by_rows = True
 
     def start(self, view: View) -> Memory:
         return {"clock": view.noise(noise.PHASE)}
@@ -317,7 +345,7 @@ class Stratified(LawStep):
         return jnp.where(is_due[..., None], laws.leaving_logits(log_p, view.x), stays)
 
     def remember(self, view: View, answer: Answer, x: Array) -> Memory:
-        _, _, clock = self._hazard(view, answer)
+        clock = view.by_rows(answer, lambda view, answer: self._hazard(view, answer)[2])
         return view.memory | {"clock": clock}
 
     def _hazard(self, view: View, answer: Answer) -> tuple[Array, Array, Array]:
