@@ -18,6 +18,7 @@ from parity_tests import (
     flow_cases,
     flow_scales,
     loss_cases,
+    projected,
     sampling_cases,
     sampling_scales,
     scales,
@@ -240,6 +241,13 @@ PAIRS: dict[str, Pair] = {
         arguments(scales.hybrid),
         arguments(scales.reverse_gradient),
         dtypes=("float64",),  # float32 is that of its two terms
+    ),
+    "losses.projected": Pair(
+        projected.cases,
+        arguments(projected.scale),
+        arguments(projected.gradient_scale),
+        call=projected.weighted_sum,
+        differentiable=("hidden", "kernel", "bias"),
     ),
     "prior_kl": Pair(cases.taking("process", "x0"), arguments(scales.prior_kl)),
     "bits_per_dim": Pair(cases.bits_per_dim, rows_of("nats")),

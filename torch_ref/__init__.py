@@ -155,6 +155,7 @@ _SUBPACKAGES = (
     "orders",
     "posteriors",
     "processes",
+    "projection",
     "runs",
     "sampling",
     "schedules",

@@ -38,6 +38,7 @@ RANGES: dict[str, tuple[str, str, float, float | str, str]] = {
     "log_probability": ("float", "[", -inf, 1e-3, "]"),
     "positive": ("float", "(", 0, inf, ")"),
     "from_0": ("float", "[", 0, inf, "]"),
+    "finite_from_0": ("float", "[", 0, inf, ")"),
     "from_1": ("float", "[", 1, inf, ")"),
     "finite": ("float", "(", -inf, inf, ")"),
     "not_nan": ("float", "[", -inf, inf, "]"),

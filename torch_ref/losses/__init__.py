@@ -10,6 +10,7 @@ from torch_ref.losses import (
     gidd as gidd,
     score_entropy as score_entropy,
 )
+from torch_ref.losses.projected import Projected, projected
 from torch_ref.losses.variational import (
     Hybrid,
     cross_entropy,
@@ -25,6 +26,7 @@ from torch_ref.losses.variational import (
 
 __all__ = [
     "Hybrid",
+    "Projected",
     "any_order",
     "continuous",
     "cross_entropy",
@@ -35,6 +37,7 @@ __all__ = [
     "mean_over_steps",
     "posterior_kl",
     "prior_kl",
+    "projected",
     "score_entropy",
     "smoothed_cross_entropy",
     "stochastic_bound",
