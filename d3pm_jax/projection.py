@@ -174,6 +174,27 @@ def _(logits: Projection, process: Process) -> None:
 
 
 @singledispatch
+def spread_over(logits: Any, spread: Spread) -> Any:
+    """Says of a `Projection` how it lies over devices; returns logits as they are, and tuples of either.
+
+    A kernel whose K its devices do not divide is cut over none.
+    """
+    return logits
+
+
+@spread_over.register
+def _(logits: Projection, spread: Spread) -> Projection:
+    if spread.categories is not None and logits.shape[-1] % spread.mesh.shape[spread.categories]:
+        spread = spread._replace(categories=None)
+    return dataclasses.replace(logits, spread=spread)
+
+
+@spread_over.register
+def _(logits: tuple, spread: Spread) -> tuple:
+    return tuple(spread_over(x, spread) for x in logits)
+
+
+@singledispatch
 def at_places(logits: Any, places: Array) -> Array:
     """Returns the logits of some places of each example, [B, n, K].
 

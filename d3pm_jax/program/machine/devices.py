@@ -16,6 +16,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from d3pm_jax.errors import UserError
+from d3pm_jax.projection import Spread
 
 # Elements of the smallest array that is cut. A smaller one is on every device: to fetch its parts would take
 # longer than to read it.
@@ -137,6 +138,14 @@ def state_sharding(mesh: Mesh, shape: tuple[int, ...]) -> NamedSharding:
     # one, and would have to fetch from another device each.
     longest = max(divisible, key=lambda axis: (shape[axis], axis))
     return NamedSharding(mesh, PartitionSpec(*(None,) * longest, "fsdp"))
+
+
+def projection_spread(mesh: Mesh) -> Spread:
+    """Returns how projected logits lie over the devices: their places as a batch, the kernel as the state.
+
+    A kernel that is cut over "fsdp" along K stays so, and places meet there.
+    """
+    return Spread(mesh, mesh.axis_names, "fsdp" if mesh.shape["fsdp"] > 1 else None)
 
 
 def use_all_cores(batch_size: int, fsdp: int = 1) -> None:

@@ -20,6 +20,8 @@ from d3pm_jax.keys import make_key
 from d3pm_jax.models import variables
 from d3pm_jax.processes import Process
 from d3pm_jax.program.machine import cluster
+from d3pm_jax.program.machine.devices import projection_spread
+from d3pm_jax.projection import spread_over
 from d3pm_jax.training.dropping import Dropping
 from d3pm_jax.training.step import Predict, TrainPredict
 from d3pm_jax.types import Params
@@ -447,10 +449,11 @@ def call_in_training(
     return module.call(params, key, *args)
 
 
-def spread_over_mesh(predict: Callable[..., Any], sharding: jax.sharding.Sharding) -> Callable[..., Any]:
+def spread_over_mesh(predict: Callable[..., Any], sharding: jax.sharding.NamedSharding) -> Callable[..., Any]:
     """Spreads x_t of predict, and so all that is computed from it, over the devices of a mesh."""
 
     def predict_on_mesh(params: Params, xt: Array, *args: Any, **extra_inputs: Any) -> Any:
-        return predict(params, jax.lax.with_sharding_constraint(xt, sharding), *args, **extra_inputs)
+        output = predict(params, jax.lax.with_sharding_constraint(xt, sharding), *args, **extra_inputs)
+        return spread_over(output, projection_spread(sharding.mesh))
 
     return predict_on_mesh
