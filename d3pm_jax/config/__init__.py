@@ -74,6 +74,7 @@ from d3pm_jax.config.objective import (
     ScoreEntropy,
     StochasticBound,
     Terms,
+    has_own_compute as has_own_compute,
     is_by_rows as is_by_rows,
     logits_keywords as logits_keywords,
 )

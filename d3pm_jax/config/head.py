@@ -10,6 +10,7 @@ from jaxtyping import Array
 from d3pm_jax import heads
 from d3pm_jax.checks import values_in_range
 from d3pm_jax.config.checks import Interval
+from d3pm_jax.data import Description
 from d3pm_jax.numerics.logspace import at_least_float32
 
 # Logits of x_0, or the log of p_t(y) / p_t(x_t), where y has another category at one place.
@@ -22,6 +23,8 @@ class Head:
 
     residual: bool = True
     """add onehot(x_t) to the output of the network"""
+    projected: bool = dataclasses.field(default=False, kw_only=True)
+    """make logits of some places at a time, where they are read: for many categories, see `Projection`"""
     outputs: ClassVar[int | None] = None
     """numbers of the network's output for each element; None: K logits; see `models.UNet`"""
     gives: ClassVar[HeadGives] = "logits"
@@ -86,9 +89,16 @@ class ScoreHead(Head):
 
 
 def make_logits(
-    head: Head, output: Any, xt: Array, K: int, extra_mask: int | None, sizes: tuple | None = None
+    head: Head,
+    output: Any,
+    xt: Array,
+    K: int,
+    extra_mask: int | None,
+    description: Description | None = None,
 ) -> Array:
-    """Makes logits of x_0 [*S, K] by a head, -inf at what x_0 cannot be: an extra mask, a place's own end.
+    """Makes logits of x_0 [*S, K] by a head, -inf at what x_0 cannot be.
+
+    That is an extra mask, categories between those of the data and this mask, and what one place has not.
 
     Of a head that gives log scores these are such, in the place of logits.
 
@@ -98,12 +108,17 @@ def make_logits(
         xt: what the network was given.
         K: number of categories.
         extra_mask: a mask that the data never has; None where there is none.
-        sizes: of a `Description`, how many categories each place has; None: all have the same.
+        description: of the data; None: it has all categories but the mask.
     """
     if extra_mask is None:
         logits = head.logits(output, xt, K)
     else:
         logits = head.without_mask(output, xt, K, extra_mask)
-    if sizes is None:
+    if description is None:
         return logits
-    return heads.forbid_beyond(logits, np.array(sizes))
+    if description.sizes is not None:
+        return heads.forbid_beyond(logits, np.array(description.sizes))
+    if extra_mask is None or description.categories == extra_mask:
+        return logits
+    k = jnp.arange(K).reshape((1,) * xt.ndim + (K,))
+    return jnp.where((k < description.categories) | (k == extra_mask), logits, -jnp.inf)

@@ -183,6 +183,8 @@ class Transformer(Model):
     positions: Literal["rotary", "learned", "grid"] = dataclasses.field(default="rotary", kw_only=True)
     """what is known of places: "rotary": their distances, for sequences [L] alone; "learned": each has a
     vector; "grid": along each axis of *S each place has a vector, and these are added"""
+    tied: bool = dataclasses.field(default=False, kw_only=True)
+    """take the embedding of categories, transposed, for the kernel of the last layer"""
 
     def layer_width(self) -> int:
         return self.mlp_ratio * self.width

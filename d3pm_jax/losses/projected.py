@@ -56,7 +56,7 @@ def projected(
         TypeError: the loss returns something else.
         ValueError: weights are negative, NaN or all 0; shapes do not fit each other or the K of the process.
     """
-    _check_projection(process, projection)
+    check_projection(process, projection)
     S = tuple(projection.xt.shape)
     if weight.shape != S:
         raise ValueError(f"weight has shape {list(weight.shape)}, and x_t {list(S)}: give each place one")
@@ -86,7 +86,7 @@ def projected(
     return Projected(total * jnp.where(jnp.any(weight > 0), 1.0, jnp.nan), values)
 
 
-def _check_projection(process: Process, projection: Projection) -> None:
+def check_projection(process: Process, projection: Projection) -> None:
     """Raises ValueError for a projection whose parts do not fit each other, or a process of another K."""
     S = projection.xt.shape
     hidden, kernel, bias = projection.hidden.shape, projection.kernel.shape, projection.bias

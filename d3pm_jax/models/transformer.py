@@ -46,8 +46,8 @@ class Transformer(Conditioned):
 
     Blocks of attention and two linear maps, each after a layer norm whose scale and shift, and the factor of
     what is added, come from the embedding of time, class and condition, as in adaLN-zero (Peebles and Xie
-    2023, arXiv 2212.09748). At first the output is 0. The parameters of all blocks are stacked, [num_layers,
-    ...].
+    2023, arXiv 2212.09748). At first the output is 0, but of tied weights. The parameters of all blocks are
+    stacked, [num_layers, ...].
 
     By default positions are rotary (Su et al. 2021, arXiv 2104.09864): examples are sequences [L] of any
     length, and the network knows only distances between places: of a row whose categories are all equal, so
@@ -77,6 +77,8 @@ class Transformer(Conditioned):
             largest of them, or one more for a mask K - 1 that all places have. Each place has embeddings and
             a last layer of its own, and the logits of what it cannot be, a mask too, are -inf. None: the
             places have these in common.
+        tied: whether the kernel of the last layer is the embedding of categories, transposed; it still has a
+            bias. Not with sizes.
         rngs: for the initial weights.
 
     Raises:
@@ -103,9 +105,12 @@ class Transformer(Conditioned):
         shape: Annotated[tuple[Size, ...], NOT_EMPTY] | None = None,
         condition: tuple[Size, ...] | None = None,
         sizes: tuple | None = None,
+        tied: bool = False,
         rngs: nnx.Rngs,
     ):
         check_heads(width, num_heads)
+        if tied and sizes is not None:
+            raise ValueError("tied = True is for places that share their categories: leave it or sizes out")
         axes = _find_axes(positions, shape, sizes)
         self.K = K
         self.num_layers = num_layers
@@ -113,6 +118,7 @@ class Transformer(Conditioned):
         self.dropout_rate = dropout
         self.remat = remat
         self.dtype = dtype
+        self.tied = tied
         conditioned = see_time or num_classes is not None or condition is not None
         # What places differ in, where that is known.
         self.places = None if shape is None else make_places(shape, K, sizes)
@@ -136,6 +142,8 @@ class Transformer(Conditioned):
         self.layers = make_blocks(rngs)
         self.modulation = Modulation(2, width, conditioned, None, rngs)
         self.head = nnx.Linear(width, num_logits, kernel_init=nnx.initializers.zeros_init(), rngs=rngs)
+        if tied:
+            del self.head.kernel
         self._make_condition(condition, rngs)
         self.positions = nnx.List([nnx.Embed(length, width, rngs=rngs) for length in axes])
 
@@ -170,6 +178,29 @@ class Transformer(Conditioned):
                 is for; there are labels but no num_classes; a layout is not of these places, or the network
                 has categories of each place.
         """
+        x = self.hidden(
+            xt, t, label=label, weight=weight, condition=condition, layout=layout, key=key
+        )  # [B, *S, width]
+        if self.places is not None and not self.shares_categories:
+            return self.places.apply_heads(self.head, x.reshape(len(xt), -1, self.width))
+        if not self.tied:
+            return apply_to_rows(self.head, x)
+        kernel, bias, _ = self.projection()
+        return (jnp.dot(x.reshape(-1, self.width), kernel.T) + bias[None]).reshape(*xt.shape, self.K)
+
+    @declared(xt=CATEGORIES, t=TIMES, label=LABELS, weight=at_least(0), condition=FINITE)
+    def hidden(
+        self,
+        xt: Int[Array, " B *places"],
+        t: Real[Array, " #B"],
+        *,
+        label: Int[Array, " #B"] | None = None,
+        weight: Shaped[Array, " B *places"] | None = None,
+        condition: Real[Array, " B *C"] | None = None,
+        layout: Layout | None = None,
+        key: Key[Array, ""] | None = None,
+    ) -> Float[Array, "B *S width"]:
+        """Returns what the last layer is given, [B, *S, width]; arguments and errors are those of a call."""
         if layout is None:
             self._check_shape(xt)
         else:
@@ -199,10 +230,22 @@ class Transformer(Conditioned):
         x, _ = jax.lax.scan(block, x, (layers, keys))
         x = at_least_float32(x)
         scale, shift = self.modulation(embedded)
-        x = modulated_norm(x, scale, shift)
-        if self.places is not None and not self.shares_categories:
-            return self.places.apply_heads(self.head, x)
-        return apply_to_rows(self.head, x).reshape(*xt.shape, self.K)
+        return modulated_norm(x, scale, shift).reshape(*xt.shape, self.width)
+
+    def projection(self) -> tuple[Array, Array, bool]:
+        """Returns the last layer, the same for all places: its kernel, its bias [K], and whether it is tied.
+
+        The kernel is [width, K]; of tied weights it is the embedding, [K, width].
+
+        Raises:
+            ValueError: each place has a last layer of its own.
+        """
+        if not self.shares_categories:
+            raise ValueError("places have categories and last layers of their own: make it without sizes")
+        bias: Any = self.head.bias
+        if self.tied:
+            return self.embed.embedding[...], bias[...], True
+        return self.head.kernel[...], bias[...], False
 
     def _check_shape(self, xt: Int[Array, " B *places"]) -> None:
         """Raises ValueError where examples have a shape that the network is not for."""

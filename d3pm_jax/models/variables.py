@@ -19,7 +19,9 @@ from flax import nnx
 from jaxtyping import Array, Key
 
 from d3pm_jax.checks import bare
+from d3pm_jax.errors import wrong_return
 from d3pm_jax.keys import make_key
+from d3pm_jax.projection import Projection
 from d3pm_jax.types import Params
 
 Variables = Any  # Params, or any pytree of parameters that no module of Flax made
@@ -50,7 +52,8 @@ class SplitModule(NamedTuple):
     evaluation_graph: Any  # after `.eval()`
     streams: Params  # keys and counts of random numbers
     signature: inspect.Signature  # of its call
-    called_method: Callable[..., Any]  # its __call__, for messages that name where it is
+    called_method: Callable[..., Any]  # its __call__ or hidden, for messages that name where it is
+    projected: bool = False  # whether its methods hidden and projection are called, and not __call__
 
     def takes_keyword(self, name: str) -> bool:
         """Says whether the module may be called with a keyword."""
@@ -65,6 +68,18 @@ class SplitModule(NamedTuple):
         # Without copies Flax refuses to write to a variable that a transformation such as `grad` has seen.
         return nnx.merge(graph, variables, _seed_streams(self.streams, key), copy=True)
 
+    def ask(self, module: Any, *args: Any, **options: Any) -> Any:
+        """Calls the module that `merge` makes; of a projected one it returns a `Projection` without x_t."""
+        if not self.projected:
+            return bare(module)(*args, **options)
+        last_layer = module.projection()
+        if not (isinstance(last_layer, tuple) and len(last_layer) == 3 and isinstance(last_layer[2], bool)):
+            expected = "a tuple (kernel, bias or None, whether the kernel is an embedding [K, width])"
+            raise wrong_return(module.projection, last_layer, expected)
+        kernel, bias, tied = last_layer
+        hidden = bare(module.hidden)(*args, **options)
+        return Projection(hidden, kernel, bias, None, lambda output, xt: output, tied)  # pyright: ignore
+
     def call(
         self, variables: Variables, key: Key[Array, ""], /, *args: Any, **options: Any
     ) -> tuple[Any, Params | None]:
@@ -73,7 +88,7 @@ class SplitModule(NamedTuple):
         What the call adds, such as intermediate values that it sows, is dropped.
         """
         module = self.merge(variables, key)
-        output = bare(module)(*args, **options)
+        output = self.ask(module, *args, **options)
         _, buffers = split_variables(variables)
         if buffers is None:
             return output, None
@@ -113,14 +128,20 @@ def _seed_streams(streams: Params, key: Key[Array, ""] | None) -> Params:
     return jax.tree.unflatten(tree, seeded)
 
 
-def split_module(build: Callable[[Key[Array, ""]], Any]) -> tuple[SplitModule, Params]:
+def split_module(
+    build: Callable[[Key[Array, ""]], Any], projected: bool = False
+) -> tuple[SplitModule, Params]:
     """Splits the module that a function builds of a key from its variables; nothing is computed.
+
+    Args:
+        build: makes it.
+        projected: whether its methods hidden and projection are called, and not the module.
 
     Returns:
         The module without variables, and the shapes of the variables.
 
     Raises:
-        ValueError: what it builds is no module that can be called.
+        ValueError: what it builds is no module that can be called, or has not these methods.
     """
     traced = []
 
@@ -134,13 +155,20 @@ def split_module(build: Callable[[Key[Array, ""]], Any]) -> tuple[SplitModule, P
         evaluation_graph = nnx.graphdef(module)
         # A wrapped module of Linen takes anything, and says by its own signature what it can do with.
         called = getattr(module, "to_nnx__module", module)
-        traced.append((training_graph, evaluation_graph, inspect.signature(called), type(called).__call__))
+        method = type(called).__call__
+        signature = inspect.signature(called)
+        if projected:
+            _check_projected(module)
+            method = type(module).hidden
+            signature = inspect.signature(module.hidden)
+        traced.append((training_graph, evaluation_graph, signature, method))
         return streams, variables
 
     streams, shapes = jax.eval_shape(trace, make_key(0))
     _check_variables(shapes)
     training_graph, evaluation_graph, signature, called_method = traced[0]
-    return SplitModule(training_graph, evaluation_graph, streams, signature, called_method), shapes
+    module = SplitModule(training_graph, evaluation_graph, streams, signature, called_method, projected)
+    return module, shapes
 
 
 def is_narrow(dtype: Any) -> bool:
@@ -194,6 +222,16 @@ def init_variables(build: Callable[[Key[Array, ""]], Any], key: Key[Array, ""]) 
     """Builds a module of a key, and returns its variables."""
     variables = nnx.state(_build_module(build, key), nnx.Not(nnx.RngState))
     return jax.tree.map(jnp.asarray, variables)  # numbers of Python become arrays
+
+
+def _check_projected(module: Any) -> None:
+    """Raises ValueError for a module without the methods that head.projected needs."""
+    for method in ("hidden", "projection"):
+        if not callable(getattr(module, method, None)):
+            raise ValueError(
+                f"head.projected = True, but {type(module).__name__} defines no {method}: take Transformer, "
+                f"write the methods hidden(xt, t, ..) and projection(), or leave projected out"
+            )
 
 
 def _build_module(build: Callable[[Key[Array, ""]], Any], key: Key[Array, ""]) -> nnx.Module:

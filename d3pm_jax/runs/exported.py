@@ -200,7 +200,7 @@ def denoiser(file: AnyPath) -> Callable[..., Array]:
             return module(x, t, **inputs)  # pyright: ignore[reportCallIssue]
 
         output = objective.without_layout(call)(xt, t)
-        return make_logits(head, output, xt, spec.K, extra_mask, description.sizes)
+        return make_logits(head, output, xt, spec.K, extra_mask, description)
 
     return logits
 

@@ -1,5 +1,6 @@
 """Makes one pure function of parameters from a network and its head."""
 
+import dataclasses
 import math
 import sys
 from collections.abc import Callable, Mapping
@@ -12,16 +13,25 @@ from flax import nnx
 from jaxtyping import Array, Key
 
 from d3pm_jax.blocks import Layout
-from d3pm_jax.checks import bare
-from d3pm_jax.config import Config, Head, LogisticHead, ScoreHead, Spec, make_logits
+from d3pm_jax.config import (
+    Config,
+    Head,
+    LogisticHead,
+    ScoreHead,
+    Spec,
+    has_own_compute,
+    is_by_rows,
+    make_logits,
+)
 from d3pm_jax.data import Description
 from d3pm_jax.errors import locate_statement, wrong_return
 from d3pm_jax.keys import make_key
+from d3pm_jax.losses.projected import check_projection
 from d3pm_jax.models import variables
 from d3pm_jax.processes import Process
 from d3pm_jax.program.machine import cluster
 from d3pm_jax.program.machine.devices import projection_spread
-from d3pm_jax.projection import spread_over
+from d3pm_jax.projection import Projection, spread_over
 from d3pm_jax.training.dropping import Dropping
 from d3pm_jax.training.step import Predict, TrainPredict
 from d3pm_jax.types import Params
@@ -71,6 +81,8 @@ def split_network(
     classes = network_classes(config, description)
     dropping = make_dropping(config.train.drop_condition, classes, description)
     spec = make_spec(description, head, process.K, process.T, classes, dropping, config.train.remat)
+    if head.projected:
+        _check_projected(config, description, process)
 
     def build(key: Array) -> Any:
         module = config.model.build(spec, nnx.Rngs(key))
@@ -78,7 +90,7 @@ def split_network(
             raise wrong_return(config.model.build, module, "the network, an nnx.Module")
         return module
 
-    module, shapes = variables.split_module(build)
+    module, shapes = variables.split_module(build, head.projected)
     # The weight has to be named: a network that takes any keyword need not know what padding is.
     takes_weight = "weight" in module.signature.parameters
     _check_padding(config, description, takes_weight)
@@ -110,7 +122,7 @@ def split_network(
 
         def train(params: Params, xt: Array, t: Array, key: Key[Array, ""], **inputs: Any) -> tuple[Any, Any]:
             output, buffers = module.call(params, key, xt, t, **choose_inputs(key, inputs))
-            return read(output, xt, spec.K), buffers
+            return read(output, xt), buffers
 
         return train
 
@@ -128,7 +140,7 @@ def split_network(
         condition = jnp.zeros((2, *description.condition), description.condition_type)
     key = make_key(0)
     _check_call(config, module, choose_inputs(key, inputs | {"condition": condition, "layout": layout}))
-    call_network = make_train_function(lambda output, xt, K: output)
+    call_network = make_train_function(lambda output, xt: output)
 
     # What it may look at comes first, so that its inputs of the program are numbered as here.
     watched = ["x_t", "t"]
@@ -145,6 +157,10 @@ def split_network(
     program, (output, new_buffers) = jax.make_jaxpr(call_with, return_shape=True)(
         x, t, layout, condition, shapes
     )
+    # Of a projection what comes of it is an output like any other.
+    outputs_of_network = output
+    if head.projected:
+        output = _check_projection(config, process, output, x)
     # A head of the user's own may take any output: what it makes of it is checked below.
     is_own_head = type(head).logits not in (Head.logits, LogisticHead.logits, ScoreHead.logits)
     if not is_own_head:
@@ -161,7 +177,7 @@ def split_network(
         )
 
     model = type(config.model).__name__
-    num_outputs = len(jax.tree.leaves(output))
+    num_outputs = len(jax.tree.leaves(outputs_of_network))
     has_weights = len(jax.tree.leaves(shapes)) > 0
     seen = [name for i, name in enumerate(watched) if _sees(program.jaxpr, i, num_outputs)]
     for name in ("x_t", "the condition"):
@@ -192,14 +208,18 @@ def split_network(
         )
         extra_mask = None
 
-    read_logits = partial(make_logits, head, extra_mask=extra_mask, sizes=description.sizes)
+    read_logits = partial(make_logits, head, K=spec.K, extra_mask=extra_mask, description=description)
+    read = read_logits
+    if head.projected:
+
+        def read(output: Projection, xt: Array) -> Projection:
+            return dataclasses.replace(output, xt=xt, finish=read_logits)
 
     def predict(
         params: Params, xt: Array, t: Array, key: Key[Array, ""] | None = None, **inputs: Any
     ) -> Array:
-        call = bare(module.merge(params, key))
-        output = call(xt, t, **choose_inputs(key, inputs))
-        return read_logits(output, xt, spec.K)  # [B, *S, K]
+        output = module.ask(module.merge(params, key), xt, t, **choose_inputs(key, inputs))
+        return read(output, xt)  # [B, *S, K]
 
     _, buffers = variables.split_variables(shapes)
     if buffers is not None:
@@ -208,16 +228,48 @@ def split_network(
     train_parameters = None
     # A head of the user's own may make its logits in any way.
     if isinstance(head, LogisticHead) and not is_own_head and extra_mask is None:
-        train_parameters = make_train_function(head.parameters)
+        train_parameters = make_train_function(partial(head.parameters, K=spec.K))
     return Network(
         predict=predict,
         init=partial(variables.init_variables, build),
         classes=classes,
         dropping=dropping,
-        train_predict=make_train_function(read_logits),
+        train_predict=make_train_function(read),
         train_parameters=train_parameters,
         extra_mask=extra_mask,
     )
+
+
+def _check_projected(config: Config, description: Description, process: Process) -> None:
+    """Raises ValueError for what logits cannot be made of, some places at a time."""
+    loss = type(config.loss).__name__
+    if config.head.outputs is not None:
+        why = f"{type(config.head).__name__} makes logits of {config.head.outputs} outputs: take Head()"
+    elif description.sizes is not None or process.positional:
+        why = "places have processes or categories of their own: leave projected out"
+    elif has_own_compute(config.loss):
+        why = f"loss = {loss} has a compute of its own: define ask in its place, or leave projected out"
+    elif not is_by_rows(config.loss):
+        why = (
+            f"loss = {loss} does not say that its terms are those of each place alone: if they are, set "
+            f"by_rows = True in that class, else leave projected out"
+        )
+    else:
+        return
+    raise ValueError(f"head.projected = True, but {why}")
+
+
+def _check_projection(config: Config, process: Process, projection: Projection, xt: Array) -> Any:
+    """Returns the output that comes of a projection, as shapes.
+
+    Raises:
+        ValueError: what it is made of does not fit each other, or the process.
+    """
+    try:
+        check_projection(process, dataclasses.replace(projection, xt=xt))
+    except ValueError as error:
+        raise ValueError(f"the network of {type(config.model).__name__}: {error}") from error
+    return jax.eval_shape(Projection.output, projection)
 
 
 def _forbids(head: Head, output: Any, xt: Array, K: int, mask: int) -> bool:
@@ -260,7 +312,7 @@ def _sees(program: Any, number: int, num_outputs: int) -> bool:
 def _check_call(config: Config, module: variables.SplitModule, inputs: dict[str, Any]) -> None:
     """Raises ValueError for a network that cannot be called with these inputs beside x_t and t."""
     if "label" in inputs and not module.takes_keyword("label"):
-        place = locate_statement(module.called_method, "def __call__")
+        place = locate_statement(module.called_method, f"def {module.called_method.__name__}")
         model = type(config.model).__name__
         cure = f"set classes = None in {model}"
         if not hasattr(config.model, "classes"):
@@ -270,7 +322,7 @@ def _check_call(config: Config, module: variables.SplitModule, inputs: dict[str,
             f"{cure}, which trains without labels"
         )
     if "layout" in inputs and not module.takes_keyword("layout"):
-        place = locate_statement(module.called_method, "def __call__")
+        place = locate_statement(module.called_method, f"def {module.called_method.__name__}")
         raise ValueError(
             f"{place}: loss = {type(config.loss).__name__} lays the places of the network out, but that of "
             f"{type(config.model).__name__} has no keyword layout: take Transformer, or add layout=None, by "
@@ -279,7 +331,7 @@ def _check_call(config: Config, module: variables.SplitModule, inputs: dict[str,
     try:
         module.signature.bind("xt", "t", **inputs)
     except TypeError as error:
-        place = locate_statement(module.called_method, "def __call__")
+        place = locate_statement(module.called_method, f"def {module.called_method.__name__}")
         call = ", ".join(["xt", "t", *(f"{name}={name}" for name in inputs)])
         raise ValueError(
             f"{place}: the network is called as f({call}): {error}; write f(xt, t, *, label=None, key=None)"
