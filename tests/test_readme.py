@@ -166,6 +166,18 @@ def check_own_guidance(names):
     assert names["of_laws"].calls.tolist() == [40] * 64
 
 
+def check_large_vocabularies(names):
+    """Losses of the first text are those of logits in memory, and no array of all logits is."""
+    x0, xt, t, weight, nats = (names[name][:1] for name in ("x0", "xt", "t", "weight", "nats"))
+    embedding = names["params"]["embedding"]
+    logits = names["finish"](jnp.tanh(embedding[xt]) @ embedding.T, xt)
+    expected = jnp.where(weight > 0, d3pm_jax.posterior_kl(names["process"], logits, x0, xt, t), 0.0)
+    np.testing.assert_allclose(nats, expected, rtol=1e-4)
+    np.testing.assert_allclose(names["value"], (names["weight"] * names["nats"]).sum(), rtol=1e-5)
+    assert names["temporaries"] < logits.nbytes  # a quarter of all logits
+    assert abs(names["gradient"]["embedding"]).max() > 0
+
+
 def check_tables(names):
     frame = names["frame"]
     assert list(frame) == ["age", "sex", "job", "hours", "income"]
@@ -193,6 +205,7 @@ CHECKS = {
     "docs/how-to/remask.md": check_remask,
     "docs/how-to/steer.md": check_steer,
     "docs/how-to/temperature.md": check_temperature,
+    "docs/large-vocabularies.md": check_large_vocabularies,
     "docs/library.md": check_library,
     "docs/objectives.md": check_objectives,
     "docs/own-parts.md": check_own_parts,
@@ -212,6 +225,7 @@ SLOW = (
     "docs/concepts.md",
     "docs/flows.md",
     "docs/how-to/",
+    "docs/large-vocabularies.md",
     "docs/library.md",
     "docs/mixing-loss.md",
     "docs/objectives.md",
