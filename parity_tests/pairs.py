@@ -644,6 +644,8 @@ REASONS: dict[str, str] = {
     "Process.positional": "what the library refuses a mask on top of",
     "Process.time": "which step each t is: the networks of sampling.run and all_t_bound are called with it",
     "blocks.fill_blocks": _OF_LAYOUTS,
+    "losses.any_order.count_masks": "counts of masks: any_order_nelbo is called with them",
+    "losses.any_order.weigh_masks": "any_order_nelbo of masks that are counted",
     "timesteps.empty_history": "zeros",
     "numerics.band_width": "a constant of the algorithm of log_matmul",
     "numerics.smallest_entry": "a constant of the tables of dense, which gaussian_narrow reaches",

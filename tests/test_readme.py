@@ -176,6 +176,8 @@ def check_large_vocabularies(names):
     np.testing.assert_allclose(names["value"], (names["weight"] * names["nats"]).sum(), rtol=1e-5)
     assert names["temporaries"] < logits.nbytes  # a quarter of all logits
     assert abs(names["gradient"]["embedding"]).max() > 0
+    assert names["run"].step == 20
+    assert names["run"].sample(jax.random.key(0), 2).x0.max() < 5000
 
 
 def check_tables(names):
