@@ -147,7 +147,7 @@ def split_module(
 
     # The module is split inside the trace: outside of it arrays are shapes, which Flax takes for settings.
     def trace(key: Key[Array, ""]) -> tuple[Params, Params]:
-        module = _build_module(build, key)
+        module: Any = _build_module(build, key)
         _, streams, variables = nnx.split(module, nnx.RngState, ...)
         module.train()
         training_graph = nnx.graphdef(module)

@@ -67,10 +67,11 @@ class Timesteps(Protocol):
         ...
 
 
-# (params, xt, time, key=None, **inputs) -> logits of x_0; inputs are label, weight, condition and layout
-Predict = Callable[..., Array]
+# (params, xt, time, key=None, **inputs) -> logits of x_0, or a `Projection` of them; the inputs are label,
+# weight, condition and layout
+Predict = Callable[..., Any]
 # The same with a key, -> (logits, the buffers after the call)
-TrainPredict = Callable[..., tuple[Array, Buffers]]
+TrainPredict = Callable[..., tuple[Any, Buffers]]
 
 
 @partial(jax.jit, static_argnames=("timesteps", "shape", "T", "sharding"))

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import tokenizers
 
 import tests
 from d3pm_jax.config import Config, from_data, io
@@ -15,6 +16,10 @@ CONFIGS = sorted((Path(tests.__file__).parents[1] / "configs").glob("*.py"))
 def opened(path: Path) -> tuple[Config, Description]:
     """Returns a config and its data, filled in; writes its files into the folder one is in."""
     Path("letters.txt").write_text("so said the quick brown fox " * 200)
+    Path("text.txt").write_text("so said the quick brown fox\n" * 200)
+    tokenizer = tokenizers.ByteLevelBPETokenizer()
+    tokenizer.train("text.txt", 300)
+    tokenizer.save("gpt2.json")
     write_table(Path("table.csv"), make_rows(200))
     for split in ("train", "valid", "test"):
         np.save(f"{split}.npy", np.eye(16, dtype=np.int8))

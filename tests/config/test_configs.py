@@ -19,8 +19,9 @@ def test_a_config_fits_its_data(path, tmp_path, monkeypatch):
     if isinstance(process, configs.ByPlace):
         pairs = list(zip(process.processes, description.sizes, strict=True))
     for process_of_place, size in pairs:
-        assert process_of_place.K - (getattr(process_of_place, "mask_id", 0) >= size) == size
-    assert description.shape[0] in (2, 7, 8, 11, 12, 16, 28, 32, 128)
+        if path.stem != "gpt2_absorbing":  # which leaves categories between those of the data and the mask
+            assert process_of_place.K - (getattr(process_of_place, "mask_id", 0) >= size) == size
+    assert description.shape[0] in (2, 7, 8, 11, 12, 16, 28, 32, 128, 1024)
     config.optimizer.check_steps(config.train.steps)
 
 

@@ -206,7 +206,7 @@ def test_the_training_step_of_a_config(path, tmp_path, monkeypatch):
     layers = 2 * (type(parts.config.model).__name__ == "Transformer")
     lstms = 2 * sum(name.endswith("recurrent.kernel") for name in name_leaves(parts.state.params))
     process = parts.recipe.process
-    loops_of_loss = 0
+    loops_of_loss = int(getattr(parts.config.head, "projected", False))  # over places
     if isinstance(process, d3pm.processes.Dense):
         # Where elements that the fast form cannot be relied on for are more than a part of a CPU, they are
         # made again in a loop over parts.

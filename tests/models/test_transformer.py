@@ -34,6 +34,23 @@ def test_a_new_network_says_nothing():
     assert np.abs(first - second).max() > 0.1
 
 
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_last_layer_apart(tied):
+    graphdef, params = randomised(build, tied=tied)
+    assert ("kernel" in params["head"]) != tied
+
+    @jax.jit
+    def call(params):
+        network = nnx.merge(graphdef, params)
+        return network(XT, T), network.hidden(XT, T), network.projection()
+
+    output, hidden, (kernel, bias, is_tied) = call(params)
+    assert is_tied == tied
+    np.testing.assert_array_equal(kernel, params["embed"]["embedding"] if tied else params["head"]["kernel"])
+    expected = np.asarray(hidden, np.float64) @ np.asarray(kernel.T if tied else kernel) + np.asarray(bias)
+    np.testing.assert_allclose(output, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_what_the_output_depends_on():
     """Every parameter, time and label; not what has weight 0; keeping less in memory changes nothing."""
     graphdef, params = randomised(build, num_classes=3, dropout=0.5)
@@ -145,6 +162,7 @@ def test_what_cannot_be_built_is_refused():
             model.build(wrong, nnx.Rngs(0))
     for wrong, words in (
         ({"positions": "learned"}, "positions = 'learned', sizes = None: such a network needs the shape"),
+        ({"tied": True, "sizes": (2, 5), "shape": (2,)}, "tied = True is for places that share their"),
         ({"sizes": (2, 5)}, r"positions = 'rotary', sizes = \(2, 5\): such a network needs the shape"),
         ({"shape": (2, 3)}, r"shape = \(2, 3\), but rotary positions are for sequences"),
         ({"positions": "grid", "shape": (2, 3), "sizes": (2, 5)}, "tuples of the shape"),

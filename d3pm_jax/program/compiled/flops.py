@@ -100,12 +100,18 @@ def _count_equation(equation: Any, on_params: list[bool]) -> tuple[int, list[boo
         by_result = zip(*(results for _, results in branches), strict=True)
         return max(flops for flops, _ in branches), [any(results) for results in by_result]
 
+    num_devices = 1
+    if name == "shard_map":
+        # Its program is that of one device along these axes of the mesh.
+        num_devices = math.prod(params["mesh"].shape[axis] for axis in params["newly_manual_axes"])
+
     num_results = len(equation.outvars)
     for inner in inner_programs(params)[:1]:
         # An inner program with other arguments is one of scalars, such as that of a scatter, and is not
         # counted.
         if len(inner.invars) == len(on_params) and len(inner.outvars) == num_results:
-            return _count_program(inner, on_params)
+            flops, results_on_params = _count_program(inner, on_params)
+            return num_devices * flops, results_on_params
     return 0, [any(on_params)] * num_results
 
 

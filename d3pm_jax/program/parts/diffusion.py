@@ -92,7 +92,7 @@ def make_diffusion(
         network_of_loss = functions.train_parameters
     loss = DiffusionLoss(objective, config.timesteps, network.spread_over_mesh(network_of_loss, sharding))
 
-    def predict(params: Params, xt: Array, t: Array, *args: Any, **inputs: Any) -> Array:
+    def predict(params: Params, xt: Array, t: Array, *args: Any, **inputs: Any) -> Any:
         call = config.loss.without_layout(partial(functions.predict, params))
         return call(xt, t, *args, **inputs)
 
@@ -340,7 +340,7 @@ def _make_denoiser(
     }
     network_inputs = {name: x for name, x in possible_inputs.items() if x is not None}
 
-    def conditioned(x: Array, time: Array, network_inputs: Mapping[str, Array]) -> Array:
+    def conditioned(x: Array, time: Array, network_inputs: Mapping[str, Array]) -> Any:
         return predict(inputs.params, x, time, **network_inputs)
 
     assert settled.sampler is not None  # as `_draw_batch` has seen
@@ -373,7 +373,7 @@ def _explain_failure(failed_at: int, settled: Settled) -> str:
 def call_at_whole_steps(network: Callable[..., Array], T: Array) -> Callable[..., Array]:
     """Makes a network of times between steps, which is told the first of 1..T not before the time."""
 
-    def call(x: Array, time: Array, *args: Any, **keywords: Any) -> Array:
+    def call(x: Array, time: Array, *args: Any, **keywords: Any) -> Any:
         step = jnp.ceil(time).astype(jnp.int32)
         return network(x, jnp.clip(step, 1, T), *args, **keywords)
 

@@ -46,8 +46,8 @@ class Network(NamedTuple):
     trained, and where it has them batch statistics, constants and other buffers.
     """
 
-    # (params, xt, t, key=None, **inputs) -> logits of x_0 [B, *S, K]; the inputs are label, weight, condition
-    # and layout, all of which may be left out
+    # (params, xt, t, key=None, **inputs) -> logits of x_0 [B, *S, K], or of a projected head a `Projection`;
+    # the inputs are label, weight, condition and layout, all of which may be left out
     predict: Predict
     init: Init
     train_predict: TrainPredict  # with a key, -> (logits, buffers), which are None where there are none
@@ -209,15 +209,13 @@ def split_network(
         extra_mask = None
 
     read_logits = partial(make_logits, head, K=spec.K, extra_mask=extra_mask, description=description)
-    read = read_logits
-    if head.projected:
 
-        def read(output: Projection, xt: Array) -> Projection:
-            return dataclasses.replace(output, xt=xt, finish=read_logits)
+    def finish_later(output: Projection, xt: Array) -> Projection:
+        return dataclasses.replace(output, xt=xt, finish=read_logits)
 
-    def predict(
-        params: Params, xt: Array, t: Array, key: Key[Array, ""] | None = None, **inputs: Any
-    ) -> Array:
+    read = finish_later if head.projected else read_logits
+
+    def predict(params: Params, xt: Array, t: Array, key: Key[Array, ""] | None = None, **inputs: Any) -> Any:
         output = module.ask(module.merge(params, key), xt, t, **choose_inputs(key, inputs))
         return read(output, xt)  # [B, *S, K]
 

@@ -69,6 +69,18 @@ def chosen(w, x):
     return jax.lax.cond(x[0, 0] > 0, lambda: x @ w[0] @ w[1], lambda: jax.jit(jnp.matmul)(x, w[2]))
 
 
+def spread(w, x):
+    """Each of four devices multiplies a part, as two axes of the mesh say; a third has no say."""
+    mesh = jax.sharding.AbstractMesh((2, 2, 2), ("a", "b", "c"))
+    parts = jax.sharding.PartitionSpec(("a", "b"))
+    specs = (jax.sharding.PartitionSpec(), parts)
+    axes = {"a", "b"}
+    f = jax.shard_map(
+        lambda w, x: x @ w[0], mesh=mesh, in_specs=specs, out_specs=parts, axis_names=axes, check_vma=False
+    )
+    return f(w, jnp.concatenate([x, x, x, x]))
+
+
 def looped(w, x):
     return jax.lax.while_loop(lambda x: x[0, 0] > 0, lambda x: x @ w[0], x)
 
@@ -89,6 +101,7 @@ def looped(w, x):
         (stacked, W, X, (20 + 30) * LAYER),
         (chosen, W, X, (2 + 3) * LAYER),
         (looped, W, X, 3 * LAYER),
+        (spread, W, X, 4 * 2 * LAYER),
         (gathered, W, X, 2 * LAYER + 3 * 2 * 2 * 16 * 9),
         (
             lambda w, x: (jnp.argmax(x @ w[0], 1)[:, None] * x) @ w[1],

@@ -9,7 +9,7 @@ import optax
 import pytest
 from flax import nnx
 
-from d3pm_jax import config as configs, projection
+from d3pm_jax import config as configs, losses, projection
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
 from d3pm_jax.program.parts import network
@@ -92,6 +92,25 @@ def test_loss_and_gradients_are_those_of_logits_in_memory(case, monkeypatch):
         assert 0 < metrics_of_made["ce"] < metrics.pop("ce")
     for name in metrics:
         np.testing.assert_allclose(metrics[name], metrics_of_made[name], rtol=1e-5, err_msg=name)
+
+
+def test_categories_between_data_and_mask_change_no_bound():
+    """That of K = 8 with two of them is the one of K = 6, from the same output at the tokens."""
+    rng = np.random.default_rng(0)
+    output = jnp.asarray(rng.normal(size=(30, K)), jnp.float32)
+    x0 = jnp.asarray(rng.integers(0, CATEGORIES, 30), jnp.int32)
+    t = jnp.asarray(rng.integers(1, T + 1, 30), jnp.int32)
+    is_masked = jnp.asarray(rng.random(30) < 0.7)
+    bounds = []
+    for size in (CATEGORIES + 1, K):
+        process = configs.Absorbing(size, T, ALPHA, size - 1).build()
+        xt = jnp.where(is_masked, size - 1, x0)
+        logits = configs.make_logits(configs.Head(), output[:, :size], xt, size, size - 1, TEXT)
+        assert jnp.isneginf(logits).sum(axis=1).tolist() == [size - CATEGORIES] * 30
+        bounds.append(losses.posterior_kl(process, logits, x0, xt, t, belief="leave_one_out"))
+    np.testing.assert_allclose(*bounds, rtol=1e-6)
+    scores = configs.make_logits(SCORES, output, xt, K, K - 1, TEXT)
+    assert np.flatnonzero(np.isneginf(scores).any(axis=0)).tolist() == [5, 6]
 
 
 class Own(nnx.Module):
