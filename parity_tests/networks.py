@@ -84,6 +84,11 @@ CASES = {
         {"K": 71, "max_time": MAX_TIME, "width": 12, "num_layers": 2, "num_classes": 3}
         | {"shape": (2, 3), "condition": (2, 2), "sizes": ((2, 2, 5), (70, 3, 2))},
     ),
+    "tied weights": NetworkCase(
+        "Transformer",
+        (6,),
+        {"K": 5, "max_time": MAX_TIME, "width": 8, "num_layers": 2, "num_heads": 2, "tied": True},
+    ),
     "a grid": NetworkCase(
         "Transformer",
         (2, 3),

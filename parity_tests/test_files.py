@@ -107,6 +107,22 @@ def test_both_build_the_network_of_data_with_conditions(
         denoise_in_torch(tensors[0], 1, condition=tensors[2])
 
 
+def test_both_predict_no_category_between_data_and_mask(tmp_path: Path) -> None:
+    model = config.Transformer(width=8, num_layers=1, num_heads=1, tied=True)
+    description = Description((6,), 5)
+    params = nnx.state(model.build(config.Spec((6,), 8, None, None, 30), nnx.Rngs(0)), nnx.Param)
+    head = config.Head(projected=True)
+    parts = {"model": config_io.to_json(model), "head": config_io.to_json(head)}
+    file = tmp_path / "weights.safetensors"
+    twin_weights.save(file, params, exported.make_metadata(parts, description, 8, 30, 0, "ema", 7))
+    xt = np.array([[0, 1, 2, 3, 4, 7]])
+    logits = exported.denoiser(file)(xt, np.array([3]))
+    with torch.no_grad():
+        in_torch = torch_exported.denoiser(file)(torch.tensor(xt), torch.tensor([3]))
+    np.testing.assert_allclose(in_torch.numpy(), logits, rtol=1e-5, atol=1e-6)
+    assert np.flatnonzero(np.isneginf(logits).all(axis=(0, 1))).tolist() == [5, 6, 7]
+
+
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
 def test_a_denoiser_in_torch_reads_no_values(tmp_path: Path) -> None:
     model = config.Transformer(width=8, num_layers=1, num_heads=1)

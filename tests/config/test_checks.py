@@ -235,7 +235,13 @@ def test_the_table_has_every_part_of_ours():
     parts |= {type(part.rate) for part in EXAMPLES["optimizer"] if hasattr(part, "rate")}
     named = [getattr(configs, name) for name in configs.__all__]
     known = {part for part in named if isinstance(part, type)}
-    bases = {configs.Config, configs.Spec, configs.Terms, *(x for x in known if x.__subclasses__())}
+    bases = {
+        configs.Config,
+        configs.Spec,
+        configs.Terms,
+        configs.Asked,
+        *(x for x in known if x.__subclasses__()),
+    }
     assert known - bases - parts == set()
     for place, parts in EXAMPLES.items():
         for part in parts:

@@ -35,6 +35,7 @@ class Transformer(nn.Module):
         shape: tuple[int, ...] | None = None,
         condition: tuple[int, ...] | None = None,
         sizes: tuple | None = None,
+        tied: bool = False,
     ):
         super().__init__()
         if num_heads < 1 or width % (2 * num_heads):
@@ -71,6 +72,9 @@ class Transformer(nn.Module):
         )
         self.modulation = Modulation(2, width, conditioned)
         self.head = nn.Linear(width, num_logits)
+        self.tied = tied
+        if tied:
+            self.head.register_parameter("weight", None)
         self.condition = None
         if condition is not None:
             self.condition = nn.Linear(math.prod(condition), width)
@@ -104,7 +108,8 @@ class Transformer(nn.Module):
         x = modulated_norm(x, *self.modulation(embedded))
         if self.places is not None and not self.shares_categories:
             return self.places.apply_heads(self.head, x)
-        return self.head(x).reshape(*xt.shape, self.K)
+        kernel = self.embed.weight if self.tied else self.head.weight
+        return F.linear(x, kernel, self.head.bias).reshape(*xt.shape, self.K)
 
     def _embed_places(self, xt: Tensor, layout: Layout | None) -> Tensor:
         """Returns the sum of the vectors of categories and of positions, [B, L, width]."""

@@ -126,6 +126,7 @@ def denoiser(file: str | Path) -> Callable[..., Tensor]:
 
         if process["extra_mask"] is not None:
             x = heads.forbid(x, process["extra_mask"])
+            x = heads.forbid_beyond(x, np.full(x.shape[1:-1], data["categories"]))
         if data.get("sizes") is not None:
             x = heads.forbid_beyond(x, np.array(data["sizes"]))
         return x
