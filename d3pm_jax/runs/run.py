@@ -44,6 +44,7 @@ from d3pm_jax.program.parts.completed import complete
 from d3pm_jax.program.parts.draw import Draw
 from d3pm_jax.program.parts.recipe import Diffusion, require
 from d3pm_jax.program.storage import checkpoint, names, run_folder, run_format
+from d3pm_jax.projection import all_logits
 from d3pm_jax.sampling import Sampler
 from d3pm_jax.types import Params
 
@@ -102,7 +103,7 @@ class Run:
         num_labels = recipe.classes if recipe.dropping is None else recipe.dropping.num_labels
         label = inputs.read_label(label, num_labels, len(xt))
         condition = self.parts.convert_condition(condition, len(xt))
-        return jax.jit(network)(self.params, xt, t, label=label, condition=condition)
+        return all_logits(jax.jit(network)(self.params, xt, t, label=label, condition=condition))
 
     def classify(self, xt: Any, t: Any) -> jax.Array:
         """Returns log p(label | x_t, t) [B, classes] for x_t int32 [B, *S] at t int32 [B], of a classifier.
