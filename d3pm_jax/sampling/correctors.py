@@ -112,11 +112,6 @@ class Corrected(Step):
     corrector: Corrector
     between: LawStep = transitions.Bayes()
     """what moves between the levels"""
-    by_rows = True
-
-    @property
-    def user_of_all_logits(self) -> str:
-        return super().user_of_all_logits or self.between.user_of_all_logits
 
     @property
     def takes_long_steps(self) -> bool:  # pyright: ignore

@@ -2,7 +2,7 @@
 
 import dataclasses
 import types
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,20 @@ ENTRIES = {jnp.integer: "integers", jnp.floating: "floats", jnp.bool_: "booleans
 
 class Slot:
     """Makes up a sampler, with others: a frozen dataclass whose numbers, functions and slots are checked."""
+
+    by_rows: ClassVar[bool]
+    """whether what it makes of a place depends on the logits of that place alone, so that a `Projection` may
+    stand for them; a class of your own says so itself, whatever it derives from"""
+
+    @property
+    def user_of_all_logits(self) -> str:
+        """Names what may look at the logits of all places, which then are in memory: a slot of it; or ""."""
+        cls = type(self)
+        if not vars(cls).get("by_rows", cls.__module__.startswith("d3pm_jax.")):
+            return cls.__name__
+        values = (getattr(self, name, None) for name in getattr(cls, "__dataclass_fields__", ()))
+        users = (value.user_of_all_logits for value in values if isinstance(value, Slot))
+        return next(filter(None, users), "")
 
     def __post_init__(self) -> None:
         """Makes the fields what their annotations say: plain numbers of those of NumPy.

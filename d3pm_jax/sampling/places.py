@@ -494,7 +494,6 @@ class Reveal(Revealing):
 
     order: Order = RandomOrder()
     count: Count = One()
-    by_rows = True
 
     def __post_init__(self) -> None:
         """Raises ValueError for a count that needs another order."""
@@ -524,7 +523,6 @@ class FirstHitting(Revealing):
     schedule: Schedule | None = None
     """of `schedules.continuous`, for a network that sees them: it is called with real numbers of steps"""
     starts_from_noise = True
-    by_rows = True
 
     @property
     def tells_time(self) -> bool:  # pyright: ignore

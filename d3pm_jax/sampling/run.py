@@ -207,7 +207,7 @@ class PreparedChain(NamedTuple):
         def ask(x: Array, t: Array, time: Array | None = None) -> list[Answer]:
             network_time = process.time[t] if time is None else time
             answers = self.denoiser.ask_each(x, t, network_time)
-            user = self.sampler.step.user_of_all_logits
+            user = self.sampler.user_of_all_logits
             if user:
                 for answer in answers:
                     require_array(answer.said, user)

@@ -109,14 +109,6 @@ class Step(Slot, abc.ABC):
     """whether it calls the network at times between steps"""
     takes_scores: ClassVar[bool] = False
     """whether log scores are enough for it, of a network that has no logits of x_0"""
-    by_rows: ClassVar[bool] = False
-    """whether it takes answers of some places at a time, `Answer.by_rows`, so that a `Projection` may stand
-    for logits; a class that derives from one that does says so again"""
-
-    @property
-    def user_of_all_logits(self) -> str:
-        """Names the part of it that may look at the logits of all places, which then are in memory; or ""."""
-        return "" if vars(type(self)).get("by_rows", False) else type(self).__name__
 
     def check(self, process: Process) -> None:
         """Raises ValueError for a process that it is not for."""

@@ -24,8 +24,6 @@ from d3pm_jax.sampling.steps import LawStep, Memory, View
 class Bayes(LawStep):
     """Draws from p(x_{t-1} | x_t), by Bayes' rule (D3PM eq. 4): `p_logits`."""
 
-    by_rows = True
-
     def law(self, view: View, answer: Answer) -> Array:
         return p_logits(view.process, answer.logits, view.x, view.t, answer.belief)
 
@@ -42,6 +40,7 @@ class OwnReverse(LawStep):
     """Draws from the law of a function of your own: (process, logits, xt, t) -> log p(x_{t-1} | x_t)."""
 
     reverse: Callable[..., Array]
+    by_rows = False
 
     def law(self, view: View, answer: Answer) -> Array:
         # As `beliefs.with_belief`: a function for "d3pm" needs no such keyword.
@@ -57,7 +56,6 @@ class Keep(LawStep):
     c: Probability = 1.0
     """in [0, 1]; 1 draws the least noise"""
     takes_long_steps = True
-    by_rows = True
 
     def check(self, process: Process) -> None:
         laws.require_mixing(process, "keep")
@@ -71,7 +69,6 @@ class Tweedie(LawStep):
     """Draws from the law of x_s that scores make: `laws.tweedie_logits`."""
 
     takes_long_steps = True
-    by_rows = True
     takes_scores = True
 
     def check(self, process: Process) -> None:
@@ -87,7 +84,6 @@ class Mixture(LawStep):
 
     kappa: Probability = 0.95
     """in [0, 1]; 1 is ancestral"""
-    by_rows = True
 
     def law(self, view: View, answer: Answer) -> Array:
         log_denoiser = answer.log_denoiser
@@ -203,7 +199,6 @@ class Remask(LawStep):
 
     schedule: Sigma = Cap()
     takes_long_steps = True
-    by_rows = True
     needs_extra_mask = True
 
     def check(self, process: Process) -> None:
@@ -242,7 +237,6 @@ class RemaskLoop(Remask):
     """in all, at least 3: 45% before the level, 50% at it, 5% after it, and at least 1 each"""
     alpha: Probability = 0.9
     """the level that is held: the step whose alpha is nearest"""
-    by_rows = True
 
     def plan(self, process: Process, places: int) -> tuple[Row, ...]:
         spec = laws.require_absorbing(process, "masking again").spec
@@ -299,8 +293,6 @@ class Leap(LawStep):
 class Euler(Leap):
     """Moves along reverse rates: to y with probability R_y / max(1, sum R). `laws.euler_logits`."""
 
-    by_rows = True
-
     def leap(self, log_rate: Array, x: Array) -> Array:
         return laws.euler_logits(log_rate, x)
 
@@ -308,8 +300,6 @@ class Euler(Leap):
 @dataclasses.dataclass(frozen=True)
 class Poisson(Leap):
     """Moves along reverse rates where there is one event in all: `laws.poisson_logits` (tau-leaping)."""
-
-    by_rows = True
 
     def leap(self, log_rate: Array, x: Array) -> Array:
         return laws.poisson_logits(log_rate, x)
@@ -333,7 +323,6 @@ class Stratified(LawStep):
     """
 
     can_be_guided = False
-    by_rows = True
 
     def start(self, view: View) -> Memory:
         return {"clock": view.noise(noise.PHASE)}

@@ -13,7 +13,7 @@ import d3pm_jax as d3pm
 from d3pm_jax import projection, sampling
 from d3pm_jax.sampling import Denoiser, Known, LawStep, Sampler, Scores, Shaping, guidance, named, places
 from d3pm_jax.sampling.correctors import Corrected, Gibbs
-from d3pm_jax.sampling.transitions import Bayes, Keep
+from d3pm_jax.sampling.transitions import Bayes, Keep, OwnReverse
 from tests.lowering.values import largest_value
 from tests.sampling.cases import CASES, make_process
 from tests.sampling.rules import BETA, GAMMA, T
@@ -88,7 +88,7 @@ ALL = [(sampler, name) for sampler, case in CASES.items() for name in PROCESSES 
 def test_every_named_sampler_takes_a_projection():
     assert {sampler for sampler, _ in ALL} == named.SAMPLERS.keys()
     for make in named.SAMPLERS.values():
-        assert make().step.user_of_all_logits == ""
+        assert make().user_of_all_logits == ""
 
 
 @pytest.mark.parametrize(("sampler", "name"), FAST)
@@ -125,6 +125,31 @@ def test_draws_with_shaping_and_known_places():
 )
 def test_draws_of_other_samplers_with_shaping_and_known_places(name, sampler):
     check_draws(name, sampler, known=KNOWN)
+
+
+@dataclasses.dataclass(frozen=True)
+class Surest(places.Order):
+    by_rows = True
+
+    def score(self, candidates):
+        return candidates.measures.largest - candidates.measures.entropy
+
+
+@dataclasses.dataclass(frozen=True)
+class Half(LawStep):
+    by_rows = True
+
+    def law(self, view, answer):
+        log_p = d3pm.p_logits(view.process, answer.logits / 2, view.x, view.t, answer.belief)
+        return jnp.where((view.s < view.t).reshape(-1, *(1,) * view.x.ndim), log_p, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [("absorbing", places.Reveal(Surest())), pytest.param("uniform", Half(), marks=pytest.mark.slow)],
+)
+def test_draws_of_parts_of_a_users_own_that_go_by_rows(name, step):
+    check_draws(name, Sampler(step))
 
 
 def log_scores(output, xt):
@@ -178,7 +203,14 @@ class OwnOrder(places.Order):
 
 
 @dataclasses.dataclass(frozen=True)
-class OwnCorrector(Gibbs):
+class WrongOrder(OwnOrder):
+    by_rows = True
+
+
+@dataclasses.dataclass(frozen=True)
+class WrongCorrector(Gibbs):
+    by_rows = True
+
     def move(self, view, step):
         return jnp.argmax(view.ask(view.x, view.t).log_denoiser, axis=-1).astype(jnp.int32)
 
@@ -192,8 +224,10 @@ NEEDS = "needs all logits in memory, and the network gives a Projection"
         (Sampler(OwnLaw()), "OwnLaw"),
         (Sampler(OwnKeep()), "OwnKeep"),
         (Sampler(Corrected(Gibbs(), OwnLaw())), "OwnLaw"),
-        (Sampler(places.Reveal(OwnOrder())), "Candidates.log_p"),
-        (Sampler(Corrected(OwnCorrector(), Bayes())), "what reads an answer other than by `by_rows`"),
+        (Sampler(OwnReverse(d3pm.p_logits)), "OwnReverse"),
+        (Sampler(places.Reveal(OwnOrder())), "OwnOrder"),
+        (Sampler(places.Reveal(WrongOrder())), "Candidates.log_p"),
+        (Sampler(Corrected(WrongCorrector(), Bayes())), "what reads an answer other than by `by_rows`"),
     ],
 )
 def test_parts_of_a_users_own_that_need_all_logits_are_refused(sampler, user):

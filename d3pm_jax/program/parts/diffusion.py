@@ -230,6 +230,8 @@ def _settle(
             f"particles are scored by draws of x_0, and the network gives {config.loss.head_gives}: take "
             f"BestOf, which scores samples when they are finished"
         )
+    if config.head.projected:
+        _check_projected(settled, sampler)
     process_of_plan = process
     if sampler != sampling.Sampler():
         # A process on the devices has lost the float64 numbers that it was made from, and some plans are
@@ -260,6 +262,21 @@ def _settle(
         guidance = guidance.settle(guided_mask, dropping, sampler)
         check_instance("what guidance.settle returns", guidance, Guidance, "return a runs.Guidance, as self")
     return dataclasses.replace(settled, sampler=sampler, plan=plan, guidance=guidance)
+
+
+def _check_projected(settled: Settled, sampler: sampling.Sampler) -> None:
+    """Raises UserError for draws that need the logits of all places in memory."""
+    users = {
+        "guidance": settled.guidance is not None,
+        "select = Particles": isinstance(settled.select, Particles),
+        sampler.user_of_all_logits: sampler.user_of_all_logits != "",
+    }
+    for user, is_used in users.items():
+        if is_used:
+            raise UserError(
+                f"{user} needs all logits in memory, and head.projected = True makes them some places at a "
+                f"time: leave it out, or take the weights into a config without, by d3pm export and import"
+            )
 
 
 def _make_continuous_schedule(config: Config) -> Schedule:

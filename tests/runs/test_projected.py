@@ -1,0 +1,110 @@
+"""Runs whose head makes logits where they are read: samples and figures of logits in memory, or a refusal."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import d3pm_jax as d3pm
+from d3pm_jax import projection, runs, sampling
+from d3pm_jax.config import Absorbing, Arrays, Config, Head, HybridLoss, Reciprocal, Train, Transformer
+from d3pm_jax.data import Description
+from d3pm_jax.errors import UserError
+from d3pm_jax.runs import BestOf, ClassifierFreeGuidance, Draw, Orders, Particles
+from tests import tiny
+
+L, CATEGORIES = 5, 6
+DATA = Description((L,), CATEGORIES)
+X = np.random.default_rng(0).integers(0, CATEGORIES, (12, L)).astype(np.int32)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """Two runs of the same weights: one with logits in memory, and one that projects."""
+    folder = tmp_path_factory.mktemp("projected")
+    for name, head in (("plain", Head()), ("projected", Head(projected=True))):
+        config = Config(
+            data=Arrays("train.npy", "test.npy", CATEGORIES),
+            process=Absorbing(CATEGORIES + 1, 6, Reciprocal(), CATEGORIES),
+            model=Transformer(width=8, num_layers=1, num_heads=2, see_time=False),
+            head=head,
+            loss=HybridLoss(),
+            train=Train(steps=10, batch_size=8),
+        )
+        tiny.write_run(folder / name, config, description=DATA)
+    opened = [runs.open(folder / name, batch_size=12) for name in ("plain", "projected")]
+    assert jax.tree.structure(opened[0].params) == jax.tree.structure(opened[1].params)
+    return opened
+
+
+@pytest.fixture(autouse=True)
+def few_places(monkeypatch):
+    """More rounds than one."""
+    monkeypatch.setattr(projection, "PLACES_ON_CPU", 7)
+
+
+def score(x):
+    return jnp.sum(x == 1, axis=1) * 1.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "draw",
+    [
+        Draw(),
+        Draw(sampler=sampling.Sampler(sampling.places.Reveal(), sampling.Shaping(top_k=3))),
+        Draw(sampler="remdm_cap", start=(X[:1], 0.5), record=(2,)),
+        Draw(sampler="maskgit", known=sampling.Known(X[0], np.arange(L) < 2), select=BestOf(score, 2)),
+    ],
+)
+def test_samples_are_those_of_logits_in_memory(pair, draw):
+    plain, projected = (run.sample(jax.random.key(0), 12, draw, batch_size=12) for run in pair)
+    assert len(np.unique(plain.x0)) > 2
+    np.testing.assert_array_equal(projected.x0, plain.x0)
+
+
+@pytest.mark.slow
+def test_figures_are_those_of_logits_in_memory(pair):
+    xt = np.where(np.arange(L) % 2, CATEGORIES, X)
+    figures = []
+    for run in pair:
+        bound = run.evaluate_on(X, batch_size=12)
+        few = run.evaluate_on(X, batch_size=12, calls=2)
+        logits = run.predict(xt, np.full(len(X), 3))
+        assert isinstance(logits, jax.Array)
+        figures.append(
+            {
+                "bound": bound["steps"],
+                "calls": few["nats"],
+                "left to right": run.log_prob(X),
+                "orders": run.log_prob(X, orders=Orders(2)),
+                "all orders": run.log_prob(X, orders="all"),
+                "predict": np.exp(logits),
+            }
+        )
+    plain, projected = figures
+    for name, x in plain.items():
+        assert np.abs(x).max() > 0
+        np.testing.assert_allclose(projected[name], x, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+@dataclasses.dataclass(frozen=True)
+class Own(sampling.LawStep):
+    def law(self, view, answer):
+        return d3pm.p_logits(view.process, answer.logits, view.x, view.t, answer.belief)
+
+
+@pytest.mark.parametrize(
+    ("draw", "user"),
+    [
+        (Draw(sampler=sampling.Sampler(Own())), "Own"),
+        (Draw(select=Particles(score, 2)), "select = Particles"),
+        (Draw(guidance=ClassifierFreeGuidance(2.0)), "guidance"),
+    ],
+)
+def test_draws_that_need_all_logits_are_refused(pair, draw, user):
+    _, projected = pair
+    with pytest.raises(UserError, match=rf"^{user} needs all logits in memory, and head.projected = True.*$"):
+        projected.sample(jax.random.key(0), 2, draw)
