@@ -241,8 +241,11 @@ def _settle(
             process_of_plan = respace(process_of_plan, np.asarray(process.time)[1:].tolist())
     with as_user_error():
         plan = sampling.make_plan(sampler, process_of_plan, settled.shape[1:])
-    mask = sampling.laws.mask_of(process)
-    if sampler.needs_extra_mask and mask is not None and extra_mask is None:
+    mask = None
+    if sampler.needs_extra_mask and extra_mask is None:
+        # Tables on devices that are only described have no numbers to tell it by.
+        mask = sampling.laws.mask_of(process)
+    if mask is not None:
         raise UserError(
             f"the sampler takes every mask for an unknown place, and this network may predict the mask, "
             f"category {int(mask)}: train with an extra mask, one more category than the data has; for "

@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from d3pm_jax import placing
-from d3pm_jax.config import Importance
+from d3pm_jax.config import Absorbing, Importance, Reciprocal
 from d3pm_jax.errors import UserError
 from d3pm_jax.program.compiled import cards, cost, on_cards, programs
 from d3pm_jax.program.loop import loop
@@ -46,11 +46,12 @@ def test_a_batch_that_the_cards_do_not_divide(small_network):
         loop.build_described_run(config, mesh)
 
 
-def test_parts_on_described_devices_are_shapes(small_network, monkeypatch):
+@pytest.mark.parametrize("process", [tiny.get_config().process, Absorbing(18, 10, Reciprocal(), 17)])
+def test_parts_on_described_devices_are_shapes(process, small_network, monkeypatch):
     # A described device needs the plugin: those of this machine stand for it, and nothing may be put on them.
     monkeypatch.setattr(placing, "is_described", lambda mesh: True)
     monkeypatch.setattr(build, "is_described", lambda mesh: True)
-    config = dataclasses.replace(tiny.get_config(), timesteps=Importance())
+    config = dataclasses.replace(tiny.get_config(), process=process, timesteps=Importance())
     parts = loop.build_described_run(config, make_mesh(1, jax.devices()))
     placed = (parts.state, parts.recipe.process, parts.key)
     assert all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(placed))
