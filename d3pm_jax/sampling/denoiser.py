@@ -32,7 +32,7 @@ class Answer(NamedTuple):
     belief: Belief  # what the logits are
     x: Int[Array, " B *S"]  # x_t
     t: Int[Array, " B"]
-    said: Logits  # those of the network itself, where these were shaped
+    said: Any  # those of the network itself, where these were shaped; or the Projection that it gave
     # (logits [n, K], x [n], t [n]) -> the answer of some places, where they are made at a time
     of_places: Any = None
 
@@ -263,8 +263,8 @@ def _hold(logits: Any, denoiser: Denoiser, x: Array, t: Array) -> Answer:
     return denoiser.answer_in_memory(logits, x, t)
 
 
-@_hold.register
-def _(logits: Projection, denoiser: Denoiser, x: Array, t: Array) -> Answer:
+@_hold.register(Projection)
+def _(logits: Any, denoiser: Denoiser, x: Array, t: Array) -> Answer:
     process = denoiser.process
     check_process(logits, process)
     return ProjectedAnswer(process, logits, denoiser.belief, x, t, logits, denoiser.answer_in_memory)

@@ -473,6 +473,7 @@ NOT_CALLED = {"numerics.band_width", "numerics.smallest_entry"}  # of a dtype, f
 NOT_CALLED |= {"beliefs.with_belief"}  # of a function
 NOT_CALLED |= {"blocks.fill_blocks"}  # returns a function
 NOT_CALLED |= {"losses.projected"}  # of a projection, as `sum_projected`
+NOT_CALLED |= {"losses.any_order.count_masks", "losses.any_order.weigh_masks"}  # of an objective
 NOT_CALLED |= {"sampling.guidance.classifier_free", "sampling.guidance.by_classifier"}  # return functions
 NOT_CALLED |= {
     "sampling.chain.run_plan",

@@ -26,7 +26,7 @@ PROCESSES = {
     "uniform": d3pm.uniform(BETA, K),
     "masked": d3pm.masked(d3pm.uniform(BETA, K - 1), GAMMA),
 }
-BELIEFS = {"absorbing": "denoiser", "uniform": "leave_one_out", "masked": "official"}
+BELIEFS: dict[str, Any] = {"absorbing": "denoiser", "uniform": "leave_one_out", "masked": "official"}
 SHAPING = Shaping(temperature=0.8, forbid=(1,), top_k=3, top_p=0.9)
 KNOWN = Known(np.zeros(SHAPE, np.int32), np.arange(15).reshape(SHAPE) % 4 == 0)
 
