@@ -21,6 +21,7 @@ from jax.sharding import (
 )
 from jaxtyping import Array
 
+from d3pm_jax.cpu import tiles
 from d3pm_jax.numerics.logspace import at_least_float32
 from d3pm_jax.processes.base import Process, check_same_for_all
 from d3pm_jax.processes.tables import expand_trailing
@@ -97,7 +98,17 @@ class Projection:
         return self.spread.mesh.shape[self.spread.categories]
 
     def __getitem__(self, index: Any) -> "Projection":
-        """Returns the same at some places, by an index of the axes of places, as logits[:, :5] is."""
+        """Returns the same at some places, by an index of the axes of places, as logits[:, :5] is.
+
+        Raises:
+            IndexError: the index is of categories too, or may be.
+        """
+        indices = index if isinstance(index, tuple) else (index,)
+        if any(part is Ellipsis for part in indices) or len(indices) > self.xt.ndim:
+            raise IndexError(
+                f"{index} may be of categories, which a Projection has not in memory: index the axes of "
+                f"places, {list(self.xt.shape)}, alone, or take projection.all_logits of it"
+            )
         return dataclasses.replace(self, hidden=self.hidden[index], xt=self.xt[index])
 
     def flatten(self) -> "Projection":
@@ -221,7 +232,7 @@ def by_rows(logits: Any, f: Callable[..., Any], *rows: Any) -> Any:
     Args:
         logits: [*S, K], or a `Projection` that stands for them.
         f: of logits in memory it is called once; of a `Projection` with some places at a time, [n, K], and
-            then it has no gradient. What it returns of a place may depend on that place alone.
+            then to differentiate it is an error. What it returns of a place may depend on that place alone.
         rows: trees of arrays of a shape that *S begins with; of a `Projection` they come as [n].
     """
     return f(logits, *rows)
@@ -229,49 +240,11 @@ def by_rows(logits: Any, f: Callable[..., Any], *rows: Any) -> Any:
 
 @by_rows.register
 def _(logits: Projection, f: Callable[..., Any], *rows: Any) -> Any:
-    S = logits.xt.shape
-    if math.prod(S) == 0:
-        return f(logits.logits(), *jax.tree.map(lambda x: jnp.broadcast_to(expand_trailing(x, S), S), rows))
-    flat = logits.flatten()
-
-    def map_part(projection: Projection, rows: tuple) -> Any:
-        work = partial(_map_places, f)
-        return jax.lax.platform_dependent(
-            projection, rows, cpu=partial(work, PLACES_ON_CPU), default=partial(work, PLACES)
-        )
-
-    # Each device takes its places, of all categories.
-    if flat.spread is not None:
-        of_places = PartitionSpec(flat.spread.places)
-        specs = _specs(flat, of_places), of_places
-        map_part = jax.shard_map(
-            map_part, mesh=flat.spread.mesh, in_specs=specs, out_specs=of_places, check_vma=False
-        )
-    values = map_part(flat, _flatten_rows(rows, S))
-    return jax.tree.map(lambda x: x.reshape(S), values)
-
-
-def _specs(projection: Projection, of_places: PartitionSpec) -> Any:
-    """Returns a spec for each array of a projection, of which places are spread alone."""
-    whole = jax.tree.map(lambda x: PartitionSpec(), projection)
-    return dataclasses.replace(whole, hidden=of_places, xt=of_places)
-
-
-def _map_places(f: Callable[..., Any], size: int, projection: Projection, rows: tuple) -> Any:
-    """Applies f to so many places at a time; the last ones begin earlier rather than be fewer."""
-    N = projection.xt.shape[0]
-    size = max(1, min(N, size))
-    rounds = -(-N // size)
-
-    def visit(i: Array) -> Any:
-        index = jnp.minimum(size * i, N - size) + jnp.arange(size, dtype=jnp.int32)
-        return f(projection.take(index).logits(), *jax.tree.map(lambda x: _take(x, index), rows))
-
-    def join(x: Array) -> Array:
-        new = x[-1:, rounds * size - N :]
-        return jnp.concatenate([x[:-1].reshape(-1), new.reshape(-1)])
-
-    return jax.tree.map(join, jax.lax.map(visit, jnp.arange(rounds, dtype=jnp.int32)))
+    spread = logits.spread
+    if spread is not None:
+        # Each device takes its places, of all categories.
+        logits = dataclasses.replace(logits, spread=spread._replace(categories=None))
+    return weigh(logits, f, rows, None)[1]
 
 
 def by_rows_of(process: Process, logits: Any, f: Callable[..., Any], *rows: Any) -> Any:
@@ -453,6 +426,11 @@ def _visit_weighted(
     if spread is None:
         return visit_part(projection, rows, weight, carry)
     axes = tuple(axis for axis in spread.places if axis != spread.categories)
+    if not axes:
+        raise ValueError(
+            f"spread.places = {spread.places} has no axis beside spread.categories: add one to the mesh, of "
+            f"one device"
+        )
 
     def visit_and_add(*arguments: Any) -> tuple[Array, Any, Any]:
         total, outputs, carry = visit_part(*arguments)
@@ -471,6 +449,12 @@ def _visit_weighted(
         axis_names=set(axes),
         check_vma=False,
     )(projection, rows, weight, carry)
+
+
+def _specs(projection: Projection, of_places: PartitionSpec) -> Any:
+    """Returns a spec for each array of a projection, of which places are spread alone."""
+    whole = jax.tree.map(lambda x: PartitionSpec(), projection)
+    return dataclasses.replace(whole, hidden=of_places, xt=of_places)
 
 
 def _cut(projection: Projection, x: Array, axis: int | None) -> Array:
@@ -525,29 +509,8 @@ def _visit_by_size(
 
 def _add_product(g_kernel: Array, hidden: Array, g_output: Array, tied: bool) -> Array:
     """Adds hidden^T g_output to the gradient of a kernel."""
-    by_categories = partial(_add_by_categories, tied)
-    at_once = partial(_add_at_once, tied)
-    return jax.lax.platform_dependent(g_kernel, hidden, g_output, cpu=by_categories, default=at_once)
-
-
-def _add_at_once(tied: bool, g_kernel: Array, hidden: Array, g_output: Array) -> Array:
-    product = jnp.dot(g_output.T, hidden) if tied else jnp.dot(hidden.T, g_output)
-    return g_kernel + product.astype(g_kernel.dtype)
-
-
-def _add_by_categories(tied: bool, g_kernel: Array, hidden: Array, g_output: Array) -> Array:
-    """Adds some categories at a time: XLA on CPUs makes an array of a product before it is added."""
-    K = g_output.shape[1]
-    size = min(K, CATEGORIES_ON_CPU)
-    axis = 0 if tied else 1
-
-    def step(i: Array | int, g_kernel: Array) -> Array:
-        # The last categories begin earlier, and some of them are done.
-        start = jnp.minimum(i * size, K - size)
-        is_new = start + jnp.arange(size, dtype=jnp.int32) >= i * size
-        part = jnp.where(is_new[None], jax.lax.dynamic_slice_in_dim(g_output, start, size, axis=1), 0.0)
-        before = jax.lax.dynamic_slice_in_dim(g_kernel, start, size, axis)
-        after = _add_at_once(tied, before, hidden, part)
-        return jax.lax.dynamic_update_slice_in_dim(g_kernel, after, start, axis)
-
-    return jax.lax.fori_loop(0, -(-K // size), step, g_kernel)
+    left, right = (g_output, hidden) if tied else (hidden, g_output)
+    by_parts = partial(tiles.add_product_by_parts, axis=0 if tied else 1, size=CATEGORIES_ON_CPU)
+    return jax.lax.platform_dependent(
+        g_kernel, left, right, cpu=by_parts, default=lambda total, *x: total + tiles.product(*x, total.dtype)
+    )

@@ -197,3 +197,36 @@ def _update(f: Callable[..., Array], inputs: list[Array], size: int) -> Array:
         return jax.lax.dynamic_update_slice_in_dim(array, updated, start, axis=1)
 
     return jax.lax.fori_loop(0, -(-N // size), step, array)
+
+
+def product(left: Array, right: Array, dtype: Any) -> Array:
+    """Returns left^T right, [m, k] of [n, m] and [n, k], with sums over n in a type."""
+    return jax.lax.dot_general(left, right, (((0,), (0,)), ((), ())), preferred_element_type=dtype)
+
+
+def add_product_by_parts(total: Array, left: Array, right: Array, axis: int, size: int) -> Array:
+    """Returns total + left^T right, some entries of an axis at a time.
+
+    XLA on CPUs makes an array of a product before it is added, which is as large as the total.
+
+    Args:
+        total: [m, k].
+        left, right: [n, m] and [n, k].
+        axis: of the total, along which it is cut.
+        size: how many entries of this axis a part has.
+    """
+    length = total.shape[axis]
+    size = min(size, length)
+
+    def step(i: Array | int, total: Array) -> Array:
+        # The last part begins earlier rather than be short, and some of it is done.
+        start = jnp.minimum(i * size, length - size)
+        is_new = start + jnp.arange(size, dtype=jnp.int32) >= i * size
+        factors = [left, right]
+        part = jax.lax.dynamic_slice_in_dim(factors[axis], start, size, axis=1)
+        factors[axis] = jnp.where(is_new[None], part, 0.0)
+        before = jax.lax.dynamic_slice_in_dim(total, start, size, axis)
+        after = before + product(*factors, total.dtype)
+        return jax.lax.dynamic_update_slice_in_dim(total, after, start, axis)
+
+    return jax.lax.fori_loop(0, -(-length // size), step, total)

@@ -12,7 +12,7 @@ from d3pm_jax.checks import at_least, declared, is_array, is_known
 from d3pm_jax.checks.depth import CALLED, depth
 from d3pm_jax.errors import describe_returned
 from d3pm_jax.processes import Process
-from d3pm_jax.projection import Projection, weigh
+from d3pm_jax.projection import Projection, check_process, weigh
 
 
 class Projected(NamedTuple):
@@ -57,6 +57,8 @@ def projected(
         ValueError: weights are negative, NaN or all 0; shapes do not fit each other or the K of the process.
     """
     check_projection(process, projection)
+    # No gradient goes to the tables of a process.
+    process = jax.lax.stop_gradient(process)
     S = tuple(projection.xt.shape)
     if weight.shape != S:
         raise ValueError(f"weight has shape {list(weight.shape)}, and x_t {list(S)}: give each place one")
@@ -87,18 +89,23 @@ def projected(
 
 
 def check_projection(process: Process, projection: Projection) -> None:
-    """Raises ValueError for a projection whose parts do not fit each other, or a process of another K."""
+    """Raises ValueError for a projection whose parts do not fit each other, or another process."""
+    check_process(projection, process)
     S = projection.xt.shape
-    hidden, kernel, bias = projection.hidden.shape, projection.kernel.shape, projection.bias
-    width, K = (kernel[1], kernel[0]) if projection.tied else kernel
+    hidden, kernel, bias = projection.hidden, projection.kernel, projection.bias
     name = "[K, width]" if projection.tied else "[width, K]"
-    if hidden != (*S, width):
+    if not is_array(kernel, jnp.shape(kernel), jnp.floating) or kernel.ndim != 2:
+        raise ValueError(f"the kernel is {describe_returned(kernel)}: pass floats {name}")
+    width, K = kernel.shape[::-1] if projection.tied else kernel.shape
+    if not is_array(hidden, (*S, width), jnp.floating):
         raise ValueError(
-            f"hidden has shape {list(hidden)}, x_t {list(S)} and the kernel {list(kernel)}, {name}: expected "
-            f"hidden {[*S, width]}"
+            f"hidden is {describe_returned(hidden)}, for x_t {list(S)} and a kernel {list(kernel.shape)}, "
+            f"{name}: pass floats {[*S, width]}"
         )
-    if bias is not None and bias.shape != (K,):
-        raise ValueError(f"bias has shape {list(bias.shape)}, and the kernel {list(kernel)}: expected [{K}]")
+    if bias is not None and not is_array(bias, (K,), jnp.floating):
+        raise ValueError(
+            f"bias is {describe_returned(bias)}, for a kernel of {K} categories: pass floats [{K}]"
+        )
     if process.K != K:
         raise ValueError(
             f"the kernel is of {K} categories, and the process has K = {process.K}: make one of the other's"

@@ -1,5 +1,6 @@
 """Weighted sums of losses without an array of logits, against the same sums of logits in memory."""
 
+import dataclasses
 import itertools
 import json
 import re
@@ -230,8 +231,11 @@ def test_what_cannot_be_summed_is_refused_in_a_line():
         "weight contains nan": {"weight": weight.at[0, 0].set(jnp.nan)},
         "weight has shape": {"weight": weight[:1]},
         "the process has K = 8: make one of the other's": {"process": other},
-        "expected hidden": {"hidden": hidden[..., 1:]},
-        "bias has shape": {"bias": bias[1:]},
+        "pass floats [3, 5, 5]": {"hidden": hidden[..., 1:]},
+        "the kernel is float32 [35]: pass floats [width, K]": {"kernel": kernel.reshape(-1)},
+        "hidden is int32 [3, 5, 5]": {"hidden": hidden.astype(jnp.int32)},
+        "hidden is None": {"hidden": None},
+        "bias is float32 [6]": {"bias": bias[1:]},
         "rows hold an array of shape": {"rows": (x0, xt[:, 1:], t)},
     }
     for message, arguments in wrong.items():
@@ -293,6 +297,10 @@ def test_functions_of_either_give_the_same():
     lazy = projection.Projection(hidden, kernel, bias, xt, forbidden)
     logits = forbidden(hidden @ kernel + bias.reshape(1, 1, K), xt)
     assert lazy.shape == logits.shape
+    np.testing.assert_array_equal(projection.all_logits(lazy[:, 1:3]), logits[:, 1:3])
+    for index in ((slice(None), slice(None), slice(3)), (..., slice(3))):
+        with pytest.raises(IndexError, match="may be of categories"):
+            lazy[index]
     np.testing.assert_array_equal(projection.all_logits(lazy), logits)
     places = jnp.asarray([[0, 4], [3, 3], [2, 1]])
     expected = jnp.take_along_axis(logits, places[..., None], axis=1)
@@ -305,6 +313,12 @@ def test_functions_of_either_give_the_same():
     found = projection.by_rows(lazy, cost, x0, {"t": t})
     np.testing.assert_allclose(found["ce"], cost(logits, x0, {"t": t})["ce"], rtol=1e-5)
     np.testing.assert_array_equal(found["t"], jnp.broadcast_to(t[:, None], S))
+    with pytest.raises(ValueError, match="values of places have no gradient"):
+        jax.grad(
+            lambda kernel: projection.by_rows(dataclasses.replace(lazy, kernel=kernel), cost, x0, {"t": t})[
+                "ce"
+            ].sum()
+        )(kernel)
 
 
 @pytest.mark.parametrize("categories", [None, "fsdp"])
