@@ -462,7 +462,7 @@ def _cut(projection: Projection, x: Array, axis: int | None) -> Array:
     spread = projection.spread
     if spread is None or spread.categories is None:
         return x
-    spec = [None] * x.ndim
+    spec: list[str | None] = [None] * x.ndim
     if axis is not None:
         spec[axis] = spread.categories
     return jax.lax.with_sharding_constraint(x, NamedSharding(get_abstract_mesh(), PartitionSpec(*spec)))
@@ -511,6 +511,4 @@ def _add_product(g_kernel: Array, hidden: Array, g_output: Array, tied: bool) ->
     """Adds hidden^T g_output to the gradient of a kernel."""
     left, right = (g_output, hidden) if tied else (hidden, g_output)
     by_parts = partial(tiles.add_product_by_parts, axis=0 if tied else 1, size=CATEGORIES_ON_CPU)
-    return jax.lax.platform_dependent(
-        g_kernel, left, right, cpu=by_parts, default=lambda total, *x: total + tiles.product(*x, total.dtype)
-    )
+    return jax.lax.platform_dependent(g_kernel, left, right, cpu=by_parts, default=tiles.add_product)

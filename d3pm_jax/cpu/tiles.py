@@ -199,9 +199,10 @@ def _update(f: Callable[..., Array], inputs: list[Array], size: int) -> Array:
     return jax.lax.fori_loop(0, -(-N // size), step, array)
 
 
-def product(left: Array, right: Array, dtype: Any) -> Array:
-    """Returns left^T right, [m, k] of [n, m] and [n, k], with sums over n in a type."""
-    return jax.lax.dot_general(left, right, (((0,), (0,)), ((), ())), preferred_element_type=dtype)
+def add_product(total: Array, left: Array, right: Array) -> Array:
+    """Returns total + left^T right, [m, k] of [n, m] and [n, k], summed over n in the type of the total."""
+    summed = (((0,), (0,)), ((), ()))
+    return total + jax.lax.dot_general(left, right, summed, preferred_element_type=total.dtype)
 
 
 def add_product_by_parts(total: Array, left: Array, right: Array, axis: int, size: int) -> Array:
@@ -226,7 +227,7 @@ def add_product_by_parts(total: Array, left: Array, right: Array, axis: int, siz
         part = jax.lax.dynamic_slice_in_dim(factors[axis], start, size, axis=1)
         factors[axis] = jnp.where(is_new[None], part, 0.0)
         before = jax.lax.dynamic_slice_in_dim(total, start, size, axis)
-        after = before + product(*factors, total.dtype)
+        after = add_product(before, *factors)
         return jax.lax.dynamic_update_slice_in_dim(total, after, start, axis)
 
     return jax.lax.fori_loop(0, -(-length // size), step, total)

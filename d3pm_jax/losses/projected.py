@@ -38,6 +38,7 @@ def projected(
     The gradient of the total for hidden states, kernel and bias is made with it: the logits of a place are
     made once, and never kept. Places of weight 0 come last, and what is left of them is not visited. A loss
     is of one place: its value there may depend on the logits and rows of that place alone.
+    Call it under `jit`: by itself it is compiled anew each time.
 
     Args:
         process: the forward process, whose K the kernel must have.

@@ -145,7 +145,7 @@ def projection_spread(mesh: Mesh) -> Spread:
 
     A kernel that is cut over "fsdp" along K stays so, and places meet there.
     """
-    return Spread(mesh, mesh.axis_names, "fsdp" if mesh.shape["fsdp"] > 1 else None)
+    return Spread(mesh, tuple(mesh.axis_names), "fsdp" if mesh.shape["fsdp"] > 1 else None)
 
 
 def use_all_cores(batch_size: int, fsdp: int = 1) -> None:
