@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 from jax.sharding import (
+    AbstractMesh,
     Mesh,
     NamedSharding,
     PartitionSpec,
@@ -43,7 +44,7 @@ Finish = Callable[[Array, Array], Array]
 class Spread(NamedTuple):
     """Says how the places of a projection, and its categories, lie over devices."""
 
-    mesh: Mesh
+    mesh: Mesh | AbstractMesh
     places: tuple[str, ...]
     """axes of the mesh over which the first axis of *S is spread"""
     categories: str | None = None

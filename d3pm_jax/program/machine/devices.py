@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from d3pm_jax.errors import UserError
 from d3pm_jax.projection import Spread
@@ -140,7 +140,7 @@ def state_sharding(mesh: Mesh, shape: tuple[int, ...]) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(*(None,) * longest, "fsdp"))
 
 
-def projection_spread(mesh: Mesh) -> Spread:
+def projection_spread(mesh: Mesh | AbstractMesh) -> Spread:
     """Returns how projected logits lie over the devices: their places as a batch, the kernel as the state.
 
     A kernel that is cut over "fsdp" along K stays so, and places meet there.
