@@ -11,7 +11,6 @@ import pytest
 import d3pm_jax as d3pm
 from d3pm_jax import likelihood, losses, orders, projection
 from d3pm_jax.evaluation.jumps import jump_costs
-from d3pm_jax.losses import variational
 from tests.lowering.values import largest_value
 
 K = 7
@@ -101,25 +100,11 @@ def test_figures_of_float32():
         np.testing.assert_allclose(found[name], x, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
-def test_no_figure_needs_an_array_of_all_logits(monkeypatch):
+def test_no_figure_needs_an_array_of_all_logits():
     """In the programs of all devices; K is so large that nothing else is of that size."""
-    monkeypatch.setattr(variational, "LARGE", 2)
-    monkeypatch.setattr(variational, "PLACES", 4)
     large = 211
     assert largest_value(lambda: compute_all(True, FAST + SLOW, large)) < B * L * large
     assert largest_value(lambda: compute_all(False, FAST[:1], large)) >= B * L * large
-
-
-@pytest.mark.parametrize("shape", [(2, 5), (), (0, 3)])
-def test_the_prior_of_many_categories_is_computed_of_some_places_at_a_time(monkeypatch, shape):
-    """To the last bit."""
-    x0 = jnp.asarray(np.random.default_rng(0).integers(0, K, shape), jnp.int32)
-    for process in make_processes(K).values():
-        monkeypatch.setattr(variational, "LARGE", K + 1)
-        expected = losses.prior_kl(process, x0)
-        monkeypatch.setattr(variational, "LARGE", K)
-        monkeypatch.setattr(variational, "PLACES", 4)
-        np.testing.assert_array_equal(losses.prior_kl(process, x0), expected)
 
 
 def test_costs_of_jumps_are_those_of_logits_in_memory():

@@ -13,6 +13,9 @@ variational.dispatch_kl_and_ce.register(Dense, fused_dense.kl_and_ce)
 
 variational.dispatch_marginal_kl.register(Mixing, fused_mixing.marginal_kl)
 
+variational.dispatch_prior_kl.register(Mixing, fused_mixing.prior_kl)
+variational.dispatch_prior_kl.register(Masked, fused_masked.prior_kl)
+
 fused_by_parts.numbers_per_element.register(Mixing, lambda process: process.K)
 
 

@@ -30,6 +30,15 @@ def kl_and_ce(
     return _kl_and_ce_by_parts(process, logits_x0, x0, xt, t, belief)
 
 
+def prior_kl(process: Masked, x0: Array) -> Array:
+    """Computes `variational.prior_kl` by the chain rule: the inner one, as often as no mask comes."""
+    inner = variational.dispatch_prior_kl(process.inner, process.inner_category(x0))
+    log_keep = process.log_keep_bar[-1]
+    unmasked = jnp.where(jnp.isinf(inner), inner, jnp.exp(log_keep) * inner)
+    unmasked = jnp.where(log_keep == NEG_INF, 0.0, unmasked)
+    return jnp.where(x0 == process.K - 1, -process.log_mask_bar[-1], unmasked)
+
+
 @partial(jax.jit, static_argnames="belief")
 def _kl_and_ce_on_mixing(
     process: Masked, logits_x0: Array, x0: Array, xt: Array, t: Array, belief: Belief

@@ -15,6 +15,7 @@ at the endpoints is taken off again. So can the cross entropy be where it is mad
 other than "d3pm".
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -102,6 +103,35 @@ def marginal_kl(process: Mixing, logits_x0: Array, x0: Array, t: Array) -> Array
     m = gather(process.log_beta_bar, t)
     step = StepLogs(jnp.full_like(c, NEG_INF), jnp.zeros_like(pi_t), c, m, pi_0, pi_t)
     return _kl_and_ce_of_step(process, logits_x0, x0, xt, step, "d3pm")[0]
+
+
+def prior_kl(process: Mixing, x0: Array) -> Array:
+    """Computes `variational.prior_kl` of two numbers of a place: q is alpha [j = x_0] + (1 - alpha) pi_j."""
+    # Of all other categories q / pi is 1 - alpha, and that of x_0 is 1 + alpha (1 - pi_0) / pi_0. Both are
+    # kept as logs near 0, and terms are those of `numerics.kl`, none of which is negative.
+    log_pi_0 = gather(jax.lax.stop_gradient(process.log_pi), x0)
+    log_alpha, log_rest = process.log_alpha_bar[-1], process.log_beta_bar[-1]
+    rest_of_pi = jnp.maximum(-jnp.expm1(log_pi_0), 0.0)  # 1 - pi_0, also where pi_0 is all but 1
+    kl_of_others = rest_of_pi * _kl_term(jnp.exp(log_rest), finite(log_rest), 1.0)
+
+    log_rest_of_pi = jnp.where(rest_of_pi > 0, jnp.log(jnp.where(rest_of_pi > 0, rest_of_pi, 1.0)), NEG_INF)
+    r_0 = numerics.log_add(jnp.zeros_like(log_pi_0), log_alpha + log_rest_of_pi - finite(log_pi_0))
+    q_0 = jnp.exp(numerics.log_add(*jnp.broadcast_arrays(log_alpha, log_rest + log_pi_0)))
+    kl_of_x0 = _kl_term(q_0, r_0, jnp.exp(log_pi_0))
+
+    never = log_pi_0 == NEG_INF
+    kl_of_x0 = jnp.where(never, jnp.where(log_alpha > NEG_INF, jnp.inf, 0.0), kl_of_x0)
+    return kl_of_others + kl_of_x0
+
+
+def _kl_term(q: Array, r: Array, p: Array | float) -> Array:
+    """Returns q (r - 1 + exp(-r)), r = log(q / p): near 0 by its series, which loses no digits."""
+    near = jnp.abs(r) < 1.0
+    r_near = jnp.where(near, r, 0.0)
+    series = jnp.zeros_like(r)
+    for n in range(18, 1, -1):
+        series = 1 / math.factorial(n) - series * r_near
+    return jnp.where(near, q * r_near**2 * series, q * r - q + p)
 
 
 def _kl_and_ce_of_step(

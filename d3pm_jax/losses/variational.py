@@ -5,10 +5,9 @@ family has one is in `fused`.
 """
 
 import math
-from functools import partial, singledispatch
+from functools import singledispatch
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -18,10 +17,6 @@ from d3pm_jax.checks import CATEGORIES, NUM_STEPS, PROBABILITY, at_least, declar
 from d3pm_jax.losses.cross_entropy import denoiser_cross_entropy
 from d3pm_jax.posteriors import log_p_x0, p_joint, p_prev, q_posterior
 from d3pm_jax.processes import Process, expand_trailing, for_each_place
-
-# The prior KL of so many categories is computed of some places at a time.
-LARGE = 4096
-PLACES = 256
 
 
 @declared(x0=CATEGORIES, xt=CATEGORIES, t=steps(1))
@@ -87,6 +82,13 @@ def dispatch_kl_and_ce(
 def dispatch_marginal_kl(process: Process, logits_x0: Array, x0: Array, t: Array) -> Array:
     """Computes `marginal_kl`, by default by its definition."""
     return marginal_kl_definition(process, logits_x0, x0, t)
+
+
+@singledispatch
+def dispatch_prior_kl(process: Process, x0: Array) -> Array:
+    """Computes `prior_kl`, by default by its definition."""
+    log_q = process.log_q_probs(x0, jnp.asarray(process.T, jnp.int32))
+    return numerics.kl(log_q, jnp.broadcast_to(process.log_prior(), log_q.shape))
 
 
 @declared(x0=CATEGORIES, xt=CATEGORIES, t=steps(1))
@@ -227,18 +229,7 @@ def prior_kl(process: Process, x0: Int[Array, "*S"]) -> Float[Array, "*S"]:
     Returns:
         Nats, +inf where x_T can be something that the reverse chain never starts from.
     """
-    if process.K < LARGE or process.places or process.positional:
-        return _prior_kl(process, x0)
-
-    # Rows of all places would take the memory of their logits, which need not be there.
-    padded = jnp.pad(x0.reshape(-1), (0, -x0.size % PLACES), mode="edge" if x0.size else "constant")
-    nats = jax.lax.map(partial(_prior_kl, process), padded.reshape(-1, PLACES))  # [n, 256]
-    return nats.reshape(-1)[: x0.size].reshape(x0.shape)
-
-
-def _prior_kl(process: Process, x0: Array) -> Array:
-    log_q = process.log_q_probs(x0, jnp.asarray(process.T, jnp.int32))
-    return numerics.kl(log_q, jnp.broadcast_to(process.log_prior(), log_q.shape))
+    return dispatch_prior_kl(process, x0)
 
 
 @declared(x0=CATEGORIES, p_t=PROBABILITY)

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 import d3pm_jax as d3pm
+from d3pm_jax.losses import variational
+from tests.lowering.values import largest_value
 
 PROCESS = d3pm.absorbing(d3pm.reciprocal(5), 4, mask_id=3)
 LOGITS = jnp.array([[0.3, -1.2, 2.0, 0.1], [1.0, 0.0, -3.0, 0.5]])
@@ -164,3 +166,51 @@ def test_bfloat16_logits_are_widened_first():
     )(logits)
     assert kl.dtype == jnp.float32
     np.testing.assert_array_equal(kl, expected)
+
+
+def with_zeros(K):
+    """Makes a pi of one category that has half of it, and of some that have none."""
+    pi = np.random.default_rng(K).random(K) ** 2
+    pi[1::3] = 0
+    pi[0] = pi.sum()
+    return pi / pi.sum()
+
+
+PRIORS = {
+    "uniform": d3pm.uniform,
+    "marginal": lambda beta, K: d3pm.marginal(beta, np.arange(1.0, K + 1) / (K * (K + 1) / 2)),
+    "with zeros": lambda beta, K: d3pm.marginal(beta, with_zeros(K)),
+    "all but certain": lambda beta, K: d3pm.marginal(beta, np.r_[1 - 1e-6, np.full(K - 1, 1e-6 / (K - 1))]),
+    "absorbing": lambda beta, K: d3pm.absorbing(beta, K, K - 1),
+    "masked": lambda beta, K: d3pm.masked(d3pm.uniform(beta, K), np.full(beta.shape, 0.3)),
+    "all masked": lambda beta, K: d3pm.masked(d3pm.marginal(beta, with_zeros(K)), d3pm.reciprocal(beta.size)),
+}
+# How likely x_0 stays until T: mostly, often, rarely, hardly, and never.
+STAYS = [0.9, 0.3, 1e-3, 1e-8, 0.0]
+
+
+@pytest.mark.filterwarnings("ignore:x_T still depends")
+@pytest.mark.parametrize("name", PRIORS)
+def test_prior_kl_is_its_definition(name):
+    """In float64; in float32 near 0 too, where the definition in float32 loses its digits."""
+    fast = jax.jit(d3pm.prior_kl)
+    for K in (2, 7, 257):
+        x0 = jnp.arange(K + ("mask" in name))
+        for stays in STAYS:
+            beta = np.array([0.0625, 1 - stays / 0.9375])
+            with jax.enable_x64(True):
+                process = PRIORS[name](beta, K)
+                expected = variational.dispatch_prior_kl.dispatch(object)(process, x0)
+                found = fast(process, x0)
+            np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-15, err_msg=f"{K}, {stays}")
+            assert (np.asarray(found) >= 0).all()
+            found = fast(PRIORS[name](beta, K), x0)
+            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-15, err_msg=f"{K}, {stays}")
+
+
+@pytest.mark.filterwarnings("ignore:x_T still depends")
+def test_prior_kl_makes_no_row_of_a_place():
+    K = 50_304
+    x0 = jnp.zeros((4, 1024), jnp.int32)
+    for name in PRIORS:
+        assert largest_value(d3pm.prior_kl, PRIORS[name](d3pm.cosine(4), K), x0) <= 2 * K
