@@ -67,15 +67,14 @@ class View(NamedTuple):
     def by_rows(self, answer: Answer, f: Callable[..., Any], *rows: Any) -> Any:
         """Returns f(view, answer, *rows), arrays with one number for each place, as `Answer.by_rows` does.
 
-        Of some places at a time x, t and s of the view are theirs, and so is what it remembers of places.
+        Of some places at a time x, t and s of the view are theirs, and nothing else of it: what f needs of
+        places besides, as of what the step remembers, comes in rows.
         """
-        S = self.x.shape
-        of_places = {name: m for name, m in self.memory.items() if m.shape == S[: m.ndim]}
 
-        def call(answer: Answer, x: Array, t: Array, s: Array, memory: Memory, *rows: Any) -> Any:
-            return f(self._replace(x=x, t=t, s=s, memory=self.memory | memory), answer, *rows)
+        def call(answer: Answer, x: Array, t: Array, s: Array, *rows: Any) -> Any:
+            return f(self._replace(x=x, t=t, s=s), answer, *rows)
 
-        return answer.by_rows(call, self.x, self.t, self.s, of_places, *rows)
+        return answer.by_rows(call, self.x, self.t, self.s, *rows)
 
     def is_masked(self, which: Bool[Array, " B *S"] | None) -> Bool[Array, " B *S"]:
         """Tells which places are masked, of those that are marked; None: of all."""

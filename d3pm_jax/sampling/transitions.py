@@ -4,7 +4,7 @@ import abc
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,12 +12,13 @@ from jaxtyping import Array, Float
 
 from d3pm_jax.checks import call_by_signature
 from d3pm_jax.checks.hints import Probability, integers_from
+from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.posteriors import p_logits, p_sample
 from d3pm_jax.processes import Masked, Mixing, Process, expand_trailing, gather, is_category
 from d3pm_jax.sampling import fields, laws, noise
 from d3pm_jax.sampling.chain import Row, plan_levels
 from d3pm_jax.sampling.denoiser import Answer
-from d3pm_jax.sampling.steps import LawStep, Memory, View
+from d3pm_jax.sampling.steps import LawStep, Memory, Taken, View
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,8 +98,6 @@ class Mixture(LawStep):
 
 # ---- Masking again ----
 
-SIGMA = "sigma of each place"  # in what a law of some places sees of all of them
-
 
 class Sigma(fields.Slot, abc.ABC):
     """Defines the probability sigma with which a place that is not masked is masked again."""
@@ -170,6 +169,16 @@ def _probability_of(answer: Answer, x: Array) -> Array:
 
 
 @dataclasses.dataclass(frozen=True)
+class _Given(Sigma):
+    """Returns sigma of places as it was computed before."""
+
+    values: Any
+
+    def sigma(self, view: View, most: Array) -> Array:
+        return self.values
+
+
+@dataclasses.dataclass(frozen=True)
 class WhileHeld(Sigma):
     """sigma = min(held, most) in rows that hold a level, and 0 in the others."""
 
@@ -209,8 +218,6 @@ class Remask(LawStep):
 
     def sigma(self, view: View) -> Array:
         """Returns the probability of masking each place again."""
-        if SIGMA in view.memory:
-            return view.memory[SIGMA]
         sigma = self.schedule.sigma(view, laws.most_remasked(view.process, view.t, view.s))
         fields.check_returned(self.schedule, "sigma", sigma, jnp.floating, view.x.shape)
         return sigma
@@ -221,8 +228,11 @@ class Remask(LawStep):
 
     # sigma of a place may depend on all places, and is computed before some of them are drawn.
     def choose(self, view: View, answer: Answer) -> Array:
-        memory = view.memory | {SIGMA: self.sigma(view)}
-        return super().choose(view._replace(memory=memory), answer)
+        def draw(view: View, answer: Answer, u: Array, sigma: Array) -> Array:
+            law = dataclasses.replace(self, schedule=_Given(sigma)).checked_law(view, answer)
+            return inverse_cdf.categorical(law, u)
+
+        return view.by_rows(answer, draw, view.noise(noise.DRAW), self.sigma(view))
 
     def remember(self, view: View, answer: Answer, x: Array) -> Memory:
         return self.schedule.remember(view, answer, x)
@@ -333,9 +343,16 @@ class Stratified(LawStep):
         stays = jnp.where(is_category(view.x, log_p.shape[-1]), 0.0, -jnp.inf)
         return jnp.where(is_due[..., None], laws.leaving_logits(log_p, view.x), stays)
 
-    def remember(self, view: View, answer: Answer, x: Array) -> Memory:
-        clock = view.by_rows(answer, lambda view, answer: self._hazard(view, answer)[2])
-        return view.memory | {"clock": clock}
+    # The clocks go on by the same logits that x_s is drawn of.
+    def draw(self, view: View) -> Taken:
+        def move(view: View, answer: Answer, u: Array, clock: Array) -> tuple[Array, Array]:
+            view = view._replace(memory=view.memory | {"clock": clock})
+            drawn = inverse_cdf.categorical(self.checked_law(view, answer), u)
+            return drawn, self._hazard(view, answer)[2]
+
+        answer = view.ask(view.x, view.t)
+        x, clock = view.by_rows(answer, move, view.noise(noise.DRAW), view.memory["clock"])
+        return Taken(x, self.remember(view, answer, x) | {"clock": clock}, view.see(answer))
 
     def _hazard(self, view: View, answer: Answer) -> tuple[Array, Array, Array]:
         """Returns the law of a step by Bayes' rule, which places are due to leave, and their clocks then."""

@@ -144,9 +144,31 @@ class Half(LawStep):
         return jnp.where((view.s < view.t).reshape(-1, *(1,) * view.x.ndim), log_p, 0.0)
 
 
+@dataclasses.dataclass(frozen=True)
+class ByTable(LawStep):
+    """Remembers a number of each step, as many as there are examples, and a tree."""
+
+    by_rows = True
+
+    def start(self, view):
+        return {"table": jnp.arange(3.0), "counts": {"rows": jnp.zeros((), jnp.int32)}}
+
+    def law(self, view, answer):
+        log_p = d3pm.p_logits(view.process, answer.logits, view.x, view.t, answer.belief)
+        factor = 1 + view.memory["table"][view.t % 3]
+        return jax.nn.log_softmax(log_p * factor.reshape(-1, *(1,) * view.x.ndim))
+
+    def remember(self, view, answer, x):
+        return view.memory | {"counts": {"rows": view.memory["counts"]["rows"] + 1}}
+
+
 @pytest.mark.parametrize(
     ("name", "step"),
-    [("absorbing", places.Reveal(Surest())), pytest.param("uniform", Half(), marks=pytest.mark.slow)],
+    [
+        ("absorbing", places.Reveal(Surest())),
+        ("uniform", ByTable()),
+        pytest.param("uniform", Half(), marks=pytest.mark.slow),
+    ],
 )
 def test_draws_of_parts_of_a_users_own_that_go_by_rows(name, step):
     check_draws(name, Sampler(step))
