@@ -416,7 +416,7 @@ def _reveal(world: World, reveal: Reveal, i: int, rows: int, law: np.ndarray) ->
     after = np.zeros_like(law)
     for n in range(weights.shape[1]):
         candidates = Candidates(
-            log_p=jnp.asarray(log_p[parent]),
+            law=jnp.asarray(log_p[parent]),
             drawn=jnp.asarray(drawn, jnp.int32),
             masked=jnp.asarray(masked[parent]),
             places=jnp.full(len(drawn), LENGTH, jnp.int32),

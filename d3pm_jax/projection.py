@@ -173,6 +173,17 @@ def _(logits: Projection, user: str) -> Array:
 
 
 @singledispatch
+def now_or_later(logits: Any, now: Callable[[], Any], later: Callable[[], Any]) -> Any:
+    """Returns now(), or later() where a `Projection` stands for logits, which are made when they are read."""
+    return now()
+
+
+@now_or_later.register
+def _(logits: Projection, now: Callable[[], Any], later: Callable[[], Any]) -> Any:
+    return later()
+
+
+@singledispatch
 def check_process(logits: Any, process: Process) -> None:
     """Raises ValueError where a `Projection` stands for logits and the process goes by the place.
 

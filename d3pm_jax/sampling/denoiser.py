@@ -3,7 +3,6 @@
 import dataclasses
 import inspect
 from collections.abc import Callable
-from functools import singledispatch
 from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
@@ -14,7 +13,7 @@ from d3pm_jax.checks import SelfChecked, declared, is_known
 from d3pm_jax.errors import describe_returned
 from d3pm_jax.posteriors import p_logits
 from d3pm_jax.processes.base import Process
-from d3pm_jax.projection import Projection, by_rows, check_process, require_array
+from d3pm_jax.projection import by_rows, check_process, now_or_later, require_array
 from d3pm_jax.sampling import laws
 from d3pm_jax.sampling.fields import check_returned
 from d3pm_jax.sampling.network import Guided, Logits, Network, TimeUnit, call_network, tell_unit_time
@@ -25,31 +24,34 @@ NO_LOGITS = (
 
 
 class Answer(NamedTuple):
-    """Holds what a network said of x_0 at x_t, and converts it to what a step needs."""
+    """Holds what a network said of x_0 at x_t, and converts it to what a step needs.
+
+    Where it gave a `projection.Projection`, `by_rows` makes answers of some places at a time; of all places
+    it converts nothing, and raises ValueError.
+    """
 
     process: Process
-    logits: Float[Array, " B *S K"]
+    logits: Logits
     belief: Belief  # what the logits are
     x: Int[Array, " B *S"]  # x_t
     t: Int[Array, " B"]
-    said: Any  # those of the network itself, where these were shaped; or the Projection that it gave
-    # (logits [n, K], x [n], t [n]) -> the answer of some places, where they are made at a time
-    of_places: Any = None
-
-    @property
-    def in_memory(self) -> bool:
-        """Tells whether all logits are; else they are asked for by `by_rows`."""
-        return self.of_places is None
+    said: Logits  # those of the network itself, where these were shaped
+    # of answers of some places at a time: shapes them as a sampler does
+    shaping: Callable[[Any], Any] | None = None
 
     @property
     def log_denoiser(self) -> Array:
         """Returns log p(x_0 | x_t), normalised, [B, *S, K]."""
-        return denoiser_of(self.process, self.logits, self.x, self.t, self.belief)
+        return denoiser_of(self.process, self._in_memory, self.x, self.t, self.belief)
 
     @property
     def logits_loo(self) -> Array:
         """Returns leave-one-out logits of x_0, [B, *S, K]."""
-        return leave_one_out_of(self.process, self.logits, self.x, self.t, self.belief)
+        return leave_one_out_of(self.process, self._in_memory, self.x, self.t, self.belief)
+
+    @property
+    def _in_memory(self) -> Array:
+        return require_array(self.logits, "what reads an answer other than by `by_rows`")
 
     @property
     def log_scores(self) -> Array:
@@ -64,11 +66,11 @@ class Answer(NamedTuple):
 
     def log_bayes(self, s: Array) -> Float[Array, " B *S K"]:
         """Returns log p(x_s | x_t) by Bayes' rule, s = t - 1."""
-        return p_logits(self.process, self.logits, self.x, self.t, self.belief)
+        return p_logits(self.process, self._in_memory, self.x, self.t, self.belief)
 
     def shaped_by(self, shape: Callable[["Answer"], "Answer"]) -> "Answer":
-        """Returns the answer shaped as a sampler does it."""
-        return shape(self)
+        """Returns the answer shaped as a sampler does it, at once where its logits are in memory."""
+        return now_or_later(self.said, lambda: shape(self), lambda: self._replace(shaping=shape))
 
     def by_rows(self, f: Callable[..., Any], *rows: Any) -> Any:
         """Returns f(answer, *rows), arrays with one number for each place.
@@ -79,7 +81,14 @@ class Answer(NamedTuple):
                 returns of a place may depend on that place alone.
             rows: trees of arrays of a shape that that of x begins with; of some places they come as [n].
         """
-        return f(self, *rows)
+
+        def call(said: Array, x: Array, t: Array, *rows: Any) -> Any:
+            answer = self
+            if self.shaping is not None:
+                answer = self.shaping(self._replace(logits=said, said=said, x=x, t=t, shaping=None))
+            return f(answer, *rows)
+
+        return by_rows(self.said, call, self.x, self.t, *rows)
 
 
 class ScoreAnswer(Answer):
@@ -94,7 +103,7 @@ class ScoreAnswer(Answer):
 
     @property
     def log_scores(self) -> Array:
-        return self.said
+        return self.said  # pyright: ignore[reportReturnType]
 
     def log_rates(self, s: Array) -> Array:
         return laws.score_log_rates(self.process, self.said, self.x, self.t, s)
@@ -104,27 +113,7 @@ class ScoreAnswer(Answer):
 
     # A sampler that would shape them is refused before it runs.
     def shaped_by(self, shape: Callable[[Answer], Answer]) -> Answer:
-        return self
-
-
-class ProjectedAnswer(Answer):
-    """Holds a `Projection` that a network gave at x_t, of which `by_rows` alone makes answers."""
-
-    __slots__ = ()
-
-    @property
-    def logits(self) -> Array:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Raises ValueError: they are not in memory."""
-        return require_array(self.said, "what reads an answer other than by `by_rows`")
-
-    def shaped_by(self, shape: Callable[[Answer], Answer]) -> Answer:
-        return self._replace(of_places=lambda *part: self.of_places(*part).shaped_by(shape))
-
-    def by_rows(self, f: Callable[..., Any], *rows: Any) -> Any:
-        def call(logits: Array, x: Array, t: Array, *rows: Any) -> Any:
-            return f(self.of_places(logits, x, t), *rows)
-
-        return by_rows(self.said, call, self.x, self.t, *rows)
+        return super().shaped_by(lambda answer: answer)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -148,6 +137,8 @@ class Denoiser(SelfChecked):
     """what the logits are, see `beliefs`"""
     time: TimeUnit = "steps"
     """what the network was trained with: "steps", process.time[t] in 1..T, or "unit", t / T in (0, 1]"""
+    kind: ClassVar[type[Answer]] = Answer
+    """what holds what the network said"""
 
     def __post_init__(self) -> None:
         """Raises TypeError, ValueError for arguments that are none of these."""
@@ -215,11 +206,8 @@ class Denoiser(SelfChecked):
 
     def answer(self, logits: Logits, x: Array, t: Array) -> Answer:
         """Returns logits of x_0 at x_t as an answer."""
-        return _hold(logits, self, x, t)
-
-    def answer_in_memory(self, logits: Array, x: Array, t: Array) -> Answer:
-        """Returns logits of x_0 that are an array as an answer."""
-        return Answer(self.process, logits, self.belief, x, t, logits)
+        check_process(logits, self.process)
+        return self.kind(self.process, logits, self.belief, x, t, logits)
 
     def check_sampler(self, sampler: Any) -> None:
         """Raises ValueError for a sampler that needs what the network does not say."""
@@ -237,6 +225,7 @@ class Scores(Denoiser):
     """
 
     belief: ClassVar[Belief] = "leave_one_out"  # pyright: ignore
+    kind = ScoreAnswer
 
     def __post_init__(self) -> None:
         """Raises TypeError, ValueError for arguments that are none of these, or guidance of x_0."""
@@ -250,24 +239,8 @@ class Scores(Denoiser):
         """Raises TypeError: what calls a network as all here are called takes logits of x_0."""
         raise TypeError(NO_LOGITS)
 
-    def answer_in_memory(self, logits: Array, x: Array, t: Array) -> Answer:
-        return ScoreAnswer(self.process, logits, self.belief, x, t, logits)
-
     def check_sampler(self, sampler: Any) -> None:
         sampler.check_scores()
-
-
-@singledispatch
-def _hold(logits: Any, denoiser: Denoiser, x: Array, t: Array) -> Answer:
-    """Returns logits of x_0 at x_t as an answer."""
-    return denoiser.answer_in_memory(logits, x, t)
-
-
-@_hold.register(Projection)
-def _(logits: Any, denoiser: Denoiser, x: Array, t: Array) -> Answer:
-    process = denoiser.process
-    check_process(logits, process)
-    return ProjectedAnswer(process, logits, denoiser.belief, x, t, logits, denoiser.answer_in_memory)
 
 
 @declared()

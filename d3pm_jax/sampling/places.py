@@ -8,9 +8,9 @@ import abc
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -37,7 +37,7 @@ from d3pm_jax.checks import (
 from d3pm_jax.checks.depth import depth, depth_within
 from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.processes.base import Process
-from d3pm_jax.projection import require_array
+from d3pm_jax.projection import now_or_later, require_array
 from d3pm_jax.sampling import laws, network, noise
 from d3pm_jax.sampling.chain import Row
 from d3pm_jax.sampling.denoiser import Answer
@@ -202,7 +202,7 @@ def _measure(log_p: Array, drawn: Array) -> Measures:
 class Candidates(NamedTuple):
     """Holds what an order and a count may look at in a row: places in one line, and a category for each."""
 
-    log_p: Float[Array, "B L K"]  # the denoiser, normalised
+    law: Any  # log_p, or the Projection of a network that makes it some places at a time
     drawn: Int[Array, "B L"]  # the category that each place takes if it is revealed
     masked: Bool[Array, "B L"]  # the places that may be revealed
     places: Int[Array, " B"]  # how many there were before the first row
@@ -212,6 +212,11 @@ class Candidates(NamedTuple):
     measured: Measures | None = None  # where they were measured before
 
     @property
+    def log_p(self) -> Float[Array, "B L K"]:
+        """Returns the denoiser, normalised. Raises ValueError where a `Projection` makes it."""
+        return require_array(self.law, "Candidates.log_p")
+
+    @property
     def measures(self) -> Measures:
         """Returns the numbers of the law of each place that need no log_p in memory."""
         if self.measured is not None:
@@ -219,22 +224,13 @@ class Candidates(NamedTuple):
         return _measure(self.log_p, self.drawn)
 
 
-class ProjectedCandidates(Candidates):
-    """Holds candidates of logits that a `Projection` makes: it has no log_p, and `measures` as all have."""
-
-    __slots__ = ()
-
-    @property
-    def log_p(self) -> Array:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Raises ValueError: they are not in memory."""
-        return require_array(self[0], "Candidates.log_p")
-
-
 class Order(Slot, abc.ABC):
     """Says which masked places come first."""
 
     measure: str = ""
     """what its score measures, which a count may need: "probability", "entropy", or another thing"""
+    looks_at_law: ClassVar[bool] = True
+    """whether it reads log_p or the measures of candidates; else a `Projection` is not measured for it"""
 
     @abc.abstractmethod
     def score(self, candidates: Candidates) -> Float[Array, "B L"]:
@@ -243,6 +239,9 @@ class Order(Slot, abc.ABC):
 
 class Count(Slot, abc.ABC):
     """Says how many masked places are revealed."""
+
+    looks_at_law: ClassVar[bool] = True
+    """as of an `Order`, besides the scores that it is given"""
 
     @abc.abstractmethod
     def count(self, candidates: Candidates, score: Float[Array, "B L"]) -> Int[Array, " B"]:
@@ -262,6 +261,8 @@ class Count(Slot, abc.ABC):
 @dataclasses.dataclass(frozen=True)
 class RandomOrder(Order):
     """Reveals places in a random order."""
+
+    looks_at_law = False
 
     def score(self, candidates: Candidates) -> Array:
         return candidates.uniforms()
@@ -314,6 +315,8 @@ class LeastEntropy(Order):
 class One(Count):
     """Reveals one place a row."""
 
+    looks_at_law = False
+
     def count(self, candidates: Candidates, score: Array) -> Array:
         return jnp.ones(len(candidates.masked), jnp.int32)
 
@@ -321,6 +324,8 @@ class One(Count):
 @dataclasses.dataclass(frozen=True)
 class Cosine(Count):
     """Leaves floor(n cos(pi i / 2N)) of n masks after row i of N, see `cosine_counts`."""
+
+    looks_at_law = False
 
     rows: hints.Count = 12
     """N, how many rows there are"""
@@ -336,6 +341,8 @@ class Cosine(Count):
 
 class _CountOfProbabilities(Count):
     """Looks at probabilities in falling order, without noise."""
+
+    looks_at_law = False
 
     def check(self, order: Order) -> None:
         if order.measure != "probability":
@@ -376,6 +383,7 @@ class EntropyBound(Count):
 
     bound: AtLeastZero = 0.1
     """nats; 0 is one place a row and those of no entropy, infinity is all"""
+    looks_at_law = False
 
     def check(self, order: Order) -> None:
         if order.measure != "entropy":
@@ -397,6 +405,8 @@ class Revealing(Step):
 
     needs_extra_mask = True
     goes_by_masks = True
+    looks_at_law: ClassVar[bool] = True
+    """as of an `Order`: whether it chooses by log_p or the measures of candidates"""
 
     @abc.abstractmethod
     def num_rows(self, places: int) -> int:
@@ -451,28 +461,26 @@ class Revealing(Step):
         time, memory = self.tell_time(view, t, is_active)
         answer = view.ask(x, t, time)
 
-        def draw(answer: Answer, u: Array) -> tuple[Array, Measures]:
+        def draw(answer: Answer, u: Array) -> tuple[Array, Measures | None]:
             log_p = answer.log_denoiser
             drawn = inverse_cdf.categorical(log_p, u)
-            return drawn, _measure(log_p, drawn)
+            return drawn, _measure(log_p, drawn) if self.looks_at_law else None
 
         drawn, measured = answer.by_rows(draw, view.noise(noise.DRAW))
-        make_candidates = partial(ProjectedCandidates, answer.said)
-        if answer.in_memory:
-            log_p = answer.log_denoiser  # [B, *S, K]
-            make_candidates = partial(Candidates, log_p.reshape(*in_line(x).shape, view.process.K))
+        shape = (*in_line(x).shape, view.process.K)
 
         masked_at_start = view.memory["masked_at_start"]
         if view.may_change is not None:
             masked_at_start &= view.may_change
-        candidates = make_candidates(
+        candidates = Candidates(
+            law=now_or_later(answer.said, lambda: answer.log_denoiser.reshape(shape), lambda: answer.said),
             drawn=in_line(drawn),
             masked=in_line(masked),
             places=count_places(masked_at_start),
             uniforms=lambda: in_line(view.noise(noise.ORDER)),
             i=view.rows - (view.row.number - 1) % view.rows,
             rows=view.rows,
-            measured=Measures(*map(in_line, measured)),
+            measured=jax.tree.map(in_line, measured),
         )
         # A place that nothing can be drawn for is revealed at once, as -1, so that the chain says that it
         # failed.
@@ -494,6 +502,10 @@ class Reveal(Revealing):
 
     order: Order = RandomOrder()
     count: Count = One()
+
+    @property
+    def looks_at_law(self) -> bool:  # pyright: ignore
+        return self.order.looks_at_law or self.count.looks_at_law
 
     def __post_init__(self) -> None:
         """Raises ValueError for a count that needs another order."""
@@ -523,6 +535,7 @@ class FirstHitting(Revealing):
     schedule: Schedule | None = None
     """of `schedules.continuous`, for a network that sees them: it is called with real numbers of steps"""
     starts_from_noise = True
+    looks_at_law = False
 
     @property
     def tells_time(self) -> bool:  # pyright: ignore

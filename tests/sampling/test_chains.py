@@ -62,7 +62,7 @@ DRAWN = np.array(list(itertools.product([0, 1], repeat=L)))
 def choose_places(reveals, log_p, drawn, masked, u):
     """Which places are revealed, by rule."""
     candidates = Candidates(
-        log_p=log_p,
+        law=log_p,
         drawn=drawn,
         masked=masked,
         places=jnp.full(len(drawn), L),
