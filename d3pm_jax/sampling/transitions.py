@@ -4,7 +4,7 @@ import abc
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated
 
 import jax.numpy as jnp
 import numpy as np
@@ -168,11 +168,12 @@ def _probability_of(answer: Answer, x: Array) -> Array:
     return jnp.exp(jnp.take_along_axis(answer.log_denoiser, x[..., None], axis=-1)[..., 0])
 
 
-@dataclasses.dataclass(frozen=True)
 class _Given(Sigma):
     """Returns sigma of places as it was computed before."""
 
-    values: Any
+    def __init__(self, values: Array) -> None:
+        """Keeps what it returns."""
+        self.values = values
 
     def sigma(self, view: View, most: Array) -> Array:
         return self.values

@@ -214,7 +214,7 @@ KERNELS = (
     Break(
         "paths_without_their_prior",
         "d3pm_jax/likelihood.py",
-        "jnp.sum(log_ratios, axis=0) + _sum_per_example(_at_category(log_prior, xT), None)",
+        "jnp.sum(log_ratios, axis=0) + _sum_per_example(log_p, None)",
         "jnp.sum(log_ratios, axis=0)",
         (ENUMERATION,),
     ),

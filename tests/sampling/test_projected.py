@@ -174,6 +174,18 @@ def test_draws_of_parts_of_a_users_own_that_go_by_rows(name, step):
     check_draws(name, Sampler(step))
 
 
+@pytest.mark.parametrize("sampler", [Sampler(places.Reveal()), Sampler(places.FirstHitting())])
+def test_no_law_is_measured_for_a_random_order(sampler, monkeypatch):
+    def fail(log_p, drawn):
+        raise AssertionError("measured")
+
+    monkeypatch.setattr(places, "_measure", fail)
+    denoiser = Denoiser(PROCESSES["absorbing"], Networks().projected, "denoiser")
+    jax.eval_shape(lambda: draw(denoiser, sampler).x0)
+    with pytest.raises(AssertionError, match="measured"):
+        jax.eval_shape(lambda: draw(denoiser, Sampler(places.Reveal(places.LeastEntropy()))).x0)
+
+
 def log_scores(output, xt):
     return d3pm.heads.absorbing_log_scores(output, xt)
 
