@@ -34,7 +34,7 @@ class State(NamedTuple):
     """Holds what the loop carries from row to row."""
 
     x: Int[Array, " B *S"]
-    memory: dict[str, Array]  # what the slots of a sampler remember: [B, ..] each
+    memory: dict[str, Any]  # what the slots of a sampler remember: [B, ..] each
     calls: Int[Array, " B"]  # calls of the network that an example has needed so far
     program_calls: Int[Array, ""]  # and those that the program has made
 
@@ -65,7 +65,7 @@ def run_plan(
     step: Callable[[State, Row], tuple[State, Any]],
     plan: Sequence[Row],
     x: Int[Array, " B *S"],
-    memory: dict[str, Array],
+    memory: dict[str, Any],
     record: Sequence[int] = (),
 ) -> Chain:
     """state, seen = step(state, row) for each row of a plan.

@@ -32,8 +32,8 @@ from d3pm_jax.schedules.continuous import Schedule
 
 __all__ = ["Known", "LawStep", "Step", "Taken", "View"]
 
-# What a step remembers from row to row: arrays [B, ..] by name.
-Memory = dict[str, Array]
+# What a step remembers from row to row: arrays, or trees of them, by name.
+Memory = dict[str, Any]
 
 
 class Known(NamedTuple):
