@@ -31,11 +31,11 @@ class Answer(NamedTuple):
     """
 
     process: Process
-    logits: Logits
+    logits: Any  # [B, *S, K], or a Projection
     belief: Belief  # what the logits are
     x: Int[Array, " B *S"]  # x_t
     t: Int[Array, " B"]
-    said: Logits  # those of the network itself, where these were shaped
+    said: Any  # those of the network itself, where these were shaped
     # of answers of some places at a time: shapes them as a sampler does
     shaping: Callable[[Any], Any] | None = None
 
@@ -103,7 +103,7 @@ class ScoreAnswer(Answer):
 
     @property
     def log_scores(self) -> Array:
-        return self.said  # pyright: ignore[reportReturnType]
+        return self.said
 
     def log_rates(self, s: Array) -> Array:
         return laws.score_log_rates(self.process, self.said, self.x, self.t, s)
