@@ -24,6 +24,7 @@ from jaxtyping import Array
 
 from d3pm_jax.cpu import tiles
 from d3pm_jax.numerics.logspace import at_least_float32
+from d3pm_jax.numerics.rows import vary_as
 from d3pm_jax.processes.base import Process, check_same_for_all
 from d3pm_jax.processes.tables import expand_trailing
 from d3pm_jax.types import Leaf
@@ -314,7 +315,10 @@ def _(
         return weigh(logits.logits(), f, rows, weight)
     if looks_at is not None:
         weight = jnp.where(looks_at, weight, 0.0)
-    total, values = _weighted_sum(f, logits.flatten(), _flatten_rows(rows, S), weight.reshape(-1))
+    arguments = logits.flatten(), _flatten_rows(rows, S), weight.reshape(-1)
+    # In a `shard_map` of the caller's own a kernel that its devices share gets the sum of their gradients.
+    leaves, tree = jax.tree.flatten(arguments)
+    total, values = _weighted_sum(f, *jax.tree.unflatten(tree, vary_as(leaves, leaves)))
     return total, jax.tree.map(lambda x: jnp.where(weight == 0, jnp.zeros((), x.dtype), x.reshape(S)), values)
 
 
@@ -515,8 +519,10 @@ def _visit_by_size(
 
     total, outputs, _ = jax.eval_shape(lambda: visit(*take_round(0)[1], carry))
     outputs = jax.tree.map(lambda x: jnp.zeros((N, *x.shape[1:]), x.dtype), outputs)
+    leaves, tree = jax.tree.flatten((jnp.zeros((), total.dtype), outputs, carry))
+    state = jax.tree.unflatten(tree, vary_as([weight], leaves))
     with jax.named_scope(f"at_most_{-(-N // size)}_rounds"):
-        return jax.lax.fori_loop(0, rounds, step, (jnp.zeros((), total.dtype), outputs, carry))
+        return jax.lax.fori_loop(0, rounds, step, state)
 
 
 def _add_product(g_kernel: Array, hidden: Array, g_output: Array, tied: bool) -> Array:

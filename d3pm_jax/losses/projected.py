@@ -76,8 +76,8 @@ def projected(
         # Of the rows nobody knows yet whether they are in range.
         with depth(CALLED):
             values = loss(process, logits, *rows)
-        leaves = jax.tree.leaves(values)
-        if not leaves or not all(is_array(x, logits.shape[:1], jnp.floating) for x in leaves):
+        parts = values if isinstance(values, tuple | list) and values else [values]
+        if not all(is_array(x, logits.shape[:1], jnp.floating) for x in parts):
             raise TypeError(
                 f"loss returns {describe_returned(values)} for {len(logits)} places: return nats of each, "
                 f"floats [{len(logits)}], or a tuple of such"

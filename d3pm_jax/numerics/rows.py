@@ -371,7 +371,7 @@ def _apply(call: Call, *leaves: Array) -> list[Array]:
     # What calls this has its gradient by hand. The derivative of that is of XLA's form.
     @jax.custom_jvp
     def differentiable(*leaves: Array) -> list[Array]:
-        return _vary_as(leaves, in_batches(*leaves))
+        return vary_as(leaves, in_batches(*leaves))
 
     @differentiable.defjvp
     def _(leaves: Any, tangents: Any) -> Any:
@@ -380,7 +380,7 @@ def _apply(call: Call, *leaves: Array) -> list[Array]:
     return differentiable(*leaves)
 
 
-def _vary_as(arguments: Sequence[Array], results: Sequence[Array]) -> list[Array]:
+def vary_as(arguments: Sequence[Array], results: Sequence[Array]) -> list[Array]:
     """Says of results that they vary over the axes of a `shard_map` over which arguments do."""
     varying = frozenset().union(*(jax.typeof(x).mat.varying for x in arguments))
     if not varying:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import Mesh
+from jax.sharding import Mesh, PartitionSpec
 
 import d3pm_jax as d3pm
 from d3pm_jax import losses, projection
@@ -244,6 +244,8 @@ def test_what_cannot_be_summed_is_refused_in_a_line():
         assert "\n" not in str(error.value), message
     with pytest.raises(TypeError, match=r"loss returns float32 \[\] for 4 places: return nats of each"):
         sum_of(loss=lambda process, logits, *rows: logits.sum())
+    with pytest.raises(TypeError, match="loss returns dict for 4 places"):
+        sum_of(loss=lambda process, logits, *rows: {"loss": logits[:, 0], "ce": logits[:, 1]})
     with pytest.raises(TypeError, match=r"projection is .* expected a Projection"):
         losses.projected(ABSORBING, losses.posterior_kl, hidden @ kernel, (x0, xt, t), weight)
     with pytest.raises(ValueError, match=r"get no gradient here: pass them through jax.lax.stop_gradient"):
@@ -326,6 +328,30 @@ def test_two_devices_make_the_same(categories):
     """Each with half of the places, or of all places half of the categories."""
     data = 2 if categories is None else 1
     assert projected_meshes.measure(2, data, False, categories) < 1e-5
+
+
+def test_so_does_a_shard_map_of_ones_own():
+    """Of the sum outside of it, and of each device inside: a kernel that they share gets all gradients."""
+    process, (hidden, kernel, bias), rows, weight = projected_meshes.make_inputs()
+
+    def total(kernel, hidden, weight, *rows):
+        logits = projection.Projection(hidden, kernel, bias, rows[1], projected_meshes.finish)
+        return losses.projected(process, losses.posterior_kl, logits, rows, weight).total
+
+    def add_up(*arguments):
+        return jax.lax.psum(total(*arguments), "devices")
+
+    mesh = Mesh(np.array(jax.devices()[:2]), ("devices",))
+    spread = partial(
+        jax.shard_map,
+        mesh=mesh,
+        in_specs=(PartitionSpec(), *[PartitionSpec("devices")] * 5),
+        out_specs=PartitionSpec(),
+    )
+    arguments = (kernel, hidden, weight, *rows)
+    expected = jax.jit(jax.grad(total))(*arguments)
+    for f in (jax.grad(spread(add_up)), spread(jax.grad(total))):
+        np.testing.assert_allclose(jax.jit(f)(*arguments), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.slow
