@@ -169,7 +169,7 @@ def _(logits: Projection, user: str) -> Array:
     raise ValueError(
         f"{user} needs all logits in memory, and the network gives a Projection, which makes them some "
         f"places at a time: take another one, or let the network return projection.all_logits of it "
-        f"(of a run: head.projected = False)"
+        f"(of a run: d3pm train CONFIG --resume --head.no-projected)"
     )
 
 

@@ -69,6 +69,16 @@ def undefined_method(part: Any, method: str) -> UserError:
     return UserError(f"{type(part).__name__} defines no {method}: write that method in the class")
 
 
+def says(part: Any, name: str, *methods: str) -> bool:
+    """Tells whether a class says by an attribute something of these methods, as they are in a part.
+
+    That is so unless a class that derives from it has put one of them in another's place.
+    """
+    known = {name, *methods}
+    definer = next((cls for cls in type(part).__mro__ if not known.isdisjoint(vars(cls))), object)
+    return name in vars(definer)
+
+
 def check_fields(name: str, part: Any) -> None:
     """Compares the fields of a part, and of the parts in it, with their annotations.
 

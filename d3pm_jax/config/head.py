@@ -1,7 +1,7 @@
 """Describes the heads of a config: how the output of a network becomes logits of x_0."""
 
 import dataclasses
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +9,7 @@ from jaxtyping import Array
 
 from d3pm_jax import heads
 from d3pm_jax.checks import values_in_range
-from d3pm_jax.config.checks import Interval
+from d3pm_jax.config.checks import Free, Interval
 from d3pm_jax.data import Description
 from d3pm_jax.numerics.logspace import at_least_float32
 
@@ -23,12 +23,16 @@ class Head:
 
     residual: bool = True
     """add onehot(x_t) to the output of the network"""
-    projected: bool = dataclasses.field(default=False, kw_only=True)
-    """make logits of some places at a time, where they are read: for many categories, see `Projection`"""
+    projected: Annotated[bool, Free] = dataclasses.field(default=False, kw_only=True)
+    """make logits of some places at a time, where they are read: for many categories, see `Projection`; the
+    metric ce counts 0 at places whose logits the loss does not look at"""
     outputs: ClassVar[int | None] = None
     """numbers of the network's output for each element; None: K logits; see `models.UNet`"""
     gives: ClassVar[HeadGives] = "logits"
     """what it makes of the output; the objective has to be for the same"""
+    by_rows: ClassVar[bool] = True
+    """whether logits of a place are of its output and x_t alone, as `projected` needs; a class with `logits`
+    or `without_mask` of its own says so itself, whatever it derives from"""
 
     @values_in_range()
     def logits(self, output: Array, xt: Array, K: int) -> Array:
@@ -78,6 +82,7 @@ class ScoreHead(Head):
 
     residual: ClassVar[bool] = False  # pyright: ignore
     gives: ClassVar[HeadGives] = "log scores"
+    by_rows = True
 
     @values_in_range()
     def logits(self, output: Array, xt: Array, K: int) -> Array:

@@ -18,6 +18,7 @@ from d3pm_jax.config.objective import (
     RealTimeObjective,
     Terms,
     network_time,
+    places_looked_at,
 )
 from d3pm_jax.config.timesteps import Timesteps
 from d3pm_jax.losses import any_order
@@ -43,6 +44,7 @@ class Blocks(ContinuousAbsorbing):
     fills_any_order = False
     tells_time = False
     by_rows = True
+    looks_at = ContinuousAbsorbing.looks_at
 
     def check(self) -> None:
         super().check()
@@ -69,7 +71,7 @@ class Blocks(ContinuousAbsorbing):
         xt = self.draw(process, x0, t, noise.u)
         both = jnp.concatenate([xt, x0.astype(xt.dtype)], axis=1)
         logits = network(both, network_time(process, noise.t), layout=layout)[:, :length]
-        return Asked(logits, (x0, xt, t, noise.p_t), self.looks_at(process, xt))
+        return Asked(logits, (x0, xt, t, noise.p_t), places_looked_at(self, process, xt))
 
     @values_in_range()
     def terms(self, process: Process, logits: Array, x0: Array, xt: Array, t: Array, p_t: Array) -> Terms:
@@ -133,22 +135,13 @@ class AnyOrder(RealTimeObjective):
             xt = any_order.any_order_draw(x0, n, noise.u, mask_id, weight)
         logits = network(xt, network_time(process, noise.t))
         masked = any_order.count_masks(x0, xt, mask_id, weight)
-        return Asked(logits, (x0, xt, noise.t, noise.p_t, masked), masked.is_masked)
 
-    @values_in_range()
-    def terms(
-        self,
-        process: Process,
-        logits: Array,
-        x0: Array,
-        xt: Array,
-        t: Array,
-        p_t: Array,
-        masked: any_order.Masked | None = None,
-    ) -> Terms:
-        if masked is None:
-            masked = any_order.count_masks(x0, xt, process.K - 1)
-        return self._terms(process, logits, x0, any_order.weigh_masks(logits, x0, masked), p_t)
+        def terms(logits: Array, x0: Array, p_t: Array, masked: any_order.Masked) -> Terms:
+            with values_in_range():
+                loss = any_order.weigh_masks(logits, x0, masked)
+            return self._terms(process, logits, x0, loss, p_t)
+
+        return Asked(logits, (x0, noise.p_t, masked), masked.is_masked, terms)
 
     def check_process(self, process: Process) -> None:
         sampling.laws.require_absorbing(process, "loss = AnyOrder")

@@ -15,7 +15,7 @@ from d3pm_jax import sampling
 from d3pm_jax.beliefs import Belief
 from d3pm_jax.blocks import Layout
 from d3pm_jax.checks import is_array, values_in_range
-from d3pm_jax.config.checks import CheckedPart, NotNegative, UnitInterval, UpTo2, undefined_method
+from d3pm_jax.config.checks import CheckedPart, NotNegative, UnitInterval, UpTo2, says, undefined_method
 from d3pm_jax.config.head import Head, HeadGives
 from d3pm_jax.config.schedule import Reciprocal, Schedule
 from d3pm_jax.config.timesteps import Timesteps
@@ -32,7 +32,7 @@ from d3pm_jax.losses import (
 )
 from d3pm_jax.posteriors import q_sample
 from d3pm_jax.processes import Process, expand_trailing, for_each_place, for_each_size, interpolating
-from d3pm_jax.projection import by_rows
+from d3pm_jax.projection import by_rows, require_array
 from d3pm_jax.schedules.continuous import Level
 from d3pm_jax.timesteps import StepNoise
 
@@ -56,11 +56,14 @@ class Asked(NamedTuple):
     """Holds what a network said of a batch, and what the terms of an objective are of besides."""
 
     logits: Any  # what the head makes of the output: logits [B, *S, K], or a `Projection` of them
-    rows: tuple  # what `terms` takes behind logits, x_0 first: arrays of a shape that [B, *S] begins with
+    rows: tuple  # what the terms are of besides, x_0 first: arrays of a shape that [B, *S] begins with
     looks_at: Array | None = None  # bool [B, *S]: see `Objective.looks_at`
+    terms: Callable[..., Terms] | None = None  # (logits, *rows) -> Terms; None: `terms` of the objective
 
 
-def ask_once(objective: Any, process: Process, network: Network, x0: Array, noise: StepNoise) -> Asked:
+def ask_once(
+    objective: Any, process: Process, network: Network, x0: Array, noise: StepNoise, weight: Array | None
+) -> Asked:
     """Asks a network once, at the x_t that an objective draws."""
     t, p_t, u = noise
     xt = objective.draw(process, x0, t, u)  # int32 [B, *S]
@@ -74,6 +77,17 @@ def compute_terms(objective: Any, process: Process, logits: Any, x0: Array, *row
     terms = objective.terms(process, logits, x0, *rows)
     check_terms(objective.terms, terms, x0)
     return Terms(*terms)
+
+
+def terms_of(objective: Any, process: Process, asked: Asked) -> Callable[..., Terms]:
+    """Returns the function of logits and rows, as an objective asked for them, that makes its terms.
+
+    Raises:
+        ValueError: a `Projection` stands for logits, and it does not say that it takes some places alone.
+    """
+    if not is_by_rows(objective):
+        require_array(asked.logits, f"loss = {type(objective).__name__}, which does not say by_rows = True,")
+    return asked.terms or partial(compute_terms, objective, process)
 
 
 def network_time(process: Process, t: Array) -> Array:
@@ -113,8 +127,8 @@ class Objective(CheckedPart):
     tells_time: ClassVar[bool] = True
     """whether the time that the network is told is that of x_t; else it has to be a network that sees none"""
     by_rows: ClassVar[bool] = False
-    """whether `terms` of a place are of its logits and rows alone, as `Head.projected` needs; what a class
-    says of this is said of the methods that it has itself"""
+    """whether `terms` of a place are of its logits and rows alone, as `Head.projected` needs; a class with
+    `terms` or `ask` of its own says so itself, whatever it derives from"""
 
     @values_in_range()
     def draw(self, process: Process, x0: Array, t: Array, u: Array) -> Array:
@@ -138,7 +152,7 @@ class Objective(CheckedPart):
             weight: of each element, [B, *S]; 0 on padding. None: each counts once.
         """
         asked = self.ask(process, network, x0, noise, weight)
-        return by_rows(asked.logits, partial(compute_terms, self, process), *asked.rows)
+        return by_rows(asked.logits, terms_of(self, process, asked), *asked.rows)
 
     def ask(
         self, process: Process, network: Network, x0: Array, noise: StepNoise, weight: Array | None
@@ -146,14 +160,17 @@ class Objective(CheckedPart):
         """Asks the network, by default once at the x_t of `draw`; the arguments are those of `compute`.
 
         Returns:
-            What `terms` is called with: logits and the rows behind them, which are x_0, x_t, t and p_t, and
-            others if `terms` takes more.
+            Logits and the rows that `terms` takes behind them, which are x_0, x_t, t and p_t; or others,
+            with the function that takes those.
         """
-        asked = ask_once(self, process, network, x0, noise)
-        return asked._replace(looks_at=self.looks_at(process, asked.rows[1]))
+        asked = ask_once(self, process, network, x0, noise, weight)
+        return asked._replace(looks_at=places_looked_at(self, process, asked.rows[1]))
 
     def looks_at(self, process: Process, xt: Array) -> Array | None:
-        """Tells where loss and kl depend on the logits, else they are 0, bool [B, *S]; None: anywhere."""
+        """Tells where loss and kl depend on the logits, else they are 0, bool [B, *S]; None: anywhere.
+
+        It is said of the `terms` of the class that it stands in, and has to be said again of others.
+        """
         return None
 
     def of_bound(self) -> "Objective":
@@ -266,26 +283,25 @@ class StochasticBound(X0Objective):
         self, process: Process, network: Network, x0: Array, noise: StepNoise, weight: Array | None
     ) -> Asked:
         asked = super().ask(process, network, x0, noise, weight)
-        return asked._replace(rows=(*asked.rows, jnp.full(len(x0), x0.size // len(x0), jnp.int32)))
+        elements = x0.size // len(x0)
+
+        def terms_of_places(logits: Array, x0: Array, *rows: Array) -> Terms:
+            terms = compute_terms(self, process, logits, x0, *rows)
+            # Of some places alone each was taken for an example.
+            return terms._replace(loss=terms.loss * (elements // (x0.size // len(x0))))
+
+        if not says(self, "ask", "terms"):
+            # Other terms may have addends without this factor.
+            require_array(asked.logits, f"loss = {type(self).__name__}, with terms of its own,")
+        return asked._replace(terms=terms_of_places)
 
     @values_in_range()
-    def terms(
-        self,
-        process: Process,
-        logits: Array,
-        x0: Array,
-        xt: Array,
-        t: Array,
-        p_t: Array,
-        elements: Array | None = None,
-    ) -> Terms:
+    def terms(self, process: Process, logits: Array, x0: Array, xt: Array, t: Array, p_t: Array) -> Terms:
         hybrid = variational.hybrid(process, logits, x0, xt, t, 0.0, **logits_keywords(self))
         bound = hybrid.kl / expand_trailing(p_t, x0.shape) + prior_kl(process, x0)  # [B, *S]
 
         # The loss is averaged over elements: so many make the sum of an example of that mean.
         elements_per_example = x0.size // x0.shape[0]
-        if elements is not None:
-            elements_per_example = expand_trailing(elements, x0.shape)
         return Terms(bound * elements_per_example, hybrid.kl, hybrid.ce)
 
     def check_process(self, process: Process) -> None:
@@ -418,7 +434,15 @@ class ScoreEntropy(Continuous):
         asked = super().ask(process, network, x0, noise._replace(t=share * noise.t), weight)
         with values_in_range():
             level = self.alpha.continuous()(jnp.asarray(share))
-        return asked._replace(rows=(*asked.rows, _uniform_prior_kl(process, level, x0)))
+            prior = _uniform_prior_kl(process, level, x0)
+
+        def terms_with_prior(logits: Array, *rows: Array) -> Terms:
+            *rows_of_terms, prior = rows
+            loss, kl, _ = compute_terms(self, process, logits, *rows_of_terms)
+            kl = share * kl + prior / process.T
+            return Terms(share * loss + prior, kl, kl)
+
+        return asked._replace(rows=(*asked.rows, prior), terms=terms_with_prior)
 
     def looks_at(self, process: Process, xt: Array) -> Array | None:
         return xt == process.K - 1 if _has_mask(process) else None
@@ -430,16 +454,7 @@ class ScoreEntropy(Continuous):
         return ContinuousUniform(self.alpha).draw(process, x0, t, u)
 
     @values_in_range()
-    def terms(
-        self,
-        process: Process,
-        logits: Array,
-        x0: Array,
-        xt: Array,
-        t: Array,
-        p_t: Array,
-        prior: Array | None = None,
-    ) -> Terms:
+    def terms(self, process: Process, logits: Array, x0: Array, xt: Array, t: Array, p_t: Array) -> Terms:
         alpha = self.alpha.continuous()
 
         def of_masks(K: int, *arguments: Array) -> Array:
@@ -453,12 +468,7 @@ class ScoreEntropy(Continuous):
         else:
             loss = _bound_by_size(process, of_uniform, logits, x0, xt, t / process.T)
         kl = loss / process.T
-        loss = variational.per_step(loss, p_t, process.T)
-        if prior is not None:
-            share = 1 - 1 / process.T
-            loss = share * loss + prior
-            kl = share * kl + prior / process.T
-        return Terms(loss, kl, kl)
+        return Terms(variational.per_step(loss, p_t, process.T), kl, kl)
 
     def needs_mask_of(self, process: Process) -> bool:
         return _has_mask(process)
@@ -663,9 +673,13 @@ def _measure_difference(
 
 def is_by_rows(objective: Any) -> bool:
     """Tells whether the terms of an objective are those of each place alone, and it has no `compute`."""
-    defined = {"by_rows", "ask", "terms", "compute"}
-    definer = next(cls for cls in type(objective).__mro__ if not defined.isdisjoint(vars(cls)))
-    return vars(definer).get("by_rows", False) and not has_own_compute(objective)
+    is_said = says(objective, "by_rows", "ask", "terms", "compute")
+    return is_said and objective.by_rows and not has_own_compute(objective)
+
+
+def places_looked_at(objective: Objective, process: Process, xt: Array) -> Array | None:
+    """Returns what an objective says by `looks_at`; None where its `terms` are those of another class."""
+    return objective.looks_at(process, xt) if says(objective, "looks_at", "terms") else None
 
 
 def has_own_compute(objective: Any) -> bool:

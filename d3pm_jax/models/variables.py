@@ -8,8 +8,10 @@ a call in training changes it.
 The variables of a network are its parameters and buffers together, in one `nnx.State`.
 """
 
+import dataclasses
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen
@@ -21,7 +23,6 @@ from jaxtyping import Array, Key
 from d3pm_jax.checks import bare
 from d3pm_jax.errors import wrong_return
 from d3pm_jax.keys import make_key
-from d3pm_jax.projection import Projection
 from d3pm_jax.types import Params
 
 Variables = Any  # Params, or any pytree of parameters that no module of Flax made
@@ -43,6 +44,17 @@ def merge_variables(params: Variables, buffers: Params | None) -> Variables:
     if buffers is None:
         return params
     return nnx.merge_state(params, buffers)
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["hidden", "kernel", "bias"], meta_fields=["tied"])
+@dataclasses.dataclass(frozen=True)
+class LastLayer:
+    """Holds what the logits of a projected network are made of."""
+
+    hidden: Array  # [B, *S, width]
+    kernel: Array  # [width, K], or an embedding [K, width]
+    bias: Array | None  # [K]
+    tied: bool  # whether the kernel is an embedding
 
 
 class SplitModule(NamedTuple):
@@ -69,16 +81,14 @@ class SplitModule(NamedTuple):
         return nnx.merge(graph, variables, _seed_streams(self.streams, key), copy=True)
 
     def ask(self, module: Any, *args: Any, **options: Any) -> Any:
-        """Calls the module that `merge` makes; of a projected one it returns a `Projection` without x_t."""
+        """Calls the module that `merge` makes; of a projected one it returns a `LastLayer`."""
         if not self.projected:
             return bare(module)(*args, **options)
         last_layer = module.projection()
         if not (isinstance(last_layer, tuple) and len(last_layer) == 3 and isinstance(last_layer[2], bool)):
             expected = "a tuple (kernel, bias or None, whether the kernel is an embedding [K, width])"
             raise wrong_return(module.projection, last_layer, expected)
-        kernel, bias, tied = last_layer
-        hidden = bare(module.hidden)(*args, **options)
-        return Projection(hidden, kernel, bias, None, lambda output, xt: output, tied)  # pyright: ignore
+        return LastLayer(bare(module.hidden)(*args, **options), *last_layer)
 
     def call(
         self, variables: Variables, key: Key[Array, ""], /, *args: Any, **options: Any

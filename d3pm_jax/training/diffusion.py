@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Key
 
 from d3pm_jax.checks import is_array, values_in_range
-from d3pm_jax.config.objective import Asked, Terms, ask_once, check_terms, compute_terms, has_own_compute
+from d3pm_jax.config.objective import ask_once, check_terms, has_own_compute, terms_of
 from d3pm_jax.errors import wrong_return
 from d3pm_jax.losses.variational import per_step
 from d3pm_jax.models.variables import merge_variables
@@ -168,8 +168,17 @@ class DiffusionLoss:
             output, new_buffers = self.train_predict(variables, x, time, key, **extra_inputs, **inputs)
             return output
 
-        asked, terms_of_rows = self._ask(process, network, x0, noise, weight)
-        loss_sum, terms = weigh(asked.logits, terms_of_rows, asked.rows, weight, asked.looks_at)
+        objective: Any = self.objective
+        if has_own_compute(objective):
+            terms = objective.compute(process, network, x0, noise, weight)
+            check_terms(objective.compute, terms, x0)
+            loss_sum = _weighted(terms[0], weight).sum()
+        else:
+            # An objective in a loop of one's own may be any class with draw and terms.
+            ask = getattr(objective, "ask", partial(ask_once, objective))
+            asked = ask(process, network, x0, noise, weight)
+            terms_of_rows = terms_of(objective, process, asked)
+            loss_sum, terms = weigh(asked.logits, terms_of_rows, asked.rows, weight, asked.looks_at)
         _, kl, ce = terms  # [B, *S] each
         p_t = noise.p_t
 
@@ -185,22 +194,6 @@ class DiffusionLoss:
         means = {"loss": loss_sum / total, "kl": mean(kl_per_step), "ce": mean(ce_per_step)}
         kl_per_example = _weighted(kl, weight).reshape(kl.shape[0], -1).sum(axis=1)  # [B]
         return means["loss"], (means, kl_per_example, new_buffers)
-
-    def _ask(
-        self, process: Process, network: Callable[..., Any], x0: Array, noise: StepNoise, weight: Array | None
-    ) -> tuple[Asked, Callable[..., Terms]]:
-        """Asks the network; returns what it said, and the function of that and its rows for the terms."""
-        objective: Any = self.objective
-        if has_own_compute(objective):
-            terms = objective.compute(process, network, x0, noise, weight)
-            check_terms(objective.compute, terms, x0)
-            return Asked(None, ()), lambda _: Terms(*terms)
-        # An objective in a loop of one's own may be any class with draw and terms.
-        if hasattr(objective, "ask"):
-            asked = objective.ask(process, network, x0, noise, weight)
-        else:
-            asked = ask_once(objective, process, network, x0, noise)
-        return asked, partial(compute_terms, objective, process)
 
     def update_history(
         self, history: LossHistory | None, noise: StepNoise, costs: Array

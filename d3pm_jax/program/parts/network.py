@@ -1,6 +1,5 @@
 """Makes one pure function of parameters from a network and its head."""
 
-import dataclasses
 import math
 import sys
 from collections.abc import Callable, Mapping
@@ -23,6 +22,7 @@ from d3pm_jax.config import (
     is_by_rows,
     make_logits,
 )
+from d3pm_jax.config.checks import says
 from d3pm_jax.data import Description
 from d3pm_jax.errors import locate_statement, wrong_return
 from d3pm_jax.keys import make_key
@@ -157,10 +157,10 @@ def split_network(
     program, (output, new_buffers) = jax.make_jaxpr(call_with, return_shape=True)(
         x, t, layout, condition, shapes
     )
-    # Of a projection what comes of it is an output like any other.
-    outputs_of_network = output
+    num_outputs = len(jax.tree.leaves(output))
     if head.projected:
-        output = _check_projection(config, process, output, x)
+        # What comes of its last layer is an output like any other.
+        output = _check_projection(config, process, _project(head.logits, output, x))
     # A head of the user's own may take any output: what it makes of it is checked below.
     is_own_head = type(head).logits not in (Head.logits, LogisticHead.logits, ScoreHead.logits)
     if not is_own_head:
@@ -177,7 +177,6 @@ def split_network(
         )
 
     model = type(config.model).__name__
-    num_outputs = len(jax.tree.leaves(outputs_of_network))
     has_weights = len(jax.tree.leaves(shapes)) > 0
     seen = [name for i, name in enumerate(watched) if _sees(program.jaxpr, i, num_outputs)]
     for name in ("x_t", "the condition"):
@@ -209,11 +208,7 @@ def split_network(
         extra_mask = None
 
     read_logits = partial(make_logits, head, K=spec.K, extra_mask=extra_mask, description=description)
-
-    def finish_later(output: Projection, xt: Array) -> Projection:
-        return dataclasses.replace(output, xt=xt, finish=read_logits)
-
-    read = finish_later if head.projected else read_logits
+    read = partial(_project, read_logits) if head.projected else read_logits
 
     def predict(params: Params, xt: Array, t: Array, key: Key[Array, ""] | None = None, **inputs: Any) -> Any:
         output = module.ask(module.merge(params, key), xt, t, **choose_inputs(key, inputs))
@@ -240,14 +235,22 @@ def split_network(
 
 def _check_projected(config: Config, description: Description, process: Process) -> None:
     """Raises ValueError for what logits cannot be made of, some places at a time."""
-    loss = type(config.loss).__name__
+    head = type(config.head).__name__
+    objectives = (config.loss, config.loss.of_bound())
+    refused = next((objective for objective in objectives if not is_by_rows(objective)), None)
+    loss = type(refused).__name__
     if config.head.outputs is not None:
-        why = f"{type(config.head).__name__} makes logits of {config.head.outputs} outputs: take Head()"
+        why = f"{head} makes logits of {config.head.outputs} outputs: take Head()"
+    elif not (config.head.by_rows and says(config.head, "by_rows", "logits", "without_mask")):
+        why = (
+            f"head = {head} does not say that its logits are those of each place alone: if they are, set "
+            f"by_rows = True in that class, else leave projected out"
+        )
     elif description.sizes is not None or process.positional:
         why = "places have processes or categories of their own: leave projected out"
-    elif has_own_compute(config.loss):
+    elif has_own_compute(refused):
         why = f"loss = {loss} has a compute of its own: define ask in its place, or leave projected out"
-    elif not is_by_rows(config.loss):
+    elif refused is not None:
         why = (
             f"loss = {loss} does not say that its terms are those of each place alone: if they are, set "
             f"by_rows = True in that class, else leave projected out"
@@ -257,14 +260,19 @@ def _check_projected(config: Config, description: Description, process: Process)
     raise ValueError(f"head.projected = True, but {why}")
 
 
-def _check_projection(config: Config, process: Process, projection: Projection, xt: Array) -> Any:
+def _project(finish: Callable[..., Array], last: variables.LastLayer, xt: Array) -> Projection:
+    """Returns what stands for the logits of a network that was given x_t."""
+    return Projection(last.hidden, last.kernel, last.bias, xt, finish, last.tied)
+
+
+def _check_projection(config: Config, process: Process, projection: Projection) -> Any:
     """Returns the output that comes of a projection, as shapes.
 
     Raises:
         ValueError: what it is made of does not fit each other, or the process.
     """
     try:
-        check_projection(process, dataclasses.replace(projection, xt=xt))
+        check_projection(process, projection)
     except ValueError as error:
         raise ValueError(f"the network of {type(config.model).__name__}: {error}") from error
     return jax.eval_shape(Projection.output, projection)

@@ -29,8 +29,21 @@ STEPS = configs.LowDiscrepancy()
 TRANSFORMER = configs.Transformer(width=8, num_layers=1, num_heads=2)
 NO_TIME = dataclasses.replace(TRANSFORMER, see_time=False)
 TIED = dataclasses.replace(NO_TIME, tied=True, remat=True)
+
+
+class MasksAndOthers(configs.ContinuousAbsorbing):
+    """Costs something at places that are no masks, which the class it derives from does not look at."""
+
+    by_rows = True
+
+    def terms(self, process, logits, x0, xt, t, p_t):
+        terms = super().terms(process, logits, x0, xt, t, p_t)
+        return terms._replace(loss=terms.loss + terms.ce)
+
+
 CASES = {  # loss, process, network, head, times
     "masks": (configs.ContinuousAbsorbing(), MASKS, TIED, configs.Head(), REAL),
+    "own terms of masks": (MasksAndOthers(), MASKS, TIED, configs.Head(), REAL),
     "scores": (configs.ScoreEntropy(), UNIFORM, TRANSFORMER, SCORES, REAL),
     "hybrid": (configs.HybridLoss(), MASKS, TRANSFORMER, configs.Head(), STEPS),
     "blocks": (configs.Blocks(block=3, low=0.6), MASKS, TIED, configs.Head(), REAL),
@@ -49,7 +62,7 @@ CASES = {  # loss, process, network, head, times
         REAL,
     ),
 }
-FAST = ("masks", "scores")
+FAST = ("masks", "scores", "own terms of masks")
 
 
 def split(loss, process, model, head, timesteps, description=TEXT):
@@ -148,6 +161,18 @@ class NoMethods(OwnModel):
         return nnx.Embed(spec.K, spec.K, rngs=rngs)
 
 
+class OwnHead(configs.Head):
+    def logits(self, output, xt, K):
+        return output - jnp.roll(output, 1, axis=-2)
+
+
+class OwnBound(configs.ContinuousAbsorbing):
+    by_rows = True
+
+    def of_bound(self):
+        return OwnTerms()
+
+
 class OwnTerms(configs.HybridLoss):
     def terms(self, process, logits, x0, xt, t, p_t):
         return super().terms(process, logits, x0, xt, t, p_t / p_t.sum())
@@ -158,6 +183,47 @@ class OwnCompute(configs.HybridLoss):
 
     def compute(self, process, network, x0, noise, weight):
         return super().compute(process, network, x0, noise, weight)
+
+
+def halve(base, by_rows=False):
+    """An objective with half the loss of another, as a user wrote it before heads projected."""
+
+    def terms(self, process, logits, x0, xt, t, p_t):
+        terms = type(base).terms(self, process, logits, x0, xt, t, p_t)
+        return configs.Terms(terms.loss / 2, terms.kl, terms.ce)
+
+    return type("Halved", (type(base),), {"terms": terms} | ({"by_rows": True} if by_rows else {}))()
+
+
+def compute_loss(loss, split_for, head, timesteps):
+    """The mean loss of a batch in a loop of one's own, by a network that a run with another loss may have."""
+    built, functions = split(split_for, UNIFORM, TRANSFORMER, head, timesteps)
+    params = randomise(jax.eval_shape(functions.init, jax.random.key(0)))
+    training_loss = DiffusionLoss(loss, timesteps, functions.train_predict)
+    batch = {"x": jax.random.randint(jax.random.key(0), (B, L), 0, CATEGORIES)}
+    key = jax.random.key(1)
+    noise = training_loss.draw_noise(built, key, 0, None, (B, L))
+    return float(jax.jit(training_loss.compute)(params, None, built, batch, noise, key, B * L)[0])
+
+
+def test_objectives_of_ones_own_may_change_the_terms_of_others():
+    own = 1 / T + (1 - 1 / T) / K  # of x_0 at the last step but one
+    prior = own * np.log(K * own) + (1 - own) * np.log(1 - 1 / T)
+    for loss, head, timesteps, constant in (
+        (configs.StochasticBound(), configs.Head(), STEPS, 0.0),
+        (configs.ScoreEntropy(), SCORES, REAL, prior),
+    ):
+        whole, half = (compute_loss(x, loss, head, timesteps) for x in (loss, halve(loss)))
+        assert half - constant == pytest.approx((whole - constant) / 2, rel=1e-5)
+
+
+def test_terms_of_several_places_are_refused_in_a_loop_of_ones_own():
+    head = configs.Head(projected=True)
+    with pytest.raises(ValueError, match=r"^loss = Halved, which does not say by_rows = True, needs all log"):
+        compute_loss(halve(configs.HybridLoss()), configs.HybridLoss(), head, STEPS)
+    bound = configs.StochasticBound()
+    with pytest.raises(ValueError, match=r"^loss = Halved, with terms of its own, needs all logits"):
+        compute_loss(halve(bound, by_rows=True), bound, head, STEPS)
 
 
 def test_a_network_of_ones_own_may_have_the_two_methods():
@@ -175,12 +241,14 @@ def test_a_network_of_ones_own_may_have_the_two_methods():
     ("parts", "words"),
     [
         ({"head": configs.LogisticHead(projected=True)}, "LogisticHead makes logits of 2 outputs: take Head"),
+        ({"head": OwnHead(projected=True)}, "head = OwnHead does not say that its logits are those of each"),
+        ({"loss": OwnBound()}, "loss = OwnTerms does not say that its terms are those of each place alone"),
         ({"process": configs.Autoregressive(K, L, 7)}, "places have processes or categories of their own"),
         ({"loss": OwnTerms()}, "loss = OwnTerms does not say that its terms are those of each place alone"),
         ({"loss": OwnCompute()}, "loss = OwnCompute has a compute of its own: define ask in its place"),
         ({"model": NoMethods()}, "but Embed defines no hidden: take Transformer, write the methods"),
         ({"model": OwnModel(pair=True)}, r"projection returns \(float32 \[8, 4\], None\): return a tuple"),
-        ({"model": OwnModel(narrow=True)}, r"OwnModel: hidden has shape \[2, 1, 4\], x_t \[2, 6\]"),
+        ({"model": OwnModel(narrow=True)}, r"OwnModel: hidden is float32 \[2, 1, 4\], for x_t \[2, 6\]"),
         ({"model": OwnModel(K=5)}, "the kernel is of 5 categories, and the process has K = 8"),
     ],
 )
