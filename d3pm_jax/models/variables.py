@@ -88,7 +88,9 @@ class SplitModule(NamedTuple):
         if not (isinstance(last_layer, tuple) and len(last_layer) == 3 and isinstance(last_layer[2], bool)):
             expected = "a tuple (kernel, bias or None, whether the kernel is an embedding [K, width])"
             raise wrong_return(module.projection, last_layer, expected)
-        return LastLayer(bare(module.hidden)(*args, **options), *last_layer)
+        # A variable of Flax may stand for its array.
+        kernel, bias = (x[...] if isinstance(x, nnx.Variable) else x for x in last_layer[:2])
+        return LastLayer(bare(module.hidden)(*args, **options), kernel, bias, last_layer[2])
 
     def call(
         self, variables: Variables, key: Key[Array, ""], /, *args: Any, **options: Any

@@ -278,7 +278,7 @@ def _check_projected(settled: Settled, sampler: sampling.Sampler) -> None:
         if is_used:
             raise UserError(
                 f"{user} needs all logits in memory, and head.projected = True makes them some places at a "
-                f"time: leave it out, or take the weights into a config without, by d3pm export and import"
+                f"time: leave it out, or turn that off by d3pm train CONFIG --resume --head.no-projected"
             )
 
 

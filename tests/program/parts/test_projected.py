@@ -140,10 +140,11 @@ class Own(nnx.Module):
         return self.table(xt[..., :1] if self.model.narrow else xt) + t[:, None, None]
 
     def projection(self):
-        embedding = self.table.embedding[...]
         if self.model.pair:
-            return embedding, None
-        return embedding[: self.model.K or len(embedding)], None, True
+            return self.table.embedding[...], None
+        if self.model.K:
+            return self.table.embedding[: self.model.K], None, True
+        return self.table.embedding, None, True  # a variable, whose array is meant
 
 
 @dataclasses.dataclass(frozen=True)
