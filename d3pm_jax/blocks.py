@@ -6,7 +6,7 @@ al. 2025, arXiv 2503.09573).
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -69,14 +69,14 @@ def block_times(time: Float[Array, " B"], num_blocks: Count) -> Float[Array, "B 
 
 
 @declared()
-def fill_blocks(network: Callable[..., Array], block: Count) -> Callable[..., Array]:
+def fill_blocks(network: Callable[..., Any], block: Count) -> Callable[..., Any]:
     """Makes a network of 2 L places one of L, which predicts a block from the blocks before it.
 
     It is what samplers and the chain rule ask when they go from left to right: the blocks before that of a
     place are clean, and what is in those after it is not seen.
 
     Args:
-        network: (x, ..., layout=Layout) -> logits [B, 2 L, K] of x [B, 2 L].
+        network: (x, ..., layout=Layout) -> logits [B, 2 L, K] of x [B, 2 L], or a `Projection` of them.
         block: places of a block, which divides L.
 
     Returns:
@@ -84,7 +84,7 @@ def fill_blocks(network: Callable[..., Array], block: Count) -> Callable[..., Ar
         for each of its 2 L places, such as a weight, is given for 2 L, by `places` of the layout.
     """
 
-    def predict(x: Int[Array, " B L"], *args: object, **inputs: object) -> Float[Array, "B L K"]:
+    def predict(x: Int[Array, " B L"], *args: object, **inputs: object) -> Any:
         length = x.shape[1]
         layout = block_layout(length, block)
         return network(jnp.concatenate([x, x], axis=1), *args, layout=layout, **inputs)[:, :length]

@@ -390,7 +390,7 @@ def _explain_failure(failed_at: int, settled: Settled) -> str:
     )
 
 
-def call_at_whole_steps(network: Callable[..., Array], T: Array) -> Callable[..., Array]:
+def call_at_whole_steps(network: Callable[..., Any], T: Array) -> Callable[..., Any]:
     """Makes a network of times between steps, which is told the first of 1..T not before the time."""
 
     def call(x: Array, time: Array, *args: Any, **keywords: Any) -> Any:
