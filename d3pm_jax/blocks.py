@@ -84,6 +84,7 @@ def fill_blocks(network: Callable[..., Any], block: Count) -> Callable[..., Any]
         for each of its 2 L places, such as a weight, is given for 2 L, by `places` of the layout.
     """
 
+    # A `Projection` stands for logits where the network gives one.
     def predict(x: Int[Array, " B L"], *args: object, **inputs: object) -> Any:
         length = x.shape[1]
         layout = block_layout(length, block)

@@ -23,7 +23,7 @@ from jaxtyping import Array, Key
 from d3pm_jax.checks import bare
 from d3pm_jax.errors import wrong_return
 from d3pm_jax.keys import make_key
-from d3pm_jax.types import Params
+from d3pm_jax.types import Leaf, Params
 
 Variables = Any  # Params, or any pytree of parameters that no module of Flax made
 
@@ -51,9 +51,9 @@ def merge_variables(params: Variables, buffers: Params | None) -> Variables:
 class LastLayer:
     """Holds what the logits of a projected network are made of."""
 
-    hidden: Array  # [B, *S, width]
-    kernel: Array  # [width, K], or an embedding [K, width]
-    bias: Array | None  # [K]
+    hidden: Leaf  # [B, *S, width]
+    kernel: Leaf  # [width, K], or an embedding [K, width]
+    bias: Leaf | None  # [K]
     tied: bool  # whether the kernel is an embedding
 
 

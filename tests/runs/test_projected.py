@@ -1,6 +1,7 @@
 """Runs whose head makes logits where they are read: samples and figures of logits in memory, or a refusal."""
 
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,18 @@ import pytest
 
 import d3pm_jax as d3pm
 from d3pm_jax import projection, runs, sampling
-from d3pm_jax.config import Absorbing, Arrays, Config, Head, HybridLoss, Reciprocal, Train, Transformer
+from d3pm_jax.config import (
+    Absorbing,
+    Arrays,
+    Blocks,
+    Config,
+    Head,
+    HybridLoss,
+    RealTimes,
+    Reciprocal,
+    Train,
+    Transformer,
+)
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
 from d3pm_jax.runs import BestOf, ClassifierFreeGuidance, Draw, Orders, Particles
@@ -108,3 +120,33 @@ def test_draws_that_need_all_logits_are_refused(pair, draw, user):
     _, projected = pair
     with pytest.raises(UserError, match=rf"^{user} needs all logits in memory, and head.projected = True.*$"):
         projected.sample(jax.random.key(0), 2, draw)
+
+
+def test_a_training_is_that_of_logits_in_memory_and_goes_on_with_them(tmp_path, monkeypatch):
+    """Blocks, two steps with a projected head and two without, beside four without; on two devices."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("train", "test"):
+        np.save(f"{name}.npy", X)
+    config = Config(
+        data=Arrays("train.npy", "test.npy", CATEGORIES),
+        process=Absorbing(CATEGORIES + 1, 6, Reciprocal(), CATEGORIES),
+        model=Transformer(width=8, num_layers=1, num_heads=2, see_time=False, tied=True),
+        loss=Blocks(block=1),
+        timesteps=RealTimes(),
+        train=Train(steps=4, batch_size=4, log_every=1, checkpoint_every=2),
+    )
+    plain = runs.train(config, "plain")
+    first = dataclasses.replace(
+        config, head=Head(projected=True), train=dataclasses.replace(config.train, steps=2)
+    )
+    projected = runs.train(first, "projected")
+    assert projected.sample(jax.random.key(0), 2).x0.shape == (2, L)
+    assert np.isfinite(projected.evaluate(calls=2)["bits_per_dim"])
+    resumed = runs.train(config, "projected", resume=True)
+    losses = [
+        [json.loads(line)["loss"] for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("plain", "projected")
+    ]
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+    for a, b in zip(jax.tree.leaves(plain.params), jax.tree.leaves(resumed.params), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
