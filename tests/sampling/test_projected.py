@@ -265,7 +265,9 @@ NEEDS = "needs all logits in memory, and the network gives a Projection"
     ],
 )
 def test_parts_of_a_users_own_that_need_all_logits_are_refused(sampler, user):
-    with pytest.raises(ValueError, match=rf"^{user} {NEEDS}.*: take another one, or let .*False\)(\n|$)"):
+    with pytest.raises(
+        ValueError, match=rf"^{user} {NEEDS}.*: take another one, or let .*no-projected\)(\n|$)"
+    ):
         draw(Denoiser(PROCESSES["absorbing"], Networks().projected), sampler)
 
 
