@@ -28,6 +28,7 @@ from d3pm_jax.checks import (
 )
 from d3pm_jax.posteriors import p_logits
 from d3pm_jax.processes.base import Process
+from d3pm_jax.projection import all_logits
 from d3pm_jax.sampling import CURE_OF_LOGITS, Network, check_agrees
 
 MOST_EXAMPLES = 2_000_000
@@ -156,7 +157,7 @@ def chain_law(
 
     def step_back(log_law: Array, t: Array) -> tuple[Array, None]:
         ts = jnp.full(len(states), t)
-        logits = denoise(states, process.time[ts])  # [N, *S, K]
+        logits = all_logits(denoise(states, process.time[ts]))  # [N, *S, K]
         log_p = p_logits(process, logits, states, ts, belief).reshape(len(states), D, process.K)
         # What a state says that cannot be reached counts for nothing, whatever it is.
         log_p = jnp.where(log_law[:, None, None] == -jnp.inf, 0.0, log_p.astype(log_law.dtype))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import d3pm_jax as d3pm
-from d3pm_jax import likelihood, losses, orders, projection
+from d3pm_jax import enumeration, likelihood, losses, orders, projection
 from d3pm_jax.evaluation.jumps import jump_costs
 from tests.lowering.values import largest_value
 
@@ -134,3 +134,14 @@ def test_what_does_not_fit_a_projection_is_refused():
         ValueError, match=r"^term\(process, logits, x0, xt, t\) has shape \(\), expected \[4\]"
     ):
         likelihood.all_t_bound(make_network(K), make_processes(K)["uniform"], x0, noise, sums)
+
+
+def test_laws_that_are_enumerated_are_those_of_logits_in_memory():
+    """Of two places: all logits of so few are made at once."""
+    network = make_network(K)
+    process = d3pm.respace(make_processes(K)["absorbing"], [3, 6])
+    laws = [
+        enumeration.chain_law(lambda x, time, read=read: read(network(x, time)), process, (2,))
+        for read in (lambda logits: logits, projection.all_logits)
+    ]
+    np.testing.assert_allclose(*laws, rtol=1e-6)

@@ -34,6 +34,7 @@ from d3pm_jax.program.measure.examples import Examples, evaluate
 from d3pm_jax.program.parts.build import Parts
 from d3pm_jax.program.parts.inputs import to_array
 from d3pm_jax.program.parts.recipe import require
+from d3pm_jax.projection import all_logits
 
 AllOrders = Literal["all"]
 # Figures of M orders, in words.
@@ -316,7 +317,7 @@ def compute_bayes(parts: Parts, examples: Examples, given: Any) -> np.ndarray:
     network = require(parts.recipe.diffusion, "a diffusion", parts.config).network
 
     def fill_in(xt: jax.Array) -> jax.Array:
-        return network(parts.params, xt, jnp.ones(len(xt), jnp.int32))
+        return all_logits(network(parts.params, xt, jnp.ones(len(xt), jnp.int32)))
 
     with as_user_error():
         log_law = enumeration.fill_in_law(fill_in, x0.shape[1:], K, require_fillable_mask(parts))
