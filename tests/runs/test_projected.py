@@ -12,11 +12,13 @@ import d3pm_jax as d3pm
 from d3pm_jax import projection, runs, sampling
 from d3pm_jax.config import (
     Absorbing,
+    Adam,
     Arrays,
     Blocks,
     Config,
     Head,
     HybridLoss,
+    Mesh,
     RealTimes,
     Reciprocal,
     Train,
@@ -24,6 +26,8 @@ from d3pm_jax.config import (
 )
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
+from d3pm_jax.program.loop.metrics import read_metrics
+from d3pm_jax.program.machine import devices
 from d3pm_jax.runs import BestOf, ClassifierFreeGuidance, Draw, Orders, Particles
 from tests import tiny
 
@@ -150,3 +154,51 @@ def test_a_training_is_that_of_logits_in_memory_and_goes_on_with_them(tmp_path, 
     np.testing.assert_allclose(*losses, rtol=1e-5)
     for a, b in zip(jax.tree.leaves(plain.params), jax.tree.leaves(resumed.params), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fsdp", [1, 2])
+def test_a_run_on_two_devices_is_that_of_logits_in_memory(fsdp, tmp_path, monkeypatch):
+    """It trains 2 updates and 2 more, and leaves projected off when it is resumed at its end."""
+    monkeypatch.setattr(devices, "WORTH_CUTTING", 1)
+    files = [str(tmp_path / f"{split}.npy") for split in ("train", "test")]
+    for file in files:
+        np.save(file, X)
+    trained = {}
+    for projected in (False, True):
+        config = Config(
+            data=Arrays(*files, CATEGORIES),
+            process=Absorbing(CATEGORIES + 2, 6, Reciprocal(), CATEGORIES + 1),  # which two devices divide
+            model=Transformer(width=8, num_layers=1, num_heads=2, see_time=False),
+            head=Head(projected=projected),
+            loss=HybridLoss(),
+            train=Train(steps=2, batch_size=8, log_every=1, ema_decay=0.5),
+            optimizer=Adam(lr=0.02),
+            mesh=Mesh(fsdp=fsdp),
+        )
+        workdir = tmp_path / f"{projected}"
+        runs.train(config, workdir)
+        config = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=4))
+        trained[projected] = runs.train(config, workdir, resume=True)
+    losses = [[row["loss"] for row in read_metrics(tmp_path / f"{p}")] for p in (False, True)]
+    assert len(losses[0]) == 4
+    np.testing.assert_allclose(*losses, rtol=1e-4)
+
+    run = trained[True]
+    assert run.parts.config.head.projected
+    plain = runs.train(dataclasses.replace(config, head=Head()), workdir, resume=True)
+    assert not runs.open(workdir).parts.config.head.projected
+    of_both = []
+    for each in (run, plain):
+        figures = [each.evaluate(calls=2)["nats"], each.predict(X, np.full(len(X), 3))]
+        figures += [each.evaluate()["nats"], each.log_prob(X)]
+        of_both.append(figures)
+    for a, b in zip(*of_both, strict=True):
+        np.testing.assert_allclose(np.exp(a), np.exp(b), rtol=1e-4)
+    draws = [each.sample(jax.random.key(0), 12, batch_size=12).x0 for each in (run, plain)]
+    np.testing.assert_array_equal(*draws)
+
+    runs.export(run, tmp_path / "weights.safetensors")
+    denoise = runs.denoiser(tmp_path / "weights.safetensors")
+    logits = projection.all_logits(denoise(jnp.asarray(X), jnp.full(len(X), 3)))
+    np.testing.assert_allclose(np.exp(logits), np.exp(of_both[1][1]), rtol=1e-4)
