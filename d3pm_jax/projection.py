@@ -318,6 +318,8 @@ def _(
     arguments = logits.flatten(), _flatten_rows(rows, S), weight.reshape(-1)
     # In a `shard_map` of the caller's own a kernel that its devices share gets the sum of their gradients.
     leaves, tree = jax.tree.flatten(arguments)
+    # What f is bound to, as a process, is an argument of its own.
+    f = f if isinstance(f, jax.tree_util.Partial) else jax.tree_util.Partial(f)
     total, values = _weighted_sum(f, *jax.tree.unflatten(tree, vary_as(leaves, leaves)))
     return total, jax.tree.map(lambda x: jnp.where(weight == 0, jnp.zeros((), x.dtype), x.reshape(S)), values)
 
@@ -347,14 +349,14 @@ def _sum_of_first(values: Any, weight: Array) -> Array:
     return jnp.where(weight == 0, 0.0, weight * first).sum()
 
 
-def _forward(f: Callable[..., Any], projection: Any, rows: Any, weight: Any) -> tuple[Any, tuple]:
-    for leaf in jax.tree.leaves((rows, weight)):
+def _forward(f: Any, projection: Any, rows: Any, weight: Any) -> tuple[Any, tuple]:
+    for leaf in jax.tree.leaves((f, rows, weight)):
         if leaf.perturbed:
             raise ValueError(
                 "weights, and what a loss takes beside logits, get no gradient here: pass them through "
                 "jax.lax.stop_gradient"
             )
-    projection, rows, weight = jax.tree.map(lambda leaf: leaf.value, (projection, rows, weight))
+    f, projection, rows, weight = jax.tree.map(lambda leaf: leaf.value, (f, projection, rows, weight))
 
     def visit(part: Projection, rows: tuple, weight: Array, carry: Any) -> tuple[Array, Any, Any]:
         def sum_values(output: Array) -> tuple[Array, Any]:
@@ -382,7 +384,7 @@ def _forward(f: Callable[..., Any], projection: Any, rows: Any, weight: Any) -> 
     return (total, values), (gradient, types)
 
 
-def _backward(f: Callable[..., Any], residuals: tuple, cotangents: tuple[Any, Any]) -> tuple:
+def _backward(residuals: tuple, cotangents: tuple[Any, Any]) -> tuple:
     gradient, types = residuals
     g_total, g_values = cotangents
     if not all(isinstance(g, SymbolicZero) for g in jax.tree.leaves(g_values)):
@@ -391,12 +393,12 @@ def _backward(f: Callable[..., Any], residuals: tuple, cotangents: tuple[Any, An
             "has one: give each place its weight, and differentiate the sum"
         )
     if isinstance(g_total, SymbolicZero):
-        return None, None, None
+        return None, None, None, None
     scaled = jax.tree.map(lambda g, like: (g_total.astype(g.dtype) * g).astype(like.dtype), gradient, types)
-    return scaled, None, None
+    return None, scaled, None, None
 
 
-_weighted_sum = jax.custom_vjp(_sum_alone, nondiff_argnums=(0,))
+_weighted_sum = jax.custom_vjp(_sum_alone)
 _weighted_sum.defvjp(_forward, _backward, symbolic_zeros=True)
 
 

@@ -72,7 +72,7 @@ def projected(
     if is_known(weight) and not np.any(np.asarray(weight) > 0):
         raise ValueError("weight is 0 at all places: leave the batch out, or give some places a weight")
 
-    def loss_of_rows(logits: Array, *rows: Array) -> Any:
+    def loss_of_rows(process: Process, logits: Array, *rows: Array) -> Any:
         # Of the rows nobody knows yet whether they are in range.
         with depth(CALLED):
             values = loss(process, logits, *rows)
@@ -84,7 +84,7 @@ def projected(
             )
         return values
 
-    total, values = weigh(projection, loss_of_rows, rows, weight)
+    total, values = weigh(projection, jax.tree_util.Partial(loss_of_rows, process), rows, weight)
     # Under `jit` nobody could be told that there is no weight.
     return Projected(total * jnp.where(jnp.any(weight > 0), 1.0, jnp.nan), values)
 
