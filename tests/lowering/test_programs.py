@@ -115,6 +115,7 @@ INVERSES = {
     "flows.invert_mixture_affine": 1,
     "flows.invert_coupling": 1,
     "flows.invert_autoregressive": 3,
+    "losses.projected": 1,  # over some places at a time
 }
 FACTORISED = ("flows.linear", "flows.invert_linear")  # a matrix [D, D] by a library
 STEPS = (
