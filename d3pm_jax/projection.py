@@ -25,7 +25,7 @@ from jaxtyping import Array
 from d3pm_jax.cpu import tiles
 from d3pm_jax.numerics.logspace import at_least_float32
 from d3pm_jax.numerics.rows import vary_as
-from d3pm_jax.processes.base import Process, check_same_for_all
+from d3pm_jax.processes.base import Process
 from d3pm_jax.processes.tables import expand_trailing
 from d3pm_jax.types import Leaf
 
@@ -194,7 +194,11 @@ def check_process(logits: Any, process: Process) -> None:
 
 @check_process.register
 def _(logits: Projection, process: Process) -> None:
-    check_same_for_all(process, "a Projection is of")
+    if process.positional or process.places:
+        raise ValueError(
+            f"{type(process).__name__} goes by the place, and a Projection makes logits of some places at a "
+            f"time: let the network return projection.all_logits of it"
+        )
 
 
 @singledispatch
@@ -232,8 +236,9 @@ def at_places(logits: Any, places: Array) -> Array:
 
 @at_places.register
 def _(logits: Projection, places: Array) -> Array:
-    B, width = len(logits.xt), logits.hidden.shape[-1]
-    hidden = jnp.take_along_axis(logits.hidden.reshape(B, -1, width), places[..., None], axis=1)
+    B = len(logits.xt)
+    flat = logits.hidden.reshape(B, -1, logits.hidden.shape[-1])  # [B, places of an example, width]
+    hidden = jnp.take_along_axis(flat, places[..., None], axis=1)
     xt = jnp.take_along_axis(logits.xt.reshape(B, -1), places, axis=1)
     return dataclasses.replace(logits, hidden=hidden, xt=xt).logits()
 
@@ -336,6 +341,8 @@ Visit = Callable[[Projection, tuple, Array, Any], tuple[Array, Any, Any]]
 def _sum_alone(
     f: Callable[..., Any], projection: Projection, rows: tuple, weight: Array
 ) -> tuple[Array, Any]:
+    """Returns the weighted sum of the first array of f, and all of its arrays [N]."""
+
     def visit(part: Projection, rows: tuple, weight: Array, carry: tuple) -> tuple[Array, Any, tuple]:
         values = f(part.logits(), *rows)
         return _sum_of_first(values, weight), values, carry
@@ -345,6 +352,7 @@ def _sum_alone(
 
 
 def _sum_of_first(values: Any, weight: Array) -> Array:
+    """Returns the sum of weight times the first array, [n] each; a weight of 0 takes out what it is of."""
     first = jax.tree.leaves(values)[0]
     return jnp.where(weight == 0, 0.0, weight * first).sum()
 
@@ -489,6 +497,7 @@ def _cut(projection: Projection, x: Array, axis: int | None) -> Array:
 def _visit_by_size(
     visit: Visit, size: int, projection: Projection, rows: tuple, weight: Array, carry: Any
 ) -> tuple[Array, Any, Any]:
+    """Visits places [N] as `_visit_weighted` does, so many at a time, on a device."""
     N = weight.shape[0]
     size = max(1, min(N, size))
     rows, weight = jax.tree.map(lambda x: _cut(projection, x, None), (rows, weight))

@@ -124,7 +124,7 @@ def test_what_does_not_fit_a_projection_is_refused():
     with pytest.raises(ValueError, match=r"^denoise\(xt, time\) has shape \(3, 5, 6\), expected \[3, 5, 7\]"):
         likelihood.all_t_bound(make_network(K - 1), make_processes(K)["uniform"], x0, noise)
     process = d3pm.autoregressive(L, K, K - 1)
-    with pytest.raises(ValueError, match=r"^a Projection is of .*Autoregressive goes by the position"):
+    with pytest.raises(ValueError, match=r"^Autoregressive goes by the place, .*: let the network return"):
         likelihood.all_t_bound(make_network(K), process, x0, noise)
 
     def sums(process, logits, x0, xt, t):

@@ -61,9 +61,7 @@ class Asked(NamedTuple):
     terms: Callable[..., Terms] | None = None  # (logits, *rows) -> Terms; None: `terms` of the objective
 
 
-def ask_once(
-    objective: Any, process: Process, network: Network, x0: Array, noise: StepNoise, weight: Array | None
-) -> Asked:
+def ask_once(objective: Any, process: Process, network: Network, x0: Array, noise: StepNoise) -> Asked:
     """Asks a network once, at the x_t that an objective draws."""
     t, p_t, u = noise
     xt = objective.draw(process, x0, t, u)  # int32 [B, *S]
@@ -163,7 +161,7 @@ class Objective(CheckedPart):
             Logits and the rows that `terms` takes behind them, which are x_0, x_t, t and p_t; or others,
             with the function that takes those.
         """
-        asked = ask_once(self, process, network, x0, noise, weight)
+        asked = ask_once(self, process, network, x0, noise)
         return asked._replace(looks_at=places_looked_at(self, process, asked.rows[1]))
 
     def looks_at(self, process: Process, xt: Array) -> Array | None:

@@ -106,11 +106,12 @@ def marginal_kl(process: Mixing, logits_x0: Array, x0: Array, t: Array) -> Array
 
 
 def prior_kl(process: Mixing, x0: Array) -> Array:
-    """Computes `variational.prior_kl` of two numbers of a place: q is alpha [j = x_0] + (1 - alpha) pi_j."""
+    """Computes `variational.prior_kl`, nats [*S], in O(1): q_j is alpha [j = x_0] + (1 - alpha) pi_j."""
     # Of all other categories q / pi is 1 - alpha, and that of x_0 is 1 + alpha (1 - pi_0) / pi_0. Both are
     # kept as logs near 0, and terms are those of `numerics.kl`, none of which is negative.
     log_pi_0 = gather(jax.lax.stop_gradient(process.log_pi), x0)
-    log_alpha, log_rest = process.log_alpha_bar[-1], process.log_beta_bar[-1]
+    log_alpha = process.log_alpha_bar[-1]
+    log_rest = process.log_beta_bar[-1]  # of 1 - alpha
     rest_of_pi = jnp.maximum(-jnp.expm1(log_pi_0), 0.0)  # 1 - pi_0, also where pi_0 is all but 1
     kl_of_others = rest_of_pi * _kl_term(jnp.exp(log_rest), finite(log_rest), 1.0)
 

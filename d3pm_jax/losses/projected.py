@@ -46,12 +46,12 @@ def projected(
             loss; any loss here of logits and rows, such as `posterior_kl` and `cross_entropy`.
         projection: what logits [*S, K] are made of.
         rows: what the loss takes behind logits, arrays of a shape that *S begins with, as t [B] is.
-        weight: of each place. Divided by its sum it makes a mean.
+        weight: of each place, [*S]. Divided by its sum it makes a mean.
 
     Returns:
-        The total, and what the loss returned, [*S] each: these have no gradient, and one that is asked for
-        is an error when the program is differentiated. Derivatives of the total are of the first order, in
-        reverse mode.
+        The total in nats, [], and what the loss returned, [*S] each: these have no gradient, and one that is
+        asked for is an error when the program is differentiated. Derivatives of the total are of the first
+        order, in reverse mode.
 
     Raises:
         TypeError: the loss returns something else.
@@ -93,7 +93,9 @@ def check_projection(process: Process, projection: Projection) -> None:
     """Raises ValueError for a projection whose parts do not fit each other, or another process."""
     check_process(projection, process)
     S = projection.xt.shape
-    hidden, kernel, bias = projection.hidden, projection.kernel, projection.bias
+    hidden = projection.hidden
+    kernel = projection.kernel
+    bias = projection.bias
     name = "[K, width]" if projection.tied else "[width, K]"
     if not is_array(kernel, jnp.shape(kernel), jnp.floating) or kernel.ndim != 2:
         raise ValueError(f"the kernel is {describe_returned(kernel)}: pass floats {name}")

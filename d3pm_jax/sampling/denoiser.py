@@ -83,12 +83,14 @@ class Answer(NamedTuple):
         """
 
         def call(said: Array, x: Array, t: Array, *rows: Any) -> Any:
-            answer = self
+            answer = self._replace(logits=said, said=said, x=x, t=t, shaping=None)
             if self.shaping is not None:
-                answer = self.shaping(self._replace(logits=said, said=said, x=x, t=t, shaping=None))
+                answer = self.shaping(answer)
             return f(answer, *rows)
 
-        return by_rows(self.said, call, self.x, self.t, *rows)
+        return now_or_later(
+            self.said, lambda: f(self, *rows), lambda: by_rows(self.said, call, self.x, self.t, *rows)
+        )
 
 
 class ScoreAnswer(Answer):

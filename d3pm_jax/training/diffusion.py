@@ -174,9 +174,11 @@ class DiffusionLoss:
             check_terms(objective.compute, terms, x0)
             loss_sum = _weighted(terms[0], weight).sum()
         else:
-            # An objective in a loop of one's own may be any class with draw and terms.
-            ask = getattr(objective, "ask", partial(ask_once, objective))
-            asked = ask(process, network, x0, noise, weight)
+            if hasattr(objective, "ask"):
+                asked = objective.ask(process, network, x0, noise, weight)
+            else:
+                # An objective in a loop of one's own may be any class with draw and terms.
+                asked = ask_once(objective, process, network, x0, noise)
             terms_of_rows = terms_of(objective, process, asked)
             loss_sum, terms = weigh(asked.logits, terms_of_rows, asked.rows, weight, asked.looks_at)
         _, kl, ce = terms  # [B, *S] each

@@ -122,7 +122,7 @@ def check_cases(cases, tied):
         for x, y in zip(jax.tree.leaves(expected), jax.tree.leaves(found), strict=True):
             assert np.isfinite(x).all(), case
             assert np.abs(x).max() > 0, case
-            np.testing.assert_allclose(y, x, rtol=1e-9, atol=1e-12, err_msg=str(case))
+            np.testing.assert_allclose(y, x, rtol=1e-11, atol=1e-13, err_msg=str(case))
 
 
 def test_sums_values_and_gradients_are_those_of_logits_in_memory():
@@ -291,7 +291,7 @@ def test_bfloat16_parts_are_summed_in_float32():
     expected = jax.grad(total)(wide)
     for x, y in zip(gradient, expected, strict=True):
         assert x.dtype == jnp.bfloat16
-        np.testing.assert_allclose(x.astype(jnp.float32), y, rtol=0.03, atol=0.03)
+        np.testing.assert_allclose(x.astype(jnp.float32), y, rtol=0.01, atol=0.005)
 
 
 def test_functions_of_either_give_the_same():
@@ -327,7 +327,7 @@ def test_functions_of_either_give_the_same():
 def test_two_devices_make_the_same(categories):
     """Each with half of the places, or of all places half of the categories."""
     data = 2 if categories is None else 1
-    assert projected_meshes.measure(2, data, False, categories) < 1e-5
+    assert projected_meshes.measure(2, data, False, categories) < 5e-6
 
 
 def test_so_does_a_shard_map_of_ones_own():
@@ -362,7 +362,7 @@ def test_so_do_four_in_every_layout(tmp_path):
     measured = json.loads(output)
     assert len(measured) == 12
     for *case, apart in measured:
-        assert apart < 1e-5, case
+        assert apart < 5e-6, case
 
 
 @pytest.mark.parametrize("places", [0, 3])

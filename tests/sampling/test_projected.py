@@ -288,11 +288,11 @@ def test_guidance_and_steering_are_refused():
 
 def test_processes_that_go_by_the_place_are_refused():
     for process, refused in (
-        (d3pm.autoregressive(5, 4, 3), "elements each on its own; Autoregressive goes by the position"),
-        (make_process("absorbing by place"), "one process, and ByPlace has one for each place"),
+        (d3pm.autoregressive(5, 4, 3), "Autoregressive"),
+        (make_process("absorbing by place"), "ByPlace"),
     ):
         shape = (3, 5) if process.places == () else (3, *process.places)
-        with pytest.raises(ValueError, match=f"^a Projection is of .*{refused}"):
+        with pytest.raises(ValueError, match=f"^{refused} goes by the place, .*: let the network return"):
             draw(Denoiser(process, Networks(process.K).projected), Sampler(), shape)
     with pytest.raises(
         ValueError, match=r"has shape \(3, 5, 4\), expected \[3, 5, 7\] as in xt and the process"
@@ -311,3 +311,15 @@ def test_whoever_watches_gets_all_logits():
     ]
     assert seen[0].shape == (T, *SHAPE, process.K)
     np.testing.assert_allclose(seen[1], seen[0], rtol=1e-6)
+
+
+def test_an_answer_that_no_sampler_shaped_is_read_some_places_at_a_time():
+    process = PROCESSES["uniform"]
+    networks = Networks()
+    x = jnp.arange(15, dtype=jnp.int32).reshape(3, 5) % process.K
+    t = jnp.asarray([1, 2, 3], jnp.int32)
+    laws = []
+    for network in (networks.plain, networks.projected):
+        (answer,) = Denoiser(process, network, "leave_one_out").ask_each(x, t, process.time[t])
+        laws.append(answer.by_rows(lambda answer, x: answer.log_denoiser[..., 0] + x, x))
+    np.testing.assert_allclose(*laws, rtol=1e-5)
