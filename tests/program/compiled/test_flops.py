@@ -71,7 +71,8 @@ def chosen(w, x):
 
 def spread(w, x):
     """Each of four devices multiplies a part, as two axes of the mesh say; a third has no say."""
-    mesh = jax.sharding.AbstractMesh((2, 2, 2), ("a", "b", "c"))
+    automatic = (jax.sharding.AxisType.Auto,) * 3
+    mesh = jax.sharding.AbstractMesh((2, 2, 2), ("a", "b", "c"), automatic)
     parts = jax.sharding.PartitionSpec(("a", "b"))
     specs = (jax.sharding.PartitionSpec(), parts)
     axes = {"a", "b"}
