@@ -21,12 +21,13 @@ import jax
 import matplotlib
 import numpy as np
 import samplers_draws as draws
-import samplers_enumerated as enumerated
 import samplers_language as language
 from matplotlib.figure import Figure
 from PIL import Image
 
 import d3pm_jax as d3pm
+from d3pm_jax import oracles
+from d3pm_jax.judge import enumerated
 from d3pm_jax.processes.base import Process
 from d3pm_jax.sampling import Chain, Denoiser, Sampler, Shaping, even_grid, sample
 from d3pm_jax.sampling.named import SAMPLERS
@@ -34,6 +35,8 @@ from d3pm_jax.show.curves import save_figure
 
 # ---- exact ----
 
+CATEGORIES = 3
+LENGTH = 4
 STEPS = 64  # of the processes that are respaced
 GRIDS = (1, 2, 4, 8, 16, 32, 64)
 SMALLEST_SHOWN = 1e-6  # nats, in the picture
@@ -57,9 +60,24 @@ class Point(NamedTuple):
     data_from_sampled: float
 
 
+def make_data_law(seed: int = 0, spread: float = 1.5) -> np.ndarray:
+    """Returns a random law [3, .., 3] of places that depend on each other."""
+    weights = np.exp(spread * np.random.default_rng(seed).normal(size=(CATEGORIES,) * LENGTH))
+    return weights / weights.sum()
+
+
+def total_correlation(data: np.ndarray) -> float:
+    """KL of the law from the product of the laws of its places, nats: what one call can at best leave."""
+    product = np.ones(())
+    for place in range(LENGTH):
+        others = tuple(other for other in range(LENGTH) if other != place)
+        product = np.multiply.outer(product, data.sum(axis=others))
+    return enumerated.kl(data.ravel(), product.ravel())
+
+
 def make_processes() -> dict[str, Process]:
     """Returns a process of each kind, 64 steps each, for categories 0, 1, 2."""
-    K = enumerated.CATEGORIES
+    K = CATEGORIES
     beta = d3pm.reciprocal(STEPS)  # alpha_bar falls evenly to 0
     inner = d3pm.uniform(d3pm.schedules.from_alpha_bar(np.linspace(1, 0.5, STEPS + 1)), K)
     path = np.array([[-1, 1, 0], [1, -2, 1], [0, 1, -1]])
@@ -131,7 +149,8 @@ def compute_points(process: Process, data: np.ndarray, line: Line) -> list[Point
     points = []
     for sampler, parameter, steps in zip(line.samplers, line.parameters, line.steps, strict=True):
         respaced = d3pm.respace(process, even_grid(STEPS, steps))
-        law, calls = enumerated.enumerate_sampler(sampler, respaced, data)
+        network = oracles.network(oracles.table(data), process)
+        law, calls = enumerated.enumerate_sampler(sampler, respaced, LENGTH, network)
         p = data.ravel()
         points.append(Point(parameter, calls, enumerated.kl(law, p), enumerated.kl(p, law)))
     return points
@@ -140,7 +159,7 @@ def compute_points(process: Process, data: np.ndarray, line: Line) -> list[Point
 def run_exact(out: Path, picture: Path | None) -> None:
     """Computes what is not yet in a file, prints the tables, and draws the picture."""
     jax.config.update("jax_enable_x64", True)
-    data = enumerated.make_data_law()
+    data = make_data_law()
     path = out / "exact.json"
     known = json.loads(path.read_text()) if path.exists() else {}
     lines = {}
@@ -154,7 +173,7 @@ def run_exact(out: Path, picture: Path | None) -> None:
                 path.write_text(json.dumps(known))
             lines[kind][line.name] = [Point(*point) for point in known[key]]
         print(exact_tables(kind, lines[kind]), flush=True)
-    most = enumerated.total_correlation(data)
+    most = total_correlation(data)
     print(f"total correlation of the law: {most:.4f} nats")
     if picture is not None:
         draw_exact(lines, picture)

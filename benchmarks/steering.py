@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import samplers_enumerated as enumerated
+import samplers
 from digits_quality import TRAIN, Judge
 from jaxtyping import Array
 from PIL import Image
@@ -29,7 +29,8 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
 import d3pm_jax as d3pm
-from d3pm_jax import runs, sampling
+from d3pm_jax import oracles, runs, sampling
+from d3pm_jax.judge import enumerated
 from d3pm_jax.processes import Process
 from d3pm_jax.sampling import Sampler, even_grid, named
 
@@ -38,8 +39,8 @@ from d3pm_jax.sampling import Sampler, even_grid, named
 STEPS = 16
 PARTICLES = (4, 16, 64, 256)
 DRAWS = 200_000  # particles of all samples together
-K = enumerated.CATEGORIES
-L = enumerated.LENGTH
+K = samplers.CATEGORIES
+L = samplers.LENGTH
 
 
 def make_scores() -> dict[str, np.ndarray]:
@@ -103,7 +104,7 @@ def resampled_law(law: np.ndarray, scores: np.ndarray, n: int, rng: np.random.Ge
 def run_exact() -> None:
     """Prints a table for each score."""
     jax.config.update("jax_enable_x64", True)
-    data = enumerated.make_data_law()
+    data = samplers.make_data_law()
     rng = np.random.default_rng(2)
     for score_name, scores in make_scores().items():
         print(f"\n{score_name}\n")
@@ -111,10 +112,11 @@ def run_exact() -> None:
         print("|---" * (len(PARTICLES) + 3) + "|")
         tilted = None
         for name, (process, sampler) in make_processes().items():
-            world = enumerated.World(process, data)
+            network = oracles.network(oracles.table(data), process)
+            world = enumerated.World(process, L, network)
             steps = range(process.T + 1)
             logits = np.stack([world.logits(world.states, np.full(len(world.states), t)) for t in steps])
-            law = enumerated.enumerate_sampler(sampler, process, data).law
+            law = enumerated.enumerate_sampler(sampler, process, L, network).law
             tilted = law * np.exp(scores)
             tilted /= tilted.sum()
             steered = []

@@ -5,6 +5,8 @@ posterior (see `beliefs`), as each law needs it. alpha is alpha_bar: the probabi
 Laws are normalised logs in nats, and drawn from whole: never first a component and then a value of it.
 """
 
+from typing import cast
+
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
@@ -50,8 +52,8 @@ def mask_of(process: Process) -> Array | None:
     common = process.common
     if isinstance(common, Masked):
         return jnp.asarray(process.K - 1, jnp.int32)
-    if isinstance(common, Mixing) and common.pi_kind == "point":
-        return jnp.argmax(common.log_pi).astype(jnp.int32)
+    if is_absorbing(process):
+        return jnp.argmax(cast(Mixing, common).log_pi).astype(jnp.int32)
     return None
 
 
@@ -485,6 +487,12 @@ def require_mixing(process: Process, what: str) -> Mixing:
     )
 
 
+def is_absorbing(process: Process) -> bool:
+    """Tells whether a process masks, and does nothing else."""
+    common = process.common
+    return isinstance(common, Mixing) and common.pi_kind == "point"
+
+
 def require_absorbing(process: Process, what: str) -> Mixing:
     """Returns the process, if it is absorbing; of one by place that with the mask of all places.
 
@@ -492,8 +500,8 @@ def require_absorbing(process: Process, what: str) -> Mixing:
         ValueError: it is of another kind.
     """
     common = process.common
-    if isinstance(common, Mixing) and common.pi_kind == "point":
-        return common
+    if is_absorbing(process):
+        return cast(Mixing, common)
     works = (
         "`ancestral`, `psi` and `ddim` work" if isinstance(common, Mixing) else "`ancestral` and `psi` work"
     )

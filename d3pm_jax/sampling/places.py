@@ -457,7 +457,7 @@ class Revealing(Step):
     def _reveal(self, view: View, masked: Array, is_active: Array) -> Taken:
         """Reveals places of those that are masked."""
         x = view.x
-        t = _smallest_step(view.process, _share_of_masks(view))
+        t = smallest_step(view.process, _share_of_masks(view))
         time, memory = self.tell_time(view, t, is_active)
         answer = view.ask(x, t, time)
 
@@ -583,7 +583,7 @@ def _share_of_masks(view: View) -> Array:
     return masked.astype(dtype) / jnp.maximum(total, 1).astype(dtype)
 
 
-def _smallest_step(process: Process, share: Float[Array, " B"]) -> Int[Array, " B"]:
+def smallest_step(process: Process, share: Float[Array, " B"]) -> Int[Array, " B"]:
     """Returns the smallest t whose 1 - alpha_t is at least a share of masks; T where none is."""
     process = laws.require_absorbing(process, "revealing places")
     mixed = jnp.exp(process.log_beta_bar)  # [T + 1]

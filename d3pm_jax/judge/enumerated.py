@@ -1,4 +1,4 @@
-"""Computes the law that each sampler draws from, by sums over all states, under an exact belief.
+"""Computes the law that each sampler draws from, by sums over all states of a few places.
 
 A state is x of all places; a law of states is a row of as many probabilities. The laws of a single place and
 the choices of places are those of `d3pm_jax.sampling`, so that what is summed is what a chain draws from.
@@ -16,7 +16,7 @@ from jaxtyping import Array
 from d3pm_jax import beliefs
 from d3pm_jax.processes.base import Process
 from d3pm_jax.processes.mixing import Mixing
-from d3pm_jax.sampling import Answer, LawStep, Row, Sampler, View, laws, make_plan, places
+from d3pm_jax.sampling import Answer, LawStep, Network, Row, Sampler, View, laws, make_plan, places
 from d3pm_jax.sampling.correctors import Corrected, Corrector, Gibbs, RateCorrector
 from d3pm_jax.sampling.places import (
     Candidates,
@@ -28,8 +28,6 @@ from d3pm_jax.sampling.places import (
 )
 from d3pm_jax.sampling.transitions import Bayes, Leap, LeastConfident, Remask, Stratified
 
-CATEGORIES = 3
-LENGTH = 4
 NO_MASK = -1
 TOO_MANY = 400_000  # states with what they remember
 
@@ -37,7 +35,7 @@ TOO_MANY = 400_000  # states with what they remember
 class Enumerated(NamedTuple):
     """Holds the law of what a sampler draws, and what it costs."""
 
-    law: np.ndarray  # [3^L], of x_0, float64
+    law: np.ndarray  # [K^L], of x_0 without the mask, float64
     calls: float  # of the network, expected of one example alone
 
 
@@ -51,21 +49,6 @@ class TooMany(Exception):
     """Says that states and what they remember are too many to enumerate."""
 
 
-def make_data_law(seed: int = 0, spread: float = 1.5) -> np.ndarray:
-    """Returns a random law [3, .., 3] of places that depend on each other."""
-    weights = np.exp(spread * np.random.default_rng(seed).normal(size=(CATEGORIES,) * LENGTH))
-    return weights / weights.sum()
-
-
-def total_correlation(data: np.ndarray) -> float:
-    """KL of the law from the product of the laws of its places, nats: what one call can at best leave."""
-    product = np.ones(())
-    for place in range(LENGTH):
-        others = tuple(other for other in range(LENGTH) if other != place)
-        product = np.multiply.outer(product, data.sum(axis=others))
-    return kl(data.ravel(), product.ravel())
-
-
 def kl(p: np.ndarray, q: np.ndarray) -> float:
     """sum p log(p / q), nats; inf where q is 0 and p is not."""
     held = p > 0
@@ -74,49 +57,26 @@ def kl(p: np.ndarray, q: np.ndarray) -> float:
 
 
 class World:
-    """Knows a process, a law of x_0, its exact belief, and all states."""
+    """Knows a process, a network, and all states of examples of some places."""
 
-    def __init__(self, process: Process, data: np.ndarray):
+    def __init__(self, process: Process, length: int, network: Network):
         self.process = process
-        self.data = data
+        self.length = length
+        self._network = jax.jit(network)
         mask = laws.mask_of(process)
         self.mask = NO_MASK if mask is None else int(mask)
         self.is_absorbing = mask is not None and isinstance(process, Mixing)
-        steps = jnp.arange(process.T + 1)
-        self.of_steps = np.asarray(process.Qbar(steps))  # [T + 1, K, K]
-        self.states = _all_states(process.K)  # [S, L]
-        self.place_values = process.K ** np.arange(LENGTH - 1, -1, -1)
+        self.categories = process.K if mask is None else process.K - 1  # of x_0
+        self.states = _all_states(process.K, length)  # [S, L]
+        self.place_values = process.K ** np.arange(length - 1, -1, -1)
 
     def number(self, x: np.ndarray) -> np.ndarray:
         """Returns the number of each state, [N]."""
         return x @ self.place_values
 
     def logits(self, x: np.ndarray, t: np.ndarray) -> np.ndarray:
-        """Returns log p(x_0 at a place | x_t at all others) [N, L, K]; all -inf where x_t cannot be."""
-        evidence = self._evidence(x, t)  # [N, L, 3]
-        letters = "abcdefgh"[:LENGTH]
-        beliefs = np.zeros((*x.shape, self.process.K))
-        for place in range(LENGTH):
-            others = [other for other in range(LENGTH) if other != place]
-            factors = ",".join(f"n{letters[other]}" for other in others)
-            belief = np.einsum(
-                f"{letters},{factors}->n{letters[place]}",
-                self.data,
-                *(evidence[:, other] for other in others),
-                optimize="greedy",
-            )
-            beliefs[:, place, :CATEGORIES] = belief
-        with np.errstate(divide="ignore"):
-            return np.log(beliefs)
-
-    def _evidence(self, x: np.ndarray, t: np.ndarray) -> np.ndarray:
-        """Returns q(x_t | x_0) up to a factor of each place, [N, L, 3]; of a mask 1."""
-        if self.is_absorbing:
-            # What was not masked is x_0, at every t.
-            probabilities = np.concatenate([np.eye(CATEGORIES), np.ones((CATEGORIES, 1))], axis=1)
-            return np.moveaxis(probabilities[:, x], 0, -1)
-        evidence = self.of_steps[t[:, None, None], np.arange(CATEGORIES), x[..., None]]
-        return np.where((x == self.mask)[..., None], 1.0, evidence)
+        """Returns leave-one-out logits of x_0 at x_t, [N, L, K]; all -inf where x_t cannot be."""
+        return np.asarray(self._network(jnp.asarray(x, jnp.int32), self.process.time[t]))
 
     def compile(self, function: OfRow) -> Call:
         """Compiles a function of what a step sees: (states [N, L], t, s, memory) -> [N, ..]."""
@@ -150,17 +110,24 @@ class World:
         return np.prod(of_place[self.states], axis=-1)
 
     def of_data(self, law: np.ndarray) -> np.ndarray:
-        """Returns the part [3^L] of a law of states that has no mask."""
-        return law.reshape((self.process.K,) * LENGTH)[(slice(0, CATEGORIES),) * LENGTH].ravel()
+        """Returns the part [K^L] of a law of states that has no mask."""
+        by_place = law.reshape((self.process.K,) * self.length)
+        return by_place[(slice(0, self.categories),) * self.length].ravel()
 
 
-def enumerate_sampler(sampler: Sampler, process: Process, data: np.ndarray) -> Enumerated:
-    """Returns the law of x_0 that a sampler draws from under the exact belief.
+def enumerate_sampler(sampler: Sampler, process: Process, length: int, network: Network) -> Enumerated:
+    """Returns the law of x_0 that a sampler draws from, of examples of so many places.
+
+    Args:
+        sampler: a named one, or of steps whose choices are enumerated here.
+        process: the forward process; where it has a mask, that is its last category, which x_0 never is.
+        length: L, the number of places; all K^L states are visited.
+        network: (x_t, process.time[t]) -> leave-one-out logits of x_0, exact or not.
 
     Raises:
         TooMany: it remembers too much.
     """
-    world = World(process, data)
+    world = World(process, length, network)
     step = sampler.step
     if isinstance(step, Revealing):
         return _enumerate_revealing(world, sampler, step)
@@ -172,7 +139,7 @@ def enumerate_sampler(sampler: Sampler, process: Process, data: np.ndarray) -> E
     if isinstance(step, Stratified):
         law = _enumerate_stratified(world)
         return Enumerated(law, process.T)
-    plan = make_plan(sampler, process, (LENGTH,))
+    plan = make_plan(sampler, process, (length,))
     if isinstance(step, Remask) and isinstance(step.schedule, LeastConfident):
         return Enumerated(_enumerate_confidence(world, step, plan), len(plan))
     law = world.prior()
@@ -180,7 +147,7 @@ def enumerate_sampler(sampler: Sampler, process: Process, data: np.ndarray) -> E
     of_row = world.compile(step.law)
     of_move = None if corrector is None else world.compile(_move_law(corrector, step))
     for row in plan:
-        law = _push(law, lambda x, row=row: _row_laws(world, sampler, of_row, row, x))
+        law = _push(world, law, lambda x, row=row: _row_laws(world, sampler, of_row, row, x))
         calls += 1
         if corrector is not None and of_move is not None and row.s > 0:
             for _ in range(corrector.moves):
@@ -189,8 +156,8 @@ def enumerate_sampler(sampler: Sampler, process: Process, data: np.ndarray) -> E
     return Enumerated(world.of_data(law), calls)
 
 
-def _all_states(K: int) -> np.ndarray:
-    return np.array(list(itertools.product(range(K), repeat=LENGTH)))
+def _all_states(K: int, length: int) -> np.ndarray:
+    return np.array(list(itertools.product(range(K), repeat=length)))
 
 
 def _make_view(process: Process, answer: Answer, s: Array, memory: dict[str, Array]) -> View:
@@ -220,23 +187,23 @@ def _row_laws(world: World, sampler: Sampler, of_row: Call, row: Row, x: np.ndar
     p = np.exp(of_row(x, row.t, row.s))
     if sampler.block is None:
         return p
-    in_block = np.arange(LENGTH) // sampler.block == row.block
+    in_block = np.arange(world.length) // sampler.block == row.block
     return np.where(in_block[:, None], p, np.eye(world.process.K)[x])
 
 
-def _push(law: np.ndarray, place_laws: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+def _push(world: World, law: np.ndarray, place_laws: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """Returns the law [S] of states after a step whose places move each on its own, given x."""
-    K = round(len(law) ** (1 / LENGTH))
     possible = law > 0
-    return _spread(law[possible], place_laws(_all_states(K)[possible]))
+    return _spread(law[possible], place_laws(world.states[possible]))
 
 
 def _spread(p: np.ndarray, place_laws: np.ndarray) -> np.ndarray:
     """Returns the law [S] of states that follow on N of probabilities p, each place by its law [N, L, K]."""
-    law = np.zeros(place_laws.shape[-1] ** LENGTH)
+    length, K = place_laws.shape[1:]
+    law = np.zeros(K**length)
     for block in np.array_split(np.arange(len(p)), 1 + len(p) // 100_000):
         after = p[block][:, None]
-        for place in range(LENGTH):
+        for place in range(length):
             after = (after[:, :, None] * place_laws[block, place, None, :]).reshape(len(block), -1)
         law += after.sum(axis=0)
     return law
@@ -260,18 +227,18 @@ def _move_law(corrector: Corrector, step: LawStep) -> OfRow:
 def _correct(world: World, corrector: Corrector, of_move: Call, s: int, law: np.ndarray) -> np.ndarray:
     """Returns the law [S] after one move of a corrector at s."""
     if isinstance(corrector, RateCorrector):
-        return _push(law, lambda x: np.exp(of_move(x, s, s)))
+        return _push(world, law, lambda x: np.exp(of_move(x, s, s)))
     assert isinstance(corrector, Gibbs)
     possible = law > 0
     after = np.zeros_like(law)
-    for place in range(LENGTH):
+    for place in range(world.length):
         x = world.states[possible].copy()
         if world.mask != NO_MASK:
             x[:, place] = world.mask
         p = np.exp(of_move(x, s, s))[:, place]
         for category in range(world.process.K):
             x[:, place] = category
-            np.add.at(after, world.number(x), law[possible] * p[:, category] / LENGTH)
+            np.add.at(after, world.number(x), law[possible] * p[:, category] / world.length)
     return after
 
 
@@ -282,8 +249,8 @@ def _enumerate_confidence(world: World, step: Remask, plan: tuple[Row, ...]) -> 
     mask = world.mask
     of_row = world.compile(step.law)
     of_denoiser = world.compile(lambda view, answer: answer.log_denoiser)
-    x = np.full((1, LENGTH), mask)
-    confidence = np.zeros((1, LENGTH))
+    x = np.full((1, world.length), mask)
+    confidence = np.zeros((1, world.length))
     p = np.ones(1)
     for row in plan[:-1]:
         memory = {"confidence": confidence}
@@ -302,10 +269,10 @@ def _enumerate_confidence(world: World, step: Remask, plan: tuple[Row, ...]) -> 
 
 def _children(place_laws: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns the parents, the states and the probabilities of all that may follow, place by place."""
-    K = place_laws.shape[-1]
+    length, K = place_laws.shape[1:]
     parent = np.arange(len(p))
     after = np.zeros((len(p), 0), np.int64)
-    for place in range(LENGTH):
+    for place in range(length):
         chance = p[:, None] * place_laws[parent, place]  # [N, K]
         which, category = np.nonzero(chance > 0)
         p = chance[which, category]
@@ -374,7 +341,7 @@ def _enumerate_stratified(world: World) -> np.ndarray:
             low = np.where(unmasked, 0.0, low)
             high = np.where(unmasked, 1.0, high)
         x, clocks, p = _merge(x, np.concatenate([low, high], axis=1), p)
-        low, high = clocks[:, :LENGTH], clocks[:, LENGTH:]
+        low, high = np.split(clocks, 2, axis=1)
     return world.of_data(_spread(p, place_laws))
 
 
@@ -383,10 +350,11 @@ def _enumerate_stratified(world: World) -> np.ndarray:
 
 def _enumerate_revealing(world: World, sampler: Sampler, reveal: Revealing) -> Enumerated:
     if isinstance(reveal, FirstHitting):
-        reveal = Reveal(RandomOrder())  # times say nothing to a belief that is the same at each
+        # Its times are real numbers: this is its law for a network that takes no notice of them.
+        reveal = Reveal(RandomOrder())
     assert isinstance(reveal, Reveal)
     assert sampler.block is None
-    rows = reveal.num_rows(LENGTH)
+    rows = reveal.num_rows(world.length)
     has_masks = (world.states == world.mask).any(axis=1)
     law = world.prior()
     calls = 0.0
@@ -400,7 +368,8 @@ def _reveal(world: World, reveal: Reveal, i: int, rows: int, law: np.ndarray) ->
     """Returns the law [S] after row i of revealing."""
     x = world.states
     masked = x == world.mask
-    steps = np.ones(len(x), np.int32)  # the belief of masks is the same at each
+    share = jnp.asarray(masked.mean(axis=1))
+    steps = np.asarray(places.smallest_step(world.process, share))  # at which the network is asked
     logits = world.logits(x, steps)
     log_p = np.asarray(
         beliefs.denoiser_of(
@@ -419,7 +388,7 @@ def _reveal(world: World, reveal: Reveal, i: int, rows: int, law: np.ndarray) ->
             law=jnp.asarray(log_p[parent]),
             drawn=jnp.asarray(drawn, jnp.int32),
             masked=jnp.asarray(masked[parent]),
-            places=jnp.full(len(drawn), LENGTH, jnp.int32),
+            places=jnp.full(len(drawn), world.length, jnp.int32),
             uniforms=lambda n=n: jnp.asarray(orders[:, n]),
             i=jnp.asarray(i),
             rows=rows,
@@ -445,12 +414,13 @@ def _orders(
     Sorting by log p + c Gumbel draws an order by Plackett and Luce: each place next with a probability in
     proportion to p^(1/c), of those that are left.
     """
+    length = drawn.shape[1]
     if isinstance(reveal.order, RandomOrder):
         cooled = np.inf
     elif _is_noisy(reveal):
         cooled = reveal.order.temperature * (1 - i / rows)
     else:
-        return np.zeros((len(drawn), 1, LENGTH)), np.ones((len(drawn), 1))
+        return np.zeros((len(drawn), 1, length)), np.ones((len(drawn), 1))
     score = np.take_along_axis(log_p, drawn[..., None], axis=-1)[..., 0]
     if cooled == 0:
         return score[:, None], np.ones((len(drawn), 1))
@@ -460,7 +430,7 @@ def _orders(
     weight = np.where(masked.any(axis=1, keepdims=True), weight, 1.0)
     scores = []
     probabilities = []
-    for order in itertools.permutations(range(LENGTH)):
+    for order in itertools.permutations(range(length)):
         probability = np.ones(len(drawn))
         for position, place in enumerate(order):
             left = list(order[position:])
@@ -469,7 +439,7 @@ def _orders(
             if_none = float(place == min(left))
             share = weight[:, place] / np.where(total > 0, total, 1.0)
             probability = probability * np.where(total > 0, share, if_none)
-        scores.append(LENGTH - np.argsort(order))
+        scores.append(length - np.argsort(order))
         probabilities.append(probability)
-    repeated = np.broadcast_to(np.array(scores, float)[None], (len(drawn), len(scores), LENGTH))
+    repeated = np.broadcast_to(np.array(scores, float)[None], (len(drawn), len(scores), length))
     return repeated, np.stack(probabilities, axis=1)

@@ -1,0 +1,1 @@
+"""Judges samplers: which law does one draw from?"""
