@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from tyro.conf import Positional, arg
+from tyro.constructors import PrimitiveConstructorSpec
 
-from d3pm_jax.config.checks import Count, Natural
+from d3pm_jax.config.checks import Allowed, Count, Natural
 from d3pm_jax.errors import UserError
 from d3pm_jax.program.machine.cluster import Address
 from d3pm_jax.program.machine.setup import set_up
@@ -34,6 +35,18 @@ Grid = Annotated[
     name_option(
         help="with --steps: which steps to keep: evenly spaced ones (even), or those with the lowest bound "
         "on validation or training examples, found by dynamic programming (dp)"
+    ),
+]
+# N[,N...], each number once.
+Counts = Annotated[
+    tuple[Count, ...],
+    Allowed("written as 10,50", bool),
+    PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="N[,N...]",
+        instance_from_str=lambda words: tuple(dict.fromkeys(map(int, words[0].split(",")))),
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=lambda value: [",".join(map(str, value))],
     ),
 ]
 AnyCommand = TypeVar("AnyCommand", bound=type)

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from tyro.constructors import PrimitiveConstructorSpec
 
 from d3pm_jax import show
 from d3pm_jax.cli import arguments
-from d3pm_jax.config import Allowed, Choice, Count, Seed
+from d3pm_jax.config import Choice, Count, Seed
 from d3pm_jax.errors import UserError
 from d3pm_jax.kinds import Samples, files
 from d3pm_jax.program.machine import cluster
@@ -34,20 +33,6 @@ ROWS = 11  # of a table by time, at most
 SHORT = 100_000  # calls of the network below which the command does not say how long it will take
 
 
-# N[,N...], each number once.
-Counts = Annotated[
-    tuple[Count, ...],
-    Allowed("written as 10,50", bool),
-    PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="N[,N...]",
-        instance_from_str=lambda words: tuple(dict.fromkeys(map(int, words[0].split(",")))),
-        is_instance=lambda value: isinstance(value, tuple),
-        str_from_instance=lambda value: [",".join(map(str, value))],
-    ),
-]
-
-
 @arguments.list_own_options_first
 @dataclasses.dataclass(frozen=True)
 class EvalCommand(arguments.Computation):
@@ -60,7 +45,7 @@ class EvalCommand(arguments.Computation):
 
     limit: Annotated[Count | None, arguments.name_option(metavar="N")] = None
     """take only the first N test examples"""
-    steps: Annotated[Counts | None, arguments.name_option()] = None
+    steps: Annotated[arguments.Counts | None, arguments.name_option()] = None
     """use only N steps of the process instead of all; prints a line for each N, as --steps 10,50"""
     grid: arguments.Grid = "even"
     calls: Annotated[Count | None, arguments.name_option(metavar="N")] = None

@@ -65,6 +65,7 @@ COMMANDS = {
         "schedule", "plot how a process removes information, without training", takes_config=True
     ),
     "report": Command("report", "write an HTML page about runs, to read and compare them"),
+    "judge": Command("judge", "say which law samplers draw from, own and foreign ones"),
     "export": Command("export_weights", "write the weights of a run to a file for PyTorch"),
     "import": Command("import_weights", "begin a run from a file of weights", takes_config=True),
     "presample": Command("presample", "draw the noise of a training in advance", takes_config=True),

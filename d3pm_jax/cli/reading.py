@@ -110,17 +110,24 @@ def read_command(cls: type[AnyCommand], words: list[str], name: str) -> tuple[An
     if folders is None:
         return cls(**values), others
 
-    if "--workdir" in unknown_flags:
+    positional = _name_positional(folders)
+    if "--workdir" in unknown_flags and positional == FOLDERS:
         raise UsageError(f"unknown argument --workdir: pass the folder alone, as in d3pm {name} DIR")
     if unknown_flags:
         raise UsageError(f"unknown argument {one_line(unknown_flags[0], 80)}: see d3pm {name} --help")
     if not others:
-        raise UsageError("the following arguments are required: DIR")
-    values[folders.field], others = _read_value(FOLDERS, others, folders)
+        raise UsageError(f"the following arguments are required: {positional}")
+    values[folders.field], others = _read_value(positional, others, folders)
     if others:
         word = one_line(others[0], 80)
         raise UsageError(f"unexpected argument {word}: d3pm {name} takes one DIR, followed by options")
     return cls(**values), others
+
+
+def _name_positional(option: Option) -> str:
+    """Returns what stands for the words of a positional field: the first word of its metavar."""
+    metavars = [mark.metavar for mark in get_args(option.hint) if isinstance(mark, OPTION_NAME)]
+    return metavars[0].split()[0]
 
 
 def _list_options(cls: type[Any], defaults: Any, prefix: str = "") -> dict[str, Option]:
