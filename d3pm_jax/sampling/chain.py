@@ -35,7 +35,7 @@ class State(NamedTuple):
 
     x: Int[Array, " B *S"]
     memory: dict[str, Any]  # what the slots of a sampler remember: [B, ..] each
-    calls: Int[Array, " B"]  # calls of the network that an example has needed so far
+    calls: Int[Array, " B"]  # inputs of the network that an example has needed so far
     program_calls: Int[Array, ""]  # and those that the program has made
 
 
@@ -46,8 +46,8 @@ class Chain(NamedTuple):
     states: Int[Array, "R B *S"]  # x at each recorded number of rows left: of the plain plan x_t at each t
     # The first row with nothing to draw from (NaN logits, say), or the last one, if it left masks; 0 if none.
     failed_at: Int[Array, ""]
-    calls: Int[Array, " B"]  # calls of the network that each example would need alone
-    program_calls: Int[Array, ""]  # calls that were made, of all examples at once
+    calls: Int[Array, " B"]  # inputs that the network was given for each example alone, several in a call or one
+    program_calls: Int[Array, ""]  # calls that were made, one after the other, of all examples at once
     seen: Any = None  # what rows handed out, N of each beside each other
 
 

@@ -13,7 +13,7 @@ from d3pm_jax.checks import SelfChecked, declared, is_known
 from d3pm_jax.errors import describe_returned
 from d3pm_jax.posteriors import p_logits
 from d3pm_jax.processes.base import Process
-from d3pm_jax.projection import by_rows, check_process, now_or_later, require_array
+from d3pm_jax.projection import at_places, by_rows, check_process, now_or_later, require_array
 from d3pm_jax.sampling import laws
 from d3pm_jax.sampling.fields import check_returned
 from d3pm_jax.sampling.network import Guided, Logits, Network, TimeUnit, call_network, tell_unit_time
@@ -71,6 +71,19 @@ class Answer(NamedTuple):
     def shaped_by(self, shape: Callable[["Answer"], "Answer"]) -> "Answer":
         """Returns the answer shaped as a sampler does it, at once where its logits are in memory."""
         return now_or_later(self.said, lambda: shape(self), lambda: self._replace(shaping=shape))
+
+    def denoiser_at(self, places: Int[Array, "B n"]) -> Float[Array, "B n K"]:
+        """Returns log p(x_0 | x_t) at some places of each example, by their numbers in the order of memory."""
+
+        def make() -> Array:
+            said = at_places(self.said, places)
+            x = jnp.take_along_axis(self.x.reshape(len(self.x), -1), places, axis=1)
+            answer = self._replace(logits=said, said=said, x=x, shaping=None)
+            if self.shaping is not None:
+                answer = self.shaping(answer)
+            return answer.log_denoiser
+
+        return now_or_later(self.said, lambda: at_places(self.log_denoiser, places), make)
 
     def by_rows(self, f: Callable[..., Any], *rows: Any) -> Any:
         """Returns f(answer, *rows), arrays with one number for each place.

@@ -7,14 +7,18 @@ from d3pm_jax.sampling.places import (
     Cosine,
     DrawnProbability,
     EntropyBound,
+    Even,
     Factor,
     FirstHitting,
     LeastEntropy,
+    Margin,
+    PathPlanning,
     RandomOrder,
     Reveal,
     Threshold,
 )
 from d3pm_jax.sampling.sampler import Sampler
+from d3pm_jax.sampling.speculative import Speculative
 from d3pm_jax.sampling.transitions import (
     Cap,
     Euler,
@@ -81,9 +85,29 @@ def least_entropy() -> Sampler:
     return Sampler(Reveal(LeastEntropy()))
 
 
+def margin(noise: float = 0.5) -> Sampler:
+    """Reveals the place where the likeliest is furthest above the next, one a call: absorbing (2502.06768)."""
+    return Sampler(Reveal(Margin(noise)))
+
+
+def speculative(drafts: int = 16) -> Sampler:
+    """Drafts places, and keeps those that one random place a call would draw: absorbing (2504.20456)."""
+    return Sampler(Speculative(drafts))
+
+
 def maskgit(rows: int = 12, choice_temperature: float = 4.5) -> Sampler:
     """Reveals what was drawn most surely, by a cosine over the rows: absorbing (MaskGIT, 2202.04200)."""
     return Sampler(Reveal(DrawnProbability(choice_temperature), Cosine(rows)))
+
+
+def llada(rows: int = 128) -> Sampler:
+    """Reveals what was drawn most surely, as many places in each row: absorbing (LLaDA, 2502.09992)."""
+    return Sampler(Reveal(DrawnProbability(), Even(rows)))
+
+
+def p2(rows: int = 128, eta: float = 1.0) -> Sampler:
+    """Reveals what was drawn most surely, and masks again what is less sure: absorbing (P2, 2502.03540)."""
+    return Sampler(PathPlanning(rows, eta))
 
 
 def fast_dllm_threshold(threshold: float = 0.9) -> Sampler:
@@ -154,7 +178,11 @@ SAMPLERS: dict[str, Callable[..., Sampler]] = {
         first_hitting,
         random_order,
         least_entropy,
+        margin,
+        speculative,
         maskgit,
+        llada,
+        p2,
         fast_dllm_threshold,
         fast_dllm_factor,
         entropy_bound,

@@ -16,12 +16,15 @@ EVALUATION = 0x6576616C
 SAMPLING = 0x73616D70
 
 # The streams of noise of a sampler: what is drawn, which places come first, and the phases of events. A
-# corrector has two for each of its moves, from CORRECTOR on. Steering has two behind all of these: the x_0
+# corrector has two for each of its moves, from CORRECTOR on. Drafts, which go with no corrector, have two in
+# their place: which drafts are accepted, and what stands for one that is not. Steering has two behind all of these: the x_0
 # that is scored, and which particles go on.
 DRAW = 0
 ORDER = 1
 PHASE = 2
 CORRECTOR = 3
+ACCEPT = CORRECTOR
+REPLACE = CORRECTOR + 1
 CLEAN = 2**30
 SELECT = 2**30 + 1
 FIRST_STREAM = 2**31  # folded in before a row is, where no row has its number

@@ -17,6 +17,7 @@ from jax import lax
 from jax.scipy.special import entr
 from jaxtyping import Array, Bool, Float, Int
 
+from d3pm_jax.beliefs import denoiser_of
 from d3pm_jax.checks import (
     FROM_0,
     INDEX,
@@ -36,7 +37,7 @@ from d3pm_jax.checks import (
 )
 from d3pm_jax.checks.depth import depth, depth_within
 from d3pm_jax.numerics import inverse_cdf
-from d3pm_jax.processes.base import Process
+from d3pm_jax.processes import Process, is_category
 from d3pm_jax.projection import now_or_later, require_array
 from d3pm_jax.sampling import laws, network, noise
 from d3pm_jax.sampling.chain import Row
@@ -54,17 +55,22 @@ from d3pm_jax.sampling.steps import (
 from d3pm_jax.schedules.continuous import Schedule
 
 __all__ = [
+    "ByMasks",
     "Candidates",
     "Cosine",
     "Count",
     "DrawnProbability",
     "EntropyBound",
+    "Even",
     "Factor",
     "FirstHitting",
     "LargestProbability",
     "LeastEntropy",
+    "LeftToRight",
+    "Margin",
     "One",
     "Order",
+    "PathPlanning",
     "RandomOrder",
     "Reveal",
     "Revealing",
@@ -187,14 +193,17 @@ class Measures(NamedTuple):
 
     log_drawn: Array  # of the probability of what was drawn
     largest: Array  # log of the largest probability
+    second: Array  # log of the second largest, which may be as large
     entropy: Array  # in nats
 
 
 def _measure(log_p: Array, drawn: Array) -> Measures:
     drawn = jnp.maximum(drawn, 0)[..., None]  # -1 where nothing could be drawn
+    is_likeliest = is_category(jnp.argmax(log_p, axis=-1), log_p.shape[-1])
     return Measures(
         jnp.take_along_axis(log_p, drawn, axis=-1)[..., 0],
         jnp.max(log_p, axis=-1),
+        jnp.max(jnp.where(is_likeliest, -jnp.inf, log_p), axis=-1),
         jnp.sum(entr(jnp.exp(log_p)), axis=-1),
     )
 
@@ -210,6 +219,8 @@ class Candidates(NamedTuple):
     i: Int[Array, ""]  # the number of the row, from 1 on
     rows: int  # how many rows there are
     measured: Measures | None = None  # where they were measured before
+    revealed: Any = None  # bool [B, L], the places that were revealed in rows before
+    log_kept: Any = None  # [B, L], of the probability of x itself as if it were masked; of `Revealing.remasks`
 
     @property
     def log_p(self) -> Float[Array, "B L K"]:
@@ -312,6 +323,35 @@ class LeastEntropy(Order):
 
 
 @dataclasses.dataclass(frozen=True)
+class Margin(Order):
+    """Reveals first where the largest probability is furthest above the second: p_1 - p_2 + noise Gumbel.
+
+    So Kim et al. fill in puzzles (2025, 2502.06768), with noise = 0.5 and with none.
+    """
+
+    noise: NotNegative = 0.0
+    """times which Gumbel noise is added, the same in every row"""
+
+    def score(self, candidates: Candidates) -> Array:
+        measures = candidates.measures
+        margin = jnp.exp(measures.largest) - jnp.exp(measures.second)
+        if self.noise == 0:
+            return margin
+        return margin + self.noise * -jnp.log(-jnp.log(candidates.uniforms()))
+
+
+@dataclasses.dataclass(frozen=True)
+class LeftToRight(Order):
+    """Reveals places in their order in memory."""
+
+    looks_at_law = False
+
+    def score(self, candidates: Candidates) -> Array:
+        uniforms = candidates.uniforms()
+        return jnp.broadcast_to(-jnp.arange(uniforms.shape[-1], dtype=uniforms.dtype), uniforms.shape)
+
+
+@dataclasses.dataclass(frozen=True)
 class One(Count):
     """Reveals one place a row."""
 
@@ -337,6 +377,23 @@ class Cosine(Count):
         table = jnp.asarray(cosine_counts(candidates.masked.shape[-1], self.rows))
         stay = table[candidates.places, candidates.i]
         return jnp.maximum(jnp.sum(candidates.masked, axis=-1, dtype=jnp.int32) - stay, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Even(Count):
+    """Reveals floor(n / N) of n masks in each of N rows, and in the first n mod N one more (LLaDA)."""
+
+    looks_at_law = False
+
+    rows: hints.Count = 128
+    """N, how many rows there are"""
+
+    def num_rows(self, places: int) -> int:
+        return self.rows
+
+    def count(self, candidates: Candidates, score: Array) -> Array:
+        is_longer = candidates.i <= candidates.places % self.rows
+        return candidates.places // self.rows + is_longer.astype(jnp.int32)
 
 
 class _CountOfProbabilities(Count):
@@ -397,24 +454,27 @@ class EntropyBound(Count):
         return count_by_entropy(entropy, jnp.asarray(self.bound, entropy.dtype))
 
 
-class Revealing(Step):
-    """Reveals some of the masked places of a row with x_0 of the denoiser; the others stay masked.
+class ByMasks(Step):
+    """Reveals masked places in each row, and goes by which they are: its rows are all from T to 0.
 
-    A place that was revealed stays as it is. An example without masks in the row calls no network.
+    An example without masks in the row calls no network.
     """
 
     needs_extra_mask = True
     goes_by_masks = True
-    looks_at_law: ClassVar[bool] = True
-    """as of an `Order`: whether it chooses by log_p or the measures of candidates"""
 
     @abc.abstractmethod
     def num_rows(self, places: int) -> int:
         """Returns how many rows it takes to reveal so many places."""
 
     @abc.abstractmethod
-    def choose(self, candidates: Candidates) -> Bool[Array, "B L"]:
-        """Tells which places are revealed; after the last row none may be left."""
+    def reveal(self, view: View, masked: Bool[Array, " B *S"]) -> Taken:
+        """Takes a row in which an example has masks, with the calls of each example and of the program.
+
+        Args:
+            view: of the row.
+            masked: the places that it may reveal.
+        """
 
     def check(self, process: Process) -> None:
         laws.require_absorbing(process, "revealing places")
@@ -425,6 +485,49 @@ class Revealing(Step):
     def plan(self, process: Process, places: int) -> tuple[Row, ...]:
         rows = hints.check_value(f"{type(self).__name__}.num_rows", self.num_rows(places), Size)
         return tuple(Row(rows - i, process.T, 0) for i in range(rows))
+
+    def find_step(self, view: View) -> Int[Array, " B"]:
+        """Returns the smallest step whose 1 - alpha is at least the share of masks in x."""
+        return smallest_step(view.process, _share_of_masks(view))
+
+    def tell_real_time(self, view: View, schedule: Schedule, masked_share: Array) -> Float[Array, " B"]:
+        """Returns the time, in steps, at which 1 - alpha of a schedule is a share."""
+        # A schedule of the user's own is checked as if it were called from outside.
+        with depth(depth_within(schedule)):
+            time = time_of(schedule, masked_share)
+        return time * view.process.time[-1].astype(time.dtype)
+
+    def draw(self, view: View) -> Taken:
+        masked = view.is_masked(view.may_change)
+        no_calls = jnp.zeros(len(masked), jnp.int32)
+
+        def rest() -> Taken:
+            return Taken(view.x, view.memory, view.see(None), no_calls, jnp.asarray(0, jnp.int32))
+
+        return lax.cond(jnp.any(masked), lambda: self.reveal(view, masked), rest)
+
+    def count_calls(self, plan: Sequence[Row]) -> None:
+        return None
+
+
+class Revealing(ByMasks):
+    """Reveals some of the masked places of a row with x_0 of the denoiser; the others stay masked.
+
+    A place that was revealed stays as it is, unless a class of `remasks` masks it again.
+    """
+
+    looks_at_law: ClassVar[bool] = True
+    """as of an `Order`: whether it chooses by log_p or the measures of candidates"""
+    remasks: ClassVar[bool] = False
+    """whether it masks places again, see `choose_remasked`"""
+
+    @abc.abstractmethod
+    def choose(self, candidates: Candidates) -> Bool[Array, "B L"]:
+        """Tells which places are revealed; after the last row none may be left."""
+
+    def choose_remasked(self, candidates: Candidates) -> Bool[Array, "B L"]:
+        """Tells which of the places that rows before revealed are masked again, of a class of `remasks`."""
+        raise NotImplementedError(f"{type(self).__name__} has no choose_remasked: define it")
 
     def start(self, view: View) -> Memory:
         return {"masked_at_start": view.is_masked(view.unknown)}
@@ -441,32 +544,20 @@ class Revealing(Step):
         """
         return view.process.time[t], view.memory
 
-    def draw(self, view: View) -> Taken:
-        masked = view.is_masked(view.may_change)
-        is_active = jnp.any(in_line(masked), axis=-1)  # [B]
-        calls = is_active.astype(jnp.int32)
-
-        def reveal() -> Taken:
-            return self._reveal(view, masked, is_active)._replace(calls=calls)
-
-        def rest() -> Taken:
-            return Taken(view.x, view.memory, view.see(None), calls)
-
-        return lax.cond(jnp.any(is_active), reveal, rest)
-
-    def _reveal(self, view: View, masked: Array, is_active: Array) -> Taken:
-        """Reveals places of those that are masked."""
+    def reveal(self, view: View, masked: Array) -> Taken:
         x = view.x
-        t = smallest_step(view.process, _share_of_masks(view))
+        is_active = jnp.any(in_line(masked), axis=-1)  # [B]
+        t = self.find_step(view)
         time, memory = self.tell_time(view, t, is_active)
         answer = view.ask(x, t, time)
 
-        def draw(answer: Answer, u: Array) -> tuple[Array, Measures | None]:
+        def draw(answer: Answer, u: Array) -> tuple[Array, Measures | None, Array | None]:
             log_p = answer.log_denoiser
             drawn = inverse_cdf.categorical(log_p, u)
-            return drawn, _measure(log_p, drawn) if self.looks_at_law else None
+            measured = _measure(log_p, drawn) if self.looks_at_law else None
+            return drawn, measured, _log_kept(answer) if self.remasks else None
 
-        drawn, measured = answer.by_rows(draw, view.noise(noise.DRAW))
+        drawn, measured, log_kept = answer.by_rows(draw, view.noise(noise.DRAW))
         shape = (*in_line(x).shape, view.process.K)
 
         masked_at_start = view.memory["masked_at_start"]
@@ -481,19 +572,33 @@ class Revealing(Step):
             i=view.rows - (view.row.number - 1) % view.rows,
             rows=view.rows,
             measured=jax.tree.map(in_line, measured),
+            revealed=in_line(masked_at_start & ~masked),
+            log_kept=jax.tree.map(in_line, log_kept),
         )
         # A place that nothing can be drawn for is revealed at once, as -1, so that the chain says that it
         # failed.
         chosen = self.choose(candidates)
         check_returned(self, "choose", chosen, jnp.bool_, candidates.masked.shape)
         is_revealed = masked & (chosen.reshape(x.shape) | (drawn < 0))
+        x = jnp.where(is_revealed, drawn, x)
+        if self.remasks:
+            remasked = self.choose_remasked(candidates)
+            check_returned(self, "choose_remasked", remasked, jnp.bool_, candidates.masked.shape)
+            is_remasked = (remasked & candidates.revealed).reshape(x.shape)
+            x = jnp.where(is_remasked, laws.mask_of(view.process), x)
         # So is one that is masked after the last row: a rule of the user's own took too few.
-        is_late = masked & (candidates.i == candidates.rows)
-        x = jnp.where(is_revealed, drawn, jnp.where(is_late, -1, x))
-        return Taken(x, memory, view.see(answer))
+        is_late = view._replace(x=x).is_masked(view.may_change) & (candidates.i == candidates.rows)
+        x = jnp.where(is_late, -1, x)
+        return Taken(x, memory, view.see(answer), is_active.astype(jnp.int32), jnp.asarray(1, jnp.int32))
 
-    def count_calls(self, plan: Sequence[Row]) -> None:
-        return None
+
+def _log_kept(answer: Answer) -> Array:
+    """Returns log p(x_0 = x) of each place, as the network says it, as if the place were masked."""
+    process = answer.process
+    mask = jnp.broadcast_to(jnp.asarray(laws.mask_of(process)), answer.x.shape)
+    logits = jnp.where(is_category(mask, process.K), -jnp.inf, answer.said)
+    log_p = denoiser_of(process, logits, mask, answer.t, answer.belief)
+    return jnp.take_along_axis(log_p, answer.x[..., None], axis=-1)[..., 0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -566,14 +671,47 @@ class FirstHitting(Revealing):
         masked_share = jnp.where(is_active, after, before)
         time = view.process.time[t]
         if self.schedule is not None:
-            # A schedule of the user's own is checked as if it were called from outside.
-            with depth(depth_within(self.schedule)):
-                time = time_of(self.schedule, masked_share)
-            time = time * view.process.time[-1].astype(time.dtype)
+            time = self.tell_real_time(view, self.schedule, masked_share)
         return time, view.memory | {"masked_share": masked_share}
 
 
-def _share_of_masks(view: View) -> Array:
+@dataclasses.dataclass(frozen=True)
+class PathPlanning(Revealing):
+    """Leaves floor(n (N - i) / N) of n masks after row i of N, where it is least sure of what would stand there.
+
+    A masked place has the score log p(drawn), one that was revealed eta log p(what stands there), both of the
+    network's prediction (P2 of Peng et al. 2025, 2502.03540, planned by the network itself). What stands there
+    is judged as if the place were masked, by what the network says of it before any shaping: a network that
+    was trained on masked places alone was not trained for that. The published program draws a category at
+    revealed places too and judges that one, and keeps the old one all the same.
+    """
+
+    rows: hints.Count = 128
+    """N, how many rows there are"""
+    eta: NotNegative = 1.0
+    """how easily a place is masked again; 0 is never"""
+    remasks = True
+
+    def num_rows(self, places: int) -> int:
+        return self.rows
+
+    def choose(self, candidates: Candidates) -> Array:
+        return candidates.masked & self._choose_clean(candidates)
+
+    def choose_remasked(self, candidates: Candidates) -> Array:
+        return candidates.revealed & ~self._choose_clean(candidates)
+
+    def _choose_clean(self, candidates: Candidates) -> Array:
+        """Tells which places have a category after the row, of those that had none before the first."""
+        log_kept = jnp.zeros_like(candidates.log_kept)
+        if self.eta > 0:  # what is impossible times 0 would be no number
+            log_kept = self.eta * candidates.log_kept
+        score = jnp.where(candidates.masked, candidates.measures.log_drawn, log_kept)
+        masked_after = candidates.places * (self.rows - candidates.i) // self.rows
+        return take_first(score, candidates.masked | candidates.revealed, candidates.places - masked_after)
+
+
+def _share_of_masks(view: View) -> Float[Array, " B"]:
     """Returns the share of masks among the unknown places of each example, [B]."""
     masked = count_places(view.is_masked(view.unknown))
     total = jnp.asarray(math.prod(view.x.shape[1:]), jnp.int32)

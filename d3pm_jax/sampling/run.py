@@ -294,9 +294,11 @@ def run_rows(prepared: PreparedChain, step: Step, record: Sequence[int] = ()) ->
         is_category = (taken.x >= 0) & (taken.x < prepared.denoiser.K)
         state = state._replace(x=jnp.where(is_category, taken.x, -1), memory=taken.memory)
         if taken.calls is not None:
-            most = jnp.max(taken.calls, initial=0)
+            program_calls = taken.program_calls
+            if program_calls is None:
+                program_calls = jnp.max(taken.calls, initial=0)
             calls = state.calls + taken.calls.astype(jnp.int32)
-            state = state._replace(calls=calls, program_calls=state.program_calls + most)
+            state = state._replace(calls=calls, program_calls=state.program_calls + program_calls)
         return state, taken.seen
 
     first_row = Row(jnp.asarray(PRIOR_STEP, jnp.int32), prepared.plan[0].t, prepared.plan[0].t, EVERY_BLOCK)

@@ -327,7 +327,8 @@ class Selecting(AroundStep[Step]):
         scores = scores[index]
         memory = {name: values[index] for name, values in taken.memory.items()} | {SCORE: scores}
         size = jnp.where(failed, 0.0, effective_size(log_weights))
-        return Taken(x, memory, Selection(scores.reshape(N, P), log_weights, ancestors, size), taken.calls)
+        seen = Selection(scores.reshape(N, P), log_weights, ancestors, size)
+        return taken._replace(x=x, memory=memory, seen=seen)
 
     def _draw_clean(self, view: View, taken: Taken) -> Array:
         """Draws x_0 of what the network said in a row, given the x_s that was drawn; x_s itself at s = 0."""

@@ -90,7 +90,8 @@ class Taken(NamedTuple):
     x: Int[Array, " B *S"]  # x_s, -1 where there was nothing to draw from: then the chain has failed
     memory: Memory
     seen: Any = None  # what `View.see` returned
-    calls: Int[Array, " B"] | None = None  # of the network, for each example; None: see `Step.count_calls`
+    calls: Int[Array, " B"] | None = None  # inputs of the network, of each example; None: `Step.count_calls`
+    program_calls: Int[Array, ""] | None = None  # of the network, one after the other; None: the most of calls
 
 
 class Step(Slot, abc.ABC):
