@@ -175,7 +175,8 @@ class Speculative(ByMasks):
         is_accepted |= drafted < 0
         num_accepted = jnp.sum(jnp.cumprod(is_accepted.astype(jnp.int32), axis=-1), axis=-1)  # [B]
         instead = inverse_cdf.categorical(leftover_logits(log_p, log_q), of_places(noise.REPLACE))
-        is_first_rejected = jnp.arange(k) == num_accepted[:, None]
-        x = put(jnp.where(is_first_rejected, instead, drafted), positions < num_accepted[:, None] + 1)
+        is_first_rejected = jnp.arange(k)[None] == num_accepted[:, None]
+        num_revealed = jnp.minimum(num_accepted + 1, k)
+        x = put(jnp.where(is_first_rejected, instead, drafted), positions < num_revealed[:, None])
         num_inputs = jnp.minimum(num_masked, k)
         return Taken(x, view.memory, view.see(answer), num_inputs, 1 + is_checked.astype(jnp.int32))

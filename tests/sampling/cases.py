@@ -58,6 +58,9 @@ class Case(NamedTuple):
     law: Callable[..., np.ndarray] | None = None
     # of a sampler that reveals: (candidates of one example) -> the places that are revealed
     choose: Callable[[rules.Candidates], list[int]] | None = None
+    # and those that are masked again
+    remask: Callable[[rules.Candidates], list[int]] | None = None
+    drafts: int = 0  # of a sampler that checks drafts, in a row at most
     # by the step t that a row begins at, where it may go
     reaches: Callable[[int], list[int]] = lambda t: [t - 1]
     # (world, leave_one_out, x, t) -> the law of all places in a move of the corrector, [B, L, K]
@@ -66,6 +69,11 @@ class Case(NamedTuple):
     def is_for(self, name: str) -> bool:
         """Whether it is for a process, by place or of one K."""
         return rules.family_of(name) in self.names
+
+    @property
+    def goes_by_masks(self) -> bool:
+        """Whether it reveals places, and not all places move."""
+        return self.choose is not None or self.drafts > 0
 
     @property
     def between(self) -> LawStep:
@@ -140,8 +148,17 @@ CASES: dict[str, Case] = {
     "least_entropy": Case(
         named.least_entropy(), ABSORBING, choose=lambda c: rules.first_of(-rules.entropy(c.p), c.masked)[:1]
     ),
+    "margin": Case(named.margin(0.2), ABSORBING, choose=lambda c: rules.margin(c, 0.2)),
+    "speculative": Case(named.speculative(2), ABSORBING, drafts=2),
     "maskgit": Case(
         named.maskgit(rows=2, choice_temperature=1.5), ABSORBING, choose=lambda c: rules.maskgit(c, 1.5)
+    ),
+    "llada": Case(named.llada(rows=2), ABSORBING, choose=rules.llada),
+    "p2": Case(
+        named.p2(rows=4, eta=1.4),
+        ABSORBING,
+        choose=lambda c: [place for place in rules.p2(c, 1.4) if c.masked[place]],
+        remask=lambda c: [place for place in np.flatnonzero(c.revealed) if place not in rules.p2(c, 1.4)],
     ),
     "fast_dllm_threshold": Case(
         named.fast_dllm_threshold(0.5), ABSORBING, choose=lambda c: rules.fast_dllm_threshold(c, 0.5)

@@ -409,6 +409,8 @@ class Candidates(NamedTuple):
     at_start: int  # how many masks there were before the first row
     i: int  # the number of the row, from 1 on
     rows: int
+    p_kept: np.ndarray  # [L], of what stands there, as if it were masked
+    revealed: np.ndarray  # [L], which places were masked at the start and are no more
 
     @property
     def p_drawn(self) -> np.ndarray:
@@ -438,6 +440,26 @@ def maskgit(c: Candidates, temperature: float) -> list[int]:
     )
     count = max(c.masked.sum() - stay_masked(c.at_start, c.i, c.rows), 0)
     return first_of(score, c.masked)[:count]
+
+
+def llada(c: Candidates) -> list[int]:
+    """The most probable draws, n // N in each row of N and one more in the first n mod N."""
+    count = c.at_start // c.rows + (c.i <= c.at_start % c.rows)
+    return first_of(c.p_drawn, c.masked)[:count]
+
+
+def margin(c: Candidates, noise: float) -> list[int]:
+    """The place of the largest p_1 - p_2 + noise Gumbel."""
+    p = np.sort(c.p, axis=-1)
+    return first_of(p[:, -1] - p[:, -2] + noise * -np.log(-np.log(c.u)), c.masked)[:1]
+
+
+def p2(c: Candidates, eta: float) -> list[int]:
+    """The places with a category after the row: all but n (N - i) // N of the lowest score."""
+    with np.errstate(divide="ignore"):
+        score = np.where(c.masked, np.log(c.p_drawn), eta * np.log(c.p_kept))
+    stay = c.at_start * (c.rows - c.i) // c.rows
+    return first_of(score, c.masked | c.revealed)[: c.at_start - stay]
 
 
 def fast_dllm_threshold(c: Candidates, threshold: float) -> list[int]:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from d3pm_jax.sampling.noise import CORRECTOR, DRAW, ORDER, PHASE
+from d3pm_jax.sampling.noise import ACCEPT, CORRECTOR, DRAW, ORDER, PHASE, REPLACE
 from tests.sampling import rules
 from tests.sampling.cases import Case
 from tests.sampling.rules import World
@@ -16,6 +16,7 @@ class Simulated(NamedTuple):
 
     states: dict[int, np.ndarray]  # [B, L] each
     calls: np.ndarray  # [B]
+    program_calls: int | None = None  # None: the most of calls
 
 
 def simulate(
@@ -54,8 +55,15 @@ def simulate(
 
     if unknown is None:
         unknown = np.ones(x.shape, bool)
+    if case.drafts:
+        return _check_drafts(case, world, believe, x, u, len(levels) - 1, unknown)
     if case.choose is not None:
-        return _reveal(case, world, believe, x, u, len(levels) - 1, unknown)
+
+        def keep(x: np.ndarray, t: int) -> np.ndarray:
+            """What stands at each place, by what the network says of it."""
+            return np.take_along_axis(predicted[t, rules.number_of(x, world.K)], x[:, None], axis=-1)[:, 0]
+
+        return _reveal(case, world, believe, keep, x, u, len(levels) - 1, unknown)
     block = case.sampler.block or x.shape[1]
     pairs = list(itertools.pairwise(levels))
     number = len(pairs) * (x.shape[1] // block)
@@ -105,11 +113,12 @@ def _correct(case, world, strip, x, s, u, may_change):
     return x
 
 
-def _reveal(case, world, believe, x, u, rows, unknown):
+def _reveal(case, world, believe, keep, x, u, rows, unknown):
     x = x.copy()
     states = {rows: x.copy()}
     calls = np.zeros(len(x), int)
-    at_start = ((x == world.mask) & unknown).sum(1)
+    masked_at_start = (x == world.mask) & unknown
+    at_start = masked_at_start.sum(1)
     for number in range(rows, 0, -1):
         for b, x_b in enumerate(x):
             masked = (x_b == world.mask) & unknown[b]
@@ -121,12 +130,60 @@ def _reveal(case, world, believe, x, u, rows, unknown):
             p = rules.denoiser_of(of_rule, leave_one_out, x_b, t)
             drawn = rules.draw(p, u[number, DRAW, b])
             candidates = rules.Candidates(
-                p, drawn, masked, u[number, ORDER, b], at_start[b], rows + 1 - number, rows
+                p,
+                drawn,
+                masked,
+                u[number, ORDER, b],
+                at_start[b],
+                rows + 1 - number,
+                rows,
+                keep(x_b, t),
+                masked_at_start[b] & ~masked,
             )
             chosen = case.choose(candidates)
+            remasked = [] if case.remask is None else case.remask(candidates)
             x[b, chosen] = drawn[chosen]
+            x[b, remasked] = world.mask
         states[number - 1] = x.copy()
     return Simulated(states, calls)
+
+
+def _check_drafts(case, world, believe, x, u, rows, unknown):
+    x = x.copy()
+    states = {rows: x.copy()}
+    calls = np.zeros(len(x), int)
+    program_calls = 0
+
+    def law_of(x_b, unknown_b):
+        masked = (x_b == world.mask) & unknown_b
+        t = smallest_step(world, masked.sum() / unknown_b.sum())
+        of_rule, leave_one_out = believe(x_b, t)
+        return rules.denoiser_of(of_rule, leave_one_out, x_b, t)
+
+    for number in range(rows, 0, -1):
+        most_calls = 0
+        for b, x_b in enumerate(x):
+            masked = (x_b == world.mask) & unknown[b]
+            places = rules.first_of(u[0, ORDER, b], masked)[: case.drafts]
+            if not places:
+                continue
+            calls[b] += len(places)
+            most_calls = max(most_calls, 1 if len(places) == 1 else 2)
+            p = law_of(x_b, unknown[b])
+            drafted = rules.draw(p, u[number, DRAW, b])
+            for i, place in enumerate(places):
+                q = p if i == 0 else law_of(x[b], unknown[b])
+                category = drafted[place]
+                if u[number, ACCEPT, b, place] < q[place, category] / p[place, category]:
+                    x[b, place] = category
+                else:
+                    leftover = np.maximum(q[place] - p[place], 0)
+                    share = leftover / leftover.sum()
+                    x[b, place] = rules.draw(share, u[number, REPLACE, b, place])
+                    break
+        program_calls += most_calls
+        states[number - 1] = x.copy()
+    return Simulated(states, calls, program_calls)
 
 
 def smallest_step(world: World, share: float) -> int:

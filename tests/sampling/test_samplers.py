@@ -12,7 +12,7 @@ import d3pm_jax as d3pm
 from d3pm_jax import sampling
 from d3pm_jax.processes import Process
 from d3pm_jax.sampling import Chain, Denoiser, Row, Sampler, Shaping, make_plan, named
-from d3pm_jax.sampling.places import Revealing
+from d3pm_jax.sampling.places import ByMasks
 from d3pm_jax.sampling.transitions import Cap, Keep, Mixture, Remask, Stratified
 from tests.sampling import rules
 from tests.sampling.cases import ALL, CASES, make_process
@@ -60,7 +60,7 @@ LOOP = [4, 3, 2, 2, 0]
 def levels_of(name: str) -> list[int]:
     """The levels of the plan of a sampler, by what its paper says."""
     step = CASES[name].sampler.step
-    if isinstance(step, Revealing):
+    if isinstance(step, ByMasks):
         rows = step.num_rows(L)
         return list(range(rows, -1, -1))
     if name == "remdm_loop":
@@ -103,7 +103,7 @@ def make_problem(process_name: str, name: str) -> Problem:
     u = rng.random((len(plan) + 1, STREAMS, EXAMPLES, L))
     world = rules.make_world(process_name)
     xT = rules.draw(np.broadcast_to(world.prior, (EXAMPLES, L, world.K)), u[0, 0])
-    if case.choose is not None:
+    if case.goes_by_masks:
         # Places that are not masked at the start are none to reveal, and none to count.
         xT = np.where(rng.random(xT.shape) < 0.7, xT, rng.integers(0, 2, xT.shape))
     return Problem(process, plan, make_beliefs(process_name), xT, u)
@@ -138,7 +138,7 @@ def check_chain(process_name, name, belief):
     np.testing.assert_array_equal(chain.x0, expected.states[0])
     np.testing.assert_array_equal(chain.calls, expected.calls)
     assert chain.failed_at == 0
-    assert chain.program_calls == chain.calls.max()
+    assert chain.program_calls == (expected.program_calls or chain.calls.max())
 
 
 @EVERY_PAIR
