@@ -20,7 +20,7 @@ from jaxtyping import Array
 from d3pm_jax import runs
 from d3pm_jax.config import io
 from d3pm_jax.sampling import Sampler
-from d3pm_jax.sampling.places import Candidates, LargestProbability, One, Order, Reveal
+from d3pm_jax.sampling.places import Candidates, LargestProbability, Margin, One, Order, Reveal
 
 CONFIG = Path(__file__).parents[1] / "examples" / "sudoku.py"
 
@@ -59,8 +59,8 @@ def main(words: list[str] | None = None) -> None:
     print("noise | probability | margin | margin above probability | clues changed")
     for noise in map(float, args.noise.split(",")):
         drawn = []
-        for order in (LargestProbability(), sudoku.LargestMargin()):
-            sampler = Sampler(Reveal(Noisy(order, noise), One()))
+        for order in (Noisy(LargestProbability(), noise), Margin(noise)):
+            sampler = Sampler(Reveal(order, One()))
             draw = runs.Draw(known=(given, is_clue), sampler=sampler)
             drawn.append(run.sample(jax.random.key(args.seed), args.puzzles, draw).x0)
         x = np.stack(drawn)

@@ -147,15 +147,6 @@ class Sudoku(kinds.Kind):
         return kinds.Reference("boards", "the rules", {"test": measure(test.read(num)["x"]).figures}, measure)
 
 
-@dataclasses.dataclass(frozen=True)
-class LargestMargin(places.Order):
-    """Fills first where the likeliest digit is furthest above the next (Kim et al. 2025, 2502.06768)."""
-
-    def score(self, candidates):
-        p = jax.numpy.sort(jax.numpy.exp(candidates.log_p), axis=-1)  # [B, L, K + 1]
-        return p[..., -1] - p[..., -2]
-
-
 def get_config():
     return config.Config(
         data=Boards(),
@@ -164,7 +155,7 @@ def get_config():
         head=config.Head(residual=False),
         loss=config.HybridLoss(ce_weight=0.0),
         optimizer=config.Adam(lr=2e-3, warmup_steps=100, decay_steps=STEPS),
-        sampler=Sampler(places.Reveal(LargestMargin())),  # of the commands: a cell a call
+        sampler=Sampler(places.Reveal(places.Margin())),  # of the commands: a cell a call
         train=config.Train(steps=STEPS, batch_size=128, ema_decay=0.999),
     )
 
@@ -183,7 +174,7 @@ def main(workdir: tyro.conf.Positional[str], puzzles: int = 1000, seed: int = 1)
     boards = np.stack([find_solutions(BLANK, 1, rng)[0] for _ in range(puzzles)])
     given = np.stack([make_puzzle(board, rng) for board in boards])
     known = (given, given != EMPTY)
-    orders = (places.RandomOrder(), places.LargestProbability(), LargestMargin())
+    orders = (places.RandomOrder(), places.LargestProbability(), places.Margin())
     print("calls", *orders, "second above first", "third above second", "clues changed", sep=" | ")
     for count in (*map(places.Cosine, (2, 4, 8, 16)), places.One()):
         draws = [runs.Draw(known=known, sampler=Sampler(places.Reveal(order, count))) for order in orders]

@@ -458,6 +458,10 @@ PAIRS: dict[str, Pair] = {
     "sampling.places.count_by_entropy": Pair(sampling_cases.rising_entropies, dtypes=("float64",)),
     "sampling.places.next_hitting": Pair(sampling_cases.hitting, result(scales.ones)),
     "sampling.places.time_of": Pair(sampling_cases.shares_of_time, result(scales.ones), call=calls.scheduled),
+    "sampling.speculative.acceptance": Pair(sampling_cases.drafts, result(scales.ones), differentiable=()),
+    "sampling.speculative.leftover_logits": Pair(
+        sampling_cases.pairs_of_laws, arguments(sampling_scales.differences_of_laws), differentiable=()
+    ),
     "sampling.guidance.combine_logits": Pair(
         sampling_cases.guided_logits, arguments(sampling_scales.combined), differentiable=("logits",)
     ),
@@ -609,6 +613,7 @@ KERNEL_MODULES = (
     "sampling.laws",
     "sampling.places",
     "sampling.shaping",
+    "sampling.speculative",
     "sampling.steering",
     "likelihood",
     "orders",
@@ -636,6 +641,7 @@ REASONS: dict[str, str] = {
     "sampling.guidance.by_classifier": "tilt_logits of a law by first_order_changes or by all_changes",
     "sampling.laws.require_mixing": _A_CHECK,
     "sampling.laws.require_absorbing": _A_CHECK,
+    "sampling.laws.is_absorbing": "tells a family, as `mask_of` does",
     "sampling.per_example": "draws from a key of its own framework: all other kernels take the noise",
     "Process.respaced": "respace is its check and this",
     "Process.places": "the shape of the places of by_place",

@@ -279,6 +279,25 @@ def tilted_logits(dtype: str) -> Iterator[Case]:
             yield Case(f"{kind}, gamma = {gamma}", args | {"gamma": gamma}, is_first, is_first)
 
 
+def pairs_of_laws(dtype: str) -> Iterator[Case]:
+    """Two laws of each kind, and the same one twice."""
+    for kind in KINDS:
+        log_p = normalised(kind, (B, *S, K), dtype, 86)
+        log_q = normalised(kind, (B, *S, K), dtype, 87)
+        yield Case(kind, {"log_p": log_p, "log_q": log_q}, kind == "holes", kind == "holes")
+        yield Case(f"{kind}, the same", {"log_p": log_p, "log_q": log_p}, False, False)
+
+
+def drafts(dtype: str) -> Iterator[Case]:
+    """Two laws of each kind, and the likeliest category of the first, of which every row has one."""
+    for case in pairs_of_laws(dtype):
+        log_p = case.args["log_p"]
+        log_p = np.where(np.isfinite(log_p).any(axis=-1, keepdims=True), log_p, -np.log(K)).astype(
+            log_p.dtype
+        )
+        yield case._replace(args=case.args | {"log_p": log_p, "drafted": np.argmax(log_p, axis=-1)})
+
+
 def classified(dtype: str) -> Iterator[Case]:
     """Categories and times, for a classifier that is a table: see `calls.by_table_of_weights`."""
     rng = random(84)

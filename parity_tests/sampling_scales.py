@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 import torch_ref
-from parity_tests.scales import finite, rows
+from parity_tests.scales import entries, finite, rows
 from torch_ref.processes.base import Process
 from torch_ref.sampling import laws
 
@@ -107,6 +107,18 @@ def combined(logits: Tensor, null_logits: Tensor, gamma: Tensor | float) -> Tens
 def tilted(log_p: Tensor, log_likelihood: Tensor, gamma: float) -> Tensor:
     """The law, and what it is multiplied by."""
     return torch.maximum(rows(log_p), abs(gamma) * rows(log_likelihood))
+
+
+def differences_of_laws(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """The larger of two probabilities over their difference, whose log it is; of two equal ones the log."""
+    p, q = log_p.exp(), log_q.exp()
+    difference = q - p
+    relative = torch.where(difference > 0, torch.maximum(p, q) / difference, 0.0)
+    return (
+        relative * torch.maximum(entries(log_p), entries(log_q))
+        + entries(difference.clamp(min=0).log())
+        + entries(log_q)
+    )
 
 
 def sums_of_weights(weights: Tensor, x: Tensor, time: Tensor, K: int) -> Tensor:

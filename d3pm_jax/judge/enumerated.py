@@ -4,8 +4,9 @@ A state is x of all places; a law of states is a row of as many probabilities. T
 the choices of places are those of `d3pm_jax.sampling`, so that what is summed is what a chain draws from.
 """
 
+import dataclasses
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax
@@ -13,19 +14,23 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from d3pm_jax import beliefs
 from d3pm_jax.processes.base import Process
 from d3pm_jax.processes.mixing import Mixing
 from d3pm_jax.sampling import Answer, LawStep, Network, Row, Sampler, View, laws, make_plan, places
 from d3pm_jax.sampling.correctors import Corrected, Corrector, Gibbs, RateCorrector
 from d3pm_jax.sampling.places import (
+    ByMasks,
     Candidates,
     DrawnProbability,
     FirstHitting,
+    Margin,
+    Order,
+    PathPlanning,
     RandomOrder,
     Reveal,
     Revealing,
 )
+from d3pm_jax.sampling.speculative import Speculative, acceptance, leftover_logits
 from d3pm_jax.sampling.transitions import Bayes, Leap, LeastConfident, Remask, Stratified
 
 NO_MASK = -1
@@ -36,7 +41,7 @@ class Enumerated(NamedTuple):
     """Holds the law of what a sampler draws, and what it costs."""
 
     law: np.ndarray  # [K^L], of x_0 without the mask, float64
-    calls: float  # of the network, expected of one example alone
+    calls: float  # inputs of the network, expected of one example alone
 
 
 # (states [N, L], t, s, memory) -> [N, ..]
@@ -131,6 +136,8 @@ def enumerate_sampler(sampler: Sampler, process: Process, length: int, network: 
     step = sampler.step
     if isinstance(step, Revealing):
         return _enumerate_revealing(world, sampler, step)
+    if isinstance(step, Speculative):
+        return _enumerate_speculative(world, sampler, step)
     corrector = None
     if isinstance(step, Corrected):
         corrector = step.corrector
@@ -352,7 +359,7 @@ def _enumerate_revealing(world: World, sampler: Sampler, reveal: Revealing) -> E
     if isinstance(reveal, FirstHitting):
         # Its times are real numbers: this is its law for a network that takes no notice of them.
         reveal = Reveal(RandomOrder())
-    assert isinstance(reveal, Reveal)
+    assert isinstance(reveal, Reveal | PathPlanning)
     assert sampler.block is None
     rows = reveal.num_rows(world.length)
     has_masks = (world.states == world.mask).any(axis=1)
@@ -364,82 +371,157 @@ def _enumerate_revealing(world: World, sampler: Sampler, reveal: Revealing) -> E
     return Enumerated(world.of_data(law), float(calls))
 
 
-def _reveal(world: World, reveal: Reveal, i: int, rows: int, law: np.ndarray) -> np.ndarray:
+def _ask_at_masks(world: World, step: ByMasks) -> Answer:
+    """Asks the network at all states, each at the step that goes with its number of masks."""
+    x = jnp.asarray(world.states, jnp.int32)
+    unused = jnp.zeros(len(x), jnp.int32)
+    view = _make_view(
+        world.process, Answer(world.process, None, "leave_one_out", x, unused, None), unused, {}
+    )
+    t = step.find_step(view)
+    logits = jnp.asarray(world.logits(world.states, np.asarray(t)))
+    return Answer(world.process, logits, "leave_one_out", x, t, logits)
+
+
+def _reveal(world: World, reveal: Reveal | PathPlanning, i: int, rows: int, law: np.ndarray) -> np.ndarray:
     """Returns the law [S] after row i of revealing."""
     x = world.states
     masked = x == world.mask
-    share = jnp.asarray(masked.mean(axis=1))
-    steps = np.asarray(places.smallest_step(world.process, share))  # at which the network is asked
-    logits = world.logits(x, steps)
-    log_p = np.asarray(
-        beliefs.denoiser_of(
-            world.process, jnp.asarray(logits), jnp.asarray(x), jnp.asarray(steps), "leave_one_out"
-        )
-    )  # [N, L, K]
+    answer = _ask_at_masks(world, reveal)
+    log_p = np.asarray(answer.log_denoiser)  # [N, L, K]
+    log_kept = np.asarray(answer.log_kept)  # [N, L]
 
     # All that may be drawn at masked places; at the others, where it counts nothing, x itself.
     drawn_laws = np.where(masked[..., None], np.exp(log_p), np.eye(world.process.K)[x])
     parent, drawn, p = _children(drawn_laws, np.ones(len(x)))
     p = p * law[parent]
-    orders, weights = _orders(reveal, log_p[parent], drawn, masked[parent], i, rows)  # [M, n, L], [M, n]
+    candidates = Candidates(
+        law=jnp.asarray(log_p[parent]),
+        drawn=jnp.asarray(drawn, jnp.int32),
+        masked=jnp.asarray(masked[parent]),
+        places=jnp.full(len(drawn), world.length, jnp.int32),
+        uniforms=lambda: jnp.zeros(drawn.shape),
+        i=jnp.asarray(i),
+        rows=rows,
+        revealed=jnp.asarray(~masked[parent]),
+        log_kept=jnp.asarray(log_kept[parent]),
+    )
     after = np.zeros_like(law)
-    for n in range(weights.shape[1]):
-        candidates = Candidates(
-            law=jnp.asarray(log_p[parent]),
-            drawn=jnp.asarray(drawn, jnp.int32),
-            masked=jnp.asarray(masked[parent]),
-            places=jnp.full(len(drawn), world.length, jnp.int32),
-            uniforms=lambda n=n: jnp.asarray(orders[:, n]),
-            i=jnp.asarray(i),
-            rows=rows,
-        )
-        if _is_noisy(reveal):
-            count = reveal.count.count(candidates, candidates.uniforms())
-            is_revealed = places.take_first(candidates.uniforms(), candidates.masked, count)
-        else:
-            is_revealed = reveal.choose(candidates)
-        np.add.at(after, world.number(np.where(np.asarray(is_revealed), drawn, x[parent])), p * weights[:, n])
+    if isinstance(reveal, PathPlanning):
+        is_revealed = np.asarray(reveal.choose(candidates))
+        is_remasked = np.asarray(reveal.choose_remasked(candidates))
+        x_after = np.where(is_revealed, drawn, np.where(is_remasked, world.mask, x[parent]))
+        np.add.at(after, world.number(x_after), p)
+        return after
+    for score, weight in _list_scores(reveal.order, candidates):
+        count = reveal.count.count(candidates, score)
+        is_revealed = np.asarray(places.take_first(score, candidates.masked, count))
+        np.add.at(after, world.number(np.where(is_revealed, drawn, x[parent])), p * weight)
     return after
 
 
-def _is_noisy(reveal: Reveal) -> bool:
-    return isinstance(reveal.order, DrawnProbability) and reveal.order.temperature > 0
+def _list_scores(order: Order, candidates: Candidates) -> Iterator[tuple[Array, np.ndarray]]:
+    """Yields scores of places [M, L] for each order that noise may give, with its probability [M].
 
-
-def _orders(
-    reveal: Reveal, log_p: np.ndarray, drawn: np.ndarray, masked: np.ndarray, i: int, rows: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns scores of places [M, n, L] for each order that noise may give, and its probability [M, n].
-
-    Sorting by log p + c Gumbel draws an order by Plackett and Luce: each place next with a probability in
-    proportion to p^(1/c), of those that are left.
+    Sorting by score + c Gumbel draws an order by Plackett and Luce: each place next with a probability in
+    proportion to exp(score / c), of those that are left.
     """
-    length = drawn.shape[1]
-    if isinstance(reveal.order, RandomOrder):
-        cooled = np.inf
-    elif _is_noisy(reveal):
-        cooled = reveal.order.temperature * (1 - i / rows)
-    else:
-        return np.zeros((len(drawn), 1, length)), np.ones((len(drawn), 1))
-    score = np.take_along_axis(log_p, drawn[..., None], axis=-1)[..., 0]
-    if cooled == 0:
-        return score[:, None], np.ones((len(drawn), 1))
+    noise = 0.0
+    if isinstance(order, RandomOrder):
+        noise = np.inf
+    elif isinstance(order, DrawnProbability):
+        noise = order.temperature * (1 - int(candidates.i) / candidates.rows)
+        order = dataclasses.replace(order, temperature=0.0)
+    elif isinstance(order, Margin):
+        noise = order.noise
+        order = dataclasses.replace(order, noise=0.0)
+    score = order.score(candidates)
+    masked = np.asarray(candidates.masked)
+    length = masked.shape[1]
+    if noise == 0:
+        yield score, np.ones(len(masked))
+        return
     with np.errstate(invalid="ignore"):
-        log_weight = np.where(masked, score / cooled, -np.inf)
-    weight = np.where(masked, np.exp(log_weight - log_weight.max(axis=1, keepdims=True)), 0.0)
+        log_weight = np.where(masked, np.asarray(score) / noise, -np.inf)
+        weight = np.where(masked, np.exp(log_weight - log_weight.max(axis=1, keepdims=True)), 0.0)
     weight = np.where(masked.any(axis=1, keepdims=True), weight, 1.0)
-    scores = []
-    probabilities = []
-    for order in itertools.permutations(range(length)):
-        probability = np.ones(len(drawn))
-        for position, place in enumerate(order):
-            left = list(order[position:])
+    for permutation in itertools.permutations(range(length)):
+        probability = np.ones(len(masked))
+        for position, place in enumerate(permutation):
+            left = list(permutation[position:])
             total = weight[:, left].sum(axis=1)
             # Places that are not masked come last, from left to right: there is one way.
             if_none = float(place == min(left))
             share = weight[:, place] / np.where(total > 0, total, 1.0)
             probability = probability * np.where(total > 0, share, if_none)
-        scores.append(length - np.argsort(order))
-        probabilities.append(probability)
-    repeated = np.broadcast_to(np.array(scores, float)[None], (len(drawn), len(scores), length))
-    return repeated, np.stack(probabilities, axis=1)
+        score = np.broadcast_to(length - np.argsort(permutation)[None], masked.shape)
+        yield jnp.asarray(score, float), probability
+
+
+# ---- Drafts: what is accepted, and what stands for the first that is not ----
+
+
+def _enumerate_speculative(world: World, sampler: Sampler, step: Speculative) -> Enumerated:
+    assert sampler.block is None
+    assert step.schedule is None
+    num_masks = (world.states == world.mask).sum(axis=1)
+    log_laws = np.asarray(_ask_at_masks(world, step).log_denoiser)  # [S, L, K]
+    orders = [range(world.length)]
+    if isinstance(step.order, RandomOrder):
+        orders = list(itertools.permutations(range(world.length)))
+    total = np.zeros(len(world.states))
+    calls = 0.0
+    for order in orders:
+        law = world.prior()
+        for _ in range(world.length):
+            calls += law @ np.minimum(num_masks, step.drafts)
+            law = _check_drafts(world, step, np.array(order), log_laws, law)
+        total += law
+    return Enumerated(world.of_data(total / len(orders)), float(calls) / len(orders))
+
+
+def _check_drafts(
+    world: World, step: Speculative, order: np.ndarray, log_laws: np.ndarray, law: np.ndarray
+) -> np.ndarray:
+    """Returns the law [S] after a row of drafts, for one order of the places."""
+    after = np.zeros_like(law)
+    start = world.states[law > 0]  # [N, L], what the drafts are made of
+    x = start  # with those that were accepted
+    chance = law[law > 0]
+    for j in range(step.drafts):
+        masked = (start == world.mask)[:, order]
+        is_drafted = masked.sum(axis=1) > j
+        np.add.at(after, world.number(x[~is_drafted]), chance[~is_drafted])
+        start, x, chance, masked = (array[is_drafted] for array in (start, x, chance, masked))
+        if len(start) == 0:
+            break
+        place = order[np.argmax(masked.cumsum(axis=1) == j + 1, axis=1)]  # [N]
+        log_p = log_laws[world.number(start), place]  # [N, K]
+        log_q = log_laws[world.number(x), place]
+
+        p = np.exp(log_p)
+        share, leftover = _check_each(log_p, log_q)
+        accepted = np.where(p > 0, p * share, 0.0)  # [N, K]
+        rejected = p.sum(axis=1) - accepted.sum(axis=1)  # [N]
+        instead = np.exp(leftover)
+        replaced = rejected[:, None] * instead / instead.sum(axis=1, keepdims=True)
+
+        # A draft of each category, and another one in its place.
+        which, category = np.nonzero((accepted > 0) | (replaced > 0))
+        drafted = x[which]
+        drafted[np.arange(len(which)), place[which]] = category
+        np.add.at(after, world.number(drafted), chance[which] * replaced[which, category])
+        start, x, chance = start[which], drafted, chance[which] * accepted[which, category]
+    np.add.at(after, world.number(x), chance)
+    return after
+
+
+def _check_each(log_p: np.ndarray, log_q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns how often each category is accepted if it is the draft, and the logits of what else, [N, K]."""
+    # Both are compiled anew for each number of rows: there are few numbers.
+    N, K = log_p.shape
+    padding = ((0, 4 ** int(np.ceil(np.log(N) / np.log(4))) - N), (0, 0))
+    p, q = (jnp.asarray(np.pad(log, padding)) for log in (log_p, log_q))
+    drafts = jnp.broadcast_to(jnp.arange(K, dtype=jnp.int32)[None], p.shape)
+    of_each = [jnp.broadcast_to(log[:, None], (*p.shape, K)) for log in (p, q)]
+    return np.asarray(acceptance(*of_each, drafts))[:N], np.asarray(leftover_logits(p, q))[:N]

@@ -3,7 +3,17 @@
 What the program uses besides is named here too, beside what is public, `__all__`.
 """
 
-from d3pm_jax.sampling import correctors, guidance, laws, named, places, steering, steps, transitions
+from d3pm_jax.sampling import (
+    correctors,
+    guidance,
+    laws,
+    named,
+    places,
+    speculative,
+    steering,
+    steps,
+    transitions,
+)
 from d3pm_jax.sampling.chain import Chain, Row
 from d3pm_jax.sampling.denoiser import Answer, Denoiser, Scores, check_agrees as check_agrees
 from d3pm_jax.sampling.grids import best_grid, even_grid
@@ -55,6 +65,7 @@ __all__ = [
     "places",
     "run",
     "sample",
+    "speculative",
     "steer",
     "steering",
     "steps",

@@ -12,7 +12,7 @@ from d3pm_jax.beliefs import Belief, denoiser_of, leave_one_out_of
 from d3pm_jax.checks import SelfChecked, declared, is_known
 from d3pm_jax.errors import describe_returned
 from d3pm_jax.posteriors import p_logits
-from d3pm_jax.processes.base import Process
+from d3pm_jax.processes import Process, is_category
 from d3pm_jax.projection import at_places, by_rows, check_process, now_or_later, require_array
 from d3pm_jax.sampling import laws
 from d3pm_jax.sampling.fields import check_returned
@@ -50,6 +50,18 @@ class Answer(NamedTuple):
         return leave_one_out_of(self.process, self._in_memory, self.x, self.t, self.belief)
 
     @property
+    def log_kept(self) -> Array:
+        """Returns log p(x_0 = x_t) of each place as if it were masked, of a process of masks, [B, *S].
+
+        That is what the network says of x_t, before it is shaped, among all categories but the mask.
+        """
+        mask = jnp.broadcast_to(jnp.asarray(laws.mask_of(self.process)), self.x.shape)
+        said = require_array(self.said, "what reads an answer other than by `by_rows`")
+        logits = jnp.where(is_category(mask, self.process.K), -jnp.inf, said)
+        log_p = denoiser_of(self.process, logits, mask, self.t, self.belief)
+        return jnp.take_along_axis(log_p, self.x[..., None], axis=-1)[..., 0]
+
+    @property
     def _in_memory(self) -> Array:
         return require_array(self.logits, "what reads an answer other than by `by_rows`")
 
@@ -73,7 +85,7 @@ class Answer(NamedTuple):
         return now_or_later(self.said, lambda: shape(self), lambda: self._replace(shaping=shape))
 
     def denoiser_at(self, places: Int[Array, "B n"]) -> Float[Array, "B n K"]:
-        """Returns log p(x_0 | x_t) at some places of each example, by their numbers in the order of memory."""
+        """Returns log p(x_0 | x_t) at some places of each example, by their numbers in memory."""
 
         def make() -> Array:
             said = at_places(self.said, places)

@@ -86,7 +86,7 @@ def least_entropy() -> Sampler:
 
 
 def margin(noise: float = 0.5) -> Sampler:
-    """Reveals the place where the likeliest is furthest above the next, one a call: absorbing (2502.06768)."""
+    """Reveals where the likeliest is furthest above the next, one place a call: absorbing (2502.06768)."""
     return Sampler(Reveal(Margin(noise)))
 
 

@@ -17,8 +17,8 @@ SAMPLING = 0x73616D70
 
 # The streams of noise of a sampler: what is drawn, which places come first, and the phases of events. A
 # corrector has two for each of its moves, from CORRECTOR on. Drafts, which go with no corrector, have two in
-# their place: which drafts are accepted, and what stands for one that is not. Steering has two behind all of these: the x_0
-# that is scored, and which particles go on.
+# their place: which of them are accepted, and what stands for one that is not. Steering has two behind all of
+# these: the x_0 that is scored, and which particles go on.
 DRAW = 0
 ORDER = 1
 PHASE = 2

@@ -17,7 +17,6 @@ from jax import lax
 from jax.scipy.special import entr
 from jaxtyping import Array, Bool, Float, Int
 
-from d3pm_jax.beliefs import denoiser_of
 from d3pm_jax.checks import (
     FROM_0,
     INDEX,
@@ -220,7 +219,7 @@ class Candidates(NamedTuple):
     rows: int  # how many rows there are
     measured: Measures | None = None  # where they were measured before
     revealed: Any = None  # bool [B, L], the places that were revealed in rows before
-    log_kept: Any = None  # [B, L], of the probability of x itself as if it were masked; of `Revealing.remasks`
+    log_kept: Any = None  # `Answer.log_kept` [B, L], for a class of `Revealing.remasks`
 
     @property
     def log_p(self) -> Float[Array, "B L K"]:
@@ -488,7 +487,7 @@ class ByMasks(Step):
 
     def find_step(self, view: View) -> Int[Array, " B"]:
         """Returns the smallest step whose 1 - alpha is at least the share of masks in x."""
-        return smallest_step(view.process, _share_of_masks(view))
+        return _smallest_step(view.process, _share_of_masks(view))
 
     def tell_real_time(self, view: View, schedule: Schedule, masked_share: Array) -> Float[Array, " B"]:
         """Returns the time, in steps, at which 1 - alpha of a schedule is a share."""
@@ -555,7 +554,7 @@ class Revealing(ByMasks):
             log_p = answer.log_denoiser
             drawn = inverse_cdf.categorical(log_p, u)
             measured = _measure(log_p, drawn) if self.looks_at_law else None
-            return drawn, measured, _log_kept(answer) if self.remasks else None
+            return drawn, measured, answer.log_kept if self.remasks else None
 
         drawn, measured, log_kept = answer.by_rows(draw, view.noise(noise.DRAW))
         shape = (*in_line(x).shape, view.process.K)
@@ -590,15 +589,6 @@ class Revealing(ByMasks):
         is_late = view._replace(x=x).is_masked(view.may_change) & (candidates.i == candidates.rows)
         x = jnp.where(is_late, -1, x)
         return Taken(x, memory, view.see(answer), is_active.astype(jnp.int32), jnp.asarray(1, jnp.int32))
-
-
-def _log_kept(answer: Answer) -> Array:
-    """Returns log p(x_0 = x) of each place, as the network says it, as if the place were masked."""
-    process = answer.process
-    mask = jnp.broadcast_to(jnp.asarray(laws.mask_of(process)), answer.x.shape)
-    logits = jnp.where(is_category(mask, process.K), -jnp.inf, answer.said)
-    log_p = denoiser_of(process, logits, mask, answer.t, answer.belief)
-    return jnp.take_along_axis(log_p, answer.x[..., None], axis=-1)[..., 0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -677,13 +667,13 @@ class FirstHitting(Revealing):
 
 @dataclasses.dataclass(frozen=True)
 class PathPlanning(Revealing):
-    """Leaves floor(n (N - i) / N) of n masks after row i of N, where it is least sure of what would stand there.
+    """Leaves floor(n (N - i) / N) of n masks after row i of N, and may mask places again.
 
     A masked place has the score log p(drawn), one that was revealed eta log p(what stands there), both of the
-    network's prediction (P2 of Peng et al. 2025, 2502.03540, planned by the network itself). What stands there
-    is judged as if the place were masked, by what the network says of it before any shaping: a network that
-    was trained on masked places alone was not trained for that. The published program draws a category at
-    revealed places too and judges that one, and keeps the old one all the same.
+    network's prediction (P2 of Peng et al., 2025, 2502.03540, planned by the network itself). What stands
+    there is judged as if the place were masked, by what the network says of it before any shaping: a network
+    that was trained on masked places alone was not trained for that. The published program draws a category
+    at revealed places too and judges that one, and keeps the old one all the same.
     """
 
     rows: hints.Count = 128
@@ -721,7 +711,7 @@ def _share_of_masks(view: View) -> Float[Array, " B"]:
     return masked.astype(dtype) / jnp.maximum(total, 1).astype(dtype)
 
 
-def smallest_step(process: Process, share: Float[Array, " B"]) -> Int[Array, " B"]:
+def _smallest_step(process: Process, share: Float[Array, " B"]) -> Int[Array, " B"]:
     """Returns the smallest t whose 1 - alpha_t is at least a share of masks; T where none is."""
     process = laws.require_absorbing(process, "revealing places")
     mixed = jnp.exp(process.log_beta_bar)  # [T + 1]

@@ -323,6 +323,8 @@ def with_own_calls(step: Step, calls: int | None, taken: Taken) -> Taken:
     if calls is not None:
         return taken._replace(calls=None)
     fields.check_returned(step, "draw(view).calls", taken.calls, jnp.integer, taken.x.shape[:1])
+    if taken.program_calls is not None:
+        fields.check_returned(step, "draw(view).program_calls", taken.program_calls, jnp.integer, ())
     return taken
 
 

@@ -1,10 +1,10 @@
 """Drafts several places at once, and keeps those that the network would draw one after the other.
 
 The order of the places is drawn before the first row. A row drafts the next k of it from one answer of the
-network, each place on its own: by p_j. Then it asks again, for all drafts in one batch, with the drafts before
-the j-th revealed, at the time of so many masks: that is what a sampler of one place a call is told, q_j. Draft
-j is accepted with probability min(1, q_j / p_j). The first that is not gives way to a draw from what q_j has
-above p_j, and the row ends there. So each place is drawn by q_j, whatever p_j is:
+network, each place on its own: by p_j. Then it asks again, for all drafts in one batch, with the drafts
+before the j-th revealed, at the time of so many masks: that is what a sampler of one place a call is told,
+q_j. Draft j is accepted with probability min(1, q_j / p_j). The first that is not gives way to a draw from
+what q_j has above p_j, and the row ends there. So each place is drawn by q_j, whatever p_j is:
 
     q(x) = p(x) min(1, q(x) / p(x)) + (1 - sum_y min(p(y), q(y))) (q(x) - p(x))^+ / sum_y (q(y) - p(y))^+,
 
@@ -24,6 +24,7 @@ from d3pm_jax.checks import CATEGORIES, LOG_PROBABILITY, declared, hints
 from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.sampling import noise
 from d3pm_jax.sampling.denoiser import Answer
+from d3pm_jax.sampling.fields import check_returned
 from d3pm_jax.sampling.places import ByMasks, Candidates, Order, RandomOrder, rank
 from d3pm_jax.sampling.steps import Memory, Taken, View, count_places, in_line
 from d3pm_jax.schedules.continuous import Schedule
@@ -67,8 +68,8 @@ class Speculative(ByMasks):
     """Reveals drafts as long as they are what a sampler of one place a call would draw; its law is the same.
 
     A row makes two calls of the network, one after the other: one input that drafts, and one input less than
-    there are drafts, which checks them. Of networks and guidance it asks that they can be mapped by `jax.vmap`
-    over inputs of a whole batch.
+    there are drafts, which checks them. A network must be one that `jax.vmap` can map over inputs of a whole
+    batch.
     """
 
     drafts: hints.Count = 16
@@ -110,10 +111,12 @@ class Speculative(ByMasks):
             i=jnp.asarray(0, jnp.int32),
             rows=view.rows,
         )
-        memory = {"score": self.order.score(candidates)}
+        score = self.order.score(candidates)
+        check_returned(self.order, "score", score, jnp.floating, masked.shape)
+        memory = {"score": score}
         if self.schedule is None:
             return memory
-        # 1 - alpha at the time with n masks is u_N^(1/N) .. u_n^(1/n): what `next_hitting` makes of one another.
+        # 1 - alpha at the time with n masks is u_N^(1/N) .. u_n^(1/n), as `next_hitting` has it.
         n = jnp.arange(1, masked.shape[-1] + 1, dtype=jnp.int32)[None]
         u = in_line(view.noise(noise.PHASE)).astype(view.process.log_prior().dtype)
         log_factors = jnp.where(n <= num_masked[:, None], jnp.log(u) / n.astype(u.dtype), 0.0)

@@ -91,7 +91,9 @@ class Taken(NamedTuple):
     memory: Memory
     seen: Any = None  # what `View.see` returned
     calls: Int[Array, " B"] | None = None  # inputs of the network, of each example; None: `Step.count_calls`
-    program_calls: Int[Array, ""] | None = None  # of the network, one after the other; None: the most of calls
+    program_calls: Int[Array, ""] | None = (
+        None  # of the network, one after the other; None: the most of calls
+    )
 
 
 class Step(Slot, abc.ABC):

@@ -28,7 +28,18 @@ import d3pm_jax as d3pm
 from d3pm_jax import beliefs, sampling
 from d3pm_jax.config import samplers
 from d3pm_jax.numerics import inverse_cdf
-from d3pm_jax.sampling import chain, correctors, laws, named, places, plans, sampler, shaping, transitions
+from d3pm_jax.sampling import (
+    chain,
+    correctors,
+    laws,
+    named,
+    places,
+    plans,
+    sampler,
+    shaping,
+    speculative,
+    transitions,
+)
 from d3pm_jax.sampling.correctors import Corrected, Corrector, RateCorrector
 from d3pm_jax.sampling.fields import Slot
 from d3pm_jax.sampling.places import Reveal
@@ -55,6 +66,7 @@ STEPS = ("steps", i32(2, 5))
 BEFORE = ("steps from 0", i32(1, 4))
 AFTER = ("steps from 0", i32(3, 5))
 LOGITS = ("floats", LAW)
+LOG_LAW = ("log probabilities", jnp.log(jnp.full(LAW.shape, 1 / K)))
 ROLES: dict[str, dict[str, tuple[str, Any]]] = {
     "keep_logits": {
         "log_denoiser": LOGITS,
@@ -110,6 +122,8 @@ ROLES: dict[str, dict[str, tuple[str, Any]]] = {
         "u": ("noise", UNIT[:, 1]),
     },
     "time_of": {"schedule": ("function", continuous.linear), "masked_share": ("time", UNIT[:, 0])},
+    "acceptance": {"log_p": LOG_LAW, "log_q": LOG_LAW, "drafted": CATEGORIES},
+    "leftover_logits": {"log_p": LOG_LAW, "log_q": LOG_LAW},
     "top_k": {"logits": LOGITS, "k": ("count", 2)},
     "top_p": {"logits": LOGITS, "p": ("positive share", 0.5)},
     "top_p_below": {"logits": LOGITS, "p": ("positive share", 0.5)},
@@ -117,10 +131,10 @@ ROLES: dict[str, dict[str, tuple[str, Any]]] = {
     "with_belief": {"belief": ("choice", "denoiser"), "f": ("function", d3pm.p_logits)},
 }
 FUNCTIONS = {f.__name__: f for f in (plans.find_level, beliefs.with_belief)}
-for module in (laws, places, shaping):
+for module in (laws, places, shaping, speculative):
     FUNCTIONS |= {name: getattr(module, name) for name in table.functions_of_module(module)}
 # These ask which process it is.
-NOT_CALLED = {"mask_of", "require_mixing", "require_absorbing"}
+NOT_CALLED = {"mask_of", "is_absorbing", "require_mixing", "require_absorbing"}
 
 # Roles of arrays that `table` has not: the one whose wrong types and shapes they share, and wrong values.
 ARRAYS = {
@@ -300,12 +314,16 @@ FIELDS: dict[Callable[..., Any], dict[str, tuple[str, ...]]] = {
     correctors.RateCorrector: {"moves": COUNT, "h": POSITIVE},
     correctors.Corrected: {"corrector": PART, "between": PART},
     places.DrawnProbability: {"temperature": NUMBERS_FROM_0},
+    places.Margin: {"noise": NUMBERS_FROM_0},
     places.Cosine: {"rows": COUNT},
+    places.Even: {"rows": COUNT},
     places.Threshold: {"threshold": (*POSITIVE, "inf")},
     places.Factor: {"factor": (*POSITIVE, "inf")},
     places.EntropyBound: {"bound": (*NUMBERS_FROM_0, "inf")},
     places.Reveal: {"order": PART, "count": PART},
     places.FirstHitting: {"schedule": (*FUNCTION, "None")},
+    places.PathPlanning: {"rows": COUNT, "eta": NUMBERS_FROM_0},
+    speculative.Speculative: {"drafts": COUNT, "order": PART, "schedule": (*FUNCTION, "None")},
     shaping.Shaping: {
         "temperature": POSITIVE,
         "forbid": ("[]", "(-1,)"),  # which are compared with K when there is one
@@ -327,6 +345,10 @@ FIELDS: dict[Callable[..., Any], dict[str, tuple[str, ...]]] = {
     named.remdm_rescale: {"eta": SHARE},
     named.remdm_loop: {"rows": COUNT, "alpha": SHARE},
     named.first_hitting: {"schedule": (*FUNCTION, "None")},
+    named.margin: {"noise": NUMBERS_FROM_0},
+    named.speculative: {"drafts": COUNT},
+    named.llada: {"rows": COUNT},
+    named.p2: {"rows": COUNT, "eta": NUMBERS_FROM_0},
     named.maskgit: {"rows": COUNT, "choice_temperature": NUMBERS_FROM_0},
     named.fast_dllm_threshold: {"threshold": (*POSITIVE, "inf")},
     named.fast_dllm_factor: {"factor": (*POSITIVE, "inf")},
@@ -378,7 +400,7 @@ def is_slot(x: Any, module: Any) -> bool:
 def all_fields() -> dict[str, set[str]]:
     """Returns the fields of every slot, and the arguments of every named sampler, by name."""
     fields = {name: set(inspect.signature(f).parameters) for name, f in named.SAMPLERS.items()}
-    for module in (transitions, correctors, places, shaping, sampler):
+    for module in (transitions, correctors, places, speculative, shaping, sampler):
         for name, part in vars(module).items():
             if is_slot(part, module) and dataclasses.is_dataclass(part):
                 fields[name] = {field.name for field in dataclasses.fields(part)}
@@ -447,6 +469,13 @@ def methods() -> Iterator[Returns]:
         "Taken.calls", "calls", ones, lambda x: own(Step, "draw", Taken(DRAWN, {}, None, x), **calls), "calls"
     )
     yield Returns(
+        "Taken.program_calls",
+        "calls of a program",
+        jnp.asarray(2, jnp.int32),
+        lambda x: own(Step, "draw", Taken(DRAWN, {}, None, ones, x), **calls),
+        "program_calls",
+    )
+    yield Returns(
         "Step.count_calls",
         "number",
         3,
@@ -480,6 +509,13 @@ def methods() -> Iterator[Returns]:
         "choose",
     )
     choose = {"choose": lambda self, candidates: candidates.masked}
+    yield Returns(
+        "Revealing.choose_remasked",
+        "chosen",
+        unit > 1,
+        lambda x: own(places.Revealing, "choose_remasked", x, **every, **choose, remasks=True),
+        "choose_remasked",
+    )
     yield Returns(
         "Revealing.num_rows",
         "number",
@@ -541,6 +577,7 @@ RETURNS_RIGHT = {
     # Whatever is remembered is numbers, of any names and shapes.
     "start": tuple(set(BY_HAND) - {"'abc'", "a text by name", "object", "a class", "texts", "2**40"}),
     "number": ("1",),
+    "calls of a program": ("None",),  # as many as of the example that has most
 }
 
 
@@ -556,8 +593,10 @@ def wrong_returns(returned: Returns) -> Iterator[tuple[str, Any, str]]:
     for dtype in ("int32", "float32", "bool", "complex64"):
         if good.dtype != dtype:
             yield f"dtype {dtype}", good.astype(dtype), ""
-    yield "a rank less", good[0], ""
     yield "a rank more", good[None], ""
+    if good.ndim == 0:
+        return
+    yield "a rank less", good[0], ""
     yield "an example more", jnp.concatenate([good, good[:1]]), ""
     yield "no examples", good[:0], ""
     if returned.role == "law":

@@ -13,7 +13,7 @@ from d3pm_jax import kinds
 from d3pm_jax.config import Transformer, io
 from d3pm_jax.data import Description
 from d3pm_jax.errors import UserError
-from d3pm_jax.sampling.places import Candidates, LargestProbability
+from d3pm_jax.sampling.places import Candidates, LargestProbability, Margin
 from tests import tiny
 from tests.cli.commands import status
 
@@ -166,7 +166,7 @@ def test_the_margin_comes_first_and_not_the_probability():
     with np.errstate(divide="ignore"):
         log_p = jnp.asarray(np.log(p))[None]
     shown = Candidates(log_p, jnp.zeros((1, 3), int), jnp.ones((1, 3), bool), jnp.array([3]), None, 1, 3)
-    np.testing.assert_allclose(sudoku.LargestMargin().score(shown), [[0, 0.15, 0]], atol=1e-6)
+    np.testing.assert_allclose(Margin().score(shown), [[0, 0.15, 0]], atol=1e-6)
     assert LargestProbability().score(shown)[0].argmax() == 0
 
 
@@ -245,7 +245,7 @@ def test_clues_stay_and_a_film_shows_the_rest(workdir, capsys):
     puzzle.write_text(PUZZLE)
     words = ("--config", FILE, "--num", 4, "--given", puzzle, "--known", "filled")
     assert status("sample", workdir, *words) == 0
-    assert "LargestMargin()" in capsys.readouterr().out
+    assert "Margin(" in capsys.readouterr().out
     x = np.load(workdir / "samples_given_knownfilled.npy")
     clues = as_board(PUZZLE)
     assert (x == clues)[:, clues != sudoku.EMPTY].all()

@@ -87,7 +87,17 @@ def test_two_devices_draw_the_integers_of_one(name):
     "name",
     [
         pytest.param(name, marks=pytest.mark.slow)
-        for name in ("ddim", "remdm_cap", "first_hitting", "maskgit", "entropy_bound", "blocks", "gibbs", "p2", "speculative")
+        for name in (
+            "ddim",
+            "remdm_cap",
+            "first_hitting",
+            "maskgit",
+            "entropy_bound",
+            "blocks",
+            "gibbs",
+            "p2",
+            "speculative",
+        )
     ],
 )
 def test_what_is_known_stays_and_does_not_count(name):

@@ -25,6 +25,7 @@ from d3pm_jax.sampling import (
     places,
     transitions as tr,
 )
+from d3pm_jax.sampling.speculative import Speculative
 from tests.sampling.cases import CASES
 
 K = 4
@@ -51,6 +52,12 @@ SLOTS = {
     "temperature = -1.0: it must be a finite number of at least 0": lambda: named.maskgit(4, -1.0),
     "threshold = 0.0: it must be a number above 0, or infinity": lambda: named.fast_dllm_threshold(0.0),
     "threshold = nan: it must be a number above 0": lambda: named.fast_dllm_threshold(float("nan")),
+    "noise = -1.0: it must be a finite number of at least 0": lambda: named.margin(-1.0),
+    "eta = -0.1: it must be a finite number of at least 0": lambda: named.p2(eta=-0.1),
+    "drafts = 0: it must be": lambda: named.speculative(0),
+    "the order of drafts is drawn before them, but LeastEntropy() looks at the law: order by": (
+        lambda: Speculative(order=places.LeastEntropy())
+    ),
     "factor = -1.0: it must be a number above 0, or infinity": lambda: named.fast_dllm_factor(-1.0),
     "bound = -0.1: it must be a number of at least 0, or infinity": lambda: named.entropy_bound(-0.1),
     "bound = nan: it must be a number of at least 0, or infinity": lambda: named.entropy_bound(float("nan")),
@@ -144,7 +151,11 @@ REVEALING = (
     "first_hitting",
     "random_order",
     "least_entropy",
+    "margin",
+    "speculative",
     "maskgit",
+    "llada",
+    "p2",
     "fast_dllm_threshold",
     "fast_dllm_factor",
     "entropy_bound",

@@ -1,11 +1,10 @@
 """Drafts that are checked: the law of one place a call, by sums over all that a row may draw.
 
-A row is piecewise constant in its uniforms: which category each draft is, whether it is accepted, what stands
-for the first that is not. `enumerate_row` finds the pieces from conditional laws alone, and the step is run at
-both ends of each. So the sums are over what the code does.
+A row is piecewise constant in its uniforms: which category each draft is, whether it is accepted, what
+stands for the first that is not. `enumerate_row` finds the pieces from conditional laws alone, and the step
+is run at both ends of each. So the sums are over what the code does.
 """
 
-import dataclasses
 import functools
 import itertools
 from typing import Any, NamedTuple
@@ -98,7 +97,9 @@ def conditional_laws(case, process):
     x = jnp.asarray(STATES)
     masks = np.sum((STATES == MASK) & (np.array(case.known) == MASK), axis=1)
     total = sum(place == MASK for place in case.known)
-    t = jnp.asarray(np.clip(-(-masks * L // total), 1, L), jnp.int32)  # the smallest whose t / L reaches the share
+    t = jnp.asarray(
+        np.clip(-(-masks * L // total), 1, L), jnp.int32
+    )  # the smallest whose t / L reaches the share
     time = process.time[t]
     if case.schedule is not None:
         # 1 - alpha is the time: u_N^(1/N) .. u_n^(1/n) with n masks of N.
@@ -116,7 +117,7 @@ def take_row(case, process, x, score, u):
 
 
 class Piece(NamedTuple):
-    """Holds a part of the cube of uniforms: where it lies in each stream at each place, and how large it is."""
+    """Holds a part of the cube of uniforms: where it lies in each stream and place, and how large it is."""
 
     x: np.ndarray
     after: np.ndarray
@@ -239,3 +240,82 @@ EVERY_CASE = {
 @pytest.mark.parametrize("name", EVERY_CASE)
 def test_the_law_is_the_same_for_all_orders(name):
     check_law(EVERY_CASE[name], ORDERS)
+
+
+def test_what_rounding_leaves_nothing_of_is_drawn_from_the_law_itself():
+    log_q = jnp.log(jnp.array([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2]]))
+    log_p = log_q.at[1].set(jnp.log(jnp.array([0.6, 0.1, 0.3])))
+    leftover = jnp.exp(leftover_logits(log_p, log_q))
+    np.testing.assert_allclose(leftover, [[0.5, 0.3, 0.2], [0, 0.2, 0]], atol=1e-12)
+    share = acceptance(log_p, log_q, jnp.array([0, 0]))
+    np.testing.assert_allclose(share, [1, 5 / 6], rtol=1e-12)
+
+
+@functools.partial(jax.jit, static_argnames=("sampler", "n"))
+def draw(process, sampler, n, first=0):
+    """Draws examples whose first place is known, with what each row changed."""
+    known = Known(jnp.zeros((n, L), jnp.int32), jnp.broadcast_to(jnp.arange(L)[None] == 0, (n, L)))
+    streams = sampling.per_example(jax.random.key(0), first + jnp.arange(n, dtype=jnp.int32), (L,))
+    return sampling.run(
+        Denoiser(process, network, "leave_one_out"),
+        jnp.full((n, L), MASK, jnp.int32),
+        streams,
+        sampler,
+        known=known,
+        watch=lambda seen: (seen.changed, seen.logits),
+    )
+
+
+def test_rows_and_inputs_are_counted():
+    """Two drafts of three places are two rows: two calls of two inputs in all, and one of one."""
+    chain = draw(d3pm.absorbing(d3pm.reciprocal(L), K, MASK), named.speculative(2), 50)
+    changed, logits = chain.seen
+    assert changed.sum(axis=-1).T.tolist() == [[2, 1, 0, 0]] * 50
+    assert set(chain.calls.tolist()) == {3}
+    assert chain.program_calls == 3
+    assert np.all(np.asarray(logits)[2:] == 0)
+    assert chain.failed_at == 0
+
+
+@pytest.mark.parametrize("order", [LeftToRight(), RandomOrder()])
+def test_one_draft_draws_as_one_place_a_call(order):
+    """The same places from left to right; in a random order, which is drawn before, as many."""
+    process = d3pm.absorbing(d3pm.reciprocal(L), K, MASK)
+    one = draw(process, Sampler(Speculative(1, order)), 50)
+    reference = draw(process, Sampler(Reveal(order)), 50)
+    assert one.calls.tolist() == reference.calls.tolist() == [3] * 50
+    assert one.program_calls == 3
+    if order == LeftToRight():
+        np.testing.assert_array_equal(one.x0, reference.x0)
+
+
+def test_an_order_that_looks_at_the_law_is_refused():
+    with pytest.raises(
+        ValueError, match=r"^the order of drafts is drawn before them, but .* RandomOrder\(\)"
+    ):
+        Speculative(order=LargestProbability())
+
+
+def test_guidance_of_x_s_is_refused():
+    labels = jnp.zeros(2, jnp.int32)
+    guided = guidance.classifier_free(network, labels, labels, 2.0)
+    denoiser = Denoiser(d3pm.absorbing(d3pm.reciprocal(L), K, MASK), guided)
+    with pytest.raises(ValueError, match="guidance changes the law of x_s, and revealed places take x_0"):
+        sampling.sample(jax.random.key(0), denoiser, (2, L), named.speculative())
+
+
+@pytest.mark.slow
+def test_sixteen_drafts_of_a_chain_of_letters_take_few_calls():
+    """Of a chain that forgets within a few places: in rounds at most L / 5, and inputs at most 1.3 L."""
+    rng = np.random.default_rng(0)
+    step = rng.dirichlet(np.full(27, 0.3), 27)
+    start = np.linalg.matrix_power(step, 1000)[0]
+    length = 128
+    process = d3pm.absorbing(d3pm.reciprocal(length), 28, 27)
+    oracle = oracles.markov_chain(start / start.sum(), step, length)
+    denoiser = Denoiser(process, oracles.network(oracle, process), "leave_one_out")
+    chain = jax.jit(lambda key: sampling.sample(key, denoiser, (16, length), named.speculative(16)))(
+        jax.random.key(0)
+    )
+    assert np.mean(chain.calls) <= 1.3 * length
+    assert chain.program_calls <= 2 * length / 5
