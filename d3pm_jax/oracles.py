@@ -16,6 +16,7 @@ import abc
 import dataclasses
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,11 +25,20 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from d3pm_jax import numerics
-from d3pm_jax.checks import Size, at_least, check_distribution, declared, is_known, real_array
-from d3pm_jax.keys import convert_key
+from d3pm_jax.checks import (
+    CATEGORIES,
+    SCORES,
+    Size,
+    check_distribution,
+    declared,
+    is_known,
+    like,
+    real_array,
+)
 from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.processes import Process, is_category
 from d3pm_jax.sampling import Network, laws
+from d3pm_jax.sampling.noise import fold_in_each
 from d3pm_jax.types import Leaf
 
 __all__ = ["Oracle", "markov_chain", "network", "product_mixture", "table", "tree"]
@@ -40,21 +50,34 @@ SETTLED = 1e-14
 
 
 class Oracle(abc.ABC):
-    """Knows a law of x_0 of K categories and L places, a pytree."""
+    """Knows a law of x_0 of K categories and L places, its length; a pytree."""
 
     K: int
     length: int
 
-    @abc.abstractmethod
-    def draw(self, key: Key[Array, ""], num: int) -> Int[Array, "N L"]:
-        """Draws examples, int32 [num, L]."""
+    def __init_subclass__(cls, **kwargs: Any):
+        """Gives the methods that a class defines the checks that are declared here."""
+        super().__init_subclass__(**kwargs)
+        for name in METHODS:
+            method = getattr(cls, name)
+            checked = like(getattr(Oracle, name), method)
+            # A method that is declared already is inherited.
+            if checked is not method:
+                setattr(cls, name, checked)
 
     @abc.abstractmethod
-    def log_prob(self, x: Int[Array, "B L"]) -> Float[Array, " B"]:
+    @declared()
+    def draw(self, key: Key[Array, ""], num: Size) -> Int[Array, "N length"]:
+        """Draws examples 0, 1, .. of those that a key stands for, int32 [num, L]: each whatever num is."""
+
+    @abc.abstractmethod
+    @declared(x=CATEGORIES)
+    def log_prob(self, x: Int[Array, "B length"]) -> Float[Array, " B"]:
         """Returns log p(x) in nats, -inf where it is 0."""
 
     @abc.abstractmethod
-    def leave_one_out(self, log_evidence: Float[Array, "B L K"]) -> Float[Array, "B L K"]:
+    @declared(log_evidence=SCORES)
+    def leave_one_out(self, log_evidence: Float[Array, "B length K"]) -> Float[Array, "B length K"]:
         """Returns log p(x_0 at a place | the evidence of all other places), normalised.
 
         Args:
@@ -64,19 +87,29 @@ class Oracle(abc.ABC):
             Nats; all -inf where the law rules out what was seen of the others.
         """
 
-    def denoiser(self, log_evidence: Float[Array, "B L K"]) -> Float[Array, "B L K"]:
+    @declared(log_evidence=SCORES)
+    def denoiser(self, log_evidence: Float[Array, "B length K"]) -> Float[Array, "B length K"]:
         """Returns log p(x_0 at a place | the evidence of all places), normalised."""
         return numerics.log_normalize(self.leave_one_out(log_evidence) + log_evidence)
 
-    def fill_in(self, x: Int[Array, "B L"], is_masked: Bool[Array, "B L"]) -> Float[Array, "B L K"]:
+    @declared(x=CATEGORIES)
+    def fill_in(
+        self, x: Int[Array, "B length"], is_masked: Bool[Array, "B length"]
+    ) -> Float[Array, "B length K"]:
         """Returns log p(x_0 at a place | the other places that are not masked), normalised.
 
         Args:
-            x: categories; any number where it is masked.
+            x: categories; any of them where it is masked.
             is_masked: which places nothing is known of.
+
+        Returns:
+            Nats; of visible places that the law never has together it may be any belief, or all -inf.
         """
         is_possible = is_category(x, self.K) | is_masked[..., None]
         return self.leave_one_out(jnp.where(is_possible, 0.0, -jnp.inf))
+
+
+METHODS = frozenset(name for name, member in vars(Oracle).items() if hasattr(member, "declaration"))
 
 
 def _register(*fields: str) -> Callable[[type], type]:
@@ -91,8 +124,9 @@ def _logs(p: np.ndarray) -> Array:
 
 
 def _uniforms(key: Key[Array, ""], num: int, length: int) -> Array:
-    """Draws a uniform for each place of examples, [L, num]."""
-    return jax.random.uniform(convert_key(key), (length, num), float)
+    """Draws a uniform for each place of examples 0, 1, .., [length, num]."""
+    keys = fold_in_each(key, jnp.arange(num, dtype=jnp.int32))
+    return jax.vmap(lambda key: jax.random.uniform(key, (length,), float))(keys).T
 
 
 # ---- Markov chains ----
@@ -111,7 +145,7 @@ class MarkovChain(Oracle):
     K: int
     length: int
 
-    def draw(self, key: Key[Array, ""], num: int) -> Int[Array, "N L"]:
+    def draw(self, key: Key[Array, ""], num: int) -> Int[Array, "N length"]:
         log_step = jnp.log(self.step)
 
         def follow(x: Array, u: Array) -> tuple[Array, Array]:
@@ -123,11 +157,11 @@ class MarkovChain(Oracle):
         _, others = lax.scan(follow, first, u[1:])
         return jnp.concatenate([first[None], others]).T
 
-    def log_prob(self, x: Int[Array, "B L"]) -> Float[Array, " B"]:
+    def log_prob(self, x: Int[Array, "B length"]) -> Float[Array, " B"]:
         of_steps = jnp.log(self.step)[x[:, :-1], x[:, 1:]]
         return self.log_start[x[:, 0]] + jnp.sum(of_steps, axis=-1)
 
-    def leave_one_out(self, log_evidence: Float[Array, "B L K"]) -> Float[Array, "B L K"]:
+    def leave_one_out(self, log_evidence: Float[Array, "B length K"]) -> Float[Array, "B length K"]:
         def follow(table: Array) -> Callable[[Array, Array], tuple[Array, Array]]:
             def take_step(arrived: Array, here: Array) -> tuple[Array, Array]:
                 left = numerics.log_normalize(arrived + here)
@@ -142,11 +176,13 @@ class MarkovChain(Oracle):
         _, from_right = lax.scan(follow(step.T), jnp.zeros_like(start), by_place, reverse=True)
         return numerics.log_normalize(jnp.moveaxis(from_left + from_right, 0, 1))
 
-    def fill_in(self, x: Int[Array, "B L"], is_masked: Bool[Array, "B L"]) -> Float[Array, "B L K"]:
+    def fill_in(
+        self, x: Int[Array, "B length"], is_masked: Bool[Array, "B length"]
+    ) -> Float[Array, "B length K"]:
         """log P^(i - l)[x_l, .] + log P^(r - i)[., x_r], normalised; l, r: the nearest visible."""
         if self.log_powers is None:
             return super().fill_in(x, is_masked)
-        places = jnp.arange(self.length, dtype=jnp.int32)
+        places = jnp.arange(self.length, dtype=jnp.int32)[None]
         none_left = jnp.full_like(x[:, :1], -1)
         none_right = jnp.full_like(x[:, :1], self.length)
         last_visible = lax.cummax(jnp.where(is_masked, -1, places), axis=1)
@@ -160,13 +196,13 @@ class MarkovChain(Oracle):
             at_neighbour = jnp.take_along_axis(x, jnp.where(is_inside, neighbour, 0), axis=1)
             return log_powers[steps, at_neighbour]  # [B, L, K]
 
-        from_left = jnp.where(left[..., None] < 0, self.log_marginals, arrive(self.log_powers, left))
+        from_left = jnp.where(left[..., None] < 0, self.log_marginals[None], arrive(self.log_powers, left))
         from_right = jnp.where(right[..., None] == self.length, 0.0, arrive(self.log_powers_back, right))
         return numerics.log_normalize(from_left + from_right)
 
 
 @declared()
-def markov_chain(start: Float[np.ndarray, " K"], step: Float[np.ndarray, "K K"], length: Size) -> MarkovChain:
+def markov_chain(start: np.ndarray, step: np.ndarray, length: Size) -> MarkovChain:
     """p(x) = start[x_1] step[x_1, x_2] .. step[x_{L-1}, x_L].
 
     Under masks a place depends on its nearest visible neighbours alone, by powers of the matrix. They are
@@ -232,7 +268,7 @@ class Tree(Oracle):
     K: int
     length: int
 
-    def draw(self, key: Key[Array, ""], num: int) -> Int[Array, "N L"]:
+    def draw(self, key: Key[Array, ""], num: int) -> Int[Array, "N length"]:
         u = _uniforms(key, num, self.length)
         root = inverse_cdf.categorical(jnp.broadcast_to(self.log_root, (num, self.K)), u[0])
         x = jnp.zeros((self.length, num), jnp.int32).at[0].set(root)
@@ -244,11 +280,11 @@ class Tree(Oracle):
         x, _ = lax.scan(follow, x, (self._places, self.parents, self.steps, u[1:]))
         return x.T
 
-    def log_prob(self, x: Int[Array, "B L"]) -> Float[Array, " B"]:
-        of_steps = jnp.log(self.steps)[self._places - 1, x[:, self.parents], x[:, 1:]]
+    def log_prob(self, x: Int[Array, "B length"]) -> Float[Array, " B"]:
+        of_steps = jnp.log(self.steps)[self._places[None] - 1, x[:, self.parents], x[:, 1:]]
         return self.log_root[x[:, 0]] + jnp.sum(of_steps, axis=-1)
 
-    def leave_one_out(self, log_evidence: Float[Array, "B L K"]) -> Float[Array, "B L K"]:
+    def leave_one_out(self, log_evidence: Float[Array, "B length K"]) -> Float[Array, "B length K"]:
         by_place = jnp.moveaxis(log_evidence, 1, 0)  # [L, B, K]
         steps = self.steps.astype(log_evidence.dtype)
 
@@ -284,10 +320,8 @@ class Tree(Oracle):
         return jnp.arange(1, self.length, dtype=jnp.int32)
 
 
-@declared(parents=at_least(0))
-def tree(
-    parents: Int[np.ndarray, " M"], root: Float[np.ndarray, " K"], steps: Float[np.ndarray, "M K K"]
-) -> Tree:
+@declared()
+def tree(parents: np.ndarray, root: np.ndarray, steps: np.ndarray) -> Tree:
     """p(x) = root[x_0] times the product over i = 1..M of steps[i - 1][x at the parent of i, x_i].
 
     Args:
@@ -298,13 +332,13 @@ def tree(
     Raises:
         ValueError: a parent is not before its place, or these are not probabilities that sum to 1.
     """
-    parents = np.asarray(parents)
-    steps = real_array("steps", steps)
+    parents = real_array("parents", parents)
     for i, parent in enumerate(parents, start=1):
-        if parent >= i:
+        if parent not in range(i):
             raise ValueError(
-                f"parents[{i - 1}] = {parent} is not before place {i}: number places from the root on"
+                f"parents[{i - 1}] = {parent:g} is no place before {i}: number places from the root on"
             )
+    steps = real_array("steps", steps)
     root = real_array("root", root)
     root = check_distribution("root", root, len(root))
     if steps.shape != (len(parents), len(root), len(root)):
@@ -336,19 +370,19 @@ class ProductMixture(Oracle):
     K: int
     length: int
 
-    def draw(self, key: Key[Array, ""], num: int) -> Int[Array, "N L"]:
+    def draw(self, key: Key[Array, ""], num: int) -> Int[Array, "N length"]:
         u = _uniforms(key, num, self.length + 1)
         weights = jnp.broadcast_to(self.log_weights, (num, len(self.log_weights)))
         part = inverse_cdf.categorical(weights, u[0])
         log_p = jnp.log(self.p)
         return lax.map(lambda place: inverse_cdf.categorical(place[0][part], place[1]), (log_p, u[1:])).T
 
-    def log_prob(self, x: Int[Array, "B L"]) -> Float[Array, " B"]:
+    def log_prob(self, x: Int[Array, "B length"]) -> Float[Array, " B"]:
         places = jnp.arange(self.length, dtype=jnp.int32)
-        log_p = jnp.log(self.p)[places, :, x]  # [B, L, M]
-        return numerics.log_sum(self.log_weights + jnp.sum(log_p, axis=1))
+        log_p = jnp.log(self.p)[places[None], :, x]  # [B, L, M]
+        return numerics.log_sum(self.log_weights[None] + jnp.sum(log_p, axis=1))
 
-    def leave_one_out(self, log_evidence: Float[Array, "B L K"]) -> Float[Array, "B L K"]:
+    def leave_one_out(self, log_evidence: Float[Array, "B length K"]) -> Float[Array, "B length K"]:
         by_place = jnp.moveaxis(log_evidence, 1, 0)  # [L, B, K]
         p = self.p.astype(log_evidence.dtype)
         of_place = numerics.log_matmul(by_place, jnp.swapaxes(p, 1, 2))  # [L, B, M]
@@ -356,13 +390,13 @@ class ProductMixture(Oracle):
         nothing = jnp.zeros_like(of_place[:1])
         before = jnp.concatenate([nothing, jnp.cumsum(of_place[:-1], axis=0)])
         after = jnp.concatenate([lax.cumsum(of_place[1:], axis=0, reverse=True), nothing])
-        log_parts = numerics.log_normalize(self.log_weights.astype(p.dtype) + before + after)
+        log_parts = numerics.log_normalize(self.log_weights.astype(p.dtype)[None, None] + before + after)
         logits = numerics.log_matmul(log_parts, p)  # [L, B, K]
         return numerics.log_normalize(jnp.moveaxis(logits, 0, 1))
 
 
 @declared()
-def product_mixture(weights: Float[np.ndarray, " M"], p: Float[np.ndarray, "M L K"]) -> ProductMixture:
+def product_mixture(weights: np.ndarray, p: np.ndarray) -> ProductMixture:
     """p(x) = sum over m of weights[m] times the product over places of p[m, place, x_place].
 
     Args:
@@ -373,9 +407,9 @@ def product_mixture(weights: Float[np.ndarray, " M"], p: Float[np.ndarray, "M L 
         ValueError: these are not probabilities that sum to 1.
     """
     p = real_array("p", p)
-    weights = check_distribution("weights", weights, len(p))
     if p.ndim != 3 or 0 in p.shape:
         raise ValueError(f"p has shape {p.shape}, expected [M, L, K]: of each part, place and category")
+    weights = check_distribution("weights", weights, len(p))
     for m, part in enumerate(p):
         _check_rows(f"p[{m}]", part)
     by_place = _without_small(np.swapaxes(p, 0, 1))
@@ -394,7 +428,7 @@ class Table(Oracle):
     K: int
     length: int
 
-    def draw(self, key: Key[Array, ""], num: int) -> Int[Array, "N L"]:
+    def draw(self, key: Key[Array, ""], num: int) -> Int[Array, "N length"]:
         u = _uniforms(key, num, self.length)
         log_prefixes = [self.log_p]  # of the first L places, of the first L - 1, .. of the first
         for _ in range(self.length - 1):
@@ -407,10 +441,10 @@ class Table(Oracle):
             number = number * self.K + drawn
         return jnp.stack(x, axis=1)
 
-    def log_prob(self, x: Int[Array, "B L"]) -> Float[Array, " B"]:
+    def log_prob(self, x: Int[Array, "B length"]) -> Float[Array, " B"]:
         return self.log_p[tuple(x.T)]
 
-    def leave_one_out(self, log_evidence: Float[Array, "B L K"]) -> Float[Array, "B L K"]:
+    def leave_one_out(self, log_evidence: Float[Array, "B length K"]) -> Float[Array, "B length K"]:
         def of_example(log_evidence: Array) -> Array:
             log_p = self.log_p.astype(log_evidence.dtype)
             return jnp.stack(_sum_over_others(log_p, list(log_evidence)))
@@ -433,12 +467,13 @@ def _sum_over_others(log_p: Array, log_evidence: list[Array]) -> list[Array]:
 def _sum_out(log_p: Array, log_evidence: list[Array], axes: range) -> Array:
     """Sums over axes of a table, weighted by their evidence."""
     for axis in reversed(axes):
-        log_p = numerics.log_sum(jnp.moveaxis(log_p, axis, -1) + log_evidence[axis])
+        evidence = log_evidence[axis].reshape((1,) * (log_p.ndim - 1) + (-1,))
+        log_p = numerics.log_sum(jnp.moveaxis(log_p, axis, -1) + evidence)
     return log_p
 
 
 @declared()
-def table(p: Float[np.ndarray, "*S"]) -> Table:
+def table(p: np.ndarray) -> Table:
     """p(x) = p[x_1, .., x_L], of at most 2^20 states.
 
     Args:
@@ -500,7 +535,8 @@ def network(oracle: Oracle, process: Process) -> Network:
     def denoise(xt: Array, time: Array) -> Array:
         x = xt.reshape(len(xt), oracle.length)
         if laws.is_absorbing(process):
-            logits = oracle.fill_in(x, x == oracle.K)
+            is_masked = x == oracle.K
+            logits = oracle.fill_in(jnp.where(is_masked, 0, x), is_masked)
         else:
             # A network is told the step of the process as it was before it was respaced.
             t = jnp.searchsorted(process.time, time.astype(process.time.dtype)).astype(jnp.int32)

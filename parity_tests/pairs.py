@@ -618,6 +618,7 @@ KERNEL_MODULES = (
     "likelihood",
     "orders",
     "enumeration",
+    "oracles",
     "flows",
 )
 _A_KEY = "draws its noise from a key of its own framework (test_keys.py gives it to both), and then is "
@@ -627,7 +628,13 @@ _A_SOLUTION = (
 _A_CHECK = "a check of arguments: the twin has none"
 _OF_LAYOUTS = "two halves of x and of logits, which tests/test_blocks.py compares with a call for each block"
 _OF_SAMPLERS = "of the loop of all samplers, which tests/sampling enumerates: "
+_OF_STATES = "sums over all states, which tests/test_oracles.py takes one by one in NumPy"
 REASONS: dict[str, str] = {
+    "oracles.markov_chain": _OF_STATES,
+    "oracles.network": _OF_STATES,
+    "oracles.product_mixture": _OF_STATES,
+    "oracles.table": _OF_STATES,
+    "oracles.tree": _OF_STATES,
     "beliefs.strip_evidence": "of a denoiser `to_leave_one_out`, which has a pair; others as they are",
     "Denoiser": "holds a process, a network and a belief: sampling.run is called with it",
     "sample": _A_KEY + "sampling.run",

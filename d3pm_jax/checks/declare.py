@@ -35,7 +35,7 @@ from d3pm_jax.checks.shapes import AxisSize, Shape, Sizes, bind_shape
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# The names of arguments that know K, T and other ends of ranges.
+# The names of arguments that know K, T, the length of examples, and other ends of ranges.
 OWNERS = ("self", "process", "denoiser", "history")
 
 
@@ -47,7 +47,7 @@ class Declaration(NamedTuple):
     late: dict[str, AllowedRange]  # those whose range ends at the K of what a function returns
     callbacks: dict[str, Callback]  # those that are functions, and must return what their annotation says
     process: str | None  # which argument knows ends of ranges: a process, a network, or a history
-    known_ends: frozenset[str]  # which ones it may know, such as K and T
+    known_ends: frozenset[str]  # which ones it may know, such as K, T and a length
     results: ResultShape
     default_callbacks: dict[str, Callable]  # the defaults of arguments that are called
     tuples: dict[str, type]  # of arguments that are named tuples of arrays, which are checked one by one
@@ -95,7 +95,9 @@ def declared(**ranges: AllowedRange) -> Callable[[Callable[P, R]], Callable[P, R
         if process is None and not _has_K(expected):
             late = {name: x for name, x in allowed.items() if x.high == "K"}
         allowed = {name: x for name, x in allowed.items() if name not in late}
-        known_ends = frozenset({"K", "T"} | {x.high for x in ranges.values() if isinstance(x.high, str)})
+        known_ends = frozenset(
+            {"K", "T", "length"} | {x.high for x in ranges.values() if isinstance(x.high, str)}
+        )
         declaration = Declaration(
             expected, allowed, late, callbacks, process, known_ends, results, default_callbacks, tuples
         )

@@ -33,6 +33,7 @@ from d3pm_jax import (
     likelihood,
     losses,
     numerics,
+    oracles,
     orders,
     posteriors,
     projection,
@@ -197,6 +198,14 @@ SPECIAL: dict[str, dict[str, tuple[str, Any]]] = {
     },
     "enumeration.fill_in_law": {"shape": ("counts", S[1:])},
     "enumeration.chain_law": {"shape": ("counts", S[1:])},
+    "oracles.markov_chain": {"start": ("host", P), "step": ("host", np.full((K, K), 1 / K))},
+    "oracles.tree": {
+        "parents": ("host", np.array([0, 0])),
+        "root": ("host", P),
+        "steps": ("host", np.full((2, K, K), 1 / K)),
+    },
+    "oracles.product_mixture": {"weights": ("host", P), "p": ("host", np.full((K, 3, K), 1 / K))},
+    "oracles.table": {"p": ("host", np.full((K, K), 1 / K**2))},
     "timesteps.probabilities": {"inner": ("number", 0.1)},
     "schedules.linear": {"start": ("number", 0.5)},
     "likelihood.mean_and_se": {"x": ("floats", UNIT[0])},
@@ -446,6 +455,7 @@ def modules() -> dict[str, Any]:
         "likelihood": likelihood,
         "orders": orders,
         "enumeration": enumeration,
+        "oracles": oracles,
     }
     public_names = {name: (m, functions_of_module(m)) for name, m in names.items()}
     listed = {"numerics": numerics, "losses": losses, "processes": d3pm.processes, "schedules": schedules}
@@ -471,7 +481,7 @@ def is_public_function(f: Any, module: Any) -> bool:
 
 NOT_CALLED = {"numerics.band_width", "numerics.smallest_entry"}  # of a dtype, for tables
 NOT_CALLED |= {"beliefs.with_belief"}  # of a function
-NOT_CALLED |= {"blocks.fill_blocks"}  # returns a function
+NOT_CALLED |= {"blocks.fill_blocks", "oracles.network"}  # return functions
 NOT_CALLED |= {"losses.projected"}  # of a projection, as `sum_projected`
 NOT_CALLED |= {"losses.any_order.count_masks", "losses.any_order.weigh_masks"}  # of an objective
 NOT_CALLED |= {"sampling.guidance.classifier_free", "sampling.guidance.by_classifier"}  # return functions
