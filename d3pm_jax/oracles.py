@@ -28,6 +28,7 @@ from d3pm_jax import numerics
 from d3pm_jax.checks import (
     CATEGORIES,
     SCORES,
+    Measure,
     Size,
     check_distribution,
     declared,
@@ -47,6 +48,14 @@ MOST_STATES = 2**20  # of a table
 MOST_OF_POWERS = 2**26  # numbers in the powers of the matrix of a Markov chain
 # Powers of a matrix that are closer than this to each other stand for all that follow.
 SETTLED = 1e-14
+
+VISIBLE = CATEGORIES._replace(
+    measure=Measure(
+        words="x, where it is not masked,",
+        compute=lambda values: jnp.where(values["is_masked"], 0, values["x"]),
+        like="x",
+    )
+)
 
 
 class Oracle(abc.ABC):
@@ -92,14 +101,14 @@ class Oracle(abc.ABC):
         """Returns log p(x_0 at a place | the evidence of all places), normalised."""
         return numerics.log_normalize(self.leave_one_out(log_evidence) + log_evidence)
 
-    @declared(x=CATEGORIES)
+    @declared(x=VISIBLE)
     def fill_in(
         self, x: Int[Array, "B length"], is_masked: Bool[Array, "B length"]
     ) -> Float[Array, "B length K"]:
         """Returns log p(x_0 at a place | the other places that are not masked), normalised.
 
         Args:
-            x: categories; any of them where it is masked.
+            x: categories; any number where it is masked.
             is_masked: which places nothing is known of.
 
         Returns:
@@ -535,8 +544,7 @@ def network(oracle: Oracle, process: Process) -> Network:
     def denoise(xt: Array, time: Array) -> Array:
         x = xt.reshape(len(xt), oracle.length)
         if laws.is_absorbing(process):
-            is_masked = x == oracle.K
-            logits = oracle.fill_in(jnp.where(is_masked, 0, x), is_masked)
+            logits = oracle.fill_in(x, x == oracle.K)
         else:
             # A network is told the step of the process as it was before it was respaced.
             t = jnp.searchsorted(process.time, time.astype(process.time.dtype)).astype(jnp.int32)
