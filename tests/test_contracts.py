@@ -26,7 +26,7 @@ FLAGS = "Flags are read by commands alone"
 LAYERS = [layer.replace(" ", "").split("|") for layer in CONTRACTS[FLOORS]["layers"]]
 INNER_FLOORS = "Floors of the program look down"
 INNER = CONTRACTS[INNER_FLOORS]["layers"]
-ROOMS = ["kinds", "program", "runs", "report", "contrib"]  # beside those of kernels, networks and data
+ROOMS = ["kinds", "program", "runs", "report", "judge", "contrib"]  # beside kernels, networks, data
 
 
 @pytest.fixture(scope="module")

@@ -92,6 +92,7 @@ def test_without_the_extra_kernels_work_and_the_rest_names_it():
         "contrib",
         "data",
         "evaluation",
+        "judge",
         "kinds",
         "models",
         "program",

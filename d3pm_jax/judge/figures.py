@@ -51,9 +51,12 @@ def count(x: np.ndarray, target: Target, edges: np.ndarray) -> Counts:
         np.bincount((x[:, :-d] * K + x[:, d:]).ravel(), minlength=K * K).reshape(K, K)
         for d in range(1, len(target.pairs) + 1)
     ]
-    states = np.zeros(0, np.int64)
-    if target.law is not None:
+    if target.law is None:
+        states = np.zeros(0, np.int64)
+        distinct = len(np.unique(x, axis=0))
+    else:
         states = np.bincount(number_states(x, K), minlength=K**target.length)
+        distinct = np.count_nonzero(states)
     nats = -target.log_prob(x)
     possible = np.isfinite(nats)
     bins = np.bincount(np.searchsorted(edges, nats), minlength=len(edges) + 1)
@@ -64,7 +67,7 @@ def count(x: np.ndarray, target: Target, edges: np.ndarray) -> Counts:
         nats=nats[possible].sum(),
         bins=bins,
         impossible=np.sum(~possible),
-        repeated=np.asarray(len(x) - len(np.unique(x, axis=0))),
+        repeated=np.asarray(len(x) - distinct),
     )
 
 

@@ -20,7 +20,13 @@ from d3pm_jax.judge.targets import (
     list_states,
     make_process,
 )
-from d3pm_jax.judge.verdicts import bound_above, bound_below, describe_bounds, describe_course
+from d3pm_jax.judge.verdicts import (
+    bound_above,
+    bound_below,
+    describe_bounds,
+    describe_course,
+    gather_samples,
+)
 from d3pm_jax.keys import make_key
 from d3pm_jax.oracles import Oracle
 from d3pm_jax.program.measure.record import Format, Record, check_numbers
@@ -173,10 +179,12 @@ def judge_calls(subject: Subject, target: Target, calls: int, protocol: Protocol
     floors, floor_errors = with_errors([count(x, target, edges) for x in exact], figures_of)
 
     x = np.concatenate([x for x, _ in drawn])
-    half = len(x) // 2
-    at_least, event = bound_below(
-        (x[:half], x[half:]), target, np.concatenate(exact), reference, protocol.level
-    )
+    half = batches // 2 * size
+    halves = gather_samples(x[:half], target), gather_samples(x[half:], target)
+    true = gather_samples(np.concatenate(exact), target)
+    if target.law is not None:
+        true = true._replace(times=target.law)
+    at_least, event = bound_below(halves, target, true, reference, protocol.level)
     at_most, of = bound_above(counts, target, protocol.level)
     taken = [number for _, number in drawn if number is not None]
     return {

@@ -16,7 +16,7 @@ from d3pm_jax import numerics
 from d3pm_jax.config.io import load_module
 from d3pm_jax.config.samplers import choose_sampler, default_fields
 from d3pm_jax.errors import UserError, as_user_error, describe_returned, one_line
-from d3pm_jax.judge.targets import Noise, Target, make_process
+from d3pm_jax.judge.targets import Noise, Target, make_network, make_process
 from d3pm_jax.keys import make_key
 from d3pm_jax.processes import is_category
 from d3pm_jax.sampling import Chain, Denoiser, Sampler, make_plan, sample
@@ -98,12 +98,7 @@ def _compile(
     """Compiles a sampler with the network of a target: key -> Chain of n examples; sizes are n, L and K."""
     n, length, K = sizes
     process = make_process(noise, K, steps)
-
-    def network(x: Array, time: Array) -> Array:
-        said = leave_one_out(x, 1 - time / steps)
-        return jnp.pad(said, ((0, 0), (0, 0), (0, process.K - K)), constant_values=-jnp.inf)
-
-    denoiser = Denoiser(process, network, "leave_one_out")
+    denoiser = Denoiser(process, make_network(leave_one_out, process), "leave_one_out")
     return jax.jit(lambda key: sample(key, denoiser, (n, length), sampler))
 
 

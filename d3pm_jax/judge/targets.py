@@ -18,7 +18,7 @@ from d3pm_jax.errors import UserError, describe_returned, one_line
 from d3pm_jax.judge.enumerated import enumerate_sampler
 from d3pm_jax.oracles import Oracle, markov_chain
 from d3pm_jax.processes import Process, is_category
-from d3pm_jax.sampling import Sampler
+from d3pm_jax.sampling import Network, Sampler
 
 Noise = Literal["mask", "uniform"]
 DISTANCES = 8  # pairs of places up to so far apart are counted
@@ -53,6 +53,17 @@ def make_process(noise: Noise, K: int, steps: int) -> Process:
     if noise == "mask":
         return processes.absorbing(betas, K + 1, mask_id=K)
     return processes.uniform(betas, K)
+
+
+def make_network(leave_one_out: Callable[[Array, Array], Array], process: Process) -> Network:
+    """Makes the network of a `Denoiser` of log p(x_0 at a place | x_t at all others), which sees alpha."""
+
+    def network(x: Array, time: Array) -> Array:
+        said = leave_one_out(x, 1 - time / process.T)
+        num_masks = process.K - said.shape[-1]
+        return jnp.pad(said, ((0, 0), (0, 0), (0, num_masks)), constant_values=-jnp.inf)
+
+    return network
 
 
 def list_states(K: int, length: int) -> np.ndarray:
@@ -165,11 +176,8 @@ def claimed_target(sampler: Sampler, process: Process, noise: Noise, seed: int) 
         said = logits[number] + alpha[:, None, None] * logits_of_alpha[number]
         return numerics.log_normalize(said)
 
-    def network(x: np.ndarray, t: np.ndarray) -> np.ndarray:
-        said = leave_one_out(jnp.asarray(x, jnp.int32), jnp.asarray(1 - t / process.T, jnp.float32))
-        return np.pad(said, ((0, 0), (0, 0), (0, process.K - K)), constant_values=-np.inf)
-
-    law = np.asarray(enumerate_sampler(sampler, process, L, network).law, np.float64)
+    enumerated = enumerate_sampler(sampler, process, L, make_network(leave_one_out, process))
+    law = np.asarray(enumerated.law, np.float64)
     law = law / law.sum()
     with np.errstate(divide="ignore"):
         log_law = np.log(law)

@@ -21,6 +21,17 @@ THRESHOLDS = 99  # of a score that are tried
 Score = Callable[[np.ndarray], np.ndarray]  # samples [n, L] -> [n]
 
 
+class Samples(NamedTuple):
+    """Holds samples, each with how often it was drawn; of exact ones also their probabilities."""
+
+    x: np.ndarray  # [N, L]
+    times: np.ndarray  # [N]
+
+    def share(self, holds: np.ndarray) -> float:
+        """Returns the share of the samples for which something holds, [N]."""
+        return float(self.times[holds].sum() / self.times.sum())
+
+
 class Event(NamedTuple):
     """Holds the samples whose score is above a threshold."""
 
@@ -33,38 +44,47 @@ class Event(NamedTuple):
         return self.score(x) > self.threshold
 
 
+def gather_samples(x: np.ndarray, target: Target) -> Samples:
+    """Gathers samples [n, L], equal ones together where the states can be enumerated."""
+    if target.law is None:
+        return Samples(x, np.ones(len(x), np.int64))
+    times = np.bincount(number_states(x, target.K), minlength=len(target.law))
+    return Samples(list_states(target.K, target.length), times)
+
+
 # ---- From below ----
 
 
-def choose_events(x: np.ndarray, target: Target, exact: np.ndarray) -> list[Event]:
+def choose_events(samples: Samples, exact: Samples, target: Target) -> list[Event]:
     """Chooses sets of samples that are more probable under the law of a sampler than under the true one.
 
     Args:
-        x: half of the samples, [n, L].
+        samples: half of them.
+        exact: exact samples, or all states and their probabilities.
         target: has the true law.
-        exact: exact samples, [n, L].
     """
     events = []
     if target.law is not None:
-        frequencies = np.bincount(number_states(x, target.K), minlength=len(target.law)) / len(x)
-        excess = frequencies - target.law
+        excess = samples.times / samples.times.sum() - target.law
         events.append(Event("states", lambda x: excess[number_states(x, target.K)], 0.0))
-    table = compare_transitions(x, target)
+    table = compare_transitions(samples, target)
     scores: dict[str, Score] = {
         "transitions": lambda x: table[x[:, :-1], x[:, 1:]].sum(axis=1),
         "-log p above": lambda x: -target.log_prob(x),
         "-log p below": target.log_prob,
     }
-    chosen = {name: choose_threshold(score(x), score(exact)) for name, score in scores.items()}
+    chosen = {name: choose_threshold(score, samples, exact) for name, score in scores.items()}
     # Of the two sides of -log p the one that shows more.
     side = max(("-log p above", "-log p below"), key=lambda name: chosen[name][1])
     return events + [Event(name, scores[name], chosen[name][0]) for name in ("transitions", side)]
 
 
-def compare_transitions(x: np.ndarray, target: Target) -> np.ndarray:
+def compare_transitions(samples: Samples, target: Target) -> np.ndarray:
     """Returns log(sampled / true) of the probabilities of steps, [K, K]; those of samples are smoothed."""
     K = target.K
-    counts = np.bincount((x[:, :-1] * K + x[:, 1:]).ravel(), minlength=K * K).reshape(K, K)
+    steps = samples.x[:, :-1] * K + samples.x[:, 1:]  # [N, L - 1]
+    times = np.broadcast_to(samples.times[:, None], steps.shape)
+    counts = np.bincount(steps.ravel(), times.ravel(), minlength=K * K).reshape(K, K)
     rows = target.pairs[0].sum(axis=1, keepdims=True)
     true = np.divide(target.pairs[0], rows, out=np.full((K, K), 1 / K), where=rows > 0)
     sampled = (counts + true) / (counts.sum(axis=1, keepdims=True) + 1)
@@ -72,25 +92,23 @@ def compare_transitions(x: np.ndarray, target: Target) -> np.ndarray:
         return np.where(sampled > 0, np.log(sampled) - np.log(true), 0.0)
 
 
-def choose_threshold(scores: np.ndarray, exact: np.ndarray) -> tuple[float, float]:
-    """Returns the threshold that most more samples are above than exact ones are, and by how much."""
-    finite = exact[np.isfinite(exact)]
-    if not len(finite):
+def choose_threshold(score: Score, samples: Samples, exact: Samples) -> tuple[float, float]:
+    """Returns the threshold that most more of the samples are above than of exact ones, and by how much."""
+    exact_scores = score(exact.x)
+    possible = exact_scores[np.isfinite(exact_scores) & (exact.times > 0)]
+    if not len(possible):
         return 0.0, 0.0
-    thresholds = np.unique(np.quantile(finite, np.linspace(0, 1, THRESHOLDS + 2)))
-    above = _share_above(scores, thresholds) - _share_above(exact, thresholds)
-    best = int(np.argmax(above))
-    return float(thresholds[best]), float(above[best])
-
-
-def _share_above(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    return 1 - np.searchsorted(np.sort(scores), thresholds, side="right") / len(scores)
+    thresholds = np.unique(np.quantile(possible, np.linspace(0, 1, THRESHOLDS + 2)))
+    sample_scores = score(samples.x)
+    excess = [samples.share(sample_scores > c) - exact.share(exact_scores > c) for c in thresholds]
+    best = int(np.argmax(excess))
+    return float(thresholds[best]), excess[best]
 
 
 def bound_below(
-    halves: tuple[np.ndarray, np.ndarray],
+    halves: tuple[Samples, Samples],
     target: Target,
-    exact: np.ndarray,
+    exact: Samples,
     draw_exact: Callable[[], Iterator[np.ndarray]],
     level: float,
 ) -> tuple[float, str]:
@@ -99,17 +117,15 @@ def bound_below(
     Args:
         halves: of the samples: events are chosen on the first, and counted on the second.
         target: has the true law.
-        exact: exact samples, for thresholds.
+        exact: exact samples, for thresholds, or all states and their probabilities.
         draw_exact: draws other ones in parts, where the law cannot be enumerated.
         level: the probability, at most, that it is above the total variation.
     """
     chosen, tested = halves
-    events = choose_events(chosen, target, exact)
+    events = choose_events(chosen, exact, target)
     level_of_each = level / len(events)
-    true = [0.0] * len(events)
     if target.law is not None:
-        states = list_states(target.K, target.length)
-        true = [float(target.law[event.holds(states)].sum()) for event in events]
+        true = [exact.share(event.holds(exact.x)) for event in events]
     else:
         # Half of the level is for the samples, half for these.
         level_of_each /= 2
@@ -118,15 +134,17 @@ def bound_below(
         for x in draw_exact():
             num += len(x)
             held += [int(event.holds(x).sum()) for event in events]
-        true = [bound_probability(int(k), num, level_of_each)[1] for k in held]
-    best = 0.0
+        true = [bound_probability(int(times), num, level_of_each)[1] for times in held]
+    bound = 0.0
     name = ""
+    num_tested = int(tested.times.sum())
     for event, probability in zip(events, true, strict=True):
-        sampled, _ = bound_probability(int(event.holds(tested).sum()), len(tested), level_of_each)
-        if sampled - probability > best:
-            best = sampled - probability
+        times = int(tested.times[event.holds(tested.x)].sum())
+        sampled, _ = bound_probability(times, num_tested, level_of_each)
+        if sampled - probability > bound:
+            bound = sampled - probability
             name = event.name
-    return best, name
+    return bound, name
 
 
 def bound_probability(held: int, num: int, level: float) -> tuple[float, float]:
