@@ -23,11 +23,12 @@ from d3pm_jax.sampling import Network, Sampler
 Noise = Literal["mask", "uniform"]
 DISTANCES = 8  # pairs of places up to so far apart are counted
 MOST_STATES = 2**20  # that are enumerated
-# Of the random chain, and of the random network.
+# Of the random chain, and of the random network; the spreads are those of logits.
 CHAIN_CATEGORIES = 8
+CHAIN_SPREAD = 1.5
 NETWORK_CATEGORIES = 3
 NETWORK_LENGTH = 4
-SPREAD = 1.5
+NETWORK_SPREAD = 2.5
 NETWORK = "network"  # the target that is one
 # Added to the counts of bigrams, so that none is impossible.
 UNSEEN = 1e-8
@@ -101,7 +102,8 @@ def known_target(oracle: Oracle, noise: Noise) -> Target:
 def _believe(oracle: Oracle, noise: Noise, x: Array, alpha: Array) -> Array:
     """Returns log p(x_0 at a place | x at all others), [n, L, K]."""
     if noise == "mask":
-        return oracle.fill_in(x, x == oracle.K)
+        is_masked = x == oracle.K
+        return oracle.fill_in(jnp.where(is_masked, 0, x), is_masked)
     signal = alpha[:, None, None]
     return oracle.leave_one_out(jnp.log(signal * is_category(x, oracle.K) + (1 - signal) / oracle.K))
 
@@ -166,7 +168,7 @@ def claimed_target(sampler: Sampler, process: Process, noise: Noise, seed: int) 
     rng = np.random.default_rng(seed)
     shape = (process.K**L, L, K)
     weight_of_time = 0.0 if sampler.step.goes_by_masks else 1.0
-    tables = SPREAD * rng.normal(size=(2, *shape)) * np.reshape([1.0, weight_of_time], (2, 1, 1, 1))
+    tables = NETWORK_SPREAD * rng.normal(size=(2, *shape)) * np.reshape([1.0, weight_of_time], (2, 1, 1, 1))
     logits, logits_of_alpha = jnp.asarray(tables, jnp.float32)
     place_values = process.K ** np.arange(L - 1, -1, -1, dtype=np.int32)
 
@@ -235,7 +237,7 @@ def read_target(name: str, length: int = 64, text: Path | None = None) -> Oracle
 
 def random_chain(length: int, seed: int = 0) -> Oracle:
     """Makes a random Markov chain of 8 categories that begins in its stationary law."""
-    weights = SPREAD * np.random.default_rng(seed).normal(size=(CHAIN_CATEGORIES, CHAIN_CATEGORIES))
+    weights = CHAIN_SPREAD * np.random.default_rng(seed).normal(size=(CHAIN_CATEGORIES, CHAIN_CATEGORIES))
     step = np.exp(weights)
     return stationary_chain(step, length)
 
