@@ -308,7 +308,7 @@ def test_guidance_of_x_s_is_refused():
 def test_sixteen_drafts_of_a_chain_of_letters_take_few_calls():
     """Of a chain that forgets within a few places: in rounds at most L / 5, and inputs at most 1.3 L."""
     rng = np.random.default_rng(0)
-    step = rng.dirichlet(np.full(27, 0.3), 27)
+    step = rng.dirichlet(np.ones(27), 27)
     start = np.linalg.matrix_power(step, 1000)[0]
     length = 128
     process = d3pm.absorbing(d3pm.reciprocal(length), 28, 27)
