@@ -5,8 +5,8 @@
 
 chain: of the Markov chain of the pairs of letters of a text of a-z and spaces, whose exact network is known.
 run: of the network of a run that masks.
-Prints a table in Markdown: for each number of drafts, the rows of an example, of two calls each, one after the
-other, and its inputs, divided by the number of places L, with errors over examples.
+Prints a table in Markdown: for each number of drafts, the rows of an example, of two calls each, one after
+the other, and its inputs, divided by the number of places L, with errors over examples.
 """
 
 import argparse

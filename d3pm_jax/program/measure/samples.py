@@ -57,7 +57,7 @@ class Drawn(NamedTuple):
 
     x0: np.ndarray  # int32 [n, *S]
     states: np.ndarray  # int32 [R, n, *S], or of the first samples alone
-    calls: np.ndarray  # int32 [n], calls of the network that each sample would need alone, of all its chains
+    calls: np.ndarray  # int32 [n], inputs of the network that each sample would need alone, of all its chains
     program_calls: int  # calls that were made, each of a batch
     candidates: np.ndarray | None = None  # int32 [n, P, *S], the candidates or particles of each sample
     scores: np.ndarray | None = None  # [n, P]
