@@ -14,6 +14,7 @@ PROGRAMS = {
     "compiled": "unknown word nosuch",
     "exact": "invalid choice: 'nosuch'",
     "exact_planes": "invalid choice: 'nosuch'",
+    "judge": "invalid choice: 'nosuch'",
     "kernels": "unknown study nosuch",
     "networks": "unknown step nosuch",
     "loop": "invalid choice: 'nosuch'",

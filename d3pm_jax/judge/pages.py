@@ -55,7 +55,7 @@ def name_calls(row: dict) -> str:
         return f"{row['calls']} calls asked for"
     if abs(taken - row["calls"]) < 0.05:
         return f"{row['calls']} calls"
-    return f"{taken:.1f} calls, asked for {row['calls']}"
+    return f"{taken:.4g} calls, asked for {row['calls']}"
 
 
 def list_figures(row: dict) -> list[tuple[str, str, str]]:
