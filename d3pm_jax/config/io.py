@@ -22,14 +22,14 @@ from d3pm_jax.config.checks import check_fields, field_values, iterate_parts, li
 from d3pm_jax.config.data import Data, list_data_paths
 from d3pm_jax.config.run import Config
 from d3pm_jax.errors import UserError, as_user_error, locate_statement, one_line
-from d3pm_jax.sampling import correctors, places, sampler, shaping, transitions
+from d3pm_jax.sampling import correctors, places, sampler, shaping, speculative, transitions
 
 __all__ = ["dump_config", "from_json", "read_config_file", "to_json"]
 
 MODULE = "d3pm_jax.config"
 OWN = "own."
 SLOT = "sampling."
-SLOT_MODULES = (sampler, shaping, transitions, places, correctors)
+SLOT_MODULES = (sampler, shaping, transitions, places, speculative, correctors)
 # Fields that are saved only where they are not at these values, so that a config that sets none stays short.
 UNSAVED: dict[type, dict[str, Any]] = {Config: {"sampler": sampler.Sampler()}}
 

@@ -46,9 +46,7 @@ class Chain(NamedTuple):
     states: Int[Array, "R B *S"]  # x at each recorded number of rows left: of the plain plan x_t at each t
     # The first row with nothing to draw from (NaN logits, say), or the last one, if it left masks; 0 if none.
     failed_at: Int[Array, ""]
-    calls: Int[
-        Array, " B"
-    ]  # inputs that the network was given for each example alone, several in a call or one
+    calls: Int[Array, " B"]  # inputs of the network that each example would need alone, one in most calls
     program_calls: Int[Array, ""]  # calls that were made, one after the other, of all examples at once
     seen: Any = None  # what rows handed out, N of each beside each other
 
