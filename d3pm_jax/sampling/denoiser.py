@@ -55,7 +55,9 @@ class Answer(NamedTuple):
 
         That is what the network says of x_t, before it is shaped, among all categories but the mask.
         """
-        mask = jnp.broadcast_to(jnp.asarray(laws.mask_of(self.process)), self.x.shape)
+        mask = laws.mask_of(self.process)
+        assert mask is not None, "no other process has one"
+        mask = jnp.broadcast_to(mask, self.x.shape)
         said = require_array(self.said, "what reads an answer other than by `by_rows`")
         logits = jnp.where(is_category(mask, self.process.K), -jnp.inf, said)
         log_p = denoiser_of(self.process, logits, mask, self.t, self.belief)

@@ -584,7 +584,9 @@ class Revealing(ByMasks):
             remasked = self.choose_remasked(candidates)
             check_returned(self, "choose_remasked", remasked, jnp.bool_, candidates.masked.shape)
             is_remasked = (remasked & candidates.revealed).reshape(x.shape)
-            x = jnp.where(is_remasked, laws.mask_of(view.process), x)
+            mask = laws.mask_of(view.process)
+            assert mask is not None, "`check` refuses processes without one"
+            x = jnp.where(is_remasked, mask, x)
         # So is one that is masked after the last row: a rule of the user's own took too few.
         is_late = view._replace(x=x).is_masked(view.may_change) & (candidates.i == candidates.rows)
         x = jnp.where(is_late, -1, x)
