@@ -2,22 +2,34 @@
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import jax
 
-from parity_tests.against import comparing, table
+from parity_tests.against import comparing, losses, samples, schedules, table
+from parity_tests.against.comparing import Finding
 from parity_tests.against.loading import Refused, load
+from parity_tests.against.program import read
 from parity_tests.against.signatures import CONSTRUCTORS, FUNCTIONS, SCHEDULES
 from parity_tests.tables import layout
 
 DTYPES = ("float64", "float32")
+CHECKS = {  # of a program
+    "alpha": schedules.check_alpha,
+    "alpha_derivative": schedules.check_derivative,
+    "alpha_bar": schedules.check_alpha_bar,
+    "loss": losses.check_loss,
+    "sample": samples.check_sample,
+}
+DOUBLE_ONLY = ("alpha_bar", "sample")
 
 
 def against(path: Path, dtypes: Sequence[str], markdown: bool, every: bool) -> int:
     """Prints the table of a file; 0 if all agrees, 1 if something differs, 2 if nothing could be compared."""
     try:
-        functions, notes = load(path)
+        module, functions, notes = load(path)
+        program = read(module, functions, path)
     except Refused as error:
         print(error, file=sys.stderr)
         return 2
@@ -25,7 +37,12 @@ def against(path: Path, dtypes: Sequence[str], markdown: bool, every: bool) -> i
     with jax.default_device(jax.devices("cpu")[0]):
         for name, f in functions.items():
             for dtype in dtypes:
-                findings += comparing.findings(FUNCTIONS[name], f, dtype, path)
+                if name in FUNCTIONS:
+                    findings += comparing.findings(FUNCTIONS[name], f, dtype, path)
+                elif name not in DOUBLE_ONLY or dtype == "float64":
+                    findings += comparing.guarded(
+                        Finding(name, "", dtype, "value", ""), path, partial(CHECKS[name], program)
+                    )
 
     compared = {finding.function for finding in findings}
     float64_only = []
@@ -33,7 +50,7 @@ def against(path: Path, dtypes: Sequence[str], markdown: bool, every: bool) -> i
     for name in functions:
         if name in compared:
             continue
-        if name in (*SCHEDULES, *CONSTRUCTORS) and "float64" not in dtypes:
+        if name in (*SCHEDULES, *CONSTRUCTORS, *DOUBLE_ONLY) and "float64" not in dtypes:
             float64_only.append(name)
         else:
             not_called.append(name)

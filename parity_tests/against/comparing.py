@@ -1,7 +1,8 @@
 """One call of a user's function beside the same call of the JAX kernel: value and gradient."""
 
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,18 +63,25 @@ def findings(signature: Signature, f: Function, dtype: str, path: Path) -> Itera
         is_draw = PAIRS[call.pair].scale is None
         quantity = "draw" if is_draw else "value"
         finding = Finding(signature.name, call.process, dtype, quantity, call.input)
-        with precision(dtype):
-            try:
-                yield from _compare(finding, call)
-            except NotImplementedError:
-                yield finding._replace(skipped=True)
-            except Raised as error:
-                yield finding._replace(note=f"raises {place(error.error, path)}")
-            except Unfit as error:
-                yield finding._replace(note=str(error))
+        yield from guarded(finding, path, partial(_compare, call))
 
 
-def _compare(finding: Finding, call: Call) -> Iterator[Finding]:
+def guarded(
+    finding: Finding, path: Path, compare: Callable[[Finding], Iterator[Finding]]
+) -> Iterator[Finding]:
+    """What a comparison finds, or why it could not be made."""
+    with precision(finding.dtype):
+        try:
+            yield from compare(finding)
+        except NotImplementedError:
+            yield finding._replace(skipped=True)
+        except Raised as error:
+            yield finding._replace(note=f"raises {place(error.error, path)}")
+        except Unfit as error:
+            yield finding._replace(note=str(error))
+
+
+def _compare(call: Call, finding: Finding) -> Iterator[Finding]:
     dtype = finding.dtype
     twin = run.call_torch(call.pair, call.case, dtype)
     # A user's function has one result, which is our first: the others have no part in the gradient.
@@ -113,7 +121,7 @@ def _evaluate_theirs(
 
     # Other people's code may raise anything, and `sys.exit` too.
     try:
-        value = _check_value(call.theirs({**args, **writable}), like).cpu()
+        value = check_value(call.theirs({**args, **writable}), like).cpu()
         array = value.detach().clone().numpy()
         if not leaves or not value.requires_grad:
             return array, {}
@@ -140,7 +148,7 @@ def _is_of_torch(error: NotImplementedError) -> bool:
     return "not implemented for '" in str(error) or Path(torch.__file__).parent in Path(last.filename).parents
 
 
-def _check_value(value: Any, like: np.ndarray) -> torch.Tensor:
+def check_value(value: Any, like: np.ndarray) -> torch.Tensor:
     """Returns the tensor, or the first of a tuple, if its shape and type are those of ours."""
     if isinstance(value, tuple | list) and value:
         value = value[0]
@@ -164,7 +172,26 @@ def _check_value(value: Any, like: np.ndarray) -> torch.Tensor:
 def _measure_difference(
     finding: Finding, call: Call, theirs: np.ndarray, ours: np.ndarray, scale: np.ndarray
 ) -> Finding:
-    """The finding with how many numbers differ and where most."""
+    is_draw = finding.quantity == "draw"
+    return measure(
+        finding,
+        theirs,
+        ours,
+        scale,
+        lambda: hints.find_slips(call, finding.dtype, theirs, ours, scale, is_draw),
+        lambda at: _describe_place(call.case.args, at),
+    )
+
+
+def measure(
+    finding: Finding,
+    theirs: np.ndarray,
+    ours: np.ndarray,
+    scale: np.ndarray,
+    find_slips: Callable[[], Sequence[str]],
+    describe: Callable[[tuple[Any, ...]], str],
+) -> Finding:
+    """The finding with how many numbers differ and where most; slips are looked for where some do."""
     is_draw = finding.quantity == "draw"
     tolerance = TOLERANCES[finding.dtype]["draw" if is_draw else "yours"]
     distance = hints.distance(theirs, ours, scale, is_draw)
@@ -176,7 +203,7 @@ def _measure_difference(
 
     slips = ()
     if not finding.quantity.startswith("gradient"):
-        slips = hints.find_slips(call, finding.dtype, theirs, ours, scale, is_draw)
+        slips = tuple(find_slips())
     note = ""
     num_nan = int((np.isnan(theirs) & ~np.isnan(ours)).sum())
     if num_nan and finding.quantity.startswith("gradient"):
@@ -184,7 +211,7 @@ def _measure_difference(
     at = np.unravel_index(np.argmax(distance), distance.shape)
     return finding._replace(
         note=note,
-        input="; ".join(filter(None, (finding.input, _describe_place(call.case.args, at)))),
+        input="; ".join(filter(None, (finding.input, describe(at)))),
         size=differ.size,
         differ=int(differ.sum()),
         difference=float(np.abs(np.float64(theirs[at]) - np.float64(ours[at]))),

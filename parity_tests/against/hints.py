@@ -54,7 +54,7 @@ def find_slips(
     tolerance = TOLERANCES[dtype]["draw" if is_draw else "yours"]
     args = run.torch_arguments(call.case, dtype)
     twin = run.function("torch", call.pair)
-    slips = list(_slips_of_draws(twin, args) if is_draw else _slips(twin, args, torch.tensor(theirs)))
+    slips = list(_slips_of_draws(twin, args) if is_draw else slips_of(twin, args, torch.tensor(theirs)))
     with precision(dtype), torch.no_grad():
         numbers = [slip.numbers(twin, args).numpy() for slip in slips]
 
@@ -102,7 +102,7 @@ def _slips_of_draws(twin: Function, args: Arguments) -> Iterator[Slip]:
     yield from _options(twin, args)
 
 
-def _slips(twin: Function, args: Arguments, theirs: Tensor) -> Iterator[Slip]:
+def slips_of(twin: Function, args: Arguments, theirs: Tensor) -> Iterator[Slip]:
     if "process" in args:
         yield from _shifted()
         yield from _turned()

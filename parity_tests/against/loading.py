@@ -9,25 +9,34 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from parity_tests.against.signatures import FUNCTIONS, Signature
+from parity_tests.against.signatures import FUNCTIONS, PROGRAM, Signature
 
 
 class Refused(Exception):
     """Says in a line what is wrong with the file."""
 
 
-def load(path: Path) -> tuple[dict[str, Callable[..., Any]], list[str]]:
-    """The functions of a file that have names of ours, and a line for each whose name is nearly one.
+class Loaded(NamedTuple):
+    """What is compared of a file."""
+
+    module: ModuleType
+    functions: dict[str, Callable[..., Any]]  # that have names of ours
+    notes: list[str]  # a line for each whose name is nearly one
+
+
+def load(path: Path) -> Loaded:
+    """Runs a file and takes the functions that `--list` names.
 
     Raises:
         Refused: the file is not there, does not run, has none, or one with other arguments.
     """
-    defined = {name: f for name, f in vars(_run_file(path)).items() if _is_user_function(f)}
-    functions = {name: defined[name] for name in FUNCTIONS if name in defined}
+    module = _run_file(path)
+    defined = {name: f for name, f in vars(module).items() if _is_user_function(f)}
+    functions = {name: defined[name] for name in (*FUNCTIONS, *PROGRAM) if name in defined}
     notes = []
     for name in defined:
         if name not in functions:
@@ -37,12 +46,16 @@ def load(path: Path) -> tuple[dict[str, Callable[..., Any]], list[str]]:
 
     wrong = []
     for name, f in functions.items():
-        line = _describe_wrong_arguments(f, FUNCTIONS[name])
+        line = (
+            _describe_wrong_arguments(f, FUNCTIONS[name])
+            if name in FUNCTIONS
+            else _describe_wrong_call(f, name)
+        )
         if line:
             wrong.append(f"{path}: {line}")
     if wrong:
         raise Refused("\n".join(wrong))
-    return functions, notes
+    return Loaded(module, functions, notes)
 
 
 def takes(f: Callable[..., Any], name: str) -> bool:
@@ -118,5 +131,15 @@ def _describe_wrong_arguments(f: Callable[..., Any], signature: Signature) -> st
     return ""
 
 
+def _describe_wrong_call(f: Callable[..., Any], name: str) -> str:
+    """Says what a function of a program should take, by position; "" where it takes it."""
+    try:
+        inspect.signature(f).bind(*PROGRAM[name])
+    except TypeError:
+        call = f"{name}({', '.join(inspect.signature(f).parameters)})"
+        return f"{call} should take ({', '.join(PROGRAM[name])}), in this order; else rename it"
+    return ""
+
+
 def _near_names(name: str) -> list[str]:
-    return difflib.get_close_matches(name, FUNCTIONS, n=1, cutoff=0.75)
+    return difflib.get_close_matches(name, (*FUNCTIONS, *PROGRAM), n=1, cutoff=0.75)

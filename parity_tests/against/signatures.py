@@ -51,6 +51,13 @@ PROCESSES = {
     "gaussian": "",
     "dense": "any matrices, some entries 0",
 }
+PROGRAM = {  # what a program has, and its arguments, in their order
+    "alpha": ("t",),
+    "alpha_derivative": ("t",),
+    "alpha_bar": ("T",),
+    "loss": ("network", "x0", "K"),
+    "sample": ("denoise", "K", "L", "n", "seed", "calls"),
+}
 ANY = ("cross_entropy", "smoothed_cross_entropy")  # the process does not matter
 UNUSED = ("self", "u_low")
 
@@ -120,10 +127,43 @@ processes, and what is not usual in them:
 """
 
 
+OF_PROGRAM = """\
+
+A schedule, a loss and a sampler
+--------------------------------
+A file may have these beside kernels, or alone. They draw their own noise and are called by position. Of masked
+noise the categories are 0..K - 1 and the mask is K. What the file is meant to be, it says in names of its own:
+
+  noise = "mask"        or "uniform"
+  schedule = "cosine"   which of ours alpha or alpha_bar is: linear, cosine, polynomial, of steps also
+                        cosine_squared, reciprocal, log_linear; without it alpha is only seen to fall
+  T = 1000              of a loss of steps; without it time is continuous
+  ce_weight = 0.01      of a loss of steps; belief = "d3pm", too
+
+alpha(t) -> [N], at times t [N] in [0, 1]
+    The probability that nothing has happened to x_0, 1 at t = 0.
+
+alpha_derivative(t) -> [N]
+    d alpha / dt: minus the rate.
+
+alpha_bar(T) -> [T], at t = 1..T
+    The same of T steps.
+
+loss(network, x0, K) -> [], [B] or [B, L], nats, the mean over what it leaves out
+    x0 [B, L]. It draws t and x_t, and calls network(xt, t) -> logits once, [B, L, K + 1] for masks, else
+    [B, L, K], where t [B] is in (0, 1], or 1..T. In continuous time it is the bound (MDLM, MD4; UDLM), of steps
+    KL + ce_weight cross entropy, without a factor T. The x_t that the network is asked at are written down.
+
+sample(denoise, K, L, n, seed, calls) -> integers [n, L]
+    An ancestral sampler whose i-th call of the network is at time i / calls of the file's alpha, or at step i
+    of its alpha_bar(calls). denoise(x, alpha) gives log p(x_0 | x_t) [n, L, K], denoise.leave_one_out(x, alpha)
+    log p(x_0 at a place | x_t at the others), which D3PM's step back takes of uniform noise."""
+
+
 def listing() -> str:
     """The text that `--list` prints."""
     lines = [HEADER]
     lines += [f"  {name:17}{note}".rstrip() for name, note in PROCESSES.items()]
     for signature in FUNCTIONS.values():
         lines += ["", f"{signature.text} -> {signature.result}", f"    {signature.equation}"]
-    return "\n".join(lines)
+    return "\n".join([*lines, OF_PROGRAM])

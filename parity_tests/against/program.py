@@ -1,0 +1,108 @@
+"""What a file may have beside kernels: the schedule, the loss and the sampler of a program of its own."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from parity_tests.against import hints
+from parity_tests.against.comparing import Raised, Unfit, check_value
+from parity_tests.against.loading import Refused
+from parity_tests.against.signatures import PROGRAM
+
+CONTINUOUS = ("linear", "cosine", "polynomial")
+STEPS = ("linear", "cosine", "cosine_squared", "reciprocal", "log_linear", "polynomial")
+Slip = tuple[str, Callable[[], np.ndarray]]  # in words, and the numbers that it gives
+BELIEFS = ("d3pm", "official", "leave_one_out", "denoiser")
+
+
+class Program(NamedTuple):
+    """The functions of a file that make a program, and what the file says of them."""
+
+    functions: dict[str, Callable[..., Any]]
+    noise: str = "mask"
+    schedule: str = ""  # which one of ours it is meant to be
+    T: int = 0  # of the loss; 0: time is continuous
+    ce_weight: float = 0.0
+    belief: str = "d3pm"
+
+    def alphas(self, steps: int) -> np.ndarray:
+        """alpha_bar at t = 0..steps, float64 [steps + 1], as the file has it; else it falls evenly."""
+        t = torch.arange(steps + 1) / steps
+        if "alpha_bar" in self.functions:
+            return np.concatenate([[1.0], as_array(call(self.functions["alpha_bar"], steps), (steps,))])
+        if "alpha" in self.functions:
+            return as_array(call(self.functions["alpha"], t), (steps + 1,))
+        return 1 - t.numpy()
+
+    def level_and_rate(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """alpha(t) and -alpha'(t) of continuous time."""
+        if "alpha" not in self.functions:
+            return 1 - t, torch.ones_like(t)
+        t = t.clone().requires_grad_()
+        level = call(self.functions["alpha"], t)
+        if not (torch.is_tensor(level) and level.requires_grad):
+            raise Unfit("needs alpha(t) that can be differentiated: compute it with torch, of t itself")
+        (derivative,) = torch.autograd.grad(level.sum(), t)
+        return level.detach(), -derivative
+
+
+def read(module: ModuleType, functions: dict[str, Callable[..., Any]], path: Path) -> Program:
+    """The program of a file.
+
+    Raises:
+        Refused: it says something of itself that is none of the values that there are.
+    """
+    said = {}
+    for name, default in Program._field_defaults.items():
+        said[name] = getattr(module, name, default)
+    program = Program({name: f for name, f in functions.items() if name in PROGRAM}, **said)
+    schedules = STEPS if "alpha_bar" in program.functions else CONTINUOUS
+    _check_one_of(path, "noise", program.noise, ("mask", "uniform"))
+    _check_one_of(path, "schedule", program.schedule, ("", *schedules))
+    _check_one_of(path, "belief", program.belief, BELIEFS)
+    if not isinstance(program.T, int) or program.T < 0:
+        raise Refused(f"{path}: T = {program.T!r} is no number of steps: leave it out for continuous time")
+    if {"loss", "alpha_bar"} <= set(program.functions) and not program.T:
+        raise Refused(f"{path}: alpha_bar is a schedule of steps: say T = ..., the steps of the loss")
+    return program
+
+
+def _check_one_of(path: Path, name: str, value: Any, values: Sequence[str]) -> None:
+    if value not in values:
+        raise Refused(f"{path}: {name} = {value!r} is none of {', '.join(filter(None, values))}")
+
+
+def call(f: Callable[..., Any], *args: Any) -> Any:
+    """Calls a function of the user's."""
+    try:
+        return f(*args)
+    except (Unfit, NotImplementedError):
+        raise
+    except (Exception, SystemExit) as error:
+        raise Raised(error) from error
+
+
+def as_array(x: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Numbers of the user's as an array, if they have this shape and the default type of floats."""
+    like = torch.empty(shape).numpy()
+    return check_value(x, like).detach().cpu().numpy().copy()
+
+
+def fitting_slips(
+    slips: Iterable[Slip], theirs: np.ndarray, ours: np.ndarray, scale: np.ndarray, tolerance: float
+) -> Iterator[str]:
+    """The words of the slips that give these numbers, NaN where they are NaN."""
+    for words, numbers in slips:
+        with np.errstate(all="ignore"):
+            of_slip = numbers()
+        size = np.maximum(scale, np.abs(np.nan_to_num(of_slip)))
+        apart = hints.distance(theirs, of_slip, size)
+        apart[np.isnan(theirs) & np.isnan(of_slip)] = 0.0
+        moves = hints.distance(of_slip, ours, scale) > tolerance
+        if (apart <= tolerance).all() and moves.any():
+            yield words

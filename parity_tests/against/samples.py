@@ -1,0 +1,151 @@
+"""A sampler of a user's own beside the law of ours, on a random network of a few places."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from scipy import stats
+from torch import Tensor
+
+import d3pm_jax
+from d3pm_jax.judge.enumerated import enumerate_sampler
+from d3pm_jax.sampling import named
+from parity_tests.against import sample_slips
+from parity_tests.against.comparing import Finding, Unfit
+from parity_tests.against.program import Program, call
+from parity_tests.against.sample_slips import World
+
+K = 3
+L = 4
+NUM_CALLS = 4
+NUM_SAMPLES = 100_000
+NUM_AGAIN = 50  # to see whether the seed counts
+LEVEL = 1e-4
+
+
+class Denoise:
+    """The network that a sampler is given."""
+
+    def __init__(self, world: World):
+        self.world = world
+        self.num_asked = 0
+
+    def __call__(self, x: Any, alpha: Any) -> Tensor:
+        """log p(x_0 | x), [n, L, K]."""
+        return self._answer(self.world.denoiser, x, alpha)
+
+    def leave_one_out(self, x: Any, alpha: Any) -> Tensor:
+        """log p(x_0 at a place | x at the others), [n, L, K]."""
+        return self._answer(self.world.leave_one_out, x, alpha)
+
+    def _answer(self, of_world: Any, x: Any, alpha: Any) -> Tensor:
+        self.num_asked += 1
+        if not torch.is_tensor(x) or x.is_floating_point() or tuple(x.shape[1:]) != (L,):
+            raise Unfit("asks denoise at x that is no tensor of integers [n, L]")
+        if x.min() < 0 or x.max() >= self.world.V:
+            raise Unfit(f"asks denoise at x = {int(x.max())}, outside 0..{self.world.V - 1}")
+        alpha = torch.as_tensor(alpha).detach().double().reshape(-1).numpy()
+        if len(alpha) not in (1, len(x)) or not ((alpha >= -1e-6) & (alpha <= 1 + 1e-6)).all():
+            raise Unfit(
+                f"asks denoise at alpha = {alpha.ravel()[0]:g}, which is no number in [0, 1], nor [n] of them"
+            )
+        log_p = of_world(x.cpu().numpy(), np.clip(alpha, 0, 1))
+        return torch.tensor(log_p, dtype=torch.get_default_dtype())
+
+
+def check_sample(program: Program, finding: Finding) -> Iterator[Finding]:
+    """The law of what it draws in 4 calls of the network."""
+    world = World(program.noise, K, L)
+    first = _draw(program, world, NUM_AGAIN, seed=0)
+    if (first != _draw(program, world, NUM_AGAIN, seed=0)).any():
+        raise Unfit("is not deterministic in its seed: two calls with seed 0 differ")
+    if (first == _draw(program, world, NUM_AGAIN, seed=1)).all():
+        raise Unfit("does not depend on its seed: seeds 0 and 1 give the same")
+
+    counts = np.bincount(
+        world.number(_draw(program, world, NUM_SAMPLES, seed=2)), minlength=len(world.states)
+    )
+    alphas = np.maximum(program.alphas(NUM_CALLS).astype(np.float64), 0.0)
+    alphas[0] = 1.0
+    ours = _enumerate_ours(world, alphas)
+    finding = finding._replace(process=program.noise, quantity="draw", size=NUM_SAMPLES)
+    if not is_told(counts, ours):
+        yield finding
+        return
+    i = int(np.argmax(np.abs(counts - NUM_SAMPLES * ours)))
+    differ = np.abs(counts - NUM_SAMPLES * ours).sum() / 2
+    words = f"x = {' '.join(map(str, world.states[i]))}"
+    if program.noise == "mask":
+        masked = counts[(world.states == K).any(axis=1)].sum()
+        words += f", {masked / NUM_SAMPLES:.1%} of the samples have masks left" * bool(masked)
+    yield finding._replace(
+        differ=int(differ),
+        difference=differ / NUM_SAMPLES,
+        theirs=f"{counts[i] / NUM_SAMPLES:.4f}",
+        ours=f"{ours[i]:.4f}",
+        input=words,
+        hints=tuple(_find_slips(world, alphas, counts)),
+    )
+
+
+def _draw(program: Program, world: World, n: int, seed: int) -> np.ndarray:
+    denoise = Denoise(world)
+    x = call(program.functions["sample"], denoise, K, L, n, seed, NUM_CALLS)
+    if not torch.is_tensor(x):
+        raise Unfit(f"gives {type(x).__name__}, no tensor")
+    if tuple(x.shape) != (n, L):
+        raise Unfit(f"gives shape {list(x.shape)}, not [n, L], here {[n, L]}")
+    if x.is_floating_point() or x.is_complex():
+        raise Unfit(f"gives {str(x.dtype).removeprefix('torch.')}, no integers")
+    if x.min() < 0 or x.max() >= world.V:
+        raise Unfit(f"gives category {int(x.max() if x.min() >= 0 else x.min())}, outside 0..{K - 1}")
+    if not denoise.num_asked:
+        raise Unfit("never asks denoise")
+    return x.cpu().numpy()
+
+
+def _enumerate_ours(world: World, alphas: np.ndarray) -> np.ndarray:
+    """The law of JAX's ancestral sampler of these steps, over all states [S]."""
+    betas = d3pm_jax.from_alpha_bar(alphas)
+    process = d3pm_jax.uniform(betas, K) if world.noise == "uniform" else d3pm_jax.absorbing(betas, K + 1, K)
+
+    def network(x: jax.Array, t: jax.Array) -> jax.Array:
+        logits = world.logits(x, jnp.asarray(alphas)[t], jnp)
+        return jnp.pad(logits, ((0, 0), (0, 0), (0, world.V - K)), constant_values=-jnp.inf)
+
+    with jax.enable_x64(True):
+        law = enumerate_sampler(named.ancestral(), process, L, network).law
+    every = np.zeros(len(world.states))
+    every[(world.states < K).all(axis=1)] = law
+    return every
+
+
+def _find_slips(world: World, alphas: np.ndarray, counts: np.ndarray) -> list[str]:
+    """The slips whose laws are not told apart from what was drawn, the likeliest first."""
+    fitting = []
+    for words, chain in sample_slips.slips(sample_slips.ancestral(world, alphas)):
+        with np.errstate(all="ignore"):
+            law = chain.law()
+        if np.isfinite(law).all() and not is_told(counts, law):
+            held = counts > 0
+            fitting.append((-float(counts[held] @ np.log(law[held])), words))
+    return [words for _, words in sorted(fitting)]
+
+
+def is_told(counts: np.ndarray, law: np.ndarray) -> bool:
+    """Whether counts are told apart from a law, by the G-test; rare states are taken together."""
+    expected = counts.sum() * law
+    if (counts[law <= 1e-15] > 0).any():
+        return True
+    rare = expected < 10
+    observed = np.append(counts[~rare], counts[rare].sum()).astype(float)
+    expected = np.append(expected[~rare], expected[rare].sum())
+    kept = expected > 0
+    observed, expected = observed[kept], expected[kept]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        terms = np.where(observed > 0, observed * np.log(observed / expected), 0.0)
+    statistic = 2 * (terms.sum() - observed.sum() + expected.sum())
+    return bool(stats.chi2.sf(statistic, len(observed) - 1) < LEVEL)
