@@ -4,6 +4,7 @@ Nothing is wrong with it: `python -m parity_tests --against examples/masked_prog
 Categories are 0..K - 1, and K is the mask.
 """
 
+import itertools
 import math
 
 import torch
@@ -63,7 +64,7 @@ def sample(denoise, K, L, n, seed, calls):
     generator = torch.Generator().manual_seed(seed)
     x = torch.full((n, L), K)
     times = torch.linspace(1, 0, calls + 1)
-    for t, s in zip(times[:-1], times[1:]):
+    for t, s in itertools.pairwise(times):
         log_p = denoise(x, alpha(t))  # [n, L, K]
         drawn = (log_p + gumbel_like(log_p, generator)).argmax(-1)
         reveal_probability = (alpha(s) - alpha(t)) / (1 - alpha(t))

@@ -36,12 +36,15 @@ def against(path: Path, dtypes: Sequence[str], markdown: bool, every: bool) -> i
     findings = []
     with jax.default_device(jax.devices("cpu")[0]):
         for name, f in functions.items():
+            process = (
+                program.schedule if name in ("alpha", "alpha_derivative", "alpha_bar") else program.noise
+            )
             for dtype in dtypes:
                 if name in FUNCTIONS:
                     findings += comparing.findings(FUNCTIONS[name], f, dtype, path)
                 elif name not in DOUBLE_ONLY or dtype == "float64":
                     findings += comparing.guarded(
-                        Finding(name, "", dtype, "value", ""), path, partial(CHECKS[name], program)
+                        Finding(name, process, dtype, "value", ""), path, partial(CHECKS[name], program)
                     )
 
     compared = {finding.function for finding in findings}

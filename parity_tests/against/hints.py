@@ -38,7 +38,7 @@ def distance(theirs: np.ndarray, ours: np.ndarray, scale: np.ndarray, draws: boo
     if draws:
         apart = np.maximum(scale, np.finfo(np.float64).tiny)
     else:
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             apart = np.abs(theirs.astype(np.float64) - ours.astype(np.float64)) / scale
         apart = np.where(np.isnan(apart), np.inf, apart)
     return np.where(theirs == ours, 0.0, apart)

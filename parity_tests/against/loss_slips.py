@@ -61,7 +61,7 @@ def of_values(program: Program, asked: Any, K: int) -> Iterator[Slip]:
         "with logits reshaped where axes are to be swapped": reshaped.mT,
     }
     terms = _steps(program, asked, K) if program.T else _continuous(program, asked, K)
-    for words, numbers in terms:
+    for words, numbers in terms[1:]:
         yield words, lambda numbers=numbers: _numpy(mean(numbers(asked.logits)))
     base = terms[0][1]
     for words, logits in others.items():
@@ -140,7 +140,7 @@ def _cross_entropy(logits: Tensor, x0: Tensor) -> Tensor:
 
 def _steps(program: Program, asked: Any, K: int) -> Terms:
     """The loss of steps, first without a slip, then with one that is not of tables."""
-    process = _process(program, K)
+    process = program.process(torch_ref, program.T, K)
     belief = program.belief
     weight = program.ce_weight
 
@@ -181,13 +181,6 @@ def _steps(program: Program, asked: Any, K: int) -> Terms:
     ]
 
 
-def _process(program: Program, K: int) -> torch_ref.Process:
-    betas = torch_ref.from_alpha_bar(np.asarray(program.alphas(program.T), np.float64))
-    if program.noise == "mask":
-        return torch_ref.absorbing(betas, K + 1, K)
-    return torch_ref.uniform(betas, K)
-
-
 def _head(program: Program, logits: Tensor, K: int) -> Tensor:
     return torch_ref.forbid(logits, K) if program.noise == "mask" else logits
 
@@ -201,7 +194,7 @@ def _of_hybrid(program: Program, asked: Any, K: int) -> Iterator[Slip]:
         return mean(torch_ref.hybrid(**args).loss)
 
     args = {
-        "process": _process(program, K),
+        "process": program.process(torch_ref, program.T, K),
         "logits_x0": _head(program, asked.logits, K),
         "x0": asked.x0,
         "xt": asked.xt,

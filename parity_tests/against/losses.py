@@ -1,4 +1,4 @@
-"""A loss of a user's own beside ours: what it asks the network, what it makes of the answer, and its gradient.
+"""A loss of a user's own beside ours: what it asks the network, what it makes of the answer, its gradient.
 
 The network of ours writes down the x_t and t that it is asked about. So the loss may draw both itself, as it
 does in training: ours is computed of the same, and their laws are tested.
@@ -23,12 +23,13 @@ from parity_tests.against.program import Program, call, fitting_slips
 from parity_tests.compare import TOLERANCES
 
 K = 5
-B = 32
+B = 8
 L = 6
-NUM_CALLS = 48
-NUM_COMPARED = 6  # of the calls; the laws are of all
+NUM_CALLS = 192
+NUM_COMPARED = 24  # of the calls; the laws are of all
 LEVEL = 1e-5  # of each test of a law
 BINS = 10
+FEW = 100  # examples of a noise level where much is left open
 
 
 class Asked(NamedTuple):
@@ -91,14 +92,19 @@ def _ask(program: Program) -> Asked:
         value = check_value(value, torch.empty(shape).numpy())
         xt, t, leaf = network.asked[-1]
         _check_time(program, t)
-        (gradient,) = (
-            torch.autograd.grad(value.sum(), leaf, allow_unused=True) if value.requires_grad else [None]
-        )
-        if gradient is None:
-            raise Unfit("does not depend on the logits of the network, or is detached")
+        gradient = _gradient(value, leaf)
         calls.append((x0, xt, t, leaf.detach(), value.detach(), gradient))
     x0, xt, t, logits, value, gradient = (torch.stack(x) for x in zip(*calls, strict=True))
     return Asked(x0, xt, t, logits, value.numpy(), gradient.numpy())
+
+
+def _gradient(value: Tensor, logits: Tensor) -> Tensor:
+    gradient = None
+    if value.requires_grad:
+        (gradient,) = torch.autograd.grad(value.sum(), logits, allow_unused=True)
+    if gradient is None:
+        raise Unfit("does not depend on the logits of the network, or is detached")
+    return gradient
 
 
 def _check_time(program: Program, t: Tensor) -> None:
@@ -116,19 +122,22 @@ def _check_time(program: Program, t: Tensor) -> None:
 
 def _compare_times(program: Program, finding: Finding, asked: Asked) -> Finding:
     """t is uniform on 1..T or (0, 1], each example's its own."""
-    finding = finding._replace(process=f"{program.noise}, t", quantity="draw", size=asked.t.numel())
+    finding = finding._replace(process="t", quantity="draw", size=asked.t.numel())
     t = asked.t.double().numpy()
     if (t == t[:, :1]).all():
         at = f"{len(t)} batches of {B}"
         return finding._replace(differ=t.size, input=at, hints=("with one t for the whole batch",))
-    share = np.ceil(t) if program.T else t
-    bins = min(BINS, program.T or BINS)
-    share = (share - 1) / program.T if program.T else share
-    counts = np.bincount(np.minimum(share * bins + 1e-9, bins - 1).astype(int).ravel(), minlength=bins)
-    expected = t.size / bins * np.ones(bins)
+    bins = BINS
+    expected = np.full(bins, t.size / bins)
     if program.T:
-        every = np.minimum(np.arange(program.T) / program.T * bins + 1e-9, bins - 1).astype(int)
-        expected = t.size * np.bincount(every, minlength=bins) / program.T
+        # Steps as the middles of parts of [0, 1].
+        t_unit = (t - 0.5) / program.T
+        every = (np.arange(program.T) + 0.5) / program.T
+        bins = min(BINS, program.T)
+        expected = np.histogram(every, bins, (0, 1))[0] * (t.size / program.T)
+    else:
+        t_unit = t
+    counts = np.histogram(t_unit, bins, (0, 1))[0]
     if stats.chisquare(counts, expected).pvalue > LEVEL:
         return finding
     slips = []
@@ -136,44 +145,50 @@ def _compare_times(program: Program, finding: Finding, asked: Asked) -> Finding:
         slips.append(f"with t that is never {program.T}, the last step")
     if program.T and t.min() > 1:
         slips.append("with t that is never 1, the first step")
-    return _of_worst(finding, counts, expected, "t in part {} of " + str(bins), slips)
+    return _of_worst(finding, counts, expected, f"t in part {{}} of {bins}", slips)
 
 
 def _compare_noise(program: Program, finding: Finding, asked: Asked) -> Finding:
     """x_t is x_0 at each place with the probability that the schedule says, each place on its own."""
-    finding = finding._replace(process=f"{program.noise}, x_t", quantity="draw", size=asked.xt.numel())
+    finding = finding._replace(process="x_t", quantity="draw", size=asked.xt.numel())
     changed = (asked.xt != asked.x0).numpy()  # [N, B, L]
     if program.noise == "mask" and (asked.xt[changed] != K).any():
         raise Unfit("asks the network at x_t that is neither x_0 nor the mask, K, at some place")
     keep = _keep(program, asked.t)  # [N, B]
-    if _is_law(changed, loss_slips.changed_by(program.noise, K, keep)):
-        return finding
-    hints = list(_slips_of_noise(program, asked, changed, keep))
     expected = loss_slips.changed_by(program.noise, K, keep)
-    order = np.argsort(expected, axis=None)
-    bins = np.array_split(order, BINS)
+    hints = list(_shared_noise(changed, expected))
+    if not hints:
+        if _is_law(changed, expected):
+            return finding
+        others = loss_slips.of_noise(program.noise, K, keep, _before(program, asked.t))
+        hints = [words for words, other in others if _is_law(changed, other)]
+    bins = np.array_split(np.argsort(expected, axis=None), BINS)
     counts = np.array([changed.reshape(-1, L)[i].sum() for i in bins])
     means = np.array([L * expected.ravel()[i].sum() for i in bins])
-    return _of_worst(finding, counts, means, "noise level {} of " + str(BINS), hints)
+    return _of_worst(finding, counts, means, f"noise level {{}} of {BINS}", hints)
 
 
-def _slips_of_noise(program: Program, asked: Asked, changed: np.ndarray, keep: np.ndarray) -> Iterator[str]:
+def _shared_noise(changed: np.ndarray, p: np.ndarray) -> Iterator[str]:
+    """Says how noise is not a place's own; places [N, B, L] are to be changed with probabilities p [N, B]."""
+    usual = (p > 0.1) & (p < 0.9)
+    if usual.sum() < FEW:
+        return
     if not changed.any():
         yield "with the network asked at x_0, not at x_t"
         return
     if (changed == changed[:1]).all():
         yield "with the same noise in every call"
-    of_example = changed.mean(axis=-1)
+        return
+    of_example = changed.mean(axis=-1)[usual]
     if ((of_example == 0) | (of_example == 1)).all():
         yield "with one noise for all places of an example"
-    # The same noise gives what is changed at a level to every other that is higher.
-    kept_highest = np.where(changed, -np.inf, 1 - keep[..., None]).max(axis=1)  # [N, L]
-    changed_lowest = np.where(changed, 1 - keep[..., None], np.inf).min(axis=1)
-    if (kept_highest <= changed_lowest + 1e-9).all():
+    # What is changed at one level is changed at every other that is higher, if the noise is the same.
+    level = p[..., None]
+    counted = usual[..., None]
+    kept_highest = np.where(counted & ~changed, level, 0.0).max(axis=1)  # [N, L]
+    changed_lowest = np.where(counted & changed, level, 1.0).min(axis=1)
+    if (kept_highest < changed_lowest).all():
         yield "with the same noise for every example of a batch"
-    for words, other in loss_slips.of_noise(program.noise, K, keep, _before(program, asked.t)):
-        if _is_law(changed, other):
-            yield words
 
 
 def _keep(program: Program, t: Tensor) -> np.ndarray:
@@ -190,16 +205,16 @@ def _before(program: Program, t: Tensor) -> np.ndarray | None:
 
 
 def _is_law(changed: np.ndarray, p: np.ndarray) -> bool:
-    """Whether places are changed with probabilities p [N, B], by levels of p, and independently in each example."""
+    """Whether places are changed with probabilities p [N, B], each place of an example on its own."""
     counts = changed.sum(axis=-1).ravel()
     p = np.clip(p, 1e-12, 1 - 1e-12).ravel()
     variance = L * p * (1 - p)
     order = np.argsort(p)
     bins = np.array_split(order, BINS)
-    z = np.array([(counts[i] - L * p[i]).sum() / np.sqrt(variance[i].sum()) for i in bins])
+    # One more, since a count that is expected to be far below 1 has no normal law.
+    z = np.array([(counts[i] - L * p[i]).sum() / np.sqrt(variance[i].sum() + 1) for i in bins])
     if stats.chi2.sf(np.square(z).sum(), BINS) < LEVEL:
         return False
-    # Examples with hardly any variance have no normal law.
     usual = variance > 0.5
     dispersion = np.square(counts - L * p)[usual].sum() / variance[usual].sum()
     return dispersion < 1 + 6 * np.sqrt(2 / max(1, usual.sum()))
@@ -225,16 +240,17 @@ def _of_worst(
 
 def _compare_values(program: Program, finding: Finding, asked: Asked) -> Iterator[Finding]:
     finding = finding._replace(process=program.noise)
-    ours, gradient, beta = _evaluate_ours(program, asked)  # [N, B, L], [N, B, L, V], [N, B]
+    ours, gradient = _evaluate_ours(program, asked)  # [N, B, L], [N, B, L, V]
     mean = loss_slips.mean_of(asked.value.shape)
     tolerance = TOLERANCES[finding.dtype]["yours"]
-    # 1 - alpha near t = 0 has lost digits.
-    lost = 1 + 10 * np.finfo(ours.dtype).eps / tolerance / np.maximum(beta, np.finfo(ours.dtype).tiny)
-    scale = mean(np.abs(ours) * lost[..., None])
+    size = _sizes(program, asked, tolerance)[..., None]  # [N, B, 1]
+    scale = mean(np.abs(ours) * size + size)
     slips = loss_slips.of_values(program, asked, K)
 
     def describe(at: tuple[int, ...]) -> str:
-        return f"call {at[0]}" + "".join(f", {name} {i}" for name, i in zip(("example", "place"), at[1:]))
+        return ", ".join(
+            f"{word} {i}" for word, i in zip(("call", "example", "place", "logit"), at, strict=False)
+        )
 
     yield measure(
         finding,
@@ -244,22 +260,32 @@ def _compare_values(program: Program, finding: Finding, asked: Asked) -> Iterato
         lambda: fitting_slips(slips, asked.value, mean(ours), scale, tolerance),
         describe,
     )
-    largest = np.abs(gradient).max(axis=(2, 3), keepdims=True) * lost[..., None, None]
+    largest = np.abs(gradient).max(axis=(2, 3), keepdims=True) * size[..., None]
     gradient_scale = np.broadcast_to(np.maximum(largest, np.finfo(ours.dtype).tiny), gradient.shape)
     of_logits = finding._replace(quantity="gradient of logits")
     yield measure(of_logits, asked.gradient, gradient, gradient_scale, list, describe)
 
 
-def _evaluate_ours(program: Program, asked: Asked) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Our loss of each place, the gradient of what the user's has summed, and 1 - alpha."""
+def _sizes(program: Program, asked: Asked, tolerance: float) -> np.ndarray:
+    """How large the terms of a loss are in each example [N, B], and more where digits are lost on the way."""
+    if program.T:
+        return np.ones(asked.t.shape, asked.value.dtype)
+    level, rate = (x.numpy() for x in program.level_and_rate(asked.t))
+    tiny = np.finfo(level.dtype).tiny
+    beta = np.maximum(1 - level, tiny)  # near t = 0 it has lost digits
+    weight = rate / beta
+    if program.noise == "uniform":
+        weight = weight / np.maximum(level, tiny)
+    return (1 + weight) * (1 + 10 * np.finfo(level.dtype).eps / tolerance / beta)
+
+
+def _evaluate_ours(program: Program, asked: Asked) -> tuple[np.ndarray, np.ndarray]:
+    """Our loss of each place, and the gradient of what the user's has summed."""
     x0, xt = (jnp.asarray(x.numpy(), jnp.int32) for x in (asked.x0, asked.xt))
     mask = K if program.noise == "mask" else None
     if program.T:
-        alphas = program.alphas(program.T)
+        process = program.process(d3pm_jax, program.T, K)
         t = jnp.asarray(asked.t.numpy(), jnp.int32)
-        betas = d3pm_jax.from_alpha_bar(np.asarray(alphas, np.float64))
-        process = d3pm_jax.uniform(betas, K) if mask is None else d3pm_jax.absorbing(betas, K + 1, K)
-        beta = 1 - alphas[asked.t.long().numpy()]
     else:
         level, rate = program.level_and_rate(asked.t)
         beta = (1 - level).numpy()
@@ -278,4 +304,4 @@ def _evaluate_ours(program: Program, asked: Asked) -> tuple[np.ndarray, np.ndarr
     value, pull_back = jax.vjp(of_logits, jnp.asarray(asked.logits.numpy()))
     share = 1.0 / np.prod(value.shape[asked.value.ndim :], dtype=float)
     (gradient,) = pull_back(jnp.full(value.shape, share, value.dtype))
-    return np.asarray(value), np.asarray(gradient), beta
+    return np.asarray(value), np.asarray(gradient)

@@ -1,5 +1,6 @@
 """What a file may have beside kernels: the schedule, the loss and the sampler of a program of its own."""
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -32,12 +33,35 @@ class Program(NamedTuple):
 
     def alphas(self, steps: int) -> np.ndarray:
         """alpha_bar at t = 0..steps, float64 [steps + 1], as the file has it; else it falls evenly."""
-        t = torch.arange(steps + 1) / steps
         if "alpha_bar" in self.functions:
-            return np.concatenate([[1.0], as_array(call(self.functions["alpha_bar"], steps), (steps,))])
-        if "alpha" in self.functions:
-            return as_array(call(self.functions["alpha"], t), (steps + 1,))
-        return 1 - t.numpy()
+            total = as_array(call(self.functions["alpha_bar"], steps), (steps,))
+        elif "alpha" in self.functions:
+            t = torch.arange(1, steps + 1) / steps
+            total = as_array(call(self.functions["alpha"], t), (steps,))
+        else:
+            total = 1 - np.arange(1, steps + 1) / steps
+        total = np.concatenate([[1.0], total])
+        # A cosine of 1e-17, or below 0, is meant to be 0.
+        if abs(total[-1]) < 1e-7:
+            total[-1] = 0.0
+        return total
+
+    def process(self, lib: ModuleType, steps: int, K: int) -> Any:
+        """The forward process of so many steps, as d3pm_jax or torch_ref has it.
+
+        Raises:
+            Unfit: the alphas do not fall.
+        """
+        with warnings.catch_warnings():
+            # How much of x_0 is left in x_T is for the user to choose.
+            warnings.simplefilter("ignore")
+            try:
+                betas = lib.from_alpha_bar(self.alphas(steps))
+            except ValueError as error:
+                raise Unfit(
+                    "cannot be compared: the file's alpha does not fall from 1 at every step"
+                ) from error
+            return lib.uniform(betas, K) if self.noise == "uniform" else lib.absorbing(betas, K + 1, K)
 
     def level_and_rate(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """alpha(t) and -alpha'(t) of continuous time."""

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-TEMPERATURES = (0.5, 0.7, 0.8, 0.9, 0.95, 1.05, 1.1, 1.25, 1.5, 2.0)
+TEMPERATURES = (0.2, 0.5, 0.7, 0.8, 0.9, 0.95, 1.05, 1.1, 1.25, 1.5, 2.0)
 
 Laws = np.ndarray  # of each place in each state [S, L, V]
 
@@ -125,19 +125,20 @@ def _at_once(world: World, p: np.ndarray, a: float, s: float) -> list[tuple[floa
 
 
 def _noised_anew(world: World, p: np.ndarray, a: float, s: float) -> list[tuple[float, Laws]]:
-    x0 = _reveal(world, p, 1.0)
     if world.noise == "uniform":
         return [(1.0, s * p + (1 - s) / world.K)]
+    x0 = _reveal(world, p, 1.0)
     return [(1.0, s * x0 + (1 - s) * np.eye(world.V)[world.K])]
 
 
 def of_uniform(
-    world: World, p: np.ndarray, a: float, s: float, seen: float | None = None
+    world: World, p: np.ndarray, a: float, s: float, seen: float | None = None, left: float | None = None
 ) -> list[tuple[float, Laws]]:
-    """q(x_t | x_s) sum_{x_0} q(x_s | x_0) p(x_0), normalised; `seen` is the alpha of q(x_t | x_s)."""
+    """q(x_t | x_s) sum_{x_0} q(x_s | x_0) p(x_0), normalised; `seen` and `left` are other alphas of both."""
     keep = a / s if seen is None else seen
+    left = s if left is None else left
     evidence = keep * np.eye(world.K)[world.states] + (1 - keep) / world.K
-    joint = evidence * (s * p + (1 - s) / world.K)
+    joint = evidence * (left * p + (1 - left) / world.K)
     return [(1.0, joint / joint.sum(axis=-1, keepdims=True))]
 
 
@@ -150,7 +151,10 @@ def most_likely(p: np.ndarray) -> np.ndarray:
 
 
 def with_other_gumbel(p: np.ndarray) -> np.ndarray:
-    """The law of the largest of log p - Gumbel: of k smallest of Gumbel - log p, by inclusion and exclusion."""
+    """The law of the largest of log p - Gumbel, which is the smallest of Gumbel - log p.
+
+    Of Gumbels the largest has a simple law; that of the smallest follows by inclusion and exclusion.
+    """
     V = p.shape[-1]
     inverse = 1 / np.maximum(p, 1e-300)
     result = np.zeros_like(p)
@@ -190,7 +194,6 @@ def slips(right: Chain) -> Iterator[tuple[str, Chain]]:
     yield "with the network's times in the other order", right._replace(asked=right.asked[::-1])
     yield "with the network asked at 1 - alpha", right._replace(asked=1 - right.asked)
     yield "without the last step, which ends at x_0", right._replace(grid=grid[:-1])
-    yield "with every step one level early, so that noise is left", _ending_early(right)
     yield "with x_0 drawn whole and noised anew to each level", right._replace(place=_noised_anew)
     uniform_p = right._replace(of_p=lambda p: np.full_like(p, 1 / p.shape[-1]))
     yield "with categories that the network has no part in", uniform_p
@@ -223,13 +226,9 @@ def slips(right: Chain) -> Iterator[tuple[str, Chain]]:
     yield "without the evidence of x_t", without
     of_total = right._replace(place=lambda world, p, a, s: of_uniform(world, p, a, s, seen=a))
     yield "with q(x_t | x_0) in place of q(x_t | x_s)", of_total
+    later = right._replace(place=lambda world, p, a, s: of_uniform(world, p, a, s, left=a))
+    yield "with q(x_t | x_0) in place of q(x_s | x_0)", later
     yield "from category 0 in place of noise", right._replace(starts_from=0)
-
-
-def _ending_early(right: Chain) -> Chain:
-    """A grid of as many steps from noise to the first level."""
-    grid = np.append(right.grid[0], right.grid[:-1])
-    return right._replace(grid=grid, asked=grid[:-1])
 
 
 def _with_share(share: Callable[[float, float], float]) -> Callable:

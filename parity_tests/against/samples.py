@@ -68,9 +68,8 @@ def check_sample(program: Program, finding: Finding) -> Iterator[Finding]:
     counts = np.bincount(
         world.number(_draw(program, world, NUM_SAMPLES, seed=2)), minlength=len(world.states)
     )
-    alphas = np.maximum(program.alphas(NUM_CALLS).astype(np.float64), 0.0)
-    alphas[0] = 1.0
-    ours = _enumerate_ours(world, alphas)
+    alphas = program.alphas(NUM_CALLS)
+    ours = enumerate_ours(program, world)
     finding = finding._replace(process=program.noise, quantity="draw", size=NUM_SAMPLES)
     if not is_told(counts, ours):
         yield finding
@@ -107,17 +106,15 @@ def _draw(program: Program, world: World, n: int, seed: int) -> np.ndarray:
     return x.cpu().numpy()
 
 
-def _enumerate_ours(world: World, alphas: np.ndarray) -> np.ndarray:
+def enumerate_ours(program: Program, world: World) -> np.ndarray:
     """The law of JAX's ancestral sampler of these steps, over all states [S]."""
-    betas = d3pm_jax.from_alpha_bar(alphas)
-    process = d3pm_jax.uniform(betas, K) if world.noise == "uniform" else d3pm_jax.absorbing(betas, K + 1, K)
+    process = program.process(d3pm_jax, NUM_CALLS, K)
 
     def network(x: jax.Array, t: jax.Array) -> jax.Array:
-        logits = world.logits(x, jnp.asarray(alphas)[t], jnp)
+        logits = world.logits(x, jnp.asarray(program.alphas(NUM_CALLS))[t], jnp)
         return jnp.pad(logits, ((0, 0), (0, 0), (0, world.V - K)), constant_values=-jnp.inf)
 
-    with jax.enable_x64(True):
-        law = enumerate_sampler(named.ancestral(), process, L, network).law
+    law = enumerate_sampler(named.ancestral(), process, L, network).law
     every = np.zeros(len(world.states))
     every[(world.states < K).all(axis=1)] = law
     return every

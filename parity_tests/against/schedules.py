@@ -1,4 +1,4 @@
-"""A schedule of a user's own beside the one of ours that it is meant to be: alpha(t), its derivative, steps."""
+"""A schedule of a user's own beside the one of ours that it is meant to be."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -18,8 +18,8 @@ NUM_STEPS = (2, 7, 50)
 
 
 def check_alpha(program: Program, finding: Finding) -> Iterator[Finding]:
-    """alpha(t) at times from 0 to 1."""
-    t = torch.linspace(0, 1, NUM_TIMES)
+    """alpha(t) at times from 0 on; at 1 a log would be infinite, or nearly so."""
+    t = torch.arange(NUM_TIMES) / NUM_TIMES
     theirs = as_array(call(program.functions["alpha"], t), (NUM_TIMES,))
     yield _compare(program, finding, theirs, t.numpy())
 
@@ -32,9 +32,9 @@ def check_alpha_bar(program: Program, finding: Finding) -> Iterator[Finding]:
 
 
 def check_derivative(program: Program, finding: Finding) -> Iterator[Finding]:
-    """alpha_derivative(t), within the ends, where it may be infinite."""
-    t = torch.linspace(0, 1, NUM_TIMES)[1:-1]
-    theirs = as_array(call(program.functions["alpha_derivative"], t), (NUM_TIMES - 2,))
+    """alpha_derivative(t), after 0, where it may be infinite."""
+    t = torch.arange(1, NUM_TIMES) / NUM_TIMES
+    theirs = as_array(call(program.functions["alpha_derivative"], t), (NUM_TIMES - 1,))
     level, rate = (x.numpy() for x in program.level_and_rate(t))
     ours = -rate
     slips = [
@@ -75,7 +75,7 @@ def _check_falls(alpha: np.ndarray, t: np.ndarray) -> None:
 
 def _slips(name: str, T: int | None, t: np.ndarray) -> Iterator[Slip]:
     alpha = _ours(name, T, t)
-    yield "squared", lambda: alpha**2
+    yield "squared, as iDDPM has it", lambda: alpha**2
     yield "without its square, as a root", lambda: np.sqrt(alpha)
     yield "as 1 - alpha", lambda: 1 - alpha
     yield "as its log", lambda: np.log(alpha)
@@ -84,6 +84,8 @@ def _slips(name: str, T: int | None, t: np.ndarray) -> Iterator[Slip]:
         yield "with time from noise to data", lambda: _ours(name, T, 1 - t)
         return
     beta = getattr(d3pm_jax, name)(T)
+    limited = np.minimum(1 - (1 - beta) ** 2, beta.max())
+    yield "squared, as iDDPM has it", lambda: np.cumprod(1 - limited)
     yield "one step later", lambda: _ours(name, T, np.minimum(t + 1, T))
     yield "one step earlier", lambda: _ours(name, T, t - 1)
     yield "with beta and 1 - beta exchanged", lambda: np.cumprod(beta)

@@ -131,33 +131,35 @@ OF_PROGRAM = """\
 
 A schedule, a loss and a sampler
 --------------------------------
-A file may have these beside kernels, or alone. They draw their own noise and are called by position. Of masked
-noise the categories are 0..K - 1 and the mask is K. What the file is meant to be, it says in names of its own:
+A file may have these beside kernels, or alone. They are called by position and draw their own noise. Data are
+0..K - 1; of masked noise the mask is K. What they are meant to be, the file says in names of its own:
 
   noise = "mask"        or "uniform"
-  schedule = "cosine"   which of ours alpha or alpha_bar is: linear, cosine, polynomial, of steps also
-                        cosine_squared, reciprocal, log_linear; without it alpha is only seen to fall
+  schedule = "cosine"   which of ours alpha or alpha_bar is: linear, cosine, polynomial; of alpha_bar also
+                        cosine_squared, reciprocal, log_linear. Without it, it is only seen to fall from 1
   T = 1000              of a loss of steps; without it time is continuous
-  ce_weight = 0.01      of a loss of steps; belief = "d3pm", too
+  ce_weight = 0.01      of a loss of steps, as is belief = "d3pm"
 
-alpha(t) -> [N], at times t [N] in [0, 1]
-    The probability that nothing has happened to x_0, 1 at t = 0.
+alpha(t) -> [N], of times t [N] in [0, 1]
+    The probability that nothing has happened to x_0, which is 1 at t = 0.
 
 alpha_derivative(t) -> [N]
-    d alpha / dt: minus the rate.
+    d alpha / dt.
 
 alpha_bar(T) -> [T], at t = 1..T
     The same of T steps.
 
-loss(network, x0, K) -> [], [B] or [B, L], nats, the mean over what it leaves out
-    x0 [B, L]. It draws t and x_t, and calls network(xt, t) -> logits once, [B, L, K + 1] for masks, else
-    [B, L, K], where t [B] is in (0, 1], or 1..T. In continuous time it is the bound (MDLM, MD4; UDLM), of steps
-    KL + ce_weight cross entropy, without a factor T. The x_t that the network is asked at are written down.
+loss(network, x0, K) -> [], [B] or [B, L], nats, the mean over the places and examples that it leaves out
+    x0 [B, L]. It draws t and x_t, and calls network(xt, t) once, with t [B] in (0, 1], or in 1..T. The logits
+    are [B, L, K + 1] for masks, [B, L, K] for uniform noise. In continuous time it is the bound of MDLM and
+    MD4, or of UDLM; of steps it is KL + ce_weight cross entropy, with no factor T. Ours is computed of the
+    x_t and t that the network was asked at, and the laws of both are tested.
 
 sample(denoise, K, L, n, seed, calls) -> integers [n, L]
-    An ancestral sampler whose i-th call of the network is at time i / calls of the file's alpha, or at step i
-    of its alpha_bar(calls). denoise(x, alpha) gives log p(x_0 | x_t) [n, L, K], denoise.leave_one_out(x, alpha)
-    log p(x_0 at a place | x_t at the others), which D3PM's step back takes of uniform noise."""
+    An ancestral sampler in so many steps: evenly spaced times of the file's alpha(t), or the steps of its
+    alpha_bar(calls). denoise(x, alpha) -> log p(x_0 | x_t) [n, L, K] is asked at the alpha of x_t, a number
+    or [n]; denoise.leave_one_out(x, alpha) -> log p(x_0 at a place | x_t at the others), which D3PM's formula
+    of the step back takes of uniform noise. Its law is tested on a random network, K = 3 and L = 4."""
 
 
 def listing() -> str:
