@@ -26,6 +26,14 @@ class Bug(NamedTuple):
         """Whether people write of it there."""
         return "/issues/" in self.source or "/pull/" in self.source
 
+    @property
+    def row(self) -> str:
+        """Its row of the table in docs/known-bugs.md."""
+        owner, repository, _, which, *_ = self.source.split("/")
+        number = f"#{which}" if self.is_thread else f"at {which[:7]}"
+        name = f"{owner}/{repository} {number}"
+        return f"| [{name}]({GITHUB}{self.source}) | {self.fact} | `{self.sentence}` |"
+
     def plant(self, text: str) -> str:
         """The text of the program with the bug."""
         assert text.count(self.old) == 1, f"{self.name}: its text stands {text.count(self.old)} times"
@@ -135,7 +143,7 @@ BUGS = (
     Bug(
         "asked_at_the_next_level",
         "nkalyanv99/UNI-D2/pull/3",
-        "The noise levels of t and s were exchanged, and the network got that of s.",
+        "A review found the noise levels of t and s exchanged: the network got that of s.",
         MASKED,
         "denoise(x, alpha(t))",
         "denoise(x, alpha(s))",
@@ -144,7 +152,7 @@ BUGS = (
     Bug(
         "masks_left",
         "NVIDIA-NeMo/Automodel/issues/3149",
-        "Each step revealed fewer tokens than it should, and masks were left at the end.",
+        "Places that were chosen outside of the block were dropped again, and masks were left at the end.",
         MASKED,
         "(alpha(s) - alpha(t)) / (1 - alpha(t))",
         "alpha(s) - alpha(t)",
@@ -198,11 +206,11 @@ BUGS = (
     Bug(
         "kl_reversed",
         "huggingface/trl/pull/4935",
-        "The arguments of F.kl_div were exchanged, which gave the divergence of the other direction.",
+        "A review found the arguments of F.kl_div exchanged: the divergence of the other direction.",
         UNIFORM,
         "kl(true, predicted)",
         "kl(predicted, true)",
-        "loss is that of JAX with KL(p || q), the other way round: uniform",
+        "loss is that of JAX with KL(p, q) in place of KL(q, p): uniform",
     ),
     Bug(
         "log_of_0",
@@ -263,7 +271,7 @@ BUGS = (
         "epsilon",
         "google-research/google-research/blob/30adf0ec5f35f9609c2f1d896005e184195d9146/"
         "d3pm/images/diffusion_categorical.py",
-        "Both factors of the posterior have 1e-6 added inside their logs, and the chain may jump anywhere.",
+        "For stability 1e-6 is added inside both logs of the posterior, and so the chain may jump anywhere.",
         UNIFORM,
         "joint = evidence * prior",
         "joint = (evidence + 1e-6) * (prior + 1e-6)",

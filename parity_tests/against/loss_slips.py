@@ -102,6 +102,8 @@ def _continuous(program: Program, asked: Any, K: int) -> Terms:
 
     masked = (asked.xt == K).to(level.dtype)  # [N, B, L]
     weight = rate / beta[..., None]
+    sigma = -level.log()[..., None]
+    of_sigma = rate / level[..., None]
 
     def ce(logits: Tensor) -> Tensor:
         return _cross_entropy(torch_ref.forbid(logits, K), asked.x0)
@@ -119,7 +121,8 @@ def _continuous(program: Program, asked: Any, K: int) -> Terms:
         ("without the weight -alpha' / (1 - alpha)", lambda logits: ce(logits) * masked),
         ("with the weight 1 / (1 - alpha), without -alpha'", lambda x: ce(x) * masked / beta[..., None]),
         ("with the weight 1 / t", lambda logits: ce(logits) * masked / asked.t[..., None]),
-        ("with the weight -alpha' / alpha", lambda logits: ce(logits) * masked * rate / level[..., None]),
+        ("with the weight -alpha' / alpha", lambda logits: ce(logits) * masked * of_sigma),
+        ("with the weight sigma' / sigma, without expm1", lambda x: ce(x) * masked * of_sigma / sigma),
         ("with the mean weight of the batch", lambda x: weight.mean(1, keepdim=True) * ce(x) * masked),
         ("with every place counted, not the masked ones", lambda logits: weight * ce(logits)),
         ("with the places counted that are not masked", lambda logits: weight * ce(logits) * (1 - masked)),
@@ -169,7 +172,7 @@ def _steps(program: Program, asked: Any, K: int) -> Terms:
 
     return [
         ("", lambda logits: hybrid(logits).loss),
-        ("with KL(p || q), the other way round", reversed_kl),
+        ("with KL(p, q) in place of KL(q, p)", reversed_kl),
         ("with 0 log 0 = NaN where a probability of the KL is 0", naive_kl),
         ("without the evidence of x_t in both laws of x_{t-1}", without_evidence),
         ("as the cross entropy alone", lambda logits: hybrid(logits).ce),

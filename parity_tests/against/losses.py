@@ -301,7 +301,7 @@ def _evaluate_ours(program: Program, asked: Asked) -> tuple[np.ndarray, np.ndarr
             return rate * continuous.uniform_nelbo(linear, logits, x0, xt, jnp.asarray(beta))
         return rate * continuous.absorbing_nelbo(linear, logits, x0, xt, jnp.asarray(beta), K)
 
-    value, pull_back = jax.vjp(of_logits, jnp.asarray(asked.logits.numpy()))
+    value, pull_back = jax.vjp(jax.jit(of_logits), jnp.asarray(asked.logits.numpy()))
     share = 1.0 / np.prod(value.shape[asked.value.ndim :], dtype=float)
     (gradient,) = pull_back(jnp.full(value.shape, share, value.dtype))
     return np.asarray(value), np.asarray(gradient)

@@ -119,6 +119,11 @@ def _of_all_places(world: World, p: np.ndarray, a: float, s: float) -> list[tupl
     return [(1.0, r * drawn + (1 - r) * np.eye(world.V)[world.states])]
 
 
+def _as_if_masked(world: World, p: np.ndarray, a: float, s: float) -> list[tuple[float, Laws]]:
+    r = _share(a, s)
+    return [(1.0, np.concatenate([r * p, np.full((*p.shape[:2], 1), 1 - r)], axis=-1))]
+
+
 def _at_once(world: World, p: np.ndarray, a: float, s: float) -> list[tuple[float, Laws]]:
     r = _share(a, s)
     return [(r, _reveal(world, p, 1.0)), (1 - r, _reveal(world, p, 0.0))]
@@ -212,6 +217,7 @@ def slips(right: Chain) -> Iterator[tuple[str, Chain]]:
         yield f"with {words} in every draw of x_s", right._replace(of_laws=change)
     if right.world.noise == "mask":
         yield "with visible places drawn again", right._replace(place=_of_all_places)
+        yield "with every place drawn as if it were masked", right._replace(place=_as_if_masked)
         yield "with one decision to reveal for all places", right._replace(place=_at_once)
         shares = {
             "alpha_s - alpha_t of the masks revealed": lambda a, s: s - a,
