@@ -1,7 +1,7 @@
 """One call of a user's function beside the same call of the JAX kernel: value and gradient."""
 
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -131,7 +131,7 @@ def _evaluate_theirs(
     except Unfit:
         raise
     except (Exception, SystemExit) as error:
-        if isinstance(error, NotImplementedError) and not _is_of_torch(error):
+        if isinstance(error, NotImplementedError) and not is_of_torch(error):
             raise
         raise Raised(error) from error
 
@@ -142,7 +142,7 @@ def _evaluate_theirs(
     return array, by_name
 
 
-def _is_of_torch(error: NotImplementedError) -> bool:
+def is_of_torch(error: NotImplementedError) -> bool:
     """Whether PyTorch raised it, for a type that an operation of its does not take."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     return "not implemented for '" in str(error) or Path(torch.__file__).parent in Path(last.filename).parents
@@ -188,7 +188,7 @@ def measure(
     theirs: np.ndarray,
     ours: np.ndarray,
     scale: np.ndarray,
-    find_slips: Callable[[], Sequence[str]],
+    find_slips: Callable[[], Iterable[str]],
     describe: Callable[[tuple[Any, ...]], str],
 ) -> Finding:
     """The finding with how many numbers differ and where most; slips are looked for where some do."""

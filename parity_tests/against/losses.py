@@ -4,7 +4,7 @@ The network of ours writes down the x_t and t that it is asked about. So the los
 does in training: ours is computed of the same, and their laws are tested.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -74,7 +74,7 @@ def check_loss(program: Program, finding: Finding) -> Iterator[Finding]:
     asked = _ask(program)
     yield _compare_times(program, finding, asked)
     yield _compare_noise(program, finding, asked)
-    yield from _compare_values(program, finding, Asked(*(x[:NUM_COMPARED] for x in asked)))
+    yield from _compare_values(program, finding, Asked._make(x[:NUM_COMPARED] for x in asked))
 
 
 def _ask(program: Program) -> Asked:
@@ -260,8 +260,8 @@ def _compare_values(program: Program, finding: Finding, asked: Asked) -> Iterato
         lambda: fitting_slips(slips, asked.value, mean(ours), scale, tolerance),
         describe,
     )
-    largest = np.abs(gradient).max(axis=(2, 3), keepdims=True) * size[..., None]
-    gradient_scale = np.broadcast_to(np.maximum(largest, np.finfo(ours.dtype).tiny), gradient.shape)
+    share = asked.value.size / ours.size  # of a place in a mean
+    gradient_scale = np.broadcast_to(share * size[..., None], gradient.shape)
     of_logits = finding._replace(quantity="gradient of logits")
     yield measure(of_logits, asked.gradient, gradient, gradient_scale, list, describe)
 
@@ -281,27 +281,29 @@ def _sizes(program: Program, asked: Asked, tolerance: float) -> np.ndarray:
 
 def _evaluate_ours(program: Program, asked: Asked) -> tuple[np.ndarray, np.ndarray]:
     """Our loss of each place, and the gradient of what the user's has summed."""
-    x0, xt = (jnp.asarray(x.numpy(), jnp.int32) for x in (asked.x0, asked.xt))
-    mask = K if program.noise == "mask" else None
-    if program.T:
-        process = program.process(d3pm_jax, program.T, K)
-        t = jnp.asarray(asked.t.numpy(), jnp.int32)
-    else:
-        level, rate = program.level_and_rate(asked.t)
-        beta = (1 - level).numpy()
-        rate = jnp.asarray(rate.numpy())[..., None]
+    terms = _of_steps(program, asked) if program.T else _of_time(program, asked)
 
     def of_logits(logits: jax.Array) -> jax.Array:
-        if mask is not None:
+        if program.noise == "mask":
             logits = d3pm_jax.forbid(logits, K)
-        if program.T:
-            return d3pm_jax.hybrid(process, logits, x0, xt, t, program.ce_weight, program.belief).loss
-        # With a schedule that falls evenly, time is 1 - alpha, and the loss one in a unit of that.
-        if mask is None:
-            return rate * continuous.uniform_nelbo(linear, logits, x0, xt, jnp.asarray(beta))
-        return rate * continuous.absorbing_nelbo(linear, logits, x0, xt, jnp.asarray(beta), K)
+        return terms(logits)
 
     value, pull_back = jax.vjp(jax.jit(of_logits), jnp.asarray(asked.logits.numpy()))
-    share = 1.0 / np.prod(value.shape[asked.value.ndim :], dtype=float)
-    (gradient,) = pull_back(jnp.full(value.shape, share, value.dtype))
+    (gradient,) = pull_back(jnp.full(value.shape, asked.value.size / value.size, value.dtype))
     return np.asarray(value), np.asarray(gradient)
+
+
+def _of_steps(program: Program, asked: Asked) -> Callable[[jax.Array], jax.Array]:
+    process = program.process(d3pm_jax, program.T, K)
+    x0, xt, t = (jnp.asarray(x.numpy(), jnp.int32) for x in (asked.x0, asked.xt, asked.t))
+    return lambda logits: d3pm_jax.hybrid(process, logits, x0, xt, t, program.ce_weight, program.belief).loss
+
+
+def _of_time(program: Program, asked: Asked) -> Callable[[jax.Array], jax.Array]:
+    """With a schedule that falls evenly time is 1 - alpha, and the loss is one in a unit of that."""
+    x0, xt = (jnp.asarray(x.numpy(), jnp.int32) for x in (asked.x0, asked.xt))
+    level, rate = (jnp.asarray(x.numpy()) for x in program.level_and_rate(asked.t))
+    rate = rate[..., None]
+    if program.noise == "uniform":
+        return lambda logits: rate * continuous.uniform_nelbo(linear, logits, x0, xt, 1 - level)
+    return lambda logits: rate * continuous.absorbing_nelbo(linear, logits, x0, xt, 1 - level, K)

@@ -4,21 +4,21 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from d3pm_jax.beliefs import Belief
 from parity_tests.against import hints
-from parity_tests.against.comparing import Raised, Unfit, check_value
+from parity_tests.against.comparing import Raised, Unfit, check_value, is_of_torch
 from parity_tests.against.loading import Refused
 from parity_tests.against.signatures import PROGRAM
 
 CONTINUOUS = ("linear", "cosine", "polynomial")
 STEPS = ("linear", "cosine", "cosine_squared", "reciprocal", "log_linear", "polynomial")
 Slip = tuple[str, Callable[[], np.ndarray]]  # in words, and the numbers that it gives
-BELIEFS = ("d3pm", "official", "leave_one_out", "denoiser")
 
 
 class Program(NamedTuple):
@@ -29,7 +29,7 @@ class Program(NamedTuple):
     schedule: str = ""  # which one of ours it is meant to be
     T: int = 0  # of the loss; 0: time is continuous
     ce_weight: float = 0.0
-    belief: str = "d3pm"
+    belief: Belief = "d3pm"
 
     def alphas(self, steps: int) -> np.ndarray:
         """alpha_bar at t = 0..steps, float64 [steps + 1], as the file has it; else it falls evenly."""
@@ -81,17 +81,20 @@ def read(module: ModuleType, functions: dict[str, Callable[..., Any]], path: Pat
     Raises:
         Refused: it says something of itself that is none of the values that there are.
     """
+    own = {name: f for name, f in functions.items() if name in PROGRAM}
+    if not own:
+        return Program({})
     said = {}
     for name, default in Program._field_defaults.items():
         said[name] = getattr(module, name, default)
-    program = Program({name: f for name, f in functions.items() if name in PROGRAM}, **said)
-    schedules = STEPS if "alpha_bar" in program.functions else CONTINUOUS
+    program = Program(own, **said)
+    schedules = STEPS if "alpha_bar" in own else CONTINUOUS
     _check_one_of(path, "noise", program.noise, ("mask", "uniform"))
     _check_one_of(path, "schedule", program.schedule, ("", *schedules))
-    _check_one_of(path, "belief", program.belief, BELIEFS)
+    _check_one_of(path, "belief", program.belief, get_args(Belief))
     if not isinstance(program.T, int) or program.T < 0:
         raise Refused(f"{path}: T = {program.T!r} is no number of steps: leave it out for continuous time")
-    if {"loss", "alpha_bar"} <= set(program.functions) and not program.T:
+    if {"loss", "alpha_bar"} <= set(own) and not program.T:
         raise Refused(f"{path}: alpha_bar is a schedule of steps: say T = ..., the steps of the loss")
     return program
 
@@ -105,9 +108,11 @@ def call(f: Callable[..., Any], *args: Any) -> Any:
     """Calls a function of the user's."""
     try:
         return f(*args)
-    except (Unfit, NotImplementedError):
+    except Unfit:
         raise
     except (Exception, SystemExit) as error:
+        if isinstance(error, NotImplementedError) and not is_of_torch(error):
+            raise
         raise Raised(error) from error
 
 
