@@ -45,7 +45,7 @@ class Slips(NamedTuple):
     see: Shape = lambda x: x  # x [n, L], as the network sees it
     answer: Shape = lambda p: p  # [n, L, K], of places, as it is used
     is_stale: bool = False  # uses what the network said a call before
-    redraws: bool = False  # draws places that are not masked too
+    redraws: bool = False  # draws places that are not masked too, given the others
     belief: str = "leave_one_out"  # that the step of uniform noise takes
     start: int = 0  # the lowest category that uniform noise starts from
 
@@ -79,7 +79,8 @@ def unmask(slips: Slips, denoise, K, L, n, seed, calls):
     rng = np.random.default_rng(seed)
     x = np.full((n, L), K)
     for t in range(calls, 0, -1):
-        p = slips.shape(slips.answer(np.exp(denoise(slips.see(x), slips.alpha(t, calls)))))
+        ask = denoise.leave_one_out if slips.redraws else denoise
+        p = slips.shape(slips.answer(np.exp(ask(slips.see(x), slips.alpha(t, calls)))))
         if t == 1:
             p = slips.shape_last(p)
         is_revealed = (x == K) & (rng.random((n, L)) < slips.share(t))

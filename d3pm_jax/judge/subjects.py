@@ -31,7 +31,7 @@ class Subject(NamedTuple):
 
     name: str
     noise: Noise
-    draw: Callable[[Target, int, int, int], tuple[np.ndarray, float | None]]
+    draw: Callable[[Target, int, int, int], tuple[np.ndarray, int | float | None]]
     """(target, n, seed, calls) -> int32 [n, L], and the calls of the network, None where not known"""
     claim: Callable[[int], Sampler] | None = None
     """calls -> the sampler that it is, or says that it is; None where it says nothing"""
@@ -216,7 +216,7 @@ def function_subject(
 ) -> Subject:
     """Makes the subject of `sample(denoise, K, L, n, seed, calls) -> ints [n, L]`."""
 
-    def draw(target: Target, n: int, seed: int, calls: int) -> tuple[np.ndarray, float | None]:
+    def draw(target: Target, n: int, seed: int, calls: int) -> tuple[np.ndarray, int | float | None]:
         denoise = Denoise(target)
         try:
             x = function(denoise, target.K, target.length, n, seed, calls)

@@ -81,21 +81,35 @@ def number_states(x: np.ndarray, K: int) -> np.ndarray:
 
 
 def known_target(oracle: Oracle, noise: Noise) -> Target:
-    """Makes the target of an oracle: its law, and its exact belief as the network."""
+    """Makes the target of an oracle: its law, and its exact belief as the network.
+
+    Raises:
+        UserError: it has a single place.
+    """
+    if oracle.length < 2:
+        raise UserError(f"length = {oracle.length}: transitions are judged, take at least 2 places")
     pairs, law = _tabulate(oracle)
-    log_prob = jax.jit(oracle.log_prob)
-    draw = jax.jit(oracle.draw, static_argnums=1)
     return Target(
         name=type(oracle).__name__,
         K=oracle.K,
         length=oracle.length,
         noise=noise,
         leave_one_out=partial(_believe, oracle, noise),
-        draw=lambda key, num: np.asarray(draw(key, num)),
-        log_prob=lambda x: np.asarray(log_prob(jnp.asarray(x, jnp.int32)), np.float64),
+        draw=lambda key, num: np.asarray(_draw(oracle, key, num)),
+        log_prob=lambda x: np.asarray(_log_prob(oracle, jnp.asarray(x, jnp.int32)), np.float64),
         pairs=pairs,
         law=law,
     )
+
+
+@partial(jax.jit, static_argnums=2)
+def _draw(oracle: Oracle, key: Array, num: int) -> Array:
+    return oracle.draw(key, num)
+
+
+@jax.jit
+def _log_prob(oracle: Oracle, x: Array) -> Array:
+    return oracle.log_prob(x)
 
 
 @partial(jax.jit, static_argnums=1)
@@ -114,7 +128,7 @@ def _tabulate(oracle: Oracle) -> tuple[np.ndarray, np.ndarray | None]:
     if oracle.K**oracle.length > MOST_STATES:
         return np.asarray(_compute_pairs(oracle), np.float64), None
     states = list_states(oracle.K, oracle.length)
-    law = np.exp(np.asarray(jax.jit(oracle.log_prob)(states), np.float64))
+    law = np.exp(np.asarray(_log_prob(oracle, states), np.float64))
     law /= law.sum()  # it was computed in float32
     return sum_pairs(law, oracle.K, oracle.length), law
 

@@ -98,6 +98,7 @@ def test_what_is_wrong_is_named_in_one_line(file, tmp_path, capsys):
             "60",
         ): "it must be chain, bigrams, network, or a FILE.py",
         ("maskgit", "--noise", "uniform", *args, "60"): "absorbing",
+        ("maskgit", "--num", "60", "--length", "1", "--out", tmp_path / "out"): "take at least 2 places",
     }
     for words, message in cases.items():
         assert message in error(capsys, "judge", *words)
