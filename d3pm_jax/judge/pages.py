@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from d3pm_jax import show
 from d3pm_jax.evaluation.bound import format_with_error
 from d3pm_jax.files import write_text
 from d3pm_jax.program.measure.record import Record
+from d3pm_jax.show import curves
 from d3pm_jax.show.markup import Html, build_document, build_table, encode_png, tag
 
 DECIMALS = 4
@@ -75,7 +75,7 @@ def _align(cells: Sequence[Sequence[str]]) -> list[list[str]]:
 
 def save_picture(records: Sequence[Record], path: Path) -> Path:
     """Writes a picture of bounds and figures over the numbers of calls, with those of exact samples."""
-    lines: dict[str, show.curves.Line] = {}
+    lines: dict[str, curves.Line] = {}
     for record in records:
         rows = record["rows"]
         calls = [row["calls"] if row["calls_taken"] is None else row["calls_taken"] for row in rows]
@@ -87,7 +87,7 @@ def save_picture(records: Sequence[Record], path: Path) -> Path:
         lines[record["sampler"]] = calls, of_samples
         lines[f"{record['sampler']}: as many exact samples"] = calls, of_exact
     caption = f"against {records[0]['target']}"
-    show.curves.save_lines(path, lines, "network calls", caption=caption)
+    curves.save_lines(path, lines, "network calls", caption=caption)
     return path
 
 

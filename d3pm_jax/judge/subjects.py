@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array
 
 from d3pm_jax import numerics
@@ -133,7 +134,7 @@ class Denoise:
         return self._answer("log_scores", x, alpha)
 
     def _answer(self, form: str, x: Any, alpha: Any) -> Any:
-        if isinstance(x, jax.core.Tracer):
+        if isinstance(x, Tracer):
             # Of a program that is compiled nothing is known here: no value, and not how often it runs.
             self.calls = None
             return self._compute(form, x, jnp.broadcast_to(alpha, x.shape[:1]))
@@ -329,7 +330,7 @@ def _read_file(path: Path, name: str, noise: Noise) -> Subject:
         return sampler_subject(label, function, noise)
     if not callable(function):
         raise UserError(f"{path} has no function {name}: define {CONTRACT} there, or name it as FILE.py:NAME")
-    own_noise = getattr(module, "noise", "mask")
+    own_noise: Any = getattr(module, "noise", "mask")
     if own_noise not in get_args(Noise):
         raise UserError(f"{path}: noise = {one_line(repr(own_noise), 80)}: it must be 'mask' or 'uniform'")
     claims = getattr(module, "claims", None)
