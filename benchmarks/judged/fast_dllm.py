@@ -11,6 +11,10 @@ FOLDER = checkout.open_folder("FAST_DLLM", "https://github.com/NVlabs/Fast-dLLM"
 OPTIONS = checkout.read_options(
     "FAST_DLLM_OPTIONS", threshold=0.9, factor=0.0, temperature=0.0, remasking="low_confidence"
 )
+if OPTIONS.temperature == 1 and OPTIONS.remasking == "low_confidence":
+    claims = f"fast_dllm_threshold:threshold={OPTIONS.threshold}"
+    if OPTIONS.factor:
+        claims = f"fast_dllm_factor:factor={OPTIONS.factor}"
 llada = checkout.load(FOLDER / "v1/llada", "generate", "transformers model")
 
 

@@ -8,12 +8,14 @@ import checkout
 import jax
 import jax.numpy as jnp
 
-REPOSITORY = "https://github.com/google/hackable_diffusion"
-FOLDER = checkout.open_folder("HACKABLE_DIFFUSION", REPOSITORY, "hackable_diffusion/hd.py")
+URL = "https://github.com/google/hackable_diffusion"
+FOLDER = checkout.open_folder("HACKABLE_DIFFUSION", URL, "hackable_diffusion/hd.py")
 OPTIONS = checkout.read_options("HACKABLE_OPTIONS", process="mask", cap=0.0, epsilon=1e-6)
 hd = checkout.load(FOLDER, "hackable_diffusion.hd", "kauldron")
 checkout.loop_in_python(hd.sampling.sampling)
 noise = OPTIONS.process
+if OPTIONS.cap == OPTIONS.epsilon == 0:
+    claims = "ancestral"
 
 
 def sample(denoise, K, L, n, seed, calls):
@@ -23,17 +25,15 @@ def sample(denoise, K, L, n, seed, calls):
         process = discrete.CategoricalProcess.masking_process(schedule, K)
         masked = step.MaskValueCorruptedMaskFn(process=process)
         remask = step.MaxCappedRemaskingFn(schedule=schedule, max_cap=OPTIONS.cap)
-        rest = dict(corruption_mask_fn=masked, remasking_fn=remask)
-        stepper = step.UnMaskingStep(corruption_process=process, **rest)
+        functions = dict(corruption_mask_fn=masked, remasking_fn=remask)
+        stepper = step.UnMaskingStep(corruption_process=process, **functions)
     else:
         process = discrete.CategoricalProcess.uniform_process(schedule, K)
         stepper = step.DiscreteDDIMStep(corruption_process=process)
-
-    def network(xt, conditioning, time):
-        return {"logits": denoise(xt[..., 0], 1 - time[:, 0, 0])}
-
     start_key, key = jax.random.split(jax.random.key(seed))
-    start = process.sample_from_invariant(start_key, jnp.zeros((n, L, 1), jnp.int32))
+    start = process.sample_from_invariant(start_key, jnp.zeros((n, L, 1), int))
     times = hd.sampling.time_scheduling.UniformTimeSchedule(safety_epsilon=OPTIONS.epsilon)
     sampler = hd.sampling.DiffusionSampler(time_schedule=times, stepper=stepper, num_steps=calls + 1)
-    return sampler(network, key, start)[0].xt[..., 0]
+    return sampler(
+        lambda xt, conditioning, time: {"logits": denoise(xt[..., 0], 1 - time[:, 0, 0])}, key, start
+    )[0].xt[..., 0]

@@ -8,6 +8,8 @@ import torch
 
 FOLDER = checkout.open_folder("LLADA", "https://github.com/ML-GSAI/LLaDA", "generate.py")
 OPTIONS = checkout.read_options("LLADA_OPTIONS", temperature=0.0, remasking="low_confidence", blocks=1)
+if OPTIONS.temperature == 1 and OPTIONS.remasking == "low_confidence" and OPTIONS.blocks == 1:
+    claims = "llada"
 llada = checkout.load(FOLDER, "generate", "transformers")
 
 
