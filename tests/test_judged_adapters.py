@@ -2,8 +2,11 @@
 
 import ast
 import sys
+import types
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from d3pm_jax.config import io
@@ -91,3 +94,21 @@ def test_options_have_the_types_of_their_defaults(monkeypatch):
     monkeypatch.setenv("TRIED", "ate=1")
     with pytest.raises(UserError, match=r"^TRIED: ate=1 is no option: take one of eta as NAME=VALUE$"):
         checkout.read_options("TRIED", eta=0.1)
+
+
+def test_loops_in_python_are_those_of_jax_and_call_each_time():
+    program = types.SimpleNamespace(jax=jax)
+    calls = []
+
+    def add(total, x):
+        calls.append(x)
+        return total + x["a"], total * x["a"]
+
+    xs = {"a": jnp.arange(1, 4)}
+    last, products = jax.lax.scan(add, 0, xs)
+    checkout.loop_in_python(program)
+    calls.clear()
+    assert [int(last), *products.tolist()] == [6, 0, 2, 9]
+    again, listed = program.jax.lax.scan(add, 0, xs)
+    assert (int(again), listed.tolist(), len(calls)) == (6, [0, 2, 9], 3)
+    assert program.jax.lax.fori_loop(2, 5, lambda i, total: total + i, 0) == 9
