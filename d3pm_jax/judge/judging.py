@@ -116,6 +116,7 @@ def judge(subject: Subject | str, target: Oracle | str, protocol: Protocol = DEF
     aim = aims[0]
     content = {
         "sampler": subject.name,
+        "levels": describe_levels(subject, target, all_calls[0]),
         "target": aim.name,
         "num": rows[0]["num"],
         "verdict": describe_course([row["tv_at_least"] for row in rows]),
@@ -149,14 +150,33 @@ def make_target(subject: Subject, target: Oracle | str, calls: int, seed: int) -
         )
     sampler = subject.claim(calls)
     steps = fit_steps(sampler, subject.noise, (NETWORK_CATEGORIES, NETWORK_LENGTH), calls)
-    process = make_process(subject.noise, NETWORK_CATEGORIES, steps)
+    alphas = None
+    if subject.alphas is not None and has_levels(subject, target, calls):
+        alphas = subject.alphas(steps)
     try:
-        with as_user_error():
+        with as_user_error(f"{subject.name}: "):
+            process = make_process(subject.noise, NETWORK_CATEGORIES, steps, alphas)
             return claimed_target(sampler, process, subject.noise, seed)
     except TooMany as error:
         raise UserError(
             f"{subject.name} with {calls} calls remembers too much to be enumerated: take fewer calls"
         ) from error
+
+
+def has_levels(subject: Subject, target: Oracle | str, calls: int) -> bool:
+    """Whether it is held against a sampler that goes by levels, not by masks."""
+    if isinstance(target, Oracle) or subject.claim is None:
+        return False
+    return not subject.claim(calls).step.goes_by_masks
+
+
+def describe_levels(subject: Subject, target: Oracle | str, calls: int) -> str | None:
+    """Says which levels the sampler has that it is held against; None where that goes by masks."""
+    if not has_levels(subject, target, calls):
+        return None
+    if subject.alphas is not None:
+        return "alpha(t) of the file, at evenly spaced t"
+    return "alpha(t) = 1 - t, at evenly spaced t; those of another schedule are taken from alpha(t) of a file"
 
 
 def judge_calls(subject: Subject, target: Target, calls: int, protocol: Protocol) -> dict[str, Any]:

@@ -42,6 +42,8 @@ def describe(record: Record) -> list[str]:
         f"{record['sampler']} against {record['target']} (K = {protocol['K']}, L = {protocol['length']}): "
         f"{record['verdict']}"
     ]
+    if record["levels"]:
+        lines.append(f"  levels: {record['levels']}")
     for row in record["rows"]:
         lines.append(f"  {name_calls(row)}: {row['verdict']}")
         lines += [f"    {' '.join(cells)}" for cells in _align(list_figures(row))]
@@ -105,6 +107,8 @@ def write_page(records: Sequence[Record], picture: Path, path: Path) -> Path:
     sections: list[Html] = [tag("section", build_table(head, verdicts), image)]
     for record in records:
         parts = [tag("h2", f"{record['sampler']}: {record['verdict']}")]
+        if record["levels"]:
+            parts.append(tag("p", f"levels: {record['levels']}"))
         for row in record["rows"]:
             first, *others = list_figures(row)
             parts += [tag("h3", name_calls(row)), tag("p", row["verdict"]), build_table(first, others, 1)]

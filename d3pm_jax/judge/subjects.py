@@ -24,6 +24,7 @@ from d3pm_jax.sampling import Chain, Denoiser, Sampler, make_plan, sample
 
 # What a float32 may be off: 1 - 1e-7 + 1e-7 is no error of anybody's.
 ROUNDING = 1e-6
+SMALLEST = 1e-7  # signal that is left at the end, below which it is none
 CONTRACT = "sample(denoise, K, L, n, seed, calls)"
 
 
@@ -38,6 +39,9 @@ class Subject(NamedTuple):
     """calls -> the sampler that it is, or says that it is; None where it says nothing"""
     follows_calls: bool = True
     """whether the number of calls changes what it does"""
+    alphas: Callable[[int], np.ndarray] | None = None
+    """steps -> the signal left at t / steps, t = 0..steps, float64 [steps + 1], of its claim; None:
+    1 - t / steps"""
 
 
 # ---- Samplers of this library ----
@@ -250,7 +254,8 @@ def check_samples(name: str, x: Any, n: int, target: Target) -> np.ndarray:
     masks = int(np.sum(samples == target.K))
     if target.noise == "mask" and masks:
         raise UserError(
-            f"{name} left {masks} masks ({target.K}) in {n} samples: draw these places too before it returns"
+            f"{name} left {masks} places at the mask, {target.K}, in {n} samples: draw these too before it "
+            f"returns"
         )
     wrong = samples[(samples < 0) | (samples >= target.K)]
     if len(wrong):
@@ -282,7 +287,8 @@ def read_subject(text: str, noise: Noise = "mask") -> Subject:
 
     Args:
         text: its words. A file has `sample` or FUNCTION, which is a function of `CONTRACT` or a `Sampler`;
-            and may have noise = "uniform", and claims = "NAME:field=value,..".
+            and may have noise = "uniform", claims = "NAME:field=value,..", and alpha(t), the signal left at
+            times in [0, 1], which a claimed sampler of levels has at evenly spaced times.
         noise: that samplers of this library are run on.
 
     Raises:
@@ -337,7 +343,41 @@ def _read_file(path: Path, name: str, noise: Noise) -> Subject:
     if claims is None:
         return function_subject(label, function, own_noise)
     sampler = read_sampler(claims)
-    return function_subject(label, function, own_noise, partial(resolve, sampler))
+    subject = function_subject(label, function, own_noise, partial(resolve, sampler))
+    if not callable(getattr(module, "alpha", None)):
+        return subject
+    return subject._replace(alphas=partial(_compute_alphas, f"{path}: alpha", module.alpha))
+
+
+def _compute_alphas(name: str, alpha: Callable[[Any], Any], steps: int) -> np.ndarray:
+    """Returns alpha(t) of a file at t = 0, 1 / steps, .., 1; it is handed times in NumPy, else in PyTorch.
+
+    Raises:
+        UserError: it raises, or returns something else than the signal left.
+    """
+    t = np.arange(1, steps + 1) / steps
+    try:
+        try:
+            returned = alpha(t)
+        except Exception:
+            torch = sys.modules.get("torch")
+            if torch is None:
+                raise
+            returned = alpha(torch.as_tensor(t))
+    except Exception as error:
+        raise UserError(
+            f"{name} raised {type(error).__name__}: {one_line(error)}; called with t [N]"
+        ) from error
+    signal = to_host(f"{name}(t)", returned)
+    if signal.shape != t.shape or not np.issubdtype(signal.dtype, np.floating):
+        raise UserError(
+            f"{name}(t) returned {describe_returned(signal)}: return floats of the shape of t, [N]"
+        )
+    alphas = np.concatenate([[1.0], signal])
+    # A cosine of 1e-17, or below 0, is meant to be 0.
+    if abs(alphas[-1]) < SMALLEST:
+        alphas[-1] = 0.0
+    return alphas
 
 
 def resolve(sampler: Sampler | Callable[[int], Sampler], calls: int) -> Sampler:

@@ -17,7 +17,7 @@ from d3pm_jax.data.tokenizers import LETTERS27
 from d3pm_jax.errors import UserError, describe_returned, one_line
 from d3pm_jax.judge.enumerated import enumerate_sampler
 from d3pm_jax.oracles import Oracle, markov_chain
-from d3pm_jax.processes import Process, is_category
+from d3pm_jax.processes import Mixing, is_category
 from d3pm_jax.sampling import Network, Sampler
 
 Noise = Literal["mask", "uniform"]
@@ -48,19 +48,29 @@ class Target(NamedTuple):
     law: np.ndarray | None  # [K^L], where there are few states
 
 
-def make_process(noise: Noise, K: int, steps: int) -> Process:
-    """Makes the process of a noise whose signal left is alpha = 1 - t / steps; a mask is category K."""
-    betas = schedules.reciprocal(steps)
+def make_process(noise: Noise, K: int, steps: int, alphas: np.ndarray | None = None) -> Mixing:
+    """Makes the process of a noise; a mask is category K.
+
+    Args:
+        noise: of it.
+        K: categories of the data.
+        steps: of it.
+        alphas: the signal left at t = 0..steps, float64 [steps + 1]; else it is 1 - t / steps.
+
+    Raises:
+        ValueError: alphas do not fall from 1 at every step.
+    """
+    betas = schedules.reciprocal(steps) if alphas is None else schedules.from_alpha_bar(alphas)
     if noise == "mask":
         return processes.absorbing(betas, K + 1, mask_id=K)
     return processes.uniform(betas, K)
 
 
-def make_network(leave_one_out: Callable[[Array, Array], Array], process: Process) -> Network:
+def make_network(leave_one_out: Callable[[Array, Array], Array], process: Mixing) -> Network:
     """Makes the network of a `Denoiser` of log p(x_0 at a place | x_t at all others), which sees alpha."""
 
     def network(x: Array, time: Array) -> Array:
-        said = leave_one_out(x, 1 - time / process.T)
+        said = leave_one_out(x, jnp.interp(time, jnp.arange(process.T + 1), process.alpha_bar))
         num_masks = process.K - said.shape[-1]
         return jnp.pad(said, ((0, 0), (0, 0), (0, num_masks)), constant_values=-jnp.inf)
 
@@ -168,10 +178,11 @@ def sum_pairs(law: np.ndarray, K: int, length: int) -> np.ndarray:
 # ---- The law of the sampler that a function claims to be ----
 
 
-def claimed_target(sampler: Sampler, process: Process, noise: Noise, seed: int) -> Target:
+def claimed_target(sampler: Sampler, process: Mixing, noise: Noise, seed: int) -> Target:
     """Makes a random network, whose answers fit no law, and the law that a sampler draws with it.
 
     The network sees alpha, unless the sampler reveals places: these are asked at the share of masks.
+    A sampler of levels has those of the process.
 
     Raises:
         ValueError: the sampler is not for this process.
@@ -188,7 +199,7 @@ def claimed_target(sampler: Sampler, process: Process, noise: Noise, seed: int) 
 
     @jax.jit
     def leave_one_out(x: Array, alpha: Array) -> Array:
-        number = jnp.sum(x * place_values, axis=-1)
+        number = x @ place_values
         said = logits[number] + alpha[:, None, None] * logits_of_alpha[number]
         return numerics.log_normalize(said)
 

@@ -121,6 +121,68 @@ def test_texts_are_chains_of_their_bigrams(tmp_path):
         judge.read_target("bigrams", 2, text)
 
 
+IN_NUMPY_BY_LEVELS = """
+import numpy as np
+
+claims = "ancestral"
+
+
+def alpha(t):
+    return 1 - np.cos(np.pi / 2 * (1 - t))
+
+
+def sample(denoise, K, L, n, seed, calls):
+    rng = np.random.default_rng(seed)
+    x = np.full((n, L), K)
+    levels = alpha(np.linspace(1, 0, calls + 1))
+    for a, s in zip(levels, levels[1:]):
+        p = np.exp(denoise(x, a))
+        drawn = (rng.random((n, L, 1)) > np.cumsum(p, axis=-1)[..., :-1]).sum(axis=-1)
+        x = np.where((x == K) & (rng.random((n, L)) < (s - a) / (1 - a)), drawn, x)
+    return x
+"""
+
+
+def test_a_claimed_sampler_of_levels_has_those_of_the_file(tmp_path):
+    """A right one with a cosine is told from that with alpha = 1 - t, and not where its file has alpha."""
+    path = tmp_path / "cosine.py"
+    path.write_text(IN_NUMPY_BY_LEVELS)
+    subject = judge.read_subject(str(path))
+    protocol = judge.Protocol(calls=(4,), num=30_000)
+    record = judge.judge(subject, "network", protocol)
+    assert record["verdict"] == "not told apart"
+    assert "  levels: alpha(t) of the file, at evenly spaced t" in judge.describe(record)
+    without = judge.judge(subject._replace(alphas=None), "network", protocol)
+    assert without["verdict"] == "another law"
+    assert any(line.startswith("  levels: alpha(t) = 1 - t, at") for line in judge.describe(without))
+
+
+def test_alpha_of_a_file_is_read_in_any_library(tmp_path):
+    """It is handed times in NumPy, or else in PyTorch; what is no schedule is refused in a line."""
+    contents = {
+        "1 - t": (4, [1, 0.75, 0.5, 0.25, 0]),
+        "torch.cos(t * torch.pi / 2)": (2, [1, np.sqrt(0.5), 0]),
+        "1 - jnp.square(t)": (2, [1, 0.75, 0]),
+    }
+    path = tmp_path / "mine.py"
+    for expression, (steps, expected) in contents.items():
+        path.write_text(f"import torch, jax.numpy as jnp\n{SAMPLE}\ndef alpha(t): return {expression}\n")
+        subject = judge.read_subject(str(path))
+        np.testing.assert_allclose(subject.alphas(steps), expected, atol=1e-6)
+    for expression, message in {
+        "t": "goes from 1 to 0.5 at t = 1|must fall",
+        "t[:1]": r"alpha\(t\) returned float64 \[1\]: return floats of the shape of t",
+        "1 / 0": "alpha raised ZeroDivisionError",
+    }.items():
+        path.write_text(f"{SAMPLE}\ndef alpha(t): return {expression}\n")
+        with pytest.raises(UserError, match=message) as refused:
+            judge.judge(judge.read_subject(str(path)), "network", judge.Protocol(calls=(2,), num=30))
+        assert "\n" not in str(refused.value)
+
+
+SAMPLE = "claims = 'ancestral'\ndef sample(denoise, K, L, n, seed, calls): return 0"
+
+
 @pytest.mark.slow
 def test_samplers_have_the_law_of_what_they_are(tmp_path, file):
     """Against a network that fits no law: named samplers, and a function that claims to be one of them."""

@@ -98,7 +98,7 @@ def fail(denoise, K, L, n, seed, calls):
 MASKS = np.full((2, L), K)
 REFUSED = {
     "floats": (fill(0.0), r"returned float64 \[6, 3\]: return integers"),
-    "masks": (fill(K), r"left 18 masks \(3\) in 6 samples: draw these places too"),
+    "masks": (fill(K), r"left 18 places at the mask, 3, in 6 samples: draw these too"),
     "category": (fill(4), r"returned the category 4: categories are 0\.\.2"),
     "length": (
         lambda *a: np.zeros((6, 5), int),
