@@ -16,13 +16,12 @@ import jax
 import numpy as np
 
 import d3pm_jax as d3pm
-from d3pm_jax import oracles, runs
+from d3pm_jax import judge, oracles, runs
 from d3pm_jax.sampling import Denoiser, Sampler, per_example, run
 from d3pm_jax.sampling.places import LeftToRight, RandomOrder
 from d3pm_jax.sampling.speculative import Speculative
 
 DRAFTS = (2, 4, 8, 16, 32)
-LETTERS = " abcdefghijklmnopqrstuvwxyz"
 HEADER = "| order | drafts | rows / L | inputs / L |\n|---|---|---|---|"
 
 
@@ -44,13 +43,9 @@ def main() -> None:
 
 def count_chain(path: Path, length: int, num: int) -> None:
     """Prints the rows of the chain of a text."""
-    letters = np.array([LETTERS.index(letter) for letter in path.read_text()])
-    K = len(LETTERS)
-    pairs = np.bincount(letters[:-1] * K + letters[1:], minlength=K * K).reshape(K, K) + 1e-8
-    step = pairs / pairs.sum(axis=1, keepdims=True)
-    start = np.linalg.matrix_power(step, 1000)[0]
-    process = d3pm.absorbing(d3pm.reciprocal(length), K + 1, mask_id=K)
-    network = oracles.network(oracles.markov_chain(start / start.sum(), step, length), process)
+    chain = judge.read_target("bigrams", length, path)
+    process = d3pm.absorbing(d3pm.reciprocal(length), chain.K + 1, mask_id=chain.K)
+    network = oracles.network(chain, process)
     denoiser = Denoiser(process, network, "leave_one_out")
     noise = per_example(jax.random.key(0), np.arange(num, dtype=np.int32), (length,))
 
@@ -62,10 +57,10 @@ def count_chain(path: Path, length: int, num: int) -> None:
             def draw(x: jax.Array, sampler: Sampler = sampler):
                 return run(denoiser, x, noise, sampler, watch=lambda seen: seen.changed.any(axis=-1))
 
-            chain = draw(np.full((num, length), K, np.int32))
-            assert int(chain.failed_at) == 0
-            rows = np.sum(chain.seen, axis=0)  # of each example
-            print_row(order, drafts, rows / length, np.asarray(chain.calls) / length)
+            drawn = draw(np.full((num, length), chain.K, np.int32))
+            assert int(drawn.failed_at) == 0
+            rows = np.sum(drawn.seen, axis=0)  # of each example
+            print_row(order, drafts, rows / length, np.asarray(drawn.calls) / length)
 
 
 def count_run(path: Path, num: int) -> None:

@@ -230,16 +230,16 @@ def at_places(logits: Any, places: Array) -> Array:
         logits: [B, *S, K], or a `Projection` that stands for them.
         places: their numbers in the order of memory, [B, n].
     """
-    flat = logits.reshape(len(logits), -1, logits.shape[-1])
+    flat = logits.reshape(len(logits), math.prod(logits.shape[1:-1]), logits.shape[-1])
     return jnp.take_along_axis(flat, places[..., None], axis=1)
 
 
 @at_places.register
 def _(logits: Projection, places: Array) -> Array:
-    B = len(logits.xt)
-    flat = logits.hidden.reshape(B, -1, logits.hidden.shape[-1])  # [B, places of an example, width]
+    in_line = (len(logits.xt), math.prod(logits.xt.shape[1:]))
+    flat = logits.hidden.reshape(*in_line, logits.hidden.shape[-1])  # [B, places of an example, width]
     hidden = jnp.take_along_axis(flat, places[..., None], axis=1)
-    xt = jnp.take_along_axis(logits.xt.reshape(B, -1), places, axis=1)
+    xt = jnp.take_along_axis(logits.xt.reshape(in_line), places, axis=1)
     return dataclasses.replace(logits, hidden=hidden, xt=xt).logits()
 
 

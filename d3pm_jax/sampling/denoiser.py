@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
@@ -91,7 +92,8 @@ class Answer(NamedTuple):
 
         def make() -> Array:
             said = at_places(self.said, places)
-            x = jnp.take_along_axis(self.x.reshape(len(self.x), -1), places, axis=1)
+            x_in_line = self.x.reshape(len(self.x), math.prod(self.x.shape[1:]))
+            x = jnp.take_along_axis(x_in_line, places, axis=1)
             answer = self._replace(logits=said, said=said, x=x, shaping=None)
             if self.shaping is not None:
                 answer = self.shaping(answer)

@@ -9,11 +9,12 @@ what q_j has above p_j, and the row ends there. So each place is drawn by q_j, w
     q(x) = p(x) min(1, q(x) / p(x)) + (1 - sum_y min(p(y), q(y))) (q(x) - p(x))^+ / sum_y (q(y) - p(y))^+,
 
 where the second product has two equal numbers, one divided by the other. q_1 is p_1, which needs no second
-answer, and its draft is accepted: a row reveals one place at least. The answer to all k drafts could be the
-next p, but the program would wait for examples without one all the same.
+answer, and its draft is accepted: a row of two drafts or more reveals two places at least. The answer to all
+k drafts could be the next p, but the program would wait for examples without one all the same.
 """
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -97,7 +98,8 @@ class Speculative(ByMasks):
             )
 
     def num_rows(self, places: int) -> int:
-        return places
+        # The draft or what takes its place at position 1, if there is one, is revealed besides position 0.
+        return math.ceil(places / min(self.drafts, 2))
 
     def start(self, view: View) -> Memory:
         masked = in_line(view.is_masked(view.unknown))

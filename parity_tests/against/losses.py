@@ -124,7 +124,7 @@ def _compare_times(program: Program, finding: Finding, asked: Asked) -> Finding:
     """t is uniform on 1..T or (0, 1], each example's its own."""
     finding = finding._replace(process="t", quantity="draw", size=asked.t.numel())
     t = asked.t.double().numpy()
-    if (t == t[:, :1]).all():
+    if (t == t[:, :1]).all() and program.T != 1:
         at = f"{len(t)} batches of {B}"
         return finding._replace(differ=t.size, input=at, hints=("with one t for the whole batch",))
     bins = BINS
@@ -216,6 +216,8 @@ def _is_law(changed: np.ndarray, p: np.ndarray) -> bool:
     if stats.chi2.sf(np.square(z).sum(), BINS) < LEVEL:
         return False
     usual = variance > 0.5
+    if not usual.any():
+        return True
     dispersion = np.square(counts - L * p)[usual].sum() / variance[usual].sum()
     return dispersion < 1 + 6 * np.sqrt(2 / max(1, usual.sum()))
 

@@ -43,15 +43,19 @@ class Denoise:
 
     def _answer(self, of_world: Any, x: Any, alpha: Any) -> Tensor:
         self.num_asked += 1
-        if not torch.is_tensor(x) or x.is_floating_point() or tuple(x.shape[1:]) != (L,):
-            raise Unfit("asks denoise at x that is no tensor of integers [n, L]")
+        if not torch.is_tensor(x) or x.is_floating_point() or tuple(x.shape[1:]) != (L,) or len(x) == 0:
+            raise Unfit("asks denoise at x that is no tensor of integers [n, L] with n from 1 on")
         if x.min() < 0 or x.max() >= self.world.V:
             raise Unfit(f"asks denoise at x = {int(x.max())}, outside 0..{self.world.V - 1}")
-        alpha = torch.as_tensor(alpha).detach().double().reshape(-1).numpy()
-        if len(alpha) not in (1, len(x)) or not ((alpha >= -1e-6) & (alpha <= 1 + 1e-6)).all():
-            raise Unfit(
-                f"asks denoise at alpha = {alpha.ravel()[0]:g}, which is no number in [0, 1], nor [n] of them"
-            )
+        try:
+            alpha = torch.as_tensor(alpha).detach().double().reshape(-1).numpy()
+        except (TypeError, ValueError, RuntimeError):
+            raise Unfit(f"asks denoise at alpha of {type(alpha).__name__}: pass a number, or [n]") from None
+        if len(alpha) not in (1, len(x)):
+            raise Unfit(f"asks denoise at alpha of {len(alpha)} numbers: pass one, or [n], here {len(x)}")
+        outside = ~((alpha >= -1e-6) & (alpha <= 1 + 1e-6))
+        if outside.any():
+            raise Unfit(f"asks denoise at alpha = {alpha[outside][0]:g}, outside [0, 1]")
         log_p = of_world(x.cpu().numpy(), np.clip(alpha, 0, 1))
         return torch.tensor(log_p, dtype=torch.get_default_dtype())
 

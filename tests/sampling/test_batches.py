@@ -130,3 +130,15 @@ def test_what_is_known_stays_and_does_not_count(name):
         np.testing.assert_array_equal(chain.states[number], x, err_msg=f"{number} rows left")
     assert np.all(np.where(known, np.asarray(chain.states) == x0, True))
     np.testing.assert_array_equal(chain.calls, expected.calls)
+
+
+def test_a_batch_of_no_examples_is_drawn_by_every_sampler():
+    process = make_process("absorbing")
+    for case in CASES.values():
+        sampler = case.sampler
+        denoiser = Denoiser(process, lambda x, t: jnp.zeros((*x.shape, K)))
+        chain = jax.eval_shape(
+            lambda key, denoiser=denoiser, sampler=sampler: sampling.sample(key, denoiser, (0, L), sampler),
+            jax.random.key(0),
+        )
+        assert chain.x0.shape == (0, L)
