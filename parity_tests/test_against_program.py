@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,12 +12,13 @@ import pytest
 import torch
 
 import torch_ref
-from parity_tests.against import sample_slips, samples
+from parity_tests.against import command, sample_slips, samples
 from parity_tests.against.command import CHECKS
 from parity_tests.against.comparing import Finding, guarded
 from parity_tests.against.loading import Refused
 from parity_tests.against.program import Program, read
 from parity_tests.against.sample_slips import World
+from parity_tests.against.table import sentences
 from parity_tests.frameworks import precision
 from torch_ref.losses import continuous
 from torch_ref.schedules.continuous import linear
@@ -85,15 +87,15 @@ def _sample(result: Callable[..., Any], alpha: float = 0.0) -> Callable[..., tor
 
 
 SAMPLERS = {
-    "gives float64, no integers": _sample(lambda x: x.double()),
+    "gives float64, no integers: return integers [n, L]": _sample(lambda x: x.double()),
     "gives list, no tensor": _sample(lambda x: x.tolist()),
     "gives shape [49, 4], not [n, L], here [50, 4]": _sample(lambda x: x[1:]),
     "gives category 5, outside 0..2": _sample(lambda x: x * 0 + 5),
     "raises KeyError: 'no' at test_against_program.py:": _sample(_raise),
-    "is not deterministic in its seed: two calls with seed 0 differ": _sample(
+    "is not deterministic in its seed: two calls with seed 0 differ; draw all by `seed`": _sample(
         lambda x: x.roll(np.random.default_rng().integers(1, 49), 0)
     ),
-    "does not depend on its seed: seeds 0 and 1 give the same": _sample(lambda x: x * 0),
+    "does not depend on its seed: seeds 0 and 1 give the same; draw all by `seed`": _sample(lambda x: x * 0),
     "asks denoise at alpha = nan, which is no number in [0, 1]": _sample(lambda x: x, torch.nan),
     "never asks denoise": lambda denoise, K, L, n, seed, calls: torch.full((n, L), 0),
 }
@@ -103,13 +105,17 @@ SAMPLERS = {
 def test_a_sampler_that_cannot_be_compared_says_why_in_a_line(note: str) -> None:
     (finding,) = findings("sample", SAMPLERS[note])
     assert finding.note.startswith(note)
+    assert ("called as sample(denoise, " in finding.note) == note.startswith("raises")
 
 
 @pytest.mark.parametrize(
     ("said", "line"),
     [
         ({"noise": "gauss"}, "noise = 'gauss' is none of mask, uniform"),
-        ({"schedule": "reciprocal"}, "schedule = 'reciprocal' is none of linear, cosine, polynomial"),
+        (
+            {"schedule": "reciprocal"},
+            r"none of linear \(1 - t\), cosine \(cos\(pi t / 2\)\), .*: leave it out",
+        ),
         ({"belief": "x0"}, "belief = 'x0' is none of d3pm, official, leave_one_out, denoiser"),
         ({"T": 0.5}, "T = 0.5 is no number of steps: leave it out for continuous time"),
     ],
@@ -133,6 +139,10 @@ def test_a_schedule_of_ones_own_falls_from_1() -> None:
 
 
 SCHEDULES = {
+    "as 1 - cos(pi (1 - t) / 2): leave `schedule` out if that is meant": (
+        "alpha",
+        lambda t: 1 - torch.cos((1 - t) * torch.pi / 2),
+    ),
     "with time from noise to data": ("alpha", lambda t: torch.sin(t * torch.pi / 2)),
     "as minus its log": ("alpha", lambda t: -torch.cos(t * torch.pi / 2).log()),
     "of one step, without the product": ("alpha_bar", lambda T: 1 - torch.as_tensor(torch_ref.cosine(T))),
@@ -157,6 +167,63 @@ def test_a_derivative_of_the_other_sign_is_named() -> None:
     finding = Finding("alpha_derivative", "", "float64", "value", "")
     (result,) = guarded(finding, Path(__file__), partial(CHECKS["alpha_derivative"], program))
     assert result.hints == ("with the other sign",)
+
+
+# ---- A schedule that the file does not have ----
+
+
+def _cosine_alpha(t: torch.Tensor) -> torch.Tensor:
+    return 1 - torch.cos(torch.pi / 2 * (1 - t))
+
+
+def _cosine_loss(network: Any, x0: torch.Tensor, K: int) -> torch.Tensor:
+    t = (1 - torch.rand(len(x0))).requires_grad_()
+    alpha = _cosine_alpha(t)
+    (slope,) = torch.autograd.grad(alpha.sum(), t)
+    alpha = alpha.detach()[:, None]
+    masked = torch.rand(x0.shape) > alpha
+    log_p = network(torch.where(masked, K, x0), t.detach())[..., :K].log_softmax(-1)
+    return (slope[:, None] / (1 - alpha) * log_p.gather(-1, x0[..., None])[..., 0] * masked).mean()
+
+
+def _cosine_sample(denoise: Any, K: int, L: int, n: int, seed: int, calls: int) -> torch.Tensor:
+    torch.manual_seed(seed)
+    x = torch.full((n, L), K)
+    levels = _cosine_alpha(torch.linspace(1, 0, calls + 1))
+    for a, s in pairwise(levels):
+        drawn = torch.multinomial(denoise(x, a).exp().flatten(0, 1), 1).reshape(n, L)
+        x = torch.where((x == K) & (torch.rand(n, L) < (s - a) / (1 - a)), drawn, x)
+    return x
+
+
+def test_a_schedule_is_asked_for_where_that_which_is_assumed_is_not_it(tmp_path: Path, capsys) -> None:
+    """A right program with a cosine is told nothing that is false, and with its alpha agrees."""
+    wrong = [*findings("loss", _cosine_loss), *findings("sample", _cosine_sample)]
+    assert [finding.process for finding in wrong if not finding.ok] == ["x_t", "mask"]
+    assert not any(finding.hints for finding in wrong)
+    assert [finding.note for finding in wrong if finding.note] == [
+        "the noise of x_t is not that of alpha = 1 - t: give the file's alpha",
+        "asks denoise at alpha = 0.6173, which is none of alpha = 1 - t: give the file's alpha",
+    ]
+    words = sentences(wrong)
+    assert words == ["10,752 numbers compared; 2 of 2 functions fail: loss, sample"]
+
+    path = tmp_path / "own.py"
+    text = f"from {__name__} import _cosine_sample as sample, _cosine_loss as loss"
+    for alpha, status in (("", 1), (", _cosine_alpha as alpha", 0)):
+        path.write_text(text + alpha)
+        assert command.against(path, ("float64",), markdown=False, every=False) == status
+        printed = capsys.readouterr().out
+        assert ("no alpha: alpha(t) = 1 - t is taken for loss and sample\n" in printed) == bool(status)
+
+
+def test_functions_that_fail_are_summed_up_as_such() -> None:
+    agreeing = Finding("alpha", "", "float64", "value", "", 9)
+    differing = agreeing._replace(function="loss", differ=1)
+    failing = agreeing._replace(function="sample", note="raises")
+    sums = [sentences(results)[-1].partition("; ")[2] for results in ([agreeing, differing, failing],)]
+    assert sums == ["1 of 3 functions differ: loss; 1 fails: sample"]
+    assert sentences([agreeing, failing])[-1].endswith("compared; 1 of 2 functions fails: sample")
 
 
 # ---- Losses of the other kinds of noise and time ----

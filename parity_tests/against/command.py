@@ -10,7 +10,7 @@ import jax
 from parity_tests.against import comparing, losses, samples, schedules, table
 from parity_tests.against.comparing import Finding
 from parity_tests.against.loading import Refused, load
-from parity_tests.against.program import read
+from parity_tests.against.program import Program, read
 from parity_tests.against.signatures import CONSTRUCTORS, FUNCTIONS, SCHEDULES
 from parity_tests.tables import layout
 
@@ -25,6 +25,14 @@ CHECKS = {  # of a program
 DOUBLE_ONLY = ("alpha_bar", "sample")
 
 
+def describe_assumed(program: Program) -> str:
+    """Says which schedule is taken for a loss and a sampler, as the file has none."""
+    name, _, formula = program.assumed.partition(" = ")
+    taking = " and ".join(name for name in ("loss", "sample") if name in program.functions)
+    argument = "T" if program.T else "t"
+    return f"the file has no {name}: {name}({argument}) = {formula} is taken for {taking}"
+
+
 def against(path: Path, dtypes: Sequence[str], markdown: bool, every: bool) -> int:
     """Prints the table of a file; 0 if all agrees, 1 if something differs, 2 if nothing could be compared."""
     try:
@@ -33,6 +41,8 @@ def against(path: Path, dtypes: Sequence[str], markdown: bool, every: bool) -> i
     except Refused as error:
         print(error, file=sys.stderr)
         return 2
+    if program.assumed and program.functions.keys() & {"loss", "sample"}:
+        notes.append(describe_assumed(program))
     findings = []
     with jax.default_device(jax.devices("cpu")[0]):
         for name, f in functions.items():

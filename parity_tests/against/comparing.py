@@ -51,10 +51,11 @@ class Unfit(Exception):
 
 
 class Raised(Exception):
-    """Holds what a function raised."""
+    """Holds what a function raised, and how it was called, in words."""
 
-    def __init__(self, error: BaseException):
+    def __init__(self, error: BaseException, words: str = ""):
         self.error = error
+        self.words = words
 
 
 def findings(signature: Signature, f: Function, dtype: str, path: Path) -> Iterator[Finding]:
@@ -76,7 +77,7 @@ def guarded(
         except NotImplementedError:
             yield finding._replace(skipped=True)
         except Raised as error:
-            yield finding._replace(note=f"raises {place(error.error, path)}")
+            yield finding._replace(note=f"raises {place(error.error, path)}{error.words}")
         except Unfit as error:
             yield finding._replace(note=str(error))
 

@@ -42,7 +42,14 @@ def load(path: Path) -> Loaded:
         if name not in functions:
             notes += [f"{name} is not compared: do you mean {near}?" for near in _near_names(name)]
     if not functions:
-        raise Refused("\n".join([f"{path} has no function that --list names", *notes]))
+        raise Refused(
+            "\n".join(
+                [
+                    f"{path} has no function that --list names: define loss, sample or another of them",
+                    *notes,
+                ]
+            )
+        )
 
     wrong = []
     for name, f in functions.items():

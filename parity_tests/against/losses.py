@@ -73,7 +73,10 @@ def check_loss(program: Program, finding: Finding) -> Iterator[Finding]:
     """The laws of t and of x_t, and the loss and its gradient where it was asked."""
     asked = _ask(program)
     yield _compare_times(program, finding, asked)
-    yield _compare_noise(program, finding, asked)
+    noise = _compare_noise(program, finding, asked)
+    yield noise
+    if noise.note:
+        return
     yield from _compare_values(program, finding, Asked._make(x[:NUM_COMPARED] for x in asked))
 
 
@@ -160,6 +163,8 @@ def _compare_noise(program: Program, finding: Finding, asked: Asked) -> Finding:
     if not hints:
         if _is_law(changed, expected):
             return finding
+        if program.assumed:
+            return finding._replace(note=program.give_schedule("the noise of x_t is not that"))
         others = loss_slips.of_noise(program.noise, K, keep, _before(program, asked.t))
         hints = [words for words, other in others if _is_law(changed, other)]
     bins = np.array_split(np.argsort(expected, axis=None), BINS)

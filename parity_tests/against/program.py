@@ -16,7 +16,7 @@ from parity_tests.against.comparing import Raised, Unfit, check_value, is_of_tor
 from parity_tests.against.loading import Refused
 from parity_tests.against.signatures import PROGRAM
 
-CONTINUOUS = ("linear", "cosine", "polynomial")
+CONTINUOUS = {"linear": "1 - t", "cosine": "cos(pi t / 2)", "polynomial": "1 - t^2"}
 STEPS = ("linear", "cosine", "cosine_squared", "reciprocal", "log_linear", "polynomial")
 Slip = tuple[str, Callable[[], np.ndarray]]  # in words, and the numbers that it gives
 
@@ -30,6 +30,17 @@ class Program(NamedTuple):
     T: int = 0  # of the loss; 0: time is continuous
     ce_weight: float = 0.0
     belief: Belief = "d3pm"
+
+    @property
+    def assumed(self) -> str:
+        """The schedule that a loss and a sampler are taken to have where the file has none, else ""."""
+        if {"alpha", "alpha_bar"} & set(self.functions):
+            return ""
+        return "alpha_bar = 1 - t / T" if self.T else "alpha = 1 - t"
+
+    def give_schedule(self, difference: str) -> str:
+        """Says what is not as with the schedule that is assumed, and the cure."""
+        return f"{difference} of {self.assumed}: give the file's {self.assumed.split()[0]}"
 
     def alphas(self, steps: int) -> np.ndarray:
         """alpha_bar at t = 0..steps, float64 [steps + 1], as the file has it; else it falls evenly."""
@@ -90,7 +101,13 @@ def read(module: ModuleType, functions: dict[str, Callable[..., Any]], path: Pat
     program = Program(own, **said)
     schedules = STEPS if "alpha_bar" in own else CONTINUOUS
     _check_one_of(path, "noise", program.noise, ("mask", "uniform"))
-    _check_one_of(path, "schedule", program.schedule, ("", *schedules))
+    if program.schedule not in ("", *schedules):
+        ours = STEPS
+        if "alpha_bar" not in own:
+            ours = [f"{name} ({formula})" for name, formula in CONTINUOUS.items()]
+        raise Refused(
+            f"{path}: schedule = {program.schedule!r} is none of {', '.join(ours)}: leave it out for another"
+        )
     _check_one_of(path, "belief", program.belief, get_args(Belief))
     if not isinstance(program.T, int) or program.T < 0:
         raise Refused(f"{path}: T = {program.T!r} is no number of steps: leave it out for continuous time")
@@ -106,6 +123,11 @@ def _check_one_of(path: Path, name: str, value: Any, values: Sequence[str]) -> N
 
 def call(f: Callable[..., Any], *args: Any) -> Any:
     """Calls a function of the user's."""
+    return call_as("", f, *args)
+
+
+def call_as(words: str, f: Callable[..., Any], *args: Any) -> Any:
+    """Calls a function of the user's; words say how, where it raises."""
     try:
         return f(*args)
     except Unfit:
@@ -113,7 +135,7 @@ def call(f: Callable[..., Any], *args: Any) -> Any:
     except (Exception, SystemExit) as error:
         if isinstance(error, NotImplementedError) and not is_of_torch(error):
             raise
-        raise Raised(error) from error
+        raise Raised(error, words) from error
 
 
 def as_array(x: Any, shape: tuple[int, ...]) -> np.ndarray:

@@ -15,7 +15,7 @@ from d3pm_jax.judge.enumerated import enumerate_sampler
 from d3pm_jax.sampling import named
 from parity_tests.against import sample_slips
 from parity_tests.against.comparing import Finding, Unfit
-from parity_tests.against.program import Program, call
+from parity_tests.against.program import Program, call_as
 from parity_tests.against.sample_slips import World
 
 K = 3
@@ -24,6 +24,7 @@ NUM_CALLS = 4
 NUM_SAMPLES = 100_000
 NUM_AGAIN = 50  # to see whether the seed counts
 LEVEL = 1e-4
+LEVEL_APART = 1e-3  # of two alphas that are not the same
 
 
 class Denoise:
@@ -32,6 +33,7 @@ class Denoise:
     def __init__(self, world: World):
         self.world = world
         self.num_asked = 0
+        self.alphas: set[float] = set()
 
     def __call__(self, x: Any, alpha: Any) -> Tensor:
         """log p(x_0 | x), [n, L, K]."""
@@ -56,6 +58,7 @@ class Denoise:
         outside = ~((alpha >= -1e-6) & (alpha <= 1 + 1e-6))
         if outside.any():
             raise Unfit(f"asks denoise at alpha = {alpha[outside][0]:g}, outside [0, 1]")
+        self.alphas.update(np.unique(alpha))
         log_p = of_world(x.cpu().numpy(), np.clip(alpha, 0, 1))
         return torch.tensor(log_p, dtype=torch.get_default_dtype())
 
@@ -63,27 +66,32 @@ class Denoise:
 def check_sample(program: Program, finding: Finding) -> Iterator[Finding]:
     """The law of what it draws in 4 calls of the network."""
     world = World(program.noise, K, L)
-    first = _draw(program, world, NUM_AGAIN, seed=0)
-    if (first != _draw(program, world, NUM_AGAIN, seed=0)).any():
-        raise Unfit("is not deterministic in its seed: two calls with seed 0 differ")
-    if (first == _draw(program, world, NUM_AGAIN, seed=1)).all():
-        raise Unfit("does not depend on its seed: seeds 0 and 1 give the same")
+    denoise = Denoise(world)
+    first = _draw(program, denoise, NUM_AGAIN, seed=0)
+    if (first != _draw(program, denoise, NUM_AGAIN, seed=0)).any():
+        raise Unfit("is not deterministic in its seed: two calls with seed 0 differ; draw all by `seed`")
+    if (first == _draw(program, denoise, NUM_AGAIN, seed=1)).all():
+        raise Unfit("does not depend on its seed: seeds 0 and 1 give the same; draw all by `seed`")
 
-    counts = np.bincount(
-        world.number(_draw(program, world, NUM_SAMPLES, seed=2)), minlength=len(world.states)
-    )
+    drawn = _draw(program, denoise, NUM_SAMPLES, seed=2)
+    counts = np.bincount(world.number(drawn), minlength=len(world.states))
     alphas = program.alphas(NUM_CALLS)
     ours = enumerate_ours(program, world)
     finding = finding._replace(process=program.noise, quantity="draw", size=NUM_SAMPLES)
     if not is_told(counts, ours):
         yield finding
         return
+    if program.assumed:
+        _check_levels(program, denoise)
     i = int(np.argmax(np.abs(counts - NUM_SAMPLES * ours)))
     differ = np.abs(counts - NUM_SAMPLES * ours).sum() / 2
     words = f"x = {' '.join(map(str, world.states[i]))}"
     if program.noise == "mask":
         masked = counts[(world.states == K).any(axis=1)].sum()
-        words += f", {masked / NUM_SAMPLES:.1%} of the samples have masks left" * bool(masked)
+        if masked:
+            words = (
+                f"{masked / NUM_SAMPLES:.1%} of the samples have masks left: draw these places too; {words}"
+            )
     yield finding._replace(
         differ=int(differ),
         difference=differ / NUM_SAMPLES,
@@ -94,15 +102,29 @@ def check_sample(program: Program, finding: Finding) -> Iterator[Finding]:
     )
 
 
-def _draw(program: Program, world: World, n: int, seed: int) -> np.ndarray:
-    denoise = Denoise(world)
-    x = call(program.functions["sample"], denoise, K, L, n, seed, NUM_CALLS)
+def _check_levels(program: Program, denoise: Denoise) -> None:
+    """Raises Unfit where the network was asked at alphas that the schedule that is assumed has not."""
+    asked = np.array(sorted(denoise.alphas))
+    apart = np.abs(asked[:, None] - program.alphas(NUM_CALLS)).min(axis=1)
+    if apart.max() > LEVEL_APART:
+        other = f"asks denoise at alpha = {asked[apart.argmax()]:.4g}, which is none"
+        raise Unfit(program.give_schedule(other))
+
+
+def _draw(program: Program, denoise: Denoise, n: int, seed: int) -> np.ndarray:
+    world = denoise.world
+    denoise.num_asked = 0
+    words = (
+        f"; called as sample(denoise, K, L, n, seed, calls) with K = {K}, L = {L}, n = {n}, seed = {seed}, "
+        f"calls = {NUM_CALLS}"
+    )
+    x = call_as(words, program.functions["sample"], denoise, K, L, n, seed, NUM_CALLS)
     if not torch.is_tensor(x):
         raise Unfit(f"gives {type(x).__name__}, no tensor")
     if tuple(x.shape) != (n, L):
         raise Unfit(f"gives shape {list(x.shape)}, not [n, L], here {[n, L]}")
     if x.is_floating_point() or x.is_complex():
-        raise Unfit(f"gives {str(x.dtype).removeprefix('torch.')}, no integers")
+        raise Unfit(f"gives {str(x.dtype).removeprefix('torch.')}, no integers: return integers [n, L]")
     if x.min() < 0 or x.max() >= world.V:
         raise Unfit(f"gives category {int(x.max() if x.min() >= 0 else x.min())}, outside 0..{K - 1}")
     if not denoise.num_asked:

@@ -82,6 +82,8 @@ def _slips(name: str, T: int | None, t: np.ndarray) -> Iterator[Slip]:
     yield "as minus its log", lambda: -np.log(alpha)
     if T is None:
         yield "with time from noise to data", lambda: _ours(name, T, 1 - t)
+        other = "as 1 - cos(pi (1 - t) / 2): leave `schedule` out if that is meant"
+        yield other, lambda: 1 - np.cos(np.pi / 2 * (1 - t))
         return
     beta = getattr(d3pm_jax, name)(T)
     limited = np.minimum(1 - (1 - beta) ** 2, beta.max())

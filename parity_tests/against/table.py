@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from parity_tests.against.comparing import Finding
 from parity_tests.against.hints import BUT_FOR
+from parity_tests.against.signatures import PROGRAM
 from parity_tests.cases import K, T
 
 NUMBERS = ("differ", "of", "in", "type", "difference", "yours", "JAX")
@@ -26,7 +27,7 @@ def rows(findings: Sequence[Finding], every: bool) -> list[tuple[str, ...]]:
                 agreeing.append(of_process)
         if agreeing:
             processes = ", ".join(group[0].process for group in agreeing)
-            if len(agreeing) > 1 and not differing_groups:
+            if len(agreeing) > 1 and not differing_groups and of_function[0].function not in PROGRAM:
                 processes = f"all {len(agreeing)}"
             lines.append(_line([finding for group in agreeing for finding in group], processes))
         lines += [_line(group, group[0].process) for group in differing_groups]
@@ -46,16 +47,33 @@ def sentences(findings: Sequence[Finding]) -> list[str]:
         tested = [f"Tested on every value in {', '.join(dtypes)}:", *tested]
 
     names = dict.fromkeys(finding.function for finding in findings if not finding.skipped)
+    failing = dict.fromkeys(finding.function for finding in findings if fails(finding))
     wrong = dict.fromkeys(finding.function for finding in differing(findings))
-    if wrong:
-        verdict = f"{len(wrong)} of {len(names)} functions differ: {', '.join(wrong)}"
+    wrong = [name for name in wrong if name not in failing]
+    if wrong or failing:
+        parts = []
+        if wrong:
+            parts.append(f"{len(wrong)} of {len(names)} functions differ: {', '.join(wrong)}")
+        if failing:
+            verb = "fails" if len(failing) == 1 else "fail"
+            whole = "" if wrong else f" of {len(names)} functions"
+            parts.append(f"{len(failing)}{whole} {verb}: {', '.join(failing)}")
+        verdict = "; ".join(parts)
     elif names:
         verdict = f"all of {len(names)} functions agree"
     else:
         verdict = "nothing to compare"
     total = sum(finding.size for finding in findings)
-    last = f"{total:,} numbers compared, of processes with K = {K} and T = {T}; {verdict}"
+    processes = ""
+    if any(name not in PROGRAM for name in names):
+        processes = f", of processes with K = {K} and T = {T}"
+    last = f"{total:,} numbers compared{processes}; {verdict}"
     return ["\n".join(lines) for lines in (tested, _skipped_lines(findings), [last]) if lines]
+
+
+def fails(finding: Finding) -> bool:
+    """Whether a function raises, or gives no such tensor: it has no numbers to differ."""
+    return bool(finding.note) and finding.quantity in ("value", "draw")
 
 
 def differing(findings: Iterable[Finding]) -> list[Finding]:
@@ -127,8 +145,7 @@ def _line(group: Sequence[Finding], processes: str) -> tuple[str, ...]:
             unlike = [finding for finding in wrong if not math.isfinite(finding.difference)]
             worst = max([worst, *unlike], key=_size_of_difference)
         verdict = "skipped" if worst.skipped else "DIFFERS"
-        # A function that raises, or gives no such tensor, has no numbers to differ.
-        if worst.note and worst.quantity in ("value", "draw"):
+        if fails(worst):
             verdict = "FAILS"
         place = "; ".join(filter(None, (worst.note, worst.input)))
 
