@@ -96,7 +96,7 @@ SAMPLERS = {
         lambda x: x.roll(np.random.default_rng().integers(1, 49), 0)
     ),
     "does not depend on its seed: seeds 0 and 1 give the same; draw all by `seed`": _sample(lambda x: x * 0),
-    "asks denoise at alpha = nan, which is no number in [0, 1]": _sample(lambda x: x, torch.nan),
+    "asks denoise at alpha = nan, outside [0, 1]": _sample(lambda x: x, torch.nan),
     "never asks denoise": lambda denoise, K, L, n, seed, calls: torch.full((n, L), 0),
 }
 
