@@ -1,12 +1,17 @@
 """The bugs of the catalogue are named, and the programs without them are found right."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
-from parity_tests.against import command
+from parity_tests.against import command, loss_slips, losses, sample_slips, schedules
+from parity_tests.against.program import Program
 from parity_tests.catalogue import BUGS, MASKED, UNIFORM
+from parity_tests.frameworks import precision
 
 ROOT = Path(__file__).parents[1]
 FAST = ("no_weight", "masks_left")
@@ -159,3 +164,55 @@ def test_the_catalogue_has_sources() -> None:
 def test_the_page_lists_every_bug() -> None:
     page = (ROOT / "docs/known-bugs.md").read_text().splitlines()
     assert [line for line in page if line.startswith("| [")] == [bug.row for bug in BUGS]
+
+
+# Of laws of what a loss draws, and of a derivative: they have no words of their own in a list.
+BY_HAND = """
+    with one t for the whole batch
+    with t that is never T, the last step
+    with t that is never 1, the first step
+    with the network asked at x_0, not at x_t
+    with the same noise in every call
+    with one noise for all places of an example
+    with the same noise for every example of a batch
+    divided by alpha, as of log alpha
+    divided by 1 - alpha
+    divided by alpha and with the other sign, as of -log alpha
+"""
+
+
+def _list_sentences() -> Iterator[str]:
+    """What may follow "is that of JAX", of a schedule, a loss and a sampler."""
+    yield from filter(None, map(str.strip, BY_HAND.splitlines()))
+    alphas = np.linspace(1, 0, 5)
+    for T, t in ((None, np.array([0.5])), (2, np.array([1, 2]))):
+        yield from (words for words, _ in schedules._slips("cosine", T, t))
+    for noise in ("mask", "uniform"):
+        right = sample_slips.ancestral(sample_slips.World(noise, 3, 4), alphas)
+        yield from (words for words, _ in sample_slips.slips(right))
+        for T in (0, 2):
+            x = torch.zeros((1, 1, 1), dtype=torch.long)
+            logits = torch.zeros((1, 1, 1, losses.K + (noise == "mask")))
+            zero = np.zeros(1)
+            asked = losses.Asked(x, x, torch.ones((1, 1)), logits, zero, zero)
+            yield from (w for w, _ in loss_slips.of_values(Program({}, noise, T=T), asked, losses.K))
+            before = zero if T else None
+            yield from (words for words, _ in loss_slips.of_noise(noise, losses.K, zero, before))
+
+
+def _without_numbers(words: str) -> str:
+    """Of which an epsilon is e, a temperature is c, and the last step T."""
+    words = re.sub(r"(?<![\w.])(0\.0001|1e-\d+)", "e", words)
+    words = re.sub(r"never 10,", "never T,", words)
+    return re.sub(r"temperature [\d.]+", "temperature c", words)
+
+
+def test_the_page_lists_every_sentence() -> None:
+    page = (ROOT / "docs/known-bugs.md").read_text().partition("## Every sentence")[2]
+    listed = re.findall(r"^  (\S.*)$", page, re.M)
+    with precision("float64"):
+        assert set(listed) == set(map(_without_numbers, _list_sentences()))
+    assert len(listed) == len(set(listed))
+    for bug in BUGS:
+        words = bug.sentence.partition(" is that of JAX ")[2].rpartition(": ")[0]
+        assert _without_numbers(words) in listed

@@ -200,13 +200,17 @@ def _write_bound(bound: float, rounding: Callable[[float], int]) -> str:
 
 
 def describe_course(at_least: Sequence[float]) -> str:
-    """Says what is known over increasing numbers of calls, of the lower bounds of each."""
+    """Says what is known over increasing numbers of calls, of the lower bounds of each.
+
+    It is nearer with more calls where each bound, of two at least, is less than half of that before.
+    """
     is_told = [bound > 0 for bound in at_least]
     falls = all(later <= earlier for earlier, later in pairwise(at_least))
     if is_told[0] and falls and not is_told[-1]:
         return "approaches it with calls"
     if all(is_told):
-        return "another law"
+        halves = all(later < earlier / 2 for earlier, later in pairwise(at_least))
+        return "another law, nearer with more calls" if halves and len(at_least) > 1 else "another law"
     if any(is_told):
         return "another law with some numbers of calls"
     return "not told apart"

@@ -152,7 +152,10 @@ def test_words_claim_no_more_than_the_bounds():
         (0.3, 0.1, 0.0): "approaches it with calls",
         (0.3, 0.0, 0.1): "another law with some numbers of calls",
         (0.1, 0.3, 0.0): "another law with some numbers of calls",
-        (0.3, 0.1): "another law",
+        (0.37, 0.094, 0.009): "another law, nearer with more calls",
+        (0.3, 0.15): "another law",
+        (0.3, 0.1, 0.09): "another law",
+        (0.1, 0.3): "another law",
         (0.0, 0.0): "not told apart",
         (0.3,): "another law",
     }
