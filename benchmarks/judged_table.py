@@ -1,14 +1,15 @@
-"""Prints what `d3pm judge` wrote into a folder as one table in Markdown, a line for each number of calls.
+"""Prints what `d3pm judge` wrote into a folder as one table in Markdown, a line for each sampler.
 
-d3pm judge random_order maskgit --target bigrams --text FILE --length 128 --calls 8,128 --out DIR
+d3pm judge random_order maskgit --target bigrams --text FILE --length 128 --calls 8,32,128 --out DIR
 python benchmarks/judged_table.py DIR
 """
 
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
-COLUMNS = {"transitions_tv": "TV of transitions", "transitions_kl": "KL of transitions", "nats": "-log p"}
+FIGURES = {"transitions_tv": "TV of transitions", "transitions_kl": "KL of transitions"}
 
 
 def main() -> None:
@@ -17,26 +18,44 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path, help="--out of `d3pm judge`")
-    records = [
-        json.loads(path.read_text()) for path in sorted(parser.parse_args().folder.glob("judged_*.json"))
-    ]
-    print(" | ".join(["| sampler", "calls", *COLUMNS.values(), "verdict |"]))
-    print("|---" * (len(COLUMNS) + 3) + "|")
-    first = records[0]["rows"][0]["figures"]
-    floors = [write(first[name]["floor"], first[name]["floor_error"]) for name in COLUMNS]
-    print(" | ".join(["| exact samples", "-", *floors, "- |"]))
+    paths = sorted(parser.parse_args().folder.glob("judged_*.json"))
+    records = [json.loads(path.read_text()) for path in paths]
+    all_calls = sorted({row["calls"] for record in records for row in record["rows"]})
+    titles = [f"{title}, {calls}" for title in FIGURES.values() for calls in all_calls]
+    last = all_calls[-1]
+    print(" | ".join(["| sampler", *titles, f"-log p, {last}", f"TV at least, {last} |"]))
+    print("|---" * (len(titles) + 3) + "|")
+    floor = records[0]["rows"][-1]["figures"]
+    floors = [write(floor[name]["floor"], floor[name]["floor_error"]) for name in FIGURES]
+    cells = [cell for cell in floors for _ in all_calls]
+    print(
+        " | ".join(
+            ["| *exact samples*", *cells, write(floor["nats"]["floor"], floor["nats"]["floor_error"]), " |"]
+        )
+    )
     for record in records:
-        for row in record["rows"]:
-            taken = row["calls"] if row["calls_taken"] is None else row["calls_taken"]
-            figures = [
-                write(row["figures"][name]["value"], row["figures"][name]["error"]) for name in COLUMNS
-            ]
-            print(" | ".join([f"| {record['sampler']}", f"{taken:.4g}", *figures, f"{row['verdict']} |"]))
+        print(line_of(record, all_calls))
+
+
+def line_of(record: dict[str, Any], all_calls: list[int]) -> str:
+    """Returns the line of a sampler; one that takes as many calls as it takes has the last cells alone."""
+    of_calls = {row["calls"]: row for row in record["rows"]}
+    if len({row["calls_taken"] for row in record["rows"]}) == 1:
+        of_calls = {all_calls[-1]: record["rows"][-1]}
+    cells = []
+    for name in FIGURES:
+        for calls in all_calls:
+            figure = of_calls[calls]["figures"][name] if calls in of_calls else None
+            cells.append("" if figure is None else write(figure["value"], figure["error"]))
+    last = of_calls[all_calls[-1]]
+    nats = last["figures"]["nats"]
+    told = f"{last['tv_at_least']:.2g}" if last["tv_at_least"] > 0 else "not told apart"
+    return " | ".join([f"| {record['sampler']}", *cells, write(nats["value"], nats["error"]), f"{told} |"])
 
 
 def write(value: float, error: float) -> str:
-    """Writes a figure with its standard error in units of the last of four decimals, or of two."""
-    decimals = 2 if value >= 10 else 4
+    """Writes a figure with its standard error in units of its last decimal."""
+    decimals = 1 if value >= 10 else 4
     return f"{value:.{decimals}f}({round(error * 10**decimals)})"
 
 

@@ -149,7 +149,7 @@ def test_words_that_cannot_be_used_get_one_line(workdir, capsys):
     def message(*words):
         return error(capsys, "sample", workdir, *words)
 
-    assert "'maskgti': there is none of this name; did you mean maskgit? `d3pm" in message(
+    assert "'maskgti': there is none of this name; did you mean maskgit or margin? `d3pm" in message(
         "--sampler", "maskgti"
     )
     named_sampler = ("--sampler", "maskgit")

@@ -57,10 +57,12 @@ def test_every_command_reads_the_flag():
     assert reading.apply_overrides(base, [flag, "there"], "d3pm train").data.dir == "there"
 
 
-def test_the_help_of_every_command_has_the_flag(capsys, tmp_path):
+def test_the_help_of_every_command_that_reads_data_has_the_flag(capsys, tmp_path):
     config = tmp_path / "own.py"
     config.write_text("from tests.tiny import get_config\n")
     for name, command in main.COMMANDS.items():
+        if name == "judge":
+            continue
         words = [name, config, "--help"] if command.takes_config else [name, "--help"]
         if name == "import":
             words = [name, "--help"]

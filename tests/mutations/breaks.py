@@ -352,8 +352,8 @@ SAMPLERS = (
     Break(
         "finished_examples_call",
         "d3pm_jax/sampling/places.py",
-        "calls = is_active.astype(jnp.int32)",
-        "calls = jnp.ones(len(view.x), jnp.int32)",
+        "return Taken(x, memory, view.see(answer), is_active.astype(jnp.int32), jnp.asarray(1, jnp.int32))",
+        "return Taken(x, memory, view.see(answer), jnp.ones(len(x), jnp.int32), jnp.asarray(1, jnp.int32))",
         (SAMPLERS_FILE,),
     ),
     # All moves of a corrector would draw with one and the same noise.
