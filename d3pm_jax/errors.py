@@ -20,6 +20,9 @@ class UsageError(UserError):
     status = 2
 
 
+LONG_WORD = 20  # characters
+
+
 def one_line(text: object, most: int = 120) -> str:
     """Returns a text as one line of at most so many characters, without those that cannot be printed.
 
@@ -29,7 +32,15 @@ def one_line(text: object, most: int = 120) -> str:
     line = "".join(filter(str.isprintable, words)) or type(text).__name__
     if len(line) <= most:
         return line
-    return f"{line[: most - 23]} ... {line[-18:]}"
+    head, tail = line[: most - 23], line[-18:]
+    # Words stay whole, but for long ones, such as paths.
+    words, _, part = head.rpartition(" ")
+    if line[most - 23] != " " and words and len(part) < LONG_WORD:
+        head = words
+    part, _, words = tail.partition(" ")
+    if line[-19] != " " and words:
+        tail = words
+    return f"{head.rstrip()} ... {tail.lstrip()}"
 
 
 @contextmanager

@@ -63,7 +63,7 @@ def execute(command: JudgeCommand, words: list[str]) -> int:
     command.out.mkdir(parents=True, exist_ok=True)
     records = []
     for subject in subjects:
-        record = judge.judge(subject, target, protocol)
+        record = judge.judge(subject, target, protocol, command.target)
         path, replaced = write_record(
             record, command.out, f"_{re.sub(r'[^a-zA-Z0-9=.-]+', '_', subject.name)}"
         )

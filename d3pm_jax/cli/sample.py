@@ -414,7 +414,14 @@ def _describe_way(
         lines.append(f"edits of {command.given}, from step {level} of {steps} on")
     ways = _describe_request(sampler_name, settled)
     if ways:
-        lines.append(f"{', '.join(ways)}: {np.mean(drawn.calls):.4g} calls of the network for each sample")
+        num_inputs = f"{np.mean(drawn.calls):.4g}"
+        cost = f"{num_inputs} calls of the network for each sample"
+        if settled.sampler is not None and settled.sampler.step.asks_many:
+            # An input for each sample, several of them in a call.
+            cost = (
+                f"{num_inputs} inputs of the network for each sample, {drawn.program_calls} calls of batches"
+            )
+        lines.append(f"{', '.join(ways)}: {cost}")
     return lines
 
 

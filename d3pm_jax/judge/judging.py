@@ -90,16 +90,20 @@ class Protocol(NamedTuple):
 DEFAULT = Protocol()
 
 
-def judge(subject: Subject | str, target: Oracle | str, protocol: Protocol = DEFAULT) -> Record:
+def judge(
+    subject: Subject | str, target: Oracle | str, protocol: Protocol = DEFAULT, name: str | None = None
+) -> Record:
     """Judges a sampler by what it draws with each number of network calls.
 
     Args:
         subject: of `sampler_subject` or `function_subject`, or words as `read_subject` takes them.
         target: a law of `oracles`, or "network" for a random network and the law of what the subject claims.
         protocol: how many samples and calls.
+        name: of the law, in the record; by default that of the class of the oracle.
 
     Returns:
-        "verdict" over all calls, and "rows": for each number of calls its verdict, "tv_at_least" (0 if not
+        "verdict" over all calls, "levels" of a claimed sampler that has some, and "rows": for each number of
+        calls its verdict, "tv_at_least" (0 if not
         told apart) and "tv_at_most" with what it is of, and "figures", each with "error", "floor" and
         "floor_error".
 
@@ -117,12 +121,12 @@ def judge(subject: Subject | str, target: Oracle | str, protocol: Protocol = DEF
     content = {
         "sampler": subject.name,
         "levels": describe_levels(subject, target, all_calls[0]),
-        "target": aim.name,
+        "target": name or aim.name,
         "num": rows[0]["num"],
         "verdict": describe_course([row["tv_at_least"] for row in rows]),
         "rows": rows,
         "protocol": {
-            "target": aim.name,
+            "target": name or aim.name,
             "K": aim.K,
             "length": aim.length,
             "noise": aim.noise,

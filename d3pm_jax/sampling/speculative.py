@@ -73,6 +73,8 @@ class Speculative(ByMasks):
     batch.
     """
 
+    asks_many = True
+
     drafts: hints.Count = 16
     """k, how many places are drafted in a row at most"""
     order: Order = RandomOrder()

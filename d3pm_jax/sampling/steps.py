@@ -111,6 +111,8 @@ class Step(Slot, abc.ABC):
     """whether it calls the network at times between steps"""
     takes_scores: ClassVar[bool] = False
     """whether log scores are enough for it, of a network that has no logits of x_0"""
+    asks_many: ClassVar[bool] = False
+    """whether a call may take several inputs for an example, so that these are more than calls"""
 
     def check(self, process: Process) -> None:
         """Raises ValueError for a process that it is not for."""

@@ -62,7 +62,7 @@ def test_a_function_and_a_named_sampler_are_judged(file, tmp_path, capsys):
     out = tmp_path / "out"
     assert status("judge", file, f"{file}:at_once", "maskgit:rows=1", *SMALL, "--out", out) == 0
     printed = capsys.readouterr().out
-    verdicts = dict(re.findall(r"^(\S+) against MarkovChain \(K = 8, L = 3\): (.*)$", printed, re.M))
+    verdicts = dict(re.findall(r"^(\S+) against chain \(K = 8, L = 3\): (.*)$", printed, re.M))
     names = f"{file}:sample", f"{file}:at_once", "maskgit:rows=1"
     assert verdicts == dict(zip(names, ("not told apart", "another law", "another law"), strict=True))
     assert re.search(

@@ -96,6 +96,17 @@ def test_samples_of_samplers_lie_beside_each_other_with_their_slots(workdir, cap
     assert len(list(workdir.glob("samples*.npy"))) == 2
 
 
+def test_inputs_that_share_a_call_are_said_to_be_inputs(workdir, capsys):
+    """A row has a call that drafts, and one that checks the other drafts, of several inputs."""
+    options = ("--num", "4", "--batch-size", "4", "--sampler", "speculative", "--sampler.drafts", "3")
+    assert status("sample", workdir, *options) == 0
+    content = json.loads(next(workdir.glob("samples_sampler*.json")).read_text())
+    line = (
+        f"{content['calls']:.4g} inputs of the network for each sample, {content['program_calls']} calls of"
+    )
+    assert f"by speculative: {line} batches" in capsys.readouterr().out
+
+
 def test_a_picture_is_titled_by_what_was_asked_for(tmp_path, monkeypatch):
     titles = []
     monkeypatch.setattr(files, "write_chains", lambda *args: titles.append(args[4]) or {})
