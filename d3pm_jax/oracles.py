@@ -9,14 +9,15 @@ x_0, whatever was done to the places each on its own, masked or replaced by nois
     chain = sampling.sample(key, denoiser, (16, 128))
 
 Categories of x_0 are 0..K - 1. An oracle is made of probabilities in float64, and computes in the float type
-that JAX has by default. An oracle of your own derives from `Oracle`.
+that JAX has by default. A probability of a step or a part is 0 in its law if it is below 2^-80, in float64
+below 2^-580. An oracle of your own derives from `Oracle`; `jax.tree_util.register_dataclass` makes it a pytree.
 """
 
 import abc
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -63,6 +64,7 @@ class Oracle(abc.ABC):
 
     K: int
     length: int
+    name_in_errors: ClassVar[str] = "the oracle"
 
     def __init_subclass__(cls, **kwargs: Any):
         """Gives the methods that a class defines the checks that are declared here."""
@@ -189,7 +191,7 @@ class MarkovChain(Oracle):
         self, x: Int[Array, "B length"], is_masked: Bool[Array, "B length"]
     ) -> Float[Array, "B length K"]:
         """log P^(i - l)[x_l, .] + log P^(r - i)[., x_r], normalised; l, r: the nearest visible."""
-        if self.log_powers is None:
+        if self.log_powers is None or self.log_powers_back is None:
             return super().fill_in(x, is_masked)
         places = jnp.arange(self.length, dtype=jnp.int32)[None]
         none_left = jnp.full_like(x[:, :1], -1)
@@ -226,10 +228,11 @@ def markov_chain(start: np.ndarray, step: np.ndarray, length: Size) -> MarkovCha
         ValueError: these are not probabilities that sum to 1.
     """
     step = real_array("step", step)
-    start = check_distribution("start", start, len(step))
-    if step.shape != (len(step), len(step)):
+    if step.ndim != 2 or step.shape[0] != step.shape[1]:
         raise ValueError(f"step has shape {step.shape}, expected [K, K]: p(next | this), a row for each")
+    start = check_distribution("start", start, len(step))
     _check_rows("step", step)
+    step = _without_small(step)
     marginals = np.empty((length, len(step)))
     marginals[0] = start
     for place in range(1, length):
@@ -242,7 +245,7 @@ def markov_chain(start: np.ndarray, step: np.ndarray, length: Size) -> MarkovCha
         log_powers_back = _logs(powers.swapaxes(1, 2))
     return MarkovChain(
         log_start=_logs(start),
-        step=_without_small(step),
+        step=jnp.asarray(step, float),
         log_powers=log_powers,
         log_powers_back=log_powers_back,
         log_marginals=_logs(marginals),
@@ -342,13 +345,16 @@ def tree(parents: np.ndarray, root: np.ndarray, steps: np.ndarray) -> Tree:
         ValueError: a parent is not before its place, or these are not probabilities that sum to 1.
     """
     parents = real_array("parents", parents)
+    root = real_array("root", root)
+    for name, array, shape in (("parents", parents, "[M]"), ("root", root, "[K]")):
+        if array.ndim != 1:
+            raise ValueError(f"{name} has shape {array.shape}, expected {shape}")
     for i, parent in enumerate(parents, start=1):
         if parent not in range(i):
             raise ValueError(
                 f"parents[{i - 1}] = {parent:g} is no place before {i}: number places from the root on"
             )
     steps = real_array("steps", steps)
-    root = real_array("root", root)
     root = check_distribution("root", root, len(root))
     if steps.shape != (len(parents), len(root), len(root)):
         raise ValueError(
@@ -359,7 +365,7 @@ def tree(parents: np.ndarray, root: np.ndarray, steps: np.ndarray) -> Tree:
         _check_rows(f"steps[{i}]", step)
     return Tree(
         log_root=_logs(root),
-        steps=_without_small(steps),
+        steps=jnp.asarray(_without_small(steps), float),
         parents=jnp.asarray(parents, jnp.int32),
         K=len(root),
         length=len(parents) + 1,
@@ -422,7 +428,9 @@ def product_mixture(weights: np.ndarray, p: np.ndarray) -> ProductMixture:
     for m, part in enumerate(p):
         _check_rows(f"p[{m}]", part)
     by_place = _without_small(np.swapaxes(p, 0, 1))
-    return ProductMixture(log_weights=_logs(weights), p=by_place, K=p.shape[2], length=p.shape[1])
+    return ProductMixture(
+        log_weights=_logs(weights), p=jnp.asarray(by_place, float), K=p.shape[2], length=p.shape[1]
+    )
 
 
 # ---- Tables ----
@@ -506,10 +514,10 @@ def _check_rows(name: str, p: np.ndarray) -> None:
         check_distribution(f"{name}[{i}]", row, p.shape[-1])
 
 
-def _without_small(p: np.ndarray) -> Array:
+def _without_small(p: np.ndarray) -> np.ndarray:
     """Returns probabilities with 0 in the place of those that are too small for `numerics.log_matmul`."""
     smallest = numerics.smallest_entry(jax.dtypes.canonicalize_dtype(float))
-    return jnp.asarray(np.where(p < smallest, 0.0, p), float)
+    return np.where(p < smallest, 0.0, p)
 
 
 # ---- As networks ----

@@ -219,7 +219,7 @@ def _check_types_and_shapes(declaration: Declaration, values: dict[str, Any]) ->
         # K and T of the process are those of all arrays, whatever was read from arrays before. Arguments K
         # and T only count where nothing has said them yet.
         if name == declaration.process:
-            owner = name if name == "history" else "the process"
+            owner = name if name == "history" else getattr(x, "name_in_errors", "the process")
             for axis in declaration.known_ends:
                 size = getattr(x, axis, None)
                 if size is not None:

@@ -18,6 +18,7 @@ from d3pm_jax.processes.base import Process
 from d3pm_jax.processes.mixing import Mixing
 from d3pm_jax.sampling import Answer, LawStep, Network, Row, Sampler, View, laws, make_plan, places
 from d3pm_jax.sampling.correctors import Corrected, Corrector, Gibbs, RateCorrector
+from d3pm_jax.sampling.fields import Slot
 from d3pm_jax.sampling.places import (
     ByMasks,
     Candidates,
@@ -64,9 +65,10 @@ def kl(p: np.ndarray, q: np.ndarray) -> float:
 class World:
     """Knows a process, a network, and all states of examples of some places."""
 
-    def __init__(self, process: Process, length: int, network: Network):
+    def __init__(self, process: Process, length: int, network: Network, sampler: Sampler = Sampler()):
         self.process = process
         self.length = length
+        self.sampler = sampler
         self._network = jax.jit(network)
         mask = laws.mask_of(process)
         self.mask = NO_MASK if mask is None else int(mask)
@@ -83,12 +85,16 @@ class World:
         """Returns leave-one-out logits of x_0 at x_t, [N, L, K]; all -inf where x_t cannot be."""
         return np.asarray(self._network(jnp.asarray(x, jnp.int32), self.process.time[t]))
 
+    def answer(self, logits: Array, x: Array, t: Array) -> Answer:
+        """Returns logits of the network at x_t as a step sees them: shaped as the sampler says."""
+        return self.sampler.shape(Answer(self.process, logits, "leave_one_out", x, t, logits))
+
     def compile(self, function: OfRow) -> Call:
         """Compiles a function of what a step sees: (states [N, L], t, s, memory) -> [N, ..]."""
 
         @jax.jit
         def run(logits: Array, x: Array, t: Array, s: Array, memory: dict[str, Array]) -> Array:
-            answer = Answer(self.process, logits, "leave_one_out", x, t, logits)
+            answer = self.answer(logits, x, t)
             return function(_make_view(self.process, answer, s, memory), answer)
 
         def call(x: np.ndarray, t: int, s: int, memory: dict[str, np.ndarray] | None = None) -> np.ndarray:
@@ -124,31 +130,34 @@ def enumerate_sampler(sampler: Sampler, process: Process, length: int, network: 
     """Returns the law of x_0 that a sampler draws from, of examples of so many places.
 
     Args:
-        sampler: a named one, or of steps whose choices are enumerated here.
+        sampler: of the steps, orders, counts and correctors of this library, with any shaping.
         process: the forward process; where it has a mask, that is its last category, which x_0 never is.
         length: L, the number of places; all K^L states are visited.
         network: (x_t, process.time[t]) -> leave-one-out logits of x_0, exact or not.
 
     Raises:
+        ValueError: the sampler is not for the process, or has what is not enumerated: passes, blocks of
+            another step than one that remembers nothing, or a step or a part of one's own.
         TooMany: it remembers too much.
     """
-    world = World(process, length, network)
+    _check_enumerable(sampler)
+    plan = make_plan(sampler, process, (length,))
+    world = World(process, length, network, sampler)
     step = sampler.step
     if isinstance(step, Revealing):
-        return _enumerate_revealing(world, sampler, step)
+        return _enumerate_revealing(world, step)
     if isinstance(step, Speculative):
-        return _enumerate_speculative(world, sampler, step)
+        return _enumerate_speculative(world, step)
+    if isinstance(step, Stratified):
+        law = _enumerate_stratified(world)
+        return Enumerated(law, process.T)
+    if isinstance(step, Remask) and isinstance(step.schedule, LeastConfident):
+        return Enumerated(_enumerate_confidence(world, step, plan), len(plan))
     corrector = None
     if isinstance(step, Corrected):
         corrector = step.corrector
         step = step.between
     assert isinstance(step, LawStep)
-    if isinstance(step, Stratified):
-        law = _enumerate_stratified(world)
-        return Enumerated(law, process.T)
-    plan = make_plan(sampler, process, (length,))
-    if isinstance(step, Remask) and isinstance(step.schedule, LeastConfident):
-        return Enumerated(_enumerate_confidence(world, step, plan), len(plan))
     law = world.prior()
     calls = 0
     of_row = world.compile(step.law)
@@ -161,6 +170,37 @@ def enumerate_sampler(sampler: Sampler, process: Process, length: int, network: 
                 law = _correct(world, corrector, of_move, row.s, law)
                 calls += 1
     return Enumerated(world.of_data(law), calls)
+
+
+def _check_enumerable(sampler: Sampler) -> None:
+    """Raises ValueError for a sampler whose law is not computed here."""
+    slots = list(_list_slots(sampler))
+    for slot in slots:
+        if not type(slot).__module__.startswith("d3pm_jax."):
+            raise ValueError(
+                f"{type(slot).__name__} cannot be enumerated: only steps, orders and other parts of this "
+                f"library can, so judge it against a law that is known"
+            )
+    if sampler.passes > 1:
+        raise ValueError(f"passes = {sampler.passes} cannot be enumerated: leave them out")
+    remembers = any(isinstance(slot, Stratified | LeastConfident) for slot in slots)
+    step = sampler.step
+    if sampler.block is not None and (remembers or not isinstance(step, LawStep)):
+        raise ValueError(
+            f"block = {sampler.block}: blocks of {type(step).__name__} cannot be enumerated, leave it out"
+        )
+    if isinstance(step, Corrected) and remembers:
+        raise ValueError(f"a corrector between rows of {step.between} cannot be enumerated: leave it out")
+    if isinstance(step, Speculative) and step.schedule is not None:
+        raise ValueError("drafts at real numbers of steps cannot be enumerated: leave out schedule")
+
+
+def _list_slots(slot: Slot) -> Iterator[Slot]:
+    """Yields a slot of a sampler and all that it is made of."""
+    yield slot
+    for value in vars(slot).values():
+        if isinstance(value, Slot):
+            yield from _list_slots(value)
 
 
 def _all_states(K: int, length: int) -> np.ndarray:
@@ -324,7 +364,8 @@ def _enumerate_stratified(world: World) -> np.ndarray:
     p = start[start > 0]
     low = np.zeros(x.shape)
     high = np.ones(x.shape)
-    for t in range(process.T, 0, -1):
+    t = process.T
+    while True:
         hazard = of_probability(x, t, t - 1)  # [N, L]
         where_to = np.nan_to_num(np.exp(of_logits(x, t, t - 1)))
 
@@ -334,7 +375,7 @@ def _enumerate_stratified(world: World) -> np.ndarray:
         stays = np.eye(process.K)[x]  # [N, L, K]
         place_laws = (1 - leaves)[..., None] * stays + leaves[..., None] * where_to
         if t == 1:
-            break
+            return world.of_data(_spread(p, place_laws))
         parent, after, p = _children(place_laws, p)
         has_left = after != x[parent]
         turn, hazard, low, high = turn[parent], hazard[parent], low[parent], high[parent]
@@ -349,18 +390,17 @@ def _enumerate_stratified(world: World) -> np.ndarray:
             high = np.where(unmasked, 1.0, high)
         x, clocks, p = _merge(x, np.concatenate([low, high], axis=1), p)
         low, high = np.split(clocks, 2, axis=1)
-    return world.of_data(_spread(p, place_laws))
+        t -= 1
 
 
 # ---- Revealing ----
 
 
-def _enumerate_revealing(world: World, sampler: Sampler, reveal: Revealing) -> Enumerated:
+def _enumerate_revealing(world: World, reveal: Revealing) -> Enumerated:
     if isinstance(reveal, FirstHitting):
         # Its times are real numbers: this is its law for a network that takes no notice of them.
         reveal = Reveal(RandomOrder())
     assert isinstance(reveal, Reveal | PathPlanning)
-    assert sampler.block is None
     rows = reveal.num_rows(world.length)
     has_masks = (world.states == world.mask).any(axis=1)
     law = world.prior()
@@ -380,7 +420,7 @@ def _ask_at_masks(world: World, step: ByMasks) -> Answer:
     )
     t = step.find_step(view)
     logits = jnp.asarray(world.logits(world.states, np.asarray(t)))
-    return Answer(world.process, logits, "leave_one_out", x, t, logits)
+    return world.answer(logits, x, t)
 
 
 def _reveal(world: World, reveal: Reveal | PathPlanning, i: int, rows: int, law: np.ndarray) -> np.ndarray:
@@ -461,9 +501,7 @@ def _list_scores(order: Order, candidates: Candidates) -> Iterator[tuple[Array, 
 # ---- Drafts: what is accepted, and what stands for the first that is not ----
 
 
-def _enumerate_speculative(world: World, sampler: Sampler, step: Speculative) -> Enumerated:
-    assert sampler.block is None
-    assert step.schedule is None
+def _enumerate_speculative(world: World, step: Speculative) -> Enumerated:
     num_masks = (world.states == world.mask).sum(axis=1)
     log_laws = np.asarray(_ask_at_masks(world, step).log_denoiser)  # [S, L, K]
     orders = [range(world.length)]
@@ -523,5 +561,5 @@ def _check_each(log_p: np.ndarray, log_q: np.ndarray) -> tuple[np.ndarray, np.nd
     padding = ((0, 4 ** int(np.ceil(np.log(N) / np.log(4))) - N), (0, 0))
     p, q = (jnp.asarray(np.pad(log, padding)) for log in (log_p, log_q))
     drafts = jnp.broadcast_to(jnp.arange(K, dtype=jnp.int32)[None], p.shape)
-    of_each = [jnp.broadcast_to(log[:, None], (*p.shape, K)) for log in (p, q)]
-    return np.asarray(acceptance(*of_each, drafts))[:N], np.asarray(leftover_logits(p, q))[:N]
+    p_of_each, q_of_each = (jnp.broadcast_to(log[:, None], (*p.shape, K)) for log in (p, q))
+    return np.asarray(acceptance(p_of_each, q_of_each, drafts))[:N], np.asarray(leftover_logits(p, q))[:N]
