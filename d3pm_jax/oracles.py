@@ -10,7 +10,8 @@ x_0, whatever was done to the places each on its own, masked or replaced by nois
 
 Categories of x_0 are 0..K - 1. An oracle is made of probabilities in float64, and computes in the float type
 that JAX has by default. A probability of a step or a part is 0 in its law if it is below 2^-80, in float64
-below 2^-580. An oracle of your own derives from `Oracle`; `jax.tree_util.register_dataclass` makes it a pytree.
+below 2^-580. An oracle of your own derives from `Oracle`, and is a pytree, as
+`jax.tree_util.register_dataclass` makes one.
 """
 
 import abc

@@ -30,12 +30,13 @@ def network(x, time):
 
 
 def shaped_network(x, time):
-    """What `SHAPING` makes of the network, in NumPy."""
-    logits = 2 * TABLE[..., : K - 1]
+    """What `SHAPING` makes of the network at masks, in NumPy; a place that is visible stays what it is."""
+    logits = TABLE[..., : K - 1]
     second = np.sort(logits, axis=-1)[..., -2:-1]
-    kept = np.where(logits >= second, logits, -np.inf)
+    kept = np.where(logits >= second, 2 * logits, -np.inf)
     table = np.pad(kept, ((0, 0), (0, 0), (0, 0), (0, 1)), constant_values=-np.inf)
-    return jnp.asarray(table)[time, x @ jnp.asarray(POWERS)]
+    at_masks = jnp.asarray(table)[time, x @ jnp.asarray(POWERS)]
+    return jnp.where((x == K - 1)[..., None], at_masks, network(x, time))
 
 
 SHAPING = Shaping(temperature=0.5, top_k=2)
