@@ -168,6 +168,22 @@ def test_a_matrix_with_too_many_powers_has_none(x64):
     np.testing.assert_array_equal(jnp.argmax(said[0], axis=-1)[1:], (7 + np.arange(1, 1000)) % 300)
 
 
+def test_small_probabilities_are_0_in_all_that_an_oracle_says():
+    p = np.array([[1 - 1e-30, 1e-30], [0.5, 0.5]])
+    start = np.array([1.0, 0.0])
+    for oracle in (
+        oracles.markov_chain(start, p, 2),
+        oracles.tree([0], start, p[None]),
+        oracles.product_mixture([1.0], np.stack([start, p[0]])[None]),
+    ):
+        x = jnp.asarray([[0, 1]], jnp.int32)
+        believed = oracle.fill_in(x, jnp.asarray([[False, True]]))
+        evidence = jnp.log(jnp.asarray([[[1.0, 0.0], [1.0, 1.0]]]))
+        assert (
+            oracle.log_prob(x)[0] == believed[0, 1, 1] == oracle.leave_one_out(evidence)[0, 1, 1] == -jnp.inf
+        )
+
+
 def test_a_chain_along_one_place_and_a_tree_without_branches():
     p = np.array([0.25, 0.75])
     chain = oracles.markov_chain(p, np.full((2, 2), 0.5), 1)
@@ -203,6 +219,14 @@ REFUSED = [
     (lambda: oracles.markov_chain(np.ones(2) / 2, np.ones((2, 3)) / 3, 3), r"step has shape \(2, 3\)"),
     (lambda: oracles.markov_chain(np.ones(2) / 2, UNIFORM * 2, 3), r"step\[0\] must be 2 probabilities"),
     (lambda: oracles.markov_chain(np.ones(2) / 2, UNIFORM, 0), "length = 0"),
+    (lambda: oracles.markov_chain(np.ones(2) / 2, 0.5, 3), r"step has shape \(\), expected \[K, K\]"),
+    (lambda: oracles.markov_chain(0.5, UNIFORM, 3), "start must be 2 probabilities"),
+    (lambda: oracles.tree([0], 1.0, UNIFORM[None]), r"root has shape \(\), expected \[K\]"),
+    (lambda: oracles.tree([[0]], np.ones(2) / 2, UNIFORM[None]), r"parents has shape \(1, 1\)"),
+    (lambda: oracles.tree(0, np.ones(2) / 2, UNIFORM[None]), r"parents has shape \(\)"),
+    (lambda: oracles.tree([0], np.ones(2) / 2, 0.5), r"steps has shape \(\)"),
+    (lambda: oracles.product_mixture(1.0, UNIFORM[None]), "weights must be 1 probabilities"),
+    (lambda: oracles.table(1.0), r"p has shape \(\)"),
     (
         lambda: oracles.tree(np.array([1]), np.ones(2) / 2, UNIFORM[None]),
         r"parents\[0\] = 1 is no place before",
@@ -221,8 +245,14 @@ REFUSED = [
         lambda: oracles.network(oracles.table(UNIFORM / 2), d3pm.absorbing(d3pm.reciprocal(4), 3, mask_id=0)),
         "needs mask_id = 2",
     ),
-    (lambda: oracles.table(UNIFORM / 2).log_prob(np.array([[0, 2]])), "x contains 2, outside 0..1"),
-    (lambda: oracles.table(UNIFORM / 2).log_prob(np.array([[0, 1, 1]])), "x has shape"),
+    (
+        lambda: oracles.table(UNIFORM / 2).log_prob(np.array([[0, 2]])),
+        r"x contains 2, outside 0..1: the oracle has K = 2",
+    ),
+    (
+        lambda: oracles.table(UNIFORM / 2).log_prob(np.array([[0, 1, 1]])),
+        r"x has shape \(1, 3\), expected \[B, 2\] as in the oracle",
+    ),
     (lambda: oracles.table(UNIFORM / 2).leave_one_out(np.zeros((1, 2, 3))), "log_evidence has shape"),
     (lambda: oracles.table(UNIFORM / 2).denoiser(np.full((1, 2, 2), np.nan)), "log_evidence contains nan"),
 ]

@@ -326,7 +326,7 @@ def _children(place_laws: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.nda
         parent = parent[which]
         after = np.concatenate([after[which], category[:, None]], axis=1)
         if len(p) > 30 * TOO_MANY:
-            raise TooMany
+            raise TooMany(f"more than {30 * TOO_MANY} states may follow: take fewer steps")
     assert after.max() < K
     return parent, after, p
 
@@ -340,7 +340,7 @@ def _merge(x: np.ndarray, memory: np.ndarray, p: np.ndarray) -> tuple[np.ndarray
         _, code = np.unique(code * (value.max() + 1) + value, return_inverse=True)
     _, first = np.unique(code, return_index=True)
     if len(first) > TOO_MANY:
-        raise TooMany
+        raise TooMany(f"{len(first)} states with what they remember: take fewer steps")
     return x[first], memory[first], np.bincount(code, weights=p)
 
 

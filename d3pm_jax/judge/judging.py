@@ -7,11 +7,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from d3pm_jax.errors import UserError, as_user_error
+from d3pm_jax.checks import Count, Epsilon, Seed, check_value
+from d3pm_jax.errors import UserError, as_user_error, one_line
 from d3pm_jax.judge.enumerated import TooMany
 from d3pm_jax.judge.figures import BINS, compute_figures, count, with_errors
 from d3pm_jax.judge.subjects import Subject, fit_steps, read_subject
 from d3pm_jax.judge.targets import (
+    NETWORK,
     NETWORK_CATEGORIES,
     NETWORK_LENGTH,
     Target,
@@ -56,6 +58,10 @@ JUDGED = Format(
 )
 
 
+# Of the fields of a `Protocol`.
+PROTOCOL_HINTS = {"calls": tuple[Count, ...], "num": Count, "batches": Count, "seed": Seed, "level": Epsilon}
+
+
 class Protocol(NamedTuple):
     """Says by how much a sampler is judged."""
 
@@ -72,7 +78,10 @@ class Protocol(NamedTuple):
     calls"""
 
     def check(self) -> None:
-        """Raises UserError for too few samples or calls."""
+        """Raises UserError for what is no number, and for too few samples or calls."""
+        with as_user_error():
+            for name, hint in PROTOCOL_HINTS.items():
+                check_value(name, getattr(self, name), hint)
         if self.batches < LEAST_CALLS:
             raise UserError(
                 f"batches = {self.batches}: errors need at least {LEAST_CALLS} calls of the function"
@@ -81,10 +90,10 @@ class Protocol(NamedTuple):
             raise UserError(
                 f"num = {self.num}: draw at least {self.batches} samples, one for each call of the function"
             )
-        if not 0 < self.level < 1:
-            raise UserError(f"level = {self.level}: it must be between 0 and 1")
-        if not self.calls or min(self.calls) < 1:
-            raise UserError(f"calls = {self.calls}: name at least one number of calls, from 1 on")
+        if self.level == 1:
+            raise UserError("level = 1: it must be below 1")
+        if not self.calls:
+            raise UserError("calls = (): name at least one number of calls, from 1 on")
 
 
 DEFAULT = Protocol()
@@ -103,17 +112,28 @@ def judge(
 
     Returns:
         "verdict" over all calls, "levels" of a claimed sampler that has some, and "rows": for each number of
-        calls its verdict, "tv_at_least" (0 if not
-        told apart) and "tv_at_most" with what it is of, and "figures", each with "error", "floor" and
-        "floor_error".
+        calls its verdict, "tv_at_least" (0 if not told apart) and "tv_at_most" with what it is of, and
+        "figures", each with "error", "floor" and "floor_error".
 
     Raises:
-        UserError: there are too few samples or calls, the function returns or asks for something wrong, or it
-            claims to be nothing that can be enumerated.
+        UserError: it is told something else, there are too few samples or calls, the function returns or asks
+            for something wrong, or it claims to be nothing that can be enumerated.
     """
+    if not isinstance(protocol, Protocol):
+        raise UserError(f"protocol = {_shorten(protocol)}: pass a judge.Protocol")
     protocol.check()
     if isinstance(subject, str):
         subject = read_subject(subject)
+    if not isinstance(subject, Subject):
+        raise UserError(
+            f"subject = {_shorten(subject)}: pass sampler_subject(name, sampler), function_subject(name, f) "
+            f"or words as read_subject takes them"
+        )
+    if not isinstance(target, Oracle) and not (isinstance(target, str) and target == NETWORK):
+        raise UserError(
+            f"target = {_shorten(target)}: pass one of d3pm_jax.oracles, as read_target('chain') returns, or "
+            f"'{NETWORK}'"
+        )
     all_calls = sorted(set(protocol.calls)) if subject.follows_calls else [max(protocol.calls)]
     aims = [make_target(subject, target, calls, protocol.seed) for calls in all_calls]
     rows = [judge_calls(subject, aim, calls, protocol) for aim, calls in zip(aims, all_calls, strict=True)]
@@ -137,6 +157,10 @@ def judge(
         },
     }
     return Record(JUDGED, content)
+
+
+def _shorten(value: object) -> str:
+    return one_line(repr(value), 80)
 
 
 def make_target(subject: Subject, target: Oracle | str, calls: int, seed: int) -> Target:
@@ -191,7 +215,7 @@ def judge_calls(subject: Subject, target: Target, calls: int, protocol: Protocol
     first_seed = seed * batches
     drawn = [subject.draw(target, size, first_seed + batch, calls) for batch in range(batches)]
     again, _ = subject.draw(target, size, first_seed, calls)
-    _check_seeds(subject.name, [x for x, _ in drawn[:2]], again, first_seed)
+    _check_seeds(subject.name, [x for x, _ in drawn], again, first_seed)
 
     exact = list(draw_exact(target, size, (seed, FLOOR), batches))
     edges = choose_edges(-target.log_prob(np.concatenate(exact)))
@@ -233,12 +257,17 @@ def judge_calls(subject: Subject, target: Target, calls: int, protocol: Protocol
 
 
 def _check_seeds(name: str, drawn: Sequence[np.ndarray], again: np.ndarray, seed: int) -> None:
-    """Raises UserError where samples are not a function of the seed, or the same function for two seeds."""
-    first, second = drawn
+    """Raises UserError where samples are not a function of the seed, or the same function for all seeds."""
+    first, *others = drawn
     if not np.array_equal(first, again):
         raise UserError(f"{name} drew other samples when called again with seed = {seed}: draw all by `seed`")
-    if np.array_equal(first, second) and (first != first[:1]).any():
-        raise UserError(f"{name} drew the same samples with seed = {seed} and {seed + 1}: draw all by `seed`")
+    # A law of one state has the same ones too, and so may have one of few.
+    is_peaked = (first == first[:1]).all()
+    if not is_peaked and all(np.array_equal(first, x) for x in others):
+        raise UserError(
+            f"{name} drew the same samples with all seeds from {seed} to {seed + len(others)}: draw all by "
+            f"`seed`"
+        )
 
 
 def draw_exact(target: Target, size: int, seeds: tuple[int, int], batches: int) -> Iterator[np.ndarray]:

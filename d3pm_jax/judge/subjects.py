@@ -270,12 +270,16 @@ def to_host(what: str, x: Any) -> np.ndarray:
         UserError: it is none.
     """
     detached = x.detach().cpu() if hasattr(x, "detach") else x
+    if str(getattr(x, "dtype", "")) == "torch.bfloat16":
+        detached = detached.float()  # NumPy has no such type
     try:
         array = np.asarray(detached)
     except Exception as error:
         raise UserError(f"{what} is {describe_returned(x)}, no array: {one_line(error)}") from error
-    if array.dtype == object:
-        raise UserError(f"{what} is {describe_returned(x)}: pass an array of NumPy, PyTorch or JAX")
+    if not (jnp.issubdtype(array.dtype, np.number) or array.dtype == bool):
+        raise UserError(
+            f"{what} is {describe_returned(x)}: pass an array of numbers of NumPy, PyTorch or JAX"
+        )
     return array
 
 
@@ -326,10 +330,15 @@ def _read_file(path: Path, name: str, noise: Noise) -> Subject:
     if not path.is_file():
         raise UserError(f"{path}: there is no such file; name a Python file that has {CONTRACT}")
     folder = str(path.resolve().parent)
+    # What lies beside a file can be imported there, as where Python runs it; but of what is imported later a
+    # file of the same name comes second.
+    sys.path.insert(0, folder)
+    try:
+        module = load_module(path)
+    finally:
+        sys.path.remove(folder)
     if folder not in sys.path:
-        # What lies beside a file can be imported there, as where Python runs it.
-        sys.path.insert(0, folder)
-    module = load_module(path)
+        sys.path.append(folder)
     function = getattr(module, name, None)
     label = f"{path}:{name}"
     if isinstance(function, Sampler):
@@ -342,6 +351,8 @@ def _read_file(path: Path, name: str, noise: Noise) -> Subject:
     claims = getattr(module, "claims", None)
     if claims is None:
         return function_subject(label, function, own_noise)
+    if not isinstance(claims, str):
+        raise UserError(f"{path}: claims = {one_line(repr(claims), 80)}: write NAME or NAME:field=value,..")
     sampler = read_sampler(claims)
     subject = function_subject(label, function, own_noise, partial(resolve, sampler))
     if not callable(getattr(module, "alpha", None)):

@@ -23,6 +23,7 @@ from d3pm_jax.sampling import Network, Sampler
 Noise = Literal["mask", "uniform"]
 DISTANCES = 8  # pairs of places up to so far apart are counted
 MOST_STATES = 2**20  # that are enumerated
+SCORED = 256  # samples whose log p is computed at once
 # Of the random chain, and of the random network; the spreads are those of logits.
 CHAIN_CATEGORIES = 8
 CHAIN_SPREAD = 1.5
@@ -94,8 +95,18 @@ def known_target(oracle: Oracle, noise: Noise) -> Target:
     """Makes the target of an oracle: its law, and its exact belief as the network.
 
     Raises:
-        UserError: it has a single place.
+        UserError: it has a single place, or is one of your own that no program can be compiled for.
     """
+    try:
+        hash(oracle)
+        is_pytree = not jax.tree_util.all_leaves([oracle])
+    except TypeError:
+        is_pytree = False
+    if not is_pytree:
+        raise UserError(
+            f"{type(oracle).__name__} is no pytree, or has no hash: register it by "
+            f"jax.tree_util.register_dataclass, of a dataclass with frozen=True, eq=False"
+        )
     if oracle.length < 2:
         raise UserError(f"length = {oracle.length}: transitions are judged, take at least 2 places")
     pairs, law = _tabulate(oracle)
@@ -106,7 +117,7 @@ def known_target(oracle: Oracle, noise: Noise) -> Target:
         noise=noise,
         leave_one_out=partial(_believe, oracle, noise),
         draw=lambda key, num: np.asarray(_draw(oracle, key, num)),
-        log_prob=lambda x: np.asarray(_log_prob(oracle, jnp.asarray(x, jnp.int32)), np.float64),
+        log_prob=partial(_score, oracle),
         pairs=pairs,
         law=law,
     )
@@ -120,6 +131,18 @@ def _draw(oracle: Oracle, key: Array, num: int) -> Array:
 @jax.jit
 def _log_prob(oracle: Oracle, x: Array) -> Array:
     return oracle.log_prob(x)
+
+
+def _score(oracle: Oracle, x: np.ndarray) -> np.ndarray:
+    """Returns log p of samples [n, L], float64 [n], the same of a sample whatever it is scored with.
+
+    Else, as sums are rounded otherwise in a program of another size, samples of one probability would be
+    more often above a threshold in one batch than in another.
+    """
+    num_missing = -len(x) % SCORED
+    padded = np.pad(x, ((0, num_missing), (0, 0)))
+    parts = [_log_prob(oracle, part) for part in padded.astype(np.int32).reshape(-1, SCORED, x.shape[1])]
+    return np.concatenate([np.zeros(0), *parts])[: len(x)]
 
 
 @partial(jax.jit, static_argnums=1)
@@ -138,7 +161,7 @@ def _tabulate(oracle: Oracle) -> tuple[np.ndarray, np.ndarray | None]:
     if oracle.K**oracle.length > MOST_STATES:
         return np.asarray(_compute_pairs(oracle), np.float64), None
     states = list_states(oracle.K, oracle.length)
-    law = np.exp(np.asarray(_log_prob(oracle, states), np.float64))
+    law = np.exp(_score(oracle, states))
     law /= law.sum()  # it was computed in float32
     return sum_pairs(law, oracle.K, oracle.length), law
 
@@ -244,7 +267,7 @@ def read_target(name: str, length: int = 64, text: Path | None = None) -> Oracle
     if (text is None) == (name == "bigrams"):
         raise UserError(f"target = {one_line(name, 80)}: a text goes with bigrams, and bigrams with a text")
     if text is not None:
-        return bigram_chain(text, length)
+        return bigram_chain(Path(text), length)
     if name == "chain":
         return random_chain(length)
     if name == NETWORK:
@@ -280,9 +303,12 @@ def bigram_chain(path: Path, length: int) -> Oracle:
     category[np.frombuffer(LETTERS27.encode(), np.uint8)] = range(len(LETTERS27))
     category[ord("\n")] = 0
     x = category[codes]
-    if len(x) < 2 or x.max() >= len(LETTERS27):
+    if len(x) < 2:
+        raise UserError(f"--text {path} has {len(x)} characters: name a text of at least two")
+    if x.max() >= len(LETTERS27):
+        i = int(np.argmax(x))
         raise UserError(
-            f"--text {path}: it must be of a-z and spaces alone, and have two characters at least"
+            f"--text {path}: byte {i} is {bytes(codes[i : i + 1])!r}: it must be of a-z and spaces alone"
         )
     K = len(LETTERS27)
     counts = np.bincount(x[:-1] * K + x[1:], minlength=K * K).reshape(K, K)

@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from d3pm_jax import judge
+from d3pm_jax import judge, oracles
 from d3pm_jax.errors import UserError
 from d3pm_jax.judge import subjects, targets
 from d3pm_jax.judge.subjects import Denoise
+from d3pm_jax.sampling import named
 
 K, L = 3, 3
 
@@ -113,6 +114,7 @@ REFUSED = {
     "x of another length": (ask(MASKS[:, :2], 0.5), r"x is int64 \[2, 2\]: pass integers \[n, 3\]"),
     "alpha": (ask(MASKS, 1.5), r"alpha = 1\.5 is outside \[0, 1\]: it is the signal left"),
     "alpha is no number": (ask(MASKS, float("nan")), r"alpha = nan is outside \[0, 1\]"),
+    "alpha is a word": (ask(MASKS, "a"), r"alpha is str: pass an array of numbers"),
     "alpha of a shape": (ask(MASKS, np.zeros(3)), r"alpha has shape \[3\]: pass a number, or \[2\]"),
 }
 
@@ -126,12 +128,78 @@ def test_what_is_wrong_is_named_in_one_line(case, known):
     assert "\n" not in str(refused.value)
 
 
+class NoPytree(oracles.Oracle):
+    K = 2
+    length = 2
+
+    def draw(self, key, num):
+        return jnp.zeros((num, 2), jnp.int32)
+
+    def log_prob(self, x):
+        return jnp.zeros(len(x))
+
+    def leave_one_out(self, log_evidence):
+        return log_evidence
+
+
+def test_what_is_no_subject_law_or_protocol_is_refused():
+    """Each in one line, before anything is drawn."""
+    chain = targets.random_chain(4)
+    cases = [
+        ((None, chain), "subject = None: pass sampler_subject"),
+        ((named.random_order(), chain), r"subject = Sampler\(.*: pass sampler_subject"),
+        (("random_order", "chain"), r"target = 'chain': pass one of .* read_target\('chain'\)"),
+        (("random_order", None), "target = None: pass one of"),
+        (("random_order", np.zeros(2)), "target = array"),
+        (("random_order", NoPytree()), "NoPytree is no pytree.*register_dataclass"),
+        (("random_order:rows=3", chain), "has no such field"),
+        (("random_order", chain, 4), "protocol = 4: pass a judge.Protocol"),
+        (("repaint:passes=2", "network"), "passes = 2 cannot be enumerated"),
+    ]
+    fields = [
+        ({"calls": 4}, "calls = 4: it must be"),
+        ({"calls": ()}, "name at least one"),
+        ({"calls": (0,)}, r"calls = \(0,\): it must be"),
+        ({"calls": (4.5,)}, r"calls = \(4.5,\): it must be"),
+        ({"num": "3000"}, "num = '3000': it must be"),
+        ({"num": 20}, "num = 20: draw at least 30 samples"),
+        ({"batches": None}, "batches = None: it must be"),
+        ({"batches": 20}, "errors need at least 30 calls"),
+        ({"seed": -1}, "seed = -1: it must be"),
+        ({"level": "x"}, "level = 'x': it must be"),
+        ({"level": 1}, "level = 1: it must be below 1"),
+        ({"level": float("nan")}, "level = nan: it must be"),
+    ]
+    cases += [(("random_order", chain, judge.Protocol(**field)), said) for field, said in fields]
+    for arguments, said in cases:
+        with pytest.raises(UserError, match=said) as refused:
+            judge.judge(*arguments)
+        assert "\n" not in str(refused.value)
+
+
+def test_log_p_of_a_sample_is_the_same_whatever_it_is_scored_with():
+    """So that samples of a law with ties are as often above a threshold in every batch."""
+    step = np.stack([np.roll([0.1, 0.2, 0.3, 0.4], i) for i in range(4)])
+    target = targets.known_target(oracles.markov_chain(np.full(4, 0.25), step, 64), "mask")
+    x = np.random.default_rng(0).integers(0, 4, (600, 64))
+    together = target.log_prob(x)
+    for size in (1, 7, 100, 300):
+        np.testing.assert_array_equal(target.log_prob(x[-size:]), together[-size:])
+    assert target.log_prob(x[:0]).shape == (0,)
+    exact = np.log(0.25) + np.log(step[x[:, :-1], x[:, 1:]]).sum(axis=1)
+    np.testing.assert_allclose(together, exact, rtol=1e-6)
+
+
 def test_words_that_name_nothing_are_refused(tmp_path):
     """Each in one line, with the cure."""
     file = tmp_path / "mine.py"
     file.write_text("noise = 'gauss'\nother = 3\ndef sample(denoise, K, L, n, seed, calls):\n    return 0\n")
     empty = tmp_path / "empty.py"
     empty.write_text("")
+    claims = tmp_path / "claims.py"
+    claims.write_text("claims = 3\ndef sample(denoise, K, L, n, seed, calls):\n    return 0\n")
+    commas = tmp_path / "commas"
+    commas.write_text("a b,c")
     broken = tmp_path / "broken.py"
     broken.write_text("1 / 0")
     cases = {
@@ -143,6 +211,7 @@ def test_words_that_name_nothing_are_refused(tmp_path):
         str(empty): "has no function sample: define sample\\(denoise, K, L, n, seed, calls\\)",
         f"{file}:other": "has no function other",
         str(file): "noise = 'gauss': it must be 'mask' or 'uniform'",
+        str(claims): "claims = 3: write NAME",
         str(broken): "failed: ZeroDivisionError",
     }
     for text, message in cases.items():
@@ -157,6 +226,8 @@ def test_words_that_name_nothing_are_refused(tmp_path):
             judge.read_target(name)
     with pytest.raises(UserError, match="no such file"):
         judge.read_target("bigrams", text=tmp_path / "no.txt")
+    with pytest.raises(UserError, match=r"byte 3 is b',': it must be of a-z"):
+        judge.read_target("bigrams", text=commas)
     with pytest.raises(UserError, match=re.escape("target = None: define one of d3pm_jax.oracles")):
         judge.read_target(str(empty))
 
