@@ -233,9 +233,9 @@ def compare_intervals(num: int = NUM) -> list[tuple[str, float, float, float]]:
 
 def enumerate_against(oracle, name: str, calls: int) -> float:
     """Returns the total variation of the enumerated law of a sampler from that of an oracle."""
-    from d3pm_jax.judge.enumerated import enumerate_sampler
     from d3pm_jax.judge.subjects import fit_steps, read_sampler, resolve
     from d3pm_jax.judge.targets import known_target, make_network, make_process
+    from d3pm_jax.sampler_laws import enumerate_sampler
 
     target = known_target(oracle, "mask")
     sampler = resolve(read_sampler(name), calls)

@@ -26,8 +26,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import d3pm_jax as d3pm
-from d3pm_jax import oracles
-from d3pm_jax.judge import enumerated
+from d3pm_jax import oracles, sampler_laws
 from d3pm_jax.processes.base import Process
 from d3pm_jax.sampling import Chain, Denoiser, Sampler, Shaping, even_grid, sample
 from d3pm_jax.sampling.named import SAMPLERS
@@ -72,7 +71,7 @@ def total_correlation(data: np.ndarray) -> float:
     for place in range(LENGTH):
         others = tuple(other for other in range(LENGTH) if other != place)
         product = np.multiply.outer(product, data.sum(axis=others))
-    return enumerated.kl(data.ravel(), product.ravel())
+    return sampler_laws.kl(data.ravel(), product.ravel())
 
 
 def make_processes() -> dict[str, Process]:
@@ -155,9 +154,9 @@ def compute_points(process: Process, data: np.ndarray, line: Line) -> list[Point
     for sampler, parameter, steps in zip(line.samplers, line.parameters, line.steps, strict=True):
         respaced = d3pm.respace(process, even_grid(STEPS, steps))
         network = oracles.network(oracles.table(data), process)
-        law, calls = enumerated.enumerate_sampler(sampler, respaced, LENGTH, network)
+        law, calls = sampler_laws.enumerate_sampler(sampler, respaced, LENGTH, network)
         p = data.ravel()
-        points.append(Point(parameter, calls, enumerated.kl(law, p), enumerated.kl(p, law)))
+        points.append(Point(parameter, calls, sampler_laws.kl(law, p), sampler_laws.kl(p, law)))
     return points
 
 

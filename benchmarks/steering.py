@@ -29,8 +29,7 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
 import d3pm_jax as d3pm
-from d3pm_jax import oracles, runs, sampling
-from d3pm_jax.judge import enumerated
+from d3pm_jax import oracles, runs, sampler_laws, sampling
 from d3pm_jax.processes import Process
 from d3pm_jax.sampling import Sampler, even_grid, named
 
@@ -113,10 +112,10 @@ def run_exact() -> None:
         tilted = None
         for name, (process, sampler) in make_processes().items():
             network = oracles.network(oracles.table(data), process)
-            world = enumerated.World(process, L, network)
+            world = sampler_laws.World(process, L, network)
             steps = range(process.T + 1)
             logits = np.stack([world.logits(world.states, np.full(len(world.states), t)) for t in steps])
-            law = enumerated.enumerate_sampler(sampler, process, L, network).law
+            law = sampler_laws.enumerate_sampler(sampler, process, L, network).law
             tilted = law * np.exp(scores)
             tilted /= tilted.sum()
             steered = []

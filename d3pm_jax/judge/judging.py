@@ -9,7 +9,6 @@ import numpy as np
 
 from d3pm_jax.checks import Count, Epsilon, Seed, check_value
 from d3pm_jax.errors import UserError, as_user_error, one_line
-from d3pm_jax.judge.enumerated import TooMany
 from d3pm_jax.judge.figures import BINS, compute_figures, count, with_errors
 from d3pm_jax.judge.subjects import Subject, fit_steps, read_subject
 from d3pm_jax.judge.targets import (
@@ -32,6 +31,7 @@ from d3pm_jax.judge.verdicts import (
 from d3pm_jax.keys import make_key
 from d3pm_jax.oracles import Oracle
 from d3pm_jax.program.measure.record import Format, Record, check_numbers
+from d3pm_jax.sampler_laws import TooMany
 
 LEAST_CALLS = 30  # of a function, for errors
 REFERENCE = 4  # times as many exact samples as samples bound the probability of an event

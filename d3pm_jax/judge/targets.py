@@ -15,9 +15,9 @@ from d3pm_jax import numerics, processes, schedules
 from d3pm_jax.config.io import load_module
 from d3pm_jax.data.tokenizers import LETTERS27
 from d3pm_jax.errors import UserError, describe_returned, one_line
-from d3pm_jax.judge.enumerated import enumerate_sampler
 from d3pm_jax.oracles import Oracle, markov_chain
 from d3pm_jax.processes import Mixing, is_category
+from d3pm_jax.sampler_laws import enumerate_sampler
 from d3pm_jax.sampling import Network, Sampler
 
 Noise = Literal["mask", "uniform"]
@@ -209,7 +209,7 @@ def claimed_target(sampler: Sampler, process: Mixing, noise: Noise, seed: int) -
 
     Raises:
         ValueError: the sampler is not for this process.
-        enumerated.TooMany: it remembers too much to be enumerated.
+        sampler_laws.TooMany: it remembers too much to be enumerated.
     """
     K = NETWORK_CATEGORIES
     L = NETWORK_LENGTH

@@ -11,7 +11,7 @@ from scipy import stats
 from torch import Tensor
 
 import d3pm_jax
-from d3pm_jax.judge.enumerated import enumerate_sampler
+from d3pm_jax.sampler_laws import enumerate_sampler
 from d3pm_jax.sampling import named
 from parity_tests.against import sample_slips
 from parity_tests.against.comparing import Finding, Unfit

@@ -9,7 +9,7 @@ import pytest
 
 import d3pm_jax as d3pm
 from d3pm_jax import sampling
-from d3pm_jax.judge.enumerated import enumerate_sampler
+from d3pm_jax.sampler_laws import enumerate_sampler
 from d3pm_jax.sampling import Denoiser, LawStep, Sampler, named
 from d3pm_jax.sampling.correctors import Corrected, Gibbs
 from d3pm_jax.sampling.places import LeftToRight, One, RandomOrder, Reveal
