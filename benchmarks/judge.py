@@ -210,8 +210,9 @@ def count_alarms(runs: int = RUNS, num: int = NUM) -> tuple[int, tuple[int, int]
     for run in range(runs):
         target = laws[run % LAWS]
         states = list_states(target.K, target.length)
-        halves = [Samples(states, rng.multinomial(num // 2, target.law)) for _ in range(2)]
-        bound, _ = bound_below((halves[0], halves[1]), target, Samples(states, target.law), None, LEVEL)
+        chosen = Samples(states, rng.multinomial(num // 2, target.law))
+        tested = [Samples(states, rng.multinomial(num // 30, target.law)) for _ in range(15)]
+        bound, _ = bound_below((chosen, tested), target, Samples(states, target.law), None, LEVEL)
         alarms += bound > 0
     low, high = stats.binom.interval(0.99, runs, LEVEL)
     return alarms, (int(low), int(high))

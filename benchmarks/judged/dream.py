@@ -31,6 +31,6 @@ def sample(denoise, K, L, n, seed, calls):
 
     config = dream.DreamGenerationConfig(max_length=L + 1, mask_token_id=K, steps=calls, **vars(OPTIONS))
     first = torch.zeros(n, 1, dtype=torch.long)  # of a prompt, cut off below
-    keep_x, keep_logits = lambda step, x, logits: x, lambda step, x, logits: logits  # hooks of its users
-    x = Dream()._sample(first, None, config, keep_x, keep_logits)
+    # The last two are hooks of its users.
+    x = Dream()._sample(first, None, config, lambda step, x, logits: x, lambda step, x, logits: logits)
     return x[:, 1:]

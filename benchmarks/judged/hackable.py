@@ -19,7 +19,8 @@ if OPTIONS.cap == OPTIONS.epsilon == 0:
 
 
 def sample(denoise, K, L, n, seed, calls):
-    discrete, step = hd.corruption.discrete, hd.sampling.discrete_step_sampler
+    discrete = hd.corruption.discrete
+    step = hd.sampling.discrete_step_sampler
     schedule = hd.corruption.schedules.LinearDiscreteSchedule()
     if noise == "mask":
         process = discrete.CategoricalProcess.masking_process(schedule, K)

@@ -227,8 +227,9 @@ def judge_calls(subject: Subject, target: Target, calls: int, protocol: Protocol
     floors, floor_errors = with_errors([count(x, target, edges) for x in exact], figures_of)
 
     x = np.concatenate([x for x, _ in drawn])
-    half = batches // 2 * size
-    halves = gather_samples(x[:half], target), gather_samples(x[half:], target)
+    half = batches // 2
+    tested = [gather_samples(of_call, target) for of_call, _ in drawn[half:]]
+    halves = gather_samples(x[: half * size], target), tested
     true = gather_samples(np.concatenate(exact), target)
     if target.law is not None:
         true = true._replace(times=target.law)

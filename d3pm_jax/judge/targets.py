@@ -78,9 +78,12 @@ def make_network(leave_one_out: Callable[[Array, Array], Array], process: Mixing
     return network
 
 
+@lru_cache(maxsize=4)
 def list_states(K: int, length: int) -> np.ndarray:
     """Lists all K^L states, int32 [K^L, L]; the last place changes fastest."""
-    return np.indices((K,) * length, np.int32).reshape(length, -1).T
+    states = np.indices((K,) * length, np.int32).reshape(length, -1).T
+    states.flags.writeable = False
+    return states
 
 
 def number_states(x: np.ndarray, K: int) -> np.ndarray:

@@ -18,6 +18,7 @@ from d3pm_jax.judge.figures import Counts, add, tv
 from d3pm_jax.judge.targets import Target, list_states, number_states
 
 THRESHOLDS = 99  # of a score that are tried
+INDEPENDENT = 1e-3  # how seldom calls of independent samples are taken for others
 Score = Callable[[np.ndarray], np.ndarray]  # samples [n, L] -> [n]
 
 
@@ -106,7 +107,7 @@ def choose_threshold(score: Score, samples: Samples, exact: Samples) -> tuple[fl
 
 
 def bound_below(
-    halves: tuple[Samples, Samples],
+    halves: tuple[Samples, Sequence[Samples]],
     target: Target,
     exact: Samples,
     draw_exact: Callable[[], Iterator[np.ndarray]],
@@ -115,7 +116,7 @@ def bound_below(
     """Returns a lower bound of the total variation from the true law, or 0, and the event that it is of.
 
     Args:
-        halves: of the samples: events are chosen on the first, and counted on the second.
+        halves: of the samples: events are chosen on the first, and counted on the second, call by call.
         target: has the true law.
         exact: exact samples, for thresholds, or all states and their probabilities.
         draw_exact: draws other ones in parts, where the law cannot be enumerated.
@@ -137,10 +138,10 @@ def bound_below(
         true = [bound_probability(int(times), num, level_of_each)[1] for times in held]
     bound = 0.0
     name = ""
-    num_tested = int(tested.times.sum())
+    nums = np.array([call.times.sum() for call in tested])
     for event, probability in zip(events, true, strict=True):
-        times = int(tested.times[event.holds(tested.x)].sum())
-        sampled, _ = bound_probability(times, num_tested, level_of_each)
+        held_in_calls = np.array([call.times[event.holds(call.x)].sum() for call in tested])
+        sampled = bound_over_calls(held_in_calls, nums, level_of_each)
         if sampled - probability > bound:
             bound = sampled - probability
             name = event.name
@@ -152,6 +153,25 @@ def bound_probability(held: int, num: int, level: float) -> tuple[float, float]:
     low = float(stats.beta.ppf(level, held, num - held + 1)) if held else 0.0
     high = float(stats.beta.isf(level, held + 1, num - held)) if held < num else 1.0
     return low, high
+
+
+def bound_over_calls(held: np.ndarray, nums: np.ndarray, level: float) -> float:
+    """Returns a lower bound of the probability of what held so often in calls of as many samples each.
+
+    It is that of Clopper and Pearson, unless calls differ by more than those of independent samples would:
+    then one of Student for their mean, if that is lower.
+    """
+    bound, _ = bound_probability(int(held.sum()), int(nums.sum()), level)
+    p = held.sum() / nums.sum()
+    degrees = len(held) - 1
+    if degrees < 1 or not 0 < p < 1:
+        return bound
+    spread = np.sum((held - nums * p) ** 2 / (nums * p * (1 - p)))
+    if stats.chi2.sf(spread, degrees) > INDEPENDENT:
+        return bound
+    shares = held / nums
+    error = shares.std(ddof=1) / math.sqrt(len(shares))
+    return min(bound, float(shares.mean() - stats.t.isf(level, degrees) * error))
 
 
 # ---- From above ----

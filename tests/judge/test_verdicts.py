@@ -37,8 +37,12 @@ OTHER = np.random.default_rng(1).dirichlet(np.full(K**L, 2.0))
 
 
 def draw_halves(law, num, rng):
-    first, second = (Samples(STATES, rng.multinomial(num // 2, law)) for _ in range(2))
-    return first, second
+    return Samples(STATES, rng.multinomial(num // 2, law)), draw_calls(law, num, rng)
+
+
+def draw_calls(law, num, rng, repeats=1):
+    """Half of the samples, in 15 calls; in a call each is drawn so often."""
+    return [Samples(STATES, repeats * rng.multinomial(num // 30 // repeats, law)) for _ in range(15)]
 
 
 def bound(law, num, rng, level=LEVEL):
@@ -57,6 +61,18 @@ def test_right_samplers_are_seldom_said_to_have_another_law():
     rng = np.random.default_rng(2)
     alarms = sum(bound(LAW, 2000, rng, level=0.3)[0] > 0 for _ in range(100))
     assert 0 < alarms <= stats.binom.isf(0.005, 100, 0.3)
+
+
+def test_right_samplers_whose_calls_repeat_themselves_are_seldom_said_to_have_another_law():
+    """Each state of a call ten times: 1,000 samples say as much as 100."""
+    rng = np.random.default_rng(6)
+    alarms = 0
+    for _ in range(100):
+        first = Samples(STATES, 10 * rng.multinomial(150, LAW))
+        halves = first, draw_calls(LAW, 3000, rng, repeats=10)
+        below, _ = verdicts.bound_below(halves, TARGET, Samples(STATES, LAW), lambda: iter(()), LEVEL)
+        alarms += below > 0
+    assert alarms <= 1
 
 
 @pytest.mark.parametrize("part", [0.05, 0.3, 1.0])
@@ -86,7 +102,7 @@ def test_laws_that_cannot_be_enumerated_are_told_by_events_of_a_sample():
         return Samples(x, np.ones(num, int))
 
     def find(law):
-        halves = draw(law, 5000), draw(law, 5000)
+        halves = draw(law, 5000), [draw(law, 5000)]
         return verdicts.bound_below(
             halves, target, draw(LAW, 5000), lambda: iter([draw(LAW, 40_000).x]), LEVEL
         )
