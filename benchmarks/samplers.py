@@ -71,7 +71,7 @@ def total_correlation(data: np.ndarray) -> float:
     for place in range(LENGTH):
         others = tuple(other for other in range(LENGTH) if other != place)
         product = np.multiply.outer(product, data.sum(axis=others))
-    return sampler_laws.kl(data.ravel(), product.ravel())
+    return kl(data.ravel(), product.ravel())
 
 
 def make_processes() -> dict[str, Process]:
@@ -137,6 +137,13 @@ def by_steps(name: str, grids: tuple[int, ...] = GRIDS, **fields: float) -> Line
     return Line(label, [SAMPLERS[name](**fields)] * len(grids), [f"{n} steps" for n in grids], list(grids))
 
 
+def kl(p: np.ndarray, q: np.ndarray) -> float:
+    """sum p log(p / q), nats; inf where q is 0 and p is not."""
+    held = p > 0
+    with np.errstate(divide="ignore"):
+        return float(np.sum(p[held] * (np.log(p[held]) - np.log(q[held]))))
+
+
 def by_field(name: str, steps: int = STEPS, **fields: tuple[float, ...]) -> Line:
     """Makes a line of a sampler by the values of its first field; others have one value."""
     if not fields:
@@ -156,7 +163,7 @@ def compute_points(process: Process, data: np.ndarray, line: Line) -> list[Point
         network = oracles.network(oracles.table(data), process)
         law, calls = sampler_laws.enumerate_sampler(sampler, respaced, LENGTH, network)
         p = data.ravel()
-        points.append(Point(parameter, calls, sampler_laws.kl(law, p), sampler_laws.kl(p, law)))
+        points.append(Point(parameter, calls, kl(law, p), kl(p, law)))
     return points
 
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from d3pm_jax.enumeration import list_examples
 from d3pm_jax.processes.base import Process
 from d3pm_jax.processes.mixing import Mixing
 from d3pm_jax.sampling import Answer, LawStep, Network, Row, Sampler, View, laws, make_plan, places
@@ -55,13 +56,6 @@ class TooMany(Exception):
     """Says that states and what they remember are too many to enumerate."""
 
 
-def kl(p: np.ndarray, q: np.ndarray) -> float:
-    """sum p log(p / q), nats; inf where q is 0 and p is not."""
-    held = p > 0
-    with np.errstate(divide="ignore"):
-        return float(np.sum(p[held] * (np.log(p[held]) - np.log(q[held]))))
-
-
 class World:
     """Knows a process, a network, and all states of examples of some places."""
 
@@ -74,7 +68,7 @@ class World:
         self.mask = NO_MASK if mask is None else int(mask)
         self.is_absorbing = mask is not None and isinstance(process, Mixing)
         self.categories = process.K if mask is None else process.K - 1  # of x_0
-        self.states = _all_states(process.K, length)  # [S, L]
+        self.states = list_examples((length,), process.K)  # [S, L]
         self.place_values = process.K ** np.arange(length - 1, -1, -1)
 
     def number(self, x: np.ndarray) -> np.ndarray:
@@ -201,10 +195,6 @@ def _list_slots(slot: Slot) -> Iterator[Slot]:
     for value in vars(slot).values():
         if isinstance(value, Slot):
             yield from _list_slots(value)
-
-
-def _all_states(K: int, length: int) -> np.ndarray:
-    return np.array(list(itertools.product(range(K), repeat=length)))
 
 
 def _make_view(process: Process, answer: Answer, s: Array, memory: dict[str, Array]) -> View:
