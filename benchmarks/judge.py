@@ -20,8 +20,10 @@ from d3pm_jax import judge
 from d3pm_jax.config.samplers import choose_sampler
 from d3pm_jax.judge.figures import tv
 from d3pm_jax.judge.judging import make_target
-from d3pm_jax.judge.targets import list_states, read_target
+from d3pm_jax.judge.subjects import fit_steps, read_sampler, resolve
+from d3pm_jax.judge.targets import known_target, list_states, make_network, make_process, read_target
 from d3pm_jax.judge.verdicts import Samples, bound_below
+from d3pm_jax.sampler_laws import enumerate_sampler
 
 NUM = 1_000_000
 RUNS = 2_000
@@ -234,10 +236,6 @@ def compare_intervals(num: int = NUM) -> list[tuple[str, float, float, float]]:
 
 def enumerate_against(oracle, name: str, calls: int) -> float:
     """Returns the total variation of the enumerated law of a sampler from that of an oracle."""
-    from d3pm_jax.judge.subjects import fit_steps, read_sampler, resolve
-    from d3pm_jax.judge.targets import known_target, make_network, make_process
-    from d3pm_jax.sampler_laws import enumerate_sampler
-
     target = known_target(oracle, "mask")
     sampler = resolve(read_sampler(name), calls)
     process = make_process("mask", oracle.K, fit_steps(sampler, "mask", (oracle.K, oracle.length), calls))

@@ -4,6 +4,7 @@ import re
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -142,8 +143,9 @@ class NoPytree(oracles.Oracle):
         return log_evidence
 
 
-def test_what_is_no_subject_law_or_protocol_is_refused():
-    """Each in one line, before anything is drawn."""
+def test_what_is_no_subject_law_or_protocol_is_refused(monkeypatch):
+    """Each in one line, before anything is drawn; annotations are not checked here, as users call it."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     chain = targets.random_chain(4)
     cases = [
         ((None, chain), "subject = None: pass sampler_subject"),
