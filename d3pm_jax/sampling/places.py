@@ -198,7 +198,7 @@ class Measures(NamedTuple):
 
 def _measure(log_p: Array, drawn: Array) -> Measures:
     drawn = jnp.maximum(drawn, 0)[..., None]  # -1 where nothing could be drawn
-    is_likeliest = is_category(jnp.argmax(log_p, axis=-1), log_p.shape[-1])
+    is_likeliest = is_category(jnp.argmax(log_p, axis=-1).astype(jnp.int32), log_p.shape[-1])
     return Measures(
         jnp.take_along_axis(log_p, drawn, axis=-1)[..., 0],
         jnp.max(log_p, axis=-1),

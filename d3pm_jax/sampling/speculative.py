@@ -22,7 +22,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from d3pm_jax.checks import CATEGORIES, LOG_PROBABILITY, declared, hints
-from d3pm_jax.numerics import inverse_cdf
+from d3pm_jax.numerics import inverse_cdf, log1mexp
 from d3pm_jax.sampling import noise
 from d3pm_jax.sampling.denoiser import Answer
 from d3pm_jax.sampling.fields import check_returned
@@ -59,8 +59,11 @@ def leftover_logits(log_p: Float[Array, "*S K"], log_q: Float[Array, "*S K"]) ->
     Returns:
         Unnormalised logs. Where rounding leaves nothing, as of two laws that are nearly one, log_q.
     """
-    leftover = jnp.log(jnp.maximum(jnp.exp(log_q) - jnp.exp(log_p), 0.0))
-    is_empty = jnp.max(leftover, axis=-1, keepdims=True) == -jnp.inf
+    # q - p = q (1 - p / q), where neither need fit a float.
+    is_above = log_q > log_p
+    log_ratio = jnp.where(is_above, log_q - log_p, 1.0)
+    leftover = jnp.where(is_above, log_q + log1mexp(jnp.log(log_ratio)), -jnp.inf)
+    is_empty = ~jnp.any(is_above, axis=-1, keepdims=True)
     return jnp.where(is_empty, log_q, leftover)
 
 
@@ -180,9 +183,9 @@ class Speculative(ByMasks):
         is_accepted = of_places(noise.ACCEPT) < acceptance(log_p, log_q, categories)
         # A draft of nothing is revealed as -1, so that the chain says that it failed.
         is_accepted |= drafted < 0
-        num_accepted = jnp.sum(jnp.cumprod(is_accepted.astype(jnp.int32), axis=-1), axis=-1)  # [B]
+        num_accepted = jnp.sum(jnp.cumprod(is_accepted.astype(jnp.int32), axis=-1), axis=-1, dtype=jnp.int32)
         instead = inverse_cdf.categorical(leftover_logits(log_p, log_q), of_places(noise.REPLACE))
-        is_first_rejected = jnp.arange(k)[None] == num_accepted[:, None]
+        is_first_rejected = jnp.arange(k, dtype=jnp.int32)[None] == num_accepted[:, None]
         num_revealed = jnp.minimum(num_accepted + 1, k)
         x = put(jnp.where(is_first_rejected, instead, drafted), positions < num_revealed[:, None])
         num_inputs = jnp.minimum(num_masked, k)

@@ -251,6 +251,12 @@ def test_what_rounding_leaves_nothing_of_is_drawn_from_the_law_itself():
     np.testing.assert_allclose(share, [1, 5 / 6], rtol=1e-12)
 
 
+def test_leftovers_that_fit_no_float_have_a_log():
+    log_p, log_q = jnp.array([-1e-5, -1010.0, -1e4]), jnp.array([-1e-5 - 1e-9, -1000.0, -1e4])
+    leftover = leftover_logits(log_p, log_q)
+    np.testing.assert_allclose(leftover, [-np.inf, -1000 + np.log1p(-np.exp(-10.0)), -np.inf], rtol=1e-12)
+
+
 @functools.partial(jax.jit, static_argnames=("sampler", "n"))
 def draw(process, sampler, n, first=0):
     """Draws examples whose first place is known, with what each row changed."""

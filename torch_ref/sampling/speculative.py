@@ -17,6 +17,6 @@ def acceptance(log_p: Tensor, log_q: Tensor, drafted: Tensor) -> Tensor:
 @declared(log_p="*S K log_probability", log_q="*S K log_probability")
 def leftover_logits(log_p: Tensor, log_q: Tensor) -> Tensor:
     """log max(q - p, 0), unnormalised; log_q where nothing is left."""
-    leftover = (log_q.exp() - log_p.exp()).clamp(min=0.0)
-    is_empty = leftover.amax(dim=-1, keepdim=True) == 0
-    return torch.where(is_empty, log_q, leftover.log())
+    is_above = log_q > log_p
+    leftover = torch.where(is_above, log_q + torch.log(-torch.expm1(log_p - log_q)), -torch.inf)
+    return torch.where(is_above.any(dim=-1, keepdim=True), leftover, log_q)
