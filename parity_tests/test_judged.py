@@ -7,9 +7,9 @@ import torch
 from d3pm_jax import judge
 from d3pm_jax.errors import UserError
 from d3pm_jax.judge.subjects import Denoise
-from d3pm_jax.judge.targets import known_target
+from d3pm_jax.judge.targets import known_target, random_chain
 
-CHAIN = judge.read_target("chain", 3)
+CHAIN = random_chain(3)
 
 
 def test_tensors_are_answered_by_tensors():
