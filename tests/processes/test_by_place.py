@@ -330,21 +330,21 @@ def _flatten_places(x: Any, batch: tuple[int, ...], num_places: int) -> Any:
     return x.reshape(*batch, len(SIZES), *x.shape[len(batch) + num_places :])
 
 
-# All beliefs, steps of each axis, places of two axes, elements without a batch, and few digits: each once.
+# All beliefs of one family and gradients of each, steps of each axis, places of two axes, elements without a
+# batch, and few digits: each once.
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("family", "arguments"),
+    ("family", "belief_names", "arguments"),
     [
-        ("marginal", {"batch": (B,), "t_axes": 1}),
-        ("uniform", {"batch": (B,), "t_axes": 2, "places": (2, 2)}),
-        ("absorbing", {"batch": (), "t_axes": 0}),
-        ("masked uniform", {"batch": (B,), "t_axes": 3, "places": (2, 2)}),
-        ("masked marginal", {"batch": (B,), "t_axes": 2}),
+        ("marginal", get_args(beliefs.Belief), {"batch": (B,), "t_axes": 1, "differentiate": False}),
+        ("uniform", ("d3pm",), {"batch": (B,), "t_axes": 2, "places": (2, 2)}),
+        ("absorbing", ("denoiser",), {"batch": (), "t_axes": 0}),
+        ("masked uniform", ("official",), {"batch": (B,), "t_axes": 3, "places": (2, 2)}),
+        ("masked marginal", ("leave_one_out",), {"batch": (B,), "t_axes": 2}),
     ],
 )
-def test_kernels_are_those_of_each_column(family, arguments, x64):
-    beliefs_of_family = get_args(beliefs.Belief) if family == "marginal" else ("leave_one_out",)
-    check_calls(family, beliefs_of_family, **arguments)
+def test_kernels_are_those_of_each_column(family, belief_names, arguments, x64):
+    check_calls(family, belief_names, **arguments)
 
 
 @pytest.mark.slow
