@@ -88,6 +88,8 @@ LONGEST = (
     "tests/numerics/test_inverse_cdf.py",
     "tests/cli/test_stopped.py",
     "tests/checks/test_checks.py",
+    "tests/processes/test_by_place.py",
+    "tests/sampling/test_samplers.py",
     "tests/compat/test_figures.py",
     "tests/losses/test_fused.py",
     "tests/lowering/test_forms.py",
