@@ -121,7 +121,8 @@ def test_a_sampler_that_cannot_be_compared_says_why_in_a_line(note: str) -> None
     ],
 )
 def test_what_a_file_says_of_itself_is_checked(said: dict[str, Any], line: str) -> None:
-    silent, module = ModuleType("silent"), ModuleType("own")
+    silent = ModuleType("silent")
+    module = ModuleType("own")
     vars(module).update(said)
     with pytest.raises(Refused, match=line):
         read(module, {"loss": _raise}, Path("own.py"))

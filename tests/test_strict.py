@@ -31,9 +31,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:x_T still depends")
 
 # Of functions that call those of the other modules, and of the families through them alone.
 LOOPS = ("likelihood.", "sampling.", "enumeration.")
-# Families of the class that "uniform" is of, and what looks at which of them it is: draws and losses.
-OF_ONE_CLASS = ("absorbing", "marginal")
-TELLS_THEM_APART = ("losses.", "Process.draw_", "posteriors.p_sample")
 # What is made of logits, and may be of their type.
 LIKE_LOGITS = {("Process.log_push", "log_p"), ("numerics.categorical", "log_p")}
 # `value_and_gradient` takes gradients of these.
@@ -125,14 +122,6 @@ def functions(dtype: Any) -> Iterator[Arrays]:
                 yield arrays._replace(name=f"{call.name}, {family}")
 
 
-def traced_functions(dtype: Any) -> Iterator[Arrays]:
-    """Yields those of `functions` of which each has a trace of its own; in values all differ."""
-    for call in functions(dtype):
-        name, family = call.name.rsplit(", ", 1)
-        if family not in OF_ONE_CLASS or name.startswith(TELLS_THEM_APART):
-            yield call
-
-
 def draw(sampler: Sampler, process: Process, denoise: Callable[..., Any]) -> Callable[..., Any]:
     def f(key: Any, x0: Any, known: Any) -> Any:
         denoiser = sampling.Denoiser(process, denoise)
@@ -216,11 +205,6 @@ def named(call: Arrays) -> Iterator[None]:
         raise
 
 
-def of_one_family(calls: Iterable[Arrays]) -> Iterable[Arrays]:
-    """Returns calls of one family each: the last of each name."""
-    return {call.name.split(",")[0]: call for call in calls}.values()
-
-
 def trace_strictly(calls: Iterable[Arrays]) -> int:
     """Traces calls under strict settings, and counts them."""
     count = 0
@@ -233,12 +217,13 @@ def trace_strictly(calls: Iterable[Arrays]) -> int:
 
 def test_every_function_is_traced():
     """Values have no part in what is raised, but for NaN: that nothing is compiled makes it quick."""
-    assert trace_strictly(traced_functions(float)) > 240
+    assert trace_strictly(functions(float)) > 280
 
 
 def test_every_sampler_is_traced():
-    """Each for one family; for all where numbers have 64 bits."""
-    assert trace_strictly(of_one_family(samplers(float))) > 20
+    """Each for one family; for all it is called with logits of another type."""
+    of_one_family = {call.name.split(",")[0]: call for call in samplers(float)}
+    assert trace_strictly(of_one_family.values()) > 20
 
 
 def test_no_flat_name_is_left_out():
@@ -251,13 +236,13 @@ def test_no_flat_name_is_left_out():
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_logits_may_be_of_another_type(dtype):
-    trace_strictly(traced_functions(dtype))
-    trace_strictly(of_one_family(samplers(dtype)))
+    trace_strictly(functions(dtype))
+    trace_strictly(samplers(dtype))
 
 
 @pytest.mark.slow
 def test_all_is_of_64_bits_or_none(x64):
-    trace_strictly(traced_functions(float))
+    trace_strictly(functions(float))
     trace_strictly(samplers(float))
 
 
@@ -265,7 +250,7 @@ def test_all_is_of_64_bits_or_none(x64):
 def test_no_tracer_is_left():
     """Looking for them takes six times as long as all the rest of a trace."""
     with jax.checking_leaks():
-        trace_strictly(traced_functions(float))
+        trace_strictly(functions(float))
 
 
 def run(call: Arrays) -> list[np.ndarray]:

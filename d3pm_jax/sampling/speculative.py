@@ -183,7 +183,10 @@ class Speculative(ByMasks):
         is_accepted = of_places(noise.ACCEPT) < acceptance(log_p, log_q, categories)
         # A draft of nothing is revealed as -1, so that the chain says that it failed.
         is_accepted |= drafted < 0
-        num_accepted = jnp.sum(jnp.cumprod(is_accepted.astype(jnp.int32), axis=-1), axis=-1, dtype=jnp.int32)
+        is_in_a_row = jnp.cumprod(
+            is_accepted.astype(jnp.int32), axis=-1
+        )  # [B, k], 1 before the first rejected
+        num_accepted = jnp.sum(is_in_a_row, axis=-1, dtype=jnp.int32)  # [B]
         instead = inverse_cdf.categorical(leftover_logits(log_p, log_q), of_places(noise.REPLACE))
         is_first_rejected = jnp.arange(k, dtype=jnp.int32)[None] == num_accepted[:, None]
         num_revealed = jnp.minimum(num_accepted + 1, k)

@@ -678,9 +678,7 @@ FREE = {
 }
 # Of shapes that are all the same to a function, those that are called under jit alone, where a shape is one
 # program and not one for each operation. Without jit an axis of size 0 and a rank less are left.
-WITH_JIT = ("axis 1 of size 0", "a rank more")
-# And those that tell no more than one of size 0 does.
-OF_SIZE_1 = ("axis 0 of size 1", "axis 1 of size 1")
+WITH_JIT = ("axis 0 of size 1", "axis 1 of size 0", "axis 1 of size 1", "a rank more")
 # Where one row is enough.
 ONE_ROW = {
     "processes.unit_rows(embeddings)",
@@ -760,9 +758,8 @@ def calls(process: Process, jit: bool, wanted: Wanted) -> Iterator[tuple[str, st
             for bad in spoilt_once(role, call.good[name]):
                 if jit and name in call.traced and not isinstance(bad.value, jax.Array):
                     continue  # never reaches the function
-                is_free = f"{call.name}({name})" in FREE
-                left_to_jit = bad.case in WITH_JIT and not jit
-                if is_free and goes_under_jit and (left_to_jit or bad.case in OF_SIZE_1):
+                left_to_jit = bad.case in WITH_JIT and f"{call.name}({name})" in FREE
+                if left_to_jit and goes_under_jit and not jit:
                     continue
                 if wanted(call.name, role, bad):
                     kind, how = outcome(call, name, bad, jit)

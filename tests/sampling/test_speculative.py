@@ -252,9 +252,11 @@ def test_what_rounding_leaves_nothing_of_is_drawn_from_the_law_itself():
 
 
 def test_leftovers_that_fit_no_float_have_a_log():
-    log_p, log_q = jnp.array([-1e-5, -1010.0, -1e4]), jnp.array([-1e-5 - 1e-9, -1000.0, -1e4])
-    leftover = leftover_logits(log_p, log_q)
-    np.testing.assert_allclose(leftover, [-np.inf, -1000 + np.log1p(-np.exp(-10.0)), -np.inf], rtol=1e-12)
+    """Where q is below p, above it, as large, and where p is 0."""
+    log_p = jnp.array([-1e-5, -1010.0, -1e4, -np.inf])
+    log_q = jnp.array([-1e-5 - 1e-9, -1000.0, -1e4, -900.0])
+    expected = [-np.inf, -1000 + np.log1p(-np.exp(-10.0)), -np.inf, -900]
+    np.testing.assert_allclose(leftover_logits(log_p, log_q), expected, rtol=1e-12)
 
 
 @functools.partial(jax.jit, static_argnames=("sampler", "n"))
