@@ -7,15 +7,23 @@ say of it, is their belief (`beliefs`).
 """
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from d3pm_jax.beliefs import Belief, to_leave_one_out
+from d3pm_jax.beliefs import WITHOUT_EVIDENCE, Belief, strip_evidence, to_leave_one_out
 from d3pm_jax.checks import CATEGORIES, NOISE, declared, steps
 from d3pm_jax.numerics import inverse_cdf, log_normalize
-from d3pm_jax.processes import Process, expand_trailing, for_each_place, mixing_reverse, promote
+from d3pm_jax.processes import (
+    Process,
+    dense_reverse,
+    expand_trailing,
+    for_each_place,
+    mixing_reverse,
+    promote,
+)
 
 
 @declared(x0=CATEGORIES, t=steps(0), u=NOISE, u_low=NOISE)
@@ -188,6 +196,8 @@ def p_sample(
     """
     if mixing_reverse.draws_by_rows(process):
         return _draw_previous_by_rows(process, logits_x0, xt, t, u, u_low, belief)
+    if belief != "official" and dense_reverse.draws_by_product(process, xt, t):
+        return _draw_previous_by_product(process, logits_x0, xt, t, u, u_low, belief)
     return _draw_previous(process, logits_x0, xt, t, u, u_low, belief)
 
 
@@ -206,3 +216,18 @@ def _draw_previous_by_rows(
     by_definition = partial(_draw_previous, belief=belief)
     by_rows = partial(mixing_reverse.draw_by_rows, belief=belief)
     return jax.lax.platform_dependent(*arguments, cpu=by_definition, default=by_rows)
+
+
+@partial(jax.jit, static_argnames="belief")
+def _draw_previous_by_product(
+    process: Process, logits_x0: Array, xt: Array, t: Array, u: Array, u_low: Array | None, belief: Belief
+) -> Array:
+    arguments = jax.lax.stop_gradient((process, logits_x0, xt, t, u, u_low))
+
+    def by_product(process: Any, logits: Array, xt: Array, t: Array, u: Array, u_low: Array | None) -> Array:
+        loo = strip_evidence(process, logits, xt, t, belief)
+        definition = partial(_draw_previous, process, belief=WITHOUT_EVIDENCE.get(belief, belief))
+        return dense_reverse.draw_by_product(process, loo, xt, t, (u, u_low), definition)
+
+    by_definition = partial(_draw_previous, belief=belief)
+    return jax.lax.platform_dependent(*arguments, cpu=by_definition, default=by_product)
