@@ -7,7 +7,6 @@ say of it, is their belief (`beliefs`).
 """
 
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -194,10 +193,9 @@ def p_sample(
     Returns:
         int32 categories; -1 where there is no distribution (NaN logits; a prediction that contradicts x_t).
     """
-    if mixing_reverse.draws_by_rows(process):
-        return _draw_previous_by_rows(process, logits_x0, xt, t, u, u_low, belief)
-    if belief != "official" and dense_reverse.draws_by_product(process, xt, t):
-        return _draw_previous_by_product(process, logits_x0, xt, t, u, u_low, belief)
+    by_product = belief != "official" and dense_reverse.draws_by_product(process, xt, t)
+    if by_product or mixing_reverse.draws_by_rows(process):
+        return _draw_previous_by_platform(process, logits_x0, xt, t, u, u_low, belief)
     return _draw_previous(process, logits_x0, xt, t, u, u_low, belief)
 
 
@@ -208,26 +206,19 @@ def _draw_previous(
 
 
 @partial(jax.jit, static_argnames="belief")
-def _draw_previous_by_rows(
+def _draw_previous_by_platform(
     process: Process, logits_x0: Array, xt: Array, t: Array, u: Array, u_low: Array | None, belief: Belief
 ) -> Array:
     # A draw is an integer, which has no gradient.
     arguments = jax.lax.stop_gradient((process, logits_x0, xt, t, u, u_low))
+    by_rows = mixing_reverse.draw_by_rows if mixing_reverse.draws_by_rows(process) else _draw_by_product
     by_definition = partial(_draw_previous, belief=belief)
-    by_rows = partial(mixing_reverse.draw_by_rows, belief=belief)
-    return jax.lax.platform_dependent(*arguments, cpu=by_definition, default=by_rows)
+    return jax.lax.platform_dependent(*arguments, cpu=by_definition, default=partial(by_rows, belief=belief))
 
 
-@partial(jax.jit, static_argnames="belief")
-def _draw_previous_by_product(
+def _draw_by_product(
     process: Process, logits_x0: Array, xt: Array, t: Array, u: Array, u_low: Array | None, belief: Belief
 ) -> Array:
-    arguments = jax.lax.stop_gradient((process, logits_x0, xt, t, u, u_low))
-
-    def by_product(process: Any, logits: Array, xt: Array, t: Array, u: Array, u_low: Array | None) -> Array:
-        loo = strip_evidence(process, logits, xt, t, belief)
-        definition = partial(_draw_previous, process, belief=WITHOUT_EVIDENCE.get(belief, belief))
-        return dense_reverse.draw_by_product(process, loo, xt, t, (u, u_low), definition)
-
-    by_definition = partial(_draw_previous, belief=belief)
-    return jax.lax.platform_dependent(*arguments, cpu=by_definition, default=by_product)
+    logits_loo = strip_evidence(process, logits_x0, xt, t, belief)
+    definition = partial(_draw_previous, process, belief=WITHOUT_EVIDENCE.get(belief, belief))
+    return dense_reverse.draw_by_product(process, logits_loo, xt, t, (u, u_low), definition)

@@ -29,7 +29,7 @@ def draws_by_product(process: Process, xt: Array, t: Array) -> bool:
 
 
 def draw_by_product(
-    process: Dense,
+    process: Any,
     logits_loo: Array,
     xt: Array,
     t: Array,
@@ -52,7 +52,7 @@ def draw_by_product(
         definition: (logits, xt, t, u, u_low) -> categories.
     """
     logits = promote(process, logits_loo)
-    logits = logits.reshape(len(logits), -1, process.K)  # [B, n, K]
+    logits = logits.reshape(len(logits), math.prod(xt.shape[1:]), process.K)  # [B, n, K]
     # A row of -inf becomes NaN, on which nobody relies: with a test for it XLA reads the logits once more.
     p0 = jnp.exp(logits - jnp.max(logits, axis=-1, keepdims=True))
     pushed = jnp.matmul(p0, gather(process.Qbar_table, t - 1), precision=lax.Precision.HIGHEST)
