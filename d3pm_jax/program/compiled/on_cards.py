@@ -69,6 +69,7 @@ def describe_card_cost(measured: CardCost) -> str:
     lines = [
         f"compiled, not run: {measured.num_cards} x {card.label}; compiled in {step.seconds:.1f} s",
         f"parameters: {step.parameters:,}",
+        *measured.attention,
         f"memory of a step: {cost.format_bytes(step.memory)} on each card, "
         f"{cost.format_bytes(step.arguments)} of arguments and {cost.format_bytes(step.added)} that it adds",
         _whether_it_fits(step.memory, card),
