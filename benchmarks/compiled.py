@@ -216,13 +216,15 @@ def step(args: argparse.Namespace, names: list[str], card: cards.Card, devices: 
     for name in configs or ("cifar10_uniform", "shakespeare_absorbing", "mnist_uniform", TEXT):
         title = f"step of {name}" + ", bfloat16" * args.bf16 + f", fsdp {args.fsdp}" * (args.fsdp > 1)
         try:
-            parts = loop.build_described_run(*open_config(name, args, devices))
-            measured = on_cards.measure_on_card(parts, card)
+            with cards.as_default(devices[0]):
+                parts = loop.build_described_run(*open_config(name, args, devices))
+                measured = on_cards.measure_on_card(parts, card)
         except (UserError, jax.errors.JaxRuntimeError) as error:
             print(line([title, f"FAILS: {one_line(error)}"]), flush=True)
             continue
         notes = f"; MFU at most {measured.most_mfu:.0%}; {measured.cost.memory / 1e9:.2f} GB a card"
-        notes += "; products left to cuBLAS" * measured.left_to_cublas
+        if measured.fallback:
+            notes += f"; {measured.fallback}"
         print_row(title, measured.program, card, measured.cost.added, None, "", notes)
         if args.kernels:
             print_kernels(measured.program)
@@ -307,7 +309,7 @@ def report(
         try:
             with pallas.watch_calls() as calls:
                 trace = functools.partial(jax.jit(form.function).trace, *arguments)
-                compiled, _ = cards.compile_for(card, mesh, trace, {**DUMP, "xla_dump_to": folder})
+                compiled = cards.compile_for(card, mesh, trace, {**DUMP, "xla_dump_to": folder}).executable
         except jax.errors.JaxRuntimeError as error:
             print(line([form.name, f"FAILS: {one_line(error)}"]), flush=True)
             return
