@@ -91,7 +91,6 @@ def describe_cost(cost: Cost, parts: build.Parts) -> str:
     return "\n".join(
         [
             f"parameters: {cost.parameters:,}, {format_bytes(stored)}",
-            *describe_attention(parts),
             f"devices: {len(devices)} x {devices[0].device_kind}; compiled in {cost.seconds:.1f} s",
             f"work of a step: {cost.flops:.4g} FLOPs on each device (products of matrices and",
             "  convolutions, forward and backward; what is computed again counts once)",
@@ -100,12 +99,6 @@ def describe_cost(cost: Cost, parts: build.Parts) -> str:
             _whether_it_fits(cost, devices),
         ]
     )
-
-
-def describe_attention(parts: build.Parts) -> list[str]:
-    """Writes the form of attention that the network takes, as a line; none where it chooses no form."""
-    form = parts.config.model.attention_form()
-    return [] if form is None else [f"attention: {form}"]
 
 
 def _whether_it_fits(cost: Cost, devices: Sequence[Any]) -> str:

@@ -23,6 +23,7 @@ class CardCost(NamedTuple):
     program: programs.Program
     seconds: float  # that a step takes at least, if all arrays go through the memory of the card
     fallback: str  # of `cards.FALLBACKS`, that it was compiled with; "" of none
+    attention: str | None  # the form that the network takes, if it chooses one
     cycles: int  # of a TPU, as its compiler estimates them; 0 of a GPU
 
     @property
@@ -46,6 +47,7 @@ def measure_on_card(parts: build.Parts, card: cards.Card) -> CardCost:
         program,
         program.seconds(card.bandwidth, card.peaks),
         compiled.fallback,
+        parts.config.model.attention_form(),
         count_cycles(text),
     )
 
@@ -70,7 +72,7 @@ def describe_card_cost(measured: CardCost) -> str:
     lines = [
         f"compiled, not run: {measured.num_cards} x {card.label}; compiled in {step.seconds:.1f} s",
         f"parameters: {step.parameters:,}",
-        *measured.attention,
+        *([] if measured.attention is None else [f"attention: {measured.attention}"]),
         f"memory of a step: {cost.format_bytes(step.memory)} on each card, "
         f"{cost.format_bytes(step.arguments)} of arguments and {cost.format_bytes(step.added)} that it adds",
         _whether_it_fits(step.memory, card),
