@@ -45,7 +45,8 @@ NUMBERS: Mapping[str, Callable[..., Any]] = {
     "select_n": lambda which, *cases: np.choose(which.astype(int), cases),
     "convert_element_type": lambda x: x,
 }
-# By variable, or by axis of a grid: its number at each place [P], or at all of them [1], where it is known.
+# By variable, or by axis of a grid: its number at each place [P], or at all of them [1]; None where it is not
+# known.
 Known = Mapping[Any, Any]
 
 
@@ -63,7 +64,7 @@ def count_products(call: Any) -> Counter[str]:
         # Axes that vmap has added have no number that the kernel could ask for.
         added = grid_mapping.vmapped_dims
         sizes = [size for axis, size in enumerate(grid_mapping.grid) if axis not in added]
-        repeats = math.prod(grid_mapping.grid) // math.prod(sizes)
+        repeats = math.prod(grid_mapping.grid[axis] for axis in added)
         known, runs = _spread(dict(enumerate(sizes)), {}, np.full(1, repeats))
         return _count_program(call.params["jaxpr"], [], known, runs)[0]
 
@@ -72,7 +73,11 @@ def _spread(sizes: Mapping[Any, int], known: Known, runs: Any) -> tuple[dict[Any
     """Puts the places of a grid into each place; returns what is known there, and how often each runs."""
     number = math.prod(sizes.values())
     axes = np.indices(tuple(sizes.values())).reshape(len(sizes), number)
-    spread = {name: np.repeat(np.broadcast_to(value, runs.shape), number) for name, value in known.items()}
+    spread = {
+        name: np.repeat(np.broadcast_to(value, runs.shape), number)
+        for name, value in known.items()
+        if value is not None
+    }
     places = {axis: np.tile(place, len(runs)) for axis, place in zip(sizes, axes, strict=True)}
     return {**spread, **places}, np.repeat(runs, number)
 
@@ -81,7 +86,7 @@ def _count_meshes(call: Any, known: Known, runs: Any) -> Counter[str]:
     """Counts kernels of Mosaic GPU, each of which runs on a mesh of blocks and threads."""
     total: Counter[str] = Counter()
     for program, mesh in zip(call.params["jaxprs"], call.params["meshes"], strict=True):
-        inside = {**known, **_name_numbers(program.invars, _find_numbers(call.invars, known))}
+        inside = {**known, **dict(zip(program.invars, _find_numbers(call.invars, known), strict=False))}
         total += _count_program(program, [], *_spread(mesh.shape, inside, runs))[0]
     return total
 
@@ -95,23 +100,17 @@ def _find_numbers(operands: Sequence[Any], known: Known) -> list[Any]:
     return [value if value is not None and value.dtype.kind in "iub" else None for value in values]
 
 
-def _name_numbers(variables: Sequence[Any], values: Sequence[Any]) -> dict[Any, Any]:
-    """Returns the values that are known, by variable."""
-    named = zip(variables, values, strict=False)
-    return {variable: value for variable, value in named if value is not None}
-
-
 def _count_program(
     program: Jaxpr, values: Sequence[Any], known: Known, runs: Any
 ) -> tuple[Counter[str], list[Any]]:
     """Counts a program that runs so often at each place; returns its results too, where they are known."""
     # What a program closes over are its constants, and then its only operands.
-    numbers = {**known, **_name_numbers([*program.constvars, *program.invars], values)}
+    numbers = {**known, **dict(zip([*program.constvars, *program.invars], values, strict=False))}
     total: Counter[str] = Counter()
     for equation in program.eqns:
         flops, results = _count_equation(equation, numbers, runs)
         total += flops
-        numbers |= _name_numbers(equation.outvars, results)
+        numbers |= zip(equation.outvars, results, strict=False)
     return total, _find_numbers(program.outvars, numbers)
 
 
@@ -125,7 +124,8 @@ def _count_equation(equation: Any, known: Known, runs: Any) -> tuple[Counter[str
         return Counter({kind: flops * int(runs.sum())}), []
     if name in ("program_id", "axis_index"):
         return Counter(), [known.get(params.get("axis", params.get("axis_name")))]
-    if name in NUMBERS and all(value is not None for value in values):
+    are_known = all(value is not None for value in values)
+    if name in NUMBERS and are_known and equation.outvars[0].aval.dtype.kind in "iub":
         return Counter(), [NUMBERS[name](*values)]
     if name == "mpmd_map":
         return _count_meshes(equation, known, runs), []
@@ -133,9 +133,10 @@ def _count_equation(equation: Any, known: Known, runs: Any) -> tuple[Counter[str
         return _count_loop(equation, values, known, runs)
     if name == "cond":
         which, *values = values
-        taken = [1 if which is None else which == number for number in range(len(params["branches"]))]
-        branches = zip(params["branches"], taken, strict=True)
-        counted = [_count_program(branch.jaxpr, values, known, runs * share)[0] for branch, share in branches]
+        counted = [
+            _count_program(branch.jaxpr, values, known, runs * (which is None or which == number))[0]
+            for number, branch in enumerate(params["branches"])
+        ]
         return max(counted, key=Counter.total) if which is None else sum(counted, Counter()), []
 
     if name == "scan":
