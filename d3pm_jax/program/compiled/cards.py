@@ -19,14 +19,16 @@ from jax.sharding import Mesh, use_abstract_mesh
 
 from d3pm_jax.errors import UserError
 from d3pm_jax.extras import write_install
+from d3pm_jax.program.compiled import pallas, programs
 
 EXTRA = "compiled"
 
 # A card at hand tries out how to cut a product into tiles. Without one XLA takes the first way that it knows,
 # and for some products knows none: these parts of its errors say so.
 NO_TILES = ("tile sizes", "No supported config")
-# What is tried then, one after the other, in the words of a note, and the options of XLA.
+# What is tried, one after the other: in the words of a note, and the options of XLA.
 FALLBACKS: Mapping[str, Mapping[str, Any]] = {
+    "": {},
     "products are cut as with --xla_gpu_experimental_force_split_k=1": {
         "xla_gpu_experimental_force_split_k": 1
     },
@@ -154,10 +156,11 @@ def describe_devices(words: str) -> tuple[Card, list[Any]]:
 
 
 class Compiled(NamedTuple):
-    """Holds a program that was compiled for a card."""
+    """Holds a program that was compiled for a card, and what it moves and computes."""
 
     executable: Any
-    fallback: str = ""  # one of `FALLBACKS`, where XLA knew no tiles for a product
+    program: programs.Program
+    fallback: str  # one of `FALLBACKS`, where XLA knew no tiles for a product; else ""
 
 
 @contextlib.contextmanager
@@ -178,7 +181,7 @@ def as_default(device: Any) -> Iterator[None]:
 def compile_for(
     card: Card, mesh: Mesh, trace: Callable[[], Any], more_options: Mapping[str, Any] | None = None
 ) -> Compiled:
-    """Traces, lowers and compiles a program for a card.
+    """Traces, lowers and compiles a program for a card, and counts it.
 
     Args:
         card: that the devices of the mesh describe.
@@ -189,28 +192,37 @@ def compile_for(
     Returns:
         The program, with the fallback that it was compiled with.
     """
-    options = dict(more_options or {})
     # JAX 0.12 lowers kernels for the card of this mesh, and would take the first device of the process. Where
     # rows are spread over cards it does so while XLA compiles.
-    with as_default(mesh.devices.flat[0]), use_abstract_mesh(mesh.abstract_mesh):
-        lowered = trace().lower()
-        if card.cores is None:
-            return Compiled(lowered.compile(compiler_options=options))
-        options = {
-            "xla_gpu_cuda_data_dir": str(find_toolkit(card)),
-            "xla_gpu_autotune_level": 0,
-            **options,
-        }
-        failure: Exception | None = None
-        for fallback, instead in {"": {}, **FALLBACKS}.items():
-            try:
-                return Compiled(lowered.compile(compiler_options={**options, **instead}), fallback)
-            except jax.errors.JaxRuntimeError as error:
-                if not any(words in str(error) for words in NO_TILES):
-                    raise
-                failure = error
-        assert failure is not None
-        raise failure
+    with (
+        as_default(mesh.devices.flat[0]),
+        use_abstract_mesh(mesh.abstract_mesh),
+        pallas.watch_calls() as calls,
+    ):
+        traced = trace()
+        calls.append(traced.jaxpr)
+        executable, fallback = _compile(card, traced.lower(), more_options or {})
+    program = programs.count_program(executable.as_text(), pallas.count_calls(calls))
+    return Compiled(executable, program, fallback)
+
+
+def _compile(card: Card, lowered: Any, more_options: Mapping[str, Any]) -> tuple[Any, str]:
+    """Compiles a program for a card; returns the fallback too."""
+    if card.cores is None:
+        return lowered.compile(compiler_options=dict(more_options)), ""
+    options = {
+        "xla_gpu_cuda_data_dir": str(find_toolkit(card)),
+        "xla_gpu_autotune_level": 0,
+        **more_options,
+    }
+    *fallbacks, last = FALLBACKS
+    for fallback in fallbacks:
+        try:
+            return lowered.compile(compiler_options={**options, **FALLBACKS[fallback]}), fallback
+        except jax.errors.JaxRuntimeError as error:
+            if not any(words in str(error) for words in NO_TILES):
+                raise
+    return lowered.compile(compiler_options={**options, **FALLBACKS[last]}), last
 
 
 def find_toolkit(card: Card) -> Path:

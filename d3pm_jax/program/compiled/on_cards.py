@@ -7,7 +7,7 @@ import time
 from functools import partial
 from typing import NamedTuple
 
-from d3pm_jax.program.compiled import cards, cost, pallas, programs
+from d3pm_jax.program.compiled import cards, cost, programs
 from d3pm_jax.program.parts import build
 
 # JAX takes this part of a GPU's memory when it starts, and a program has to fit into that.
@@ -35,20 +35,17 @@ class CardCost(NamedTuple):
 def measure_on_card(parts: build.Parts, card: cards.Card) -> CardCost:
     """Compiles the step of a run, whose mesh is of described devices, and counts its program."""
     start = time.monotonic()
-    with pallas.watch_calls() as calls:
-        compiled = cards.compile_for(card, parts.mesh, partial(cost.trace_step, parts))
+    compiled = cards.compile_for(card, parts.mesh, partial(cost.trace_step, parts))
     seconds_to_compile = time.monotonic() - start
-    text = compiled.executable.as_text()
-    program = programs.count_program(text, pallas.count_ratios(calls))
     return CardCost(
         card,
         parts.mesh.size,
         cost.read_cost(parts, compiled.executable, seconds_to_compile),
-        program,
-        program.seconds(card.bandwidth, card.peaks),
+        compiled.program,
+        compiled.program.seconds(card.bandwidth, card.peaks),
         compiled.fallback,
         parts.config.model.attention_form(),
-        count_cycles(text),
+        count_cycles(compiled.executable.as_text()),
     )
 
 

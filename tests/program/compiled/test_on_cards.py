@@ -16,6 +16,7 @@ from d3pm_jax.program.machine.devices import make_mesh
 from d3pm_jax.program.parts import build
 from tests import tiny
 from tests.cli.commands import CONFIG, error
+from tests.program.compiled.test_programs import CONDITIONAL
 
 REFUSALS = {
     "h10": "card 'h10' is not known: take one of a100, h100, h200, b200, v5e, as in h100 or h100:8",
@@ -69,6 +70,7 @@ def test_products_without_tiles(monkeypatch):
         def __init__(self, *errors):
             self.errors = list(errors)
             self.tried = []
+            self.jaxpr = jax.make_jaxpr(lambda: 1)()
 
         def lower(self):
             assert backend.get_default_device() is device
@@ -78,16 +80,19 @@ def test_products_without_tiles(monkeypatch):
             self.tried.append(set(compiler_options))
             if self.errors:
                 raise jax.errors.JaxRuntimeError(self.errors.pop(0))
-            return "program"
+            return self
+
+        def as_text(self):
+            return CONDITIONAL
 
     backend_default = backend.get_default_device
     unknown, unsupported = "no tile sizes for dot", "No supported config for fusion"
-    first, second = cards.FALLBACKS
+    _, first, second = cards.FALLBACKS
     for errors, fallback in (((), ""), ((unsupported,), first), ((unknown, unsupported), second)):
         lowered = Lowered(*errors)
         compiled = cards.compile_for(cards.CARDS["h100"], mesh, lambda lowered=lowered: lowered)
-        assert compiled == ("program", fallback)
-        assert lowered.tried[-1] >= set(cards.FALLBACKS.get(fallback, ()))
+        assert compiled == (lowered, programs.count_program(CONDITIONAL), fallback)
+        assert lowered.tried[-1] >= set(cards.FALLBACKS[fallback])
         assert len(lowered.tried) == len(errors) + 1
     for errors in (("out of memory",), (unknown, "out of memory"), (unknown, unknown, unsupported)):
         with pytest.raises(jax.errors.JaxRuntimeError, match=errors[-1]):
