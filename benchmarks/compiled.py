@@ -3,6 +3,7 @@
     python benchmarks/compiled.py loss uniform                     a loss with its gradient
     python benchmarks/compiled.py loss masked --belief denoiser    the same of another belief
     python benchmarks/compiled.py draw compared                    draws; what ours stands beside
+    python benchmarks/compiled.py chain absorbing                  rows of samplers, from logits on
     python benchmarks/compiled.py step cifar10_uniform --bf16      the training step of a config
     python benchmarks/compiled.py step cifar10_uniform --on h100:8 --fsdp 8
     python benchmarks/compiled.py all
@@ -37,7 +38,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from measuring import line
 
 import d3pm_jax as d3pm
-from d3pm_jax import losses
+from d3pm_jax import losses, sampling
 from d3pm_jax.config import LogisticHead, Transformer
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.losses import fused_logistic
@@ -45,6 +46,8 @@ from d3pm_jax.program.compiled import cards, on_cards, programs
 from d3pm_jax.program.loop import loop
 from d3pm_jax.program.machine.devices import make_mesh
 from d3pm_jax.projection import Projection
+from d3pm_jax.sampling import named
+from d3pm_jax.sampling.run import prepare
 
 ROOT = Path(__file__).resolve().parents[1]
 K = 256
@@ -154,6 +157,39 @@ def draw(args: argparse.Namespace, names: list[str], card: cards.Card, devices: 
         )
 
 
+def chain(args: argparse.Namespace, names: list[str], card: cards.Card, devices: list[Any]) -> None:
+    """A row of a sampler, from logits on: infilling, leaping, masking again, revealing."""
+    logits, integers, _, _, u = loss_arguments(None, args, K, SHAPE)[1:6]
+    families = choose_families(names)
+    programs = [(family, "infill", named.ancestral()) for family in families]
+    programs += [(family, "tau_leaping", named.tau_leaping()) for family in families if family != "gaussian"]
+    if "absorbing" in families:
+        samplers = (named.remdm_cap, named.remdm_confidence, named.least_entropy, named.maskgit, named.p2)
+        programs += [("absorbing", sampler.__name__, sampler()) for sampler in samplers]
+    for family, name, sampler in programs:
+        process = FAMILIES[family](K)
+        function = functools.partial(take_row, sampler)
+        known = jax.ShapeDtypeStruct(SHAPE, jnp.bool_)
+        form = Form(f"{name}, {family}", function, (process, logits, integers, integers, known, u))
+        report(form, args, card, devices, logits)
+
+
+def take_row(
+    sampler: sampling.Sampler, process: Any, logits: Any, x: Any, x0: Any, known: Any, u: Any
+) -> sampling.Taken:
+    """Takes a row of a chain half way down, with some places known."""
+    denoiser = sampling.Denoiser(process, lambda xt, time: logits, belief="leave_one_out")
+    places = sampling.Known(x0, known)
+    prepared = prepare(denoiser, x, lambda row, stream: u, sampler, places, None)
+    row = sampling.Row(*(jnp.asarray(number, jnp.int32) for number in prepared.plan[len(prepared.plan) // 2]))
+    memory = prepared.step.start(prepared.view(prepared.x, {}, row))
+    view = prepared.view(prepared.x, memory, row)
+    if sampler.step.goes_by_masks:
+        # Where nothing is masked it would do nothing, and of two branches the lesser one counts.
+        return prepared.step.reveal(view, view.is_masked(view.may_change))
+    return prepared.step.take(view)
+
+
 def vocabulary(args: argparse.Namespace, names: list[str], card: cards.Card, devices: list[Any]) -> None:
     """The absorbing loss and a draw for 4 x 1,024 tokens of a vocabulary of 50,257."""
     process = FAMILIES["absorbing"](50_257)
@@ -233,6 +269,7 @@ def step(args: argparse.Namespace, names: list[str], card: cards.Card, devices: 
 ROWS: dict[str, Callable[..., None]] = {
     "loss": loss,
     "draw": draw,
+    "chain": chain,
     "head": head,
     "vocabulary": vocabulary,
     "projected": projected,

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int
 from d3pm_jax.beliefs import Belief, to_leave_one_out
 from d3pm_jax.checks import CATEGORIES, NOISE, declared, steps
 from d3pm_jax.numerics import inverse_cdf, log_normalize
-from d3pm_jax.processes import Mixing, Process, expand_trailing, for_each_place, mixing_reverse, promote
+from d3pm_jax.processes import Process, expand_trailing, for_each_place, mixing_reverse, promote
 
 
 @declared(x0=CATEGORIES, t=steps(0), u=NOISE, u_low=NOISE)
@@ -186,9 +186,8 @@ def p_sample(
     Returns:
         int32 categories; -1 where there is no distribution (NaN logits; a prediction that contradicts x_t).
     """
-    # A subclass may have methods of its own, which the definition calls.
-    if type(process) is Mixing:
-        return _draw_previous_of_mixing(process, logits_x0, xt, t, u, u_low, belief)
+    if mixing_reverse.draws_by_rows(process):
+        return _draw_previous_by_rows(process, logits_x0, xt, t, u, u_low, belief)
     return _draw_previous(process, logits_x0, xt, t, u, u_low, belief)
 
 
@@ -199,8 +198,8 @@ def _draw_previous(
 
 
 @partial(jax.jit, static_argnames="belief")
-def _draw_previous_of_mixing(
-    process: Mixing, logits_x0: Array, xt: Array, t: Array, u: Array, u_low: Array | None, belief: Belief
+def _draw_previous_by_rows(
+    process: Process, logits_x0: Array, xt: Array, t: Array, u: Array, u_low: Array | None, belief: Belief
 ) -> Array:
     # A draw is an integer, which has no gradient.
     arguments = jax.lax.stop_gradient((process, logits_x0, xt, t, u, u_low))

@@ -302,6 +302,15 @@ def max_of_row(row: SlicedRow, read_logs: Callable[[int | Array], list[Array]]) 
     return row.over_chunks(add_chunk, jnp.full(row.shape, NEG_INF, row.dtype))
 
 
+def sum_of_row(row: SlicedRow, read: Callable[[int | Array], list[Array]]) -> Array:
+    """Returns the sum of each row, [R], in the order that costs least."""
+
+    def add_chunk(chunk: int | Array, total: Array) -> Array:
+        return total + jnp.sum(reduce(jnp.add, read(chunk)), axis=-1)
+
+    return row.over_chunks(add_chunk, jnp.zeros(row.shape, row.dtype))
+
+
 def log_sum_of_row(row: SlicedRow, read_logs: Callable[[int | Array], list[Array]]) -> Array:
     """Returns `numerics.log_sum` of each row, [R]."""
 

@@ -39,6 +39,9 @@ class Answer(NamedTuple):
     said: Any  # those of the network itself, where these were shaped
     # of answers of some places at a time: shapes them as a sampler does
     shaping: Callable[[Any], Any] | None = None
+    # whether the logits are others than what the network said, but for the mask
+    is_shaped: bool = False
+    log_drawn: Array | None = None  # log p(x_0 = what was drawn), where the draw gave it too
 
     @property
     def log_denoiser(self) -> Array:

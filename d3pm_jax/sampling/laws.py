@@ -156,9 +156,20 @@ def remask_logits(
     Raises:
         ValueError: the process has no mask of this kind.
     """
-    process = require_absorbing(process, "remask")
-    mask = mask_of(process)
+    mask = mask_of(require_absorbing(process, "remask"))
     assert mask is not None
+    log_to_x0, log_here, log_to_mask = remask_shares(process, xt, t, s, sigma)
+    is_masked = (xt == mask)[..., None]
+    other = jnp.where(is_masked, log_to_x0[..., None] + log_denoiser, NEG_INF)
+    law = _add_at(_add_at(other, xt, log_here), jnp.broadcast_to(mask, xt.shape), log_to_mask)
+    return jnp.where(is_masked, _unless_ruled_out(log_denoiser, law), law)
+
+
+def remask_shares(
+    process: Process, xt: Array, t: Array, s: Array, sigma: Array
+) -> tuple[Array, Array, Array]:
+    """Returns logs [*S] of the shares of `remask_logits`: to x_0, to what x_t is, and to the mask anew."""
+    process = require_absorbing(process, "remask")
     alpha_t, mixed_t = _levels(process, t, xt.shape)
     _, mixed_s = _levels(process, s, xt.shape)
     gained = _difference(process, t, s, xt.shape)
@@ -167,12 +178,9 @@ def remask_logits(
     # At the largest sigma rounding may leave less than nothing. What is more than rounding is an error.
     rounding = 8 * jnp.finfo(stay.dtype).eps
     stay = jnp.where((stay >= -rounding) & (sigma >= 0), jnp.maximum(stay, 0.0), jnp.nan)
-    is_masked = xt == mask
-    other = jnp.where(is_masked[..., None], jnp.log(to_x0)[..., None] + log_denoiser, NEG_INF)
-    unmasked = _add_at(other, xt, jnp.where(is_masked, jnp.log(stay), jnp.log1p(-sigma)))
-    to_mask = jnp.where(is_masked, NEG_INF, jnp.log(sigma))
-    law = _add_at(unmasked, jnp.broadcast_to(mask, xt.shape), to_mask)
-    return jnp.where(is_masked[..., None], _unless_ruled_out(log_denoiser, law), law)
+    is_masked = xt == mask_of(process)
+    log_here = jnp.where(is_masked, jnp.log(stay), jnp.log1p(-sigma))
+    return jnp.log(to_x0), log_here, jnp.where(is_masked, NEG_INF, jnp.log(sigma))
 
 
 @declared(t=steps(1), s=steps(0, not_after="t"))

@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.scipy.special import entr
 from jaxtyping import Array, Bool, Float, Int
 
 from d3pm_jax.checks import (
@@ -35,12 +34,12 @@ from d3pm_jax.checks import (
     marked,
 )
 from d3pm_jax.checks.depth import depth, depth_within
-from d3pm_jax.numerics import inverse_cdf
-from d3pm_jax.processes import Process, is_category
+from d3pm_jax.processes import Process
 from d3pm_jax.projection import now_or_later, require_array
-from d3pm_jax.sampling import laws, network, noise
+from d3pm_jax.sampling import drawing, laws, network, noise
 from d3pm_jax.sampling.chain import Row
 from d3pm_jax.sampling.denoiser import Answer
+from d3pm_jax.sampling.drawing import Measures
 from d3pm_jax.sampling.fields import Slot, check_returned
 from d3pm_jax.sampling.steps import (
     LawStep,
@@ -187,26 +186,6 @@ AboveZero = Annotated[
 ]
 
 
-class Measures(NamedTuple):
-    """Holds numbers of the law of each place, [B, L]."""
-
-    log_drawn: Array  # of the probability of what was drawn
-    largest: Array  # log of the largest probability
-    second: Array  # log of the second largest, which may be as large
-    entropy: Array  # in nats
-
-
-def _measure(log_p: Array, drawn: Array) -> Measures:
-    drawn = jnp.maximum(drawn, 0)[..., None]  # -1 where nothing could be drawn
-    is_likeliest = is_category(jnp.argmax(log_p, axis=-1).astype(jnp.int32), log_p.shape[-1])
-    return Measures(
-        jnp.take_along_axis(log_p, drawn, axis=-1)[..., 0],
-        jnp.max(log_p, axis=-1),
-        jnp.max(jnp.where(is_likeliest, -jnp.inf, log_p), axis=-1),
-        jnp.sum(entr(jnp.exp(log_p)), axis=-1),
-    )
-
-
 class Candidates(NamedTuple):
     """Holds what an order and a count may look at in a row: places in one line, and a category for each."""
 
@@ -231,7 +210,7 @@ class Candidates(NamedTuple):
         """Returns the numbers of the law of each place that need no log_p in memory."""
         if self.measured is not None:
             return self.measured
-        return _measure(self.log_p, self.drawn)
+        return drawing.measure(self.log_p, self.drawn)
 
 
 class Order(Slot, abc.ABC):
@@ -551,10 +530,7 @@ class Revealing(ByMasks):
         answer = view.ask(x, t, time)
 
         def draw(answer: Answer, u: Array) -> tuple[Array, Measures | None, Array | None]:
-            log_p = answer.log_denoiser
-            drawn = inverse_cdf.categorical(log_p, u)
-            measured = _measure(log_p, drawn) if self.looks_at_law else None
-            return drawn, measured, answer.log_kept if self.remasks else None
+            return drawing.draw_x0(answer, u, measures=self.looks_at_law, kept=self.remasks)
 
         drawn, measured, log_kept = answer.by_rows(draw, view.noise(noise.DRAW))
         shape = (*in_line(x).shape, view.process.K)

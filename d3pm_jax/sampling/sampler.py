@@ -96,4 +96,5 @@ class Sampler(Slot):
         # For the same reason a place stays what it is that holds a forbidden category.
         is_empty = jnp.max(shaped, axis=-1, keepdims=True) == -jnp.inf
         logits = jnp.where(is_empty, possible.astype(shaped.dtype), shaped)
-        return answer._replace(logits=logits, belief=WITHOUT_EVIDENCE.get(answer.belief, answer.belief))
+        belief = WITHOUT_EVIDENCE.get(answer.belief, answer.belief)
+        return answer._replace(logits=logits, belief=belief, is_shaped=True)

@@ -15,7 +15,7 @@ from d3pm_jax.checks.hints import Probability, integers_from
 from d3pm_jax.numerics import inverse_cdf
 from d3pm_jax.posteriors import p_logits, p_sample
 from d3pm_jax.processes import Masked, Mixing, Process, expand_trailing, gather, is_category
-from d3pm_jax.sampling import fields, laws, noise
+from d3pm_jax.sampling import drawing, fields, laws, noise
 from d3pm_jax.sampling.chain import Row, plan_levels
 from d3pm_jax.sampling.denoiser import Answer
 from d3pm_jax.sampling.steps import LawStep, Memory, Taken, View
@@ -157,15 +157,18 @@ class LeastConfident(Sigma):
 
     # What counts is the probability of the category that a mask has just become.
     def remember(self, view: View, answer: Answer, x: Array) -> Memory:
-        p = answer.by_rows(_probability_of, jnp.maximum(x, 0))
+        log_p = answer.log_drawn
+        if log_p is None:
+            log_p = answer.by_rows(_log_probability_of, x)
+        p = jnp.exp(log_p)
         before = view.memory["confidence"]
         was_masked = view.x == laws.mask_of(view.process)
         return view.memory | {"confidence": jnp.where(was_masked, p.astype(before.dtype), before)}
 
 
-def _probability_of(answer: Answer, x: Array) -> Array:
-    """Returns the probability that x_0 is x, of each place."""
-    return jnp.exp(jnp.take_along_axis(answer.log_denoiser, x[..., None], axis=-1)[..., 0])
+def _log_probability_of(answer: Answer, x: Array) -> Array:
+    """Returns log p(x_0 = x) of each place."""
+    return drawing.read_drawn(answer.log_denoiser, x)
 
 
 class _Given(Sigma):
@@ -228,12 +231,18 @@ class Remask(LawStep):
         return laws.remask_logits(view.process, answer.log_denoiser, view.x, view.t, view.s, sigma)
 
     # sigma of a place may depend on all places, and is computed before some of them are drawn.
-    def choose(self, view: View, answer: Answer) -> Array:
-        def draw(view: View, answer: Answer, u: Array, sigma: Array) -> Array:
-            law = dataclasses.replace(self, schedule=_Given(sigma)).checked_law(view, answer)
-            return inverse_cdf.categorical(law, u)
+    def draw(self, view: View) -> Taken:
+        if type(self).law is not Remask.law:
+            return super().draw(view)
 
-        return view.by_rows(answer, draw, view.noise(noise.DRAW), self.sigma(view))
+        def draw(view: View, answer: Answer, u: Array, sigma: Array) -> tuple[Array, Array]:
+            step = dataclasses.replace(self, schedule=_Given(sigma))
+            return drawing.draw_remasked(answer, view.s, sigma, u, lambda: step.checked_law(view, answer))
+
+        answer = view.ask(view.x, view.t)
+        x, log_drawn = view.by_rows(answer, draw, view.noise(noise.DRAW), self.sigma(view))
+        memory = self.remember(view, answer._replace(log_drawn=log_drawn), x)
+        return Taken(x, memory, view.see(answer))
 
     def remember(self, view: View, answer: Answer, x: Array) -> Memory:
         return self.schedule.remember(view, answer, x)

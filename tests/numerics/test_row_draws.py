@@ -78,6 +78,8 @@ def test_a_million_draws_are_the_same_integers(K):
 
 
 def make_process(kind, K):
+    if kind.startswith("masked "):
+        return d3pm.masked(make_process(kind.removeprefix("masked "), K - 1), d3pm.reciprocal(T))
     if kind == "uniform":
         return d3pm.uniform(d3pm.cosine(T), K)
     if kind == "absorbing":
@@ -86,7 +88,13 @@ def make_process(kind, K):
 
 
 QUICK = ("uniform", "denoiser", 3)
-KINDS = [("uniform", "denoiser"), ("absorbing", "official"), ("marginal", "d3pm")]
+KINDS = [
+    ("uniform", "denoiser"),
+    ("absorbing", "official"),
+    ("marginal", "d3pm"),
+    ("masked uniform", "denoiser"),
+    ("masked marginal", "d3pm"),
+]
 SLOW = [(*kind, K) for kind in KINDS for K in (3, 33) if (*kind, K) != QUICK]
 
 
@@ -106,6 +114,41 @@ def test_a_kernel_takes_the_same_reverse_step(kind, belief, K, monkeypatch):
     np.testing.assert_array_equal(drawn, expected)
 
 
+QUICK_MASKED = ("marginal", "denoiser", 34)
+SLOW_MASKED = [
+    ("uniform", "d3pm", 257),
+    ("uniform", "official", 3),
+    ("uniform", "denoiser", 27),
+    ("absorbing", "denoiser", 3),
+    ("absorbing", "official", 256),
+    ("marginal", "d3pm", 256),
+    ("marginal", "denoiser", 257),
+]
+
+
+@pytest.mark.parametrize(
+    ("inner", "belief", "K"),
+    [QUICK_MASKED] + [pytest.param(*case, marks=pytest.mark.slow) for case in SLOW_MASKED],
+)
+def test_rows_of_a_mask_on_top_draw_what_the_definition_does(inner, belief, K):
+    process = make_process(f"masked {inner}", K)
+    rng = np.random.default_rng(K)
+    t = jnp.asarray([1, 1, 2, 3, 5, 8, T - 1, T], jnp.int32)
+    shape = (len(t), 5 * N)
+    logits = np.array(jnp.tile(make_logits(K), (len(t), 5, 1))) + rng.normal(size=(*shape, 1))
+    logits[:, N:, :] = rng.normal(size=(len(t), 4 * N, K)) * 4
+    logits[len(t) // 2 :, N:, K - 1] = -np.inf  # as where the mask is forbidden
+    logits[:, N, :-1] = -np.inf  # certain of the mask
+    xt = jnp.asarray(rng.choice([0, 1, K - 2, K - 1, K - 1], shape), jnp.int32)
+    arguments = process, jnp.asarray(logits, jnp.float32), xt, t
+    words = jnp.asarray(rng.integers(0, 2**23, (2, *shape)) * 2.0**-23, jnp.float32)
+    drawn = jax.jit(partial(mixing_reverse.draw_by_rows, belief=belief))(*arguments, *words)
+    u, u_low = words
+    expected = jax.jit(partial(d3pm.p_sample, belief=belief))(*arguments, u, u_low=u_low)
+    np.testing.assert_array_equal(drawn, expected)
+    assert len(set(np.unique(expected)) & {-1, 0, K - 1}) == 3
+
+
 @pytest.mark.parametrize(("reverse", "reads_once"), [(None, True), (d3pm.p_prev, False)])
 def test_a_chain_draws_from_logits_of_x0_in_one_read(reverse, reads_once):
     process = make_process("uniform", 3)
@@ -115,7 +158,7 @@ def test_a_chain_draws_from_logits_of_x0_in_one_read(reverse, reads_once):
         step = Bayes() if reverse is None else OwnReverse(reverse)
         return d3pm.sample(key, denoiser, (2, 4), d3pm.sampling.Sampler(step))
 
-    assert ("_draw_previous_of_mixing" in str(jax.make_jaxpr(draw)(jax.random.key(0)))) == reads_once
+    assert ("_draw_previous_by_rows" in str(jax.make_jaxpr(draw)(jax.random.key(0)))) == reads_once
 
 
 def test_halves_are_those_of_reduce_precision():

@@ -11,7 +11,18 @@ import pytest
 
 import d3pm_jax as d3pm
 from d3pm_jax import projection, sampling
-from d3pm_jax.sampling import Denoiser, Known, LawStep, Sampler, Scores, Shaping, guidance, named, places
+from d3pm_jax.sampling import (
+    Denoiser,
+    Known,
+    LawStep,
+    Sampler,
+    Scores,
+    Shaping,
+    drawing,
+    guidance,
+    named,
+    places,
+)
 from d3pm_jax.sampling.correctors import Corrected, Gibbs
 from d3pm_jax.sampling.transitions import Bayes, Keep, OwnReverse
 from tests.lowering.values import largest_value
@@ -179,7 +190,7 @@ def test_no_law_is_measured_for_a_random_order(sampler, monkeypatch):
     def fail(log_p, drawn):
         raise AssertionError("measured")
 
-    monkeypatch.setattr(places, "_measure", fail)
+    monkeypatch.setattr(drawing, "measure", fail)
     denoiser = Denoiser(PROCESSES["absorbing"], Networks().projected, "denoiser")
     jax.eval_shape(lambda: draw(denoiser, sampler).x0)
     with pytest.raises(AssertionError, match="measured"):
