@@ -90,7 +90,6 @@ def _find_obstacle(form: Form, device: Any, dtype: Any) -> str:
     return ""
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(4,))
 def attend(
     q: Float[Array, "B L heads d"],
     k: Float[Array, "B L heads d"],
@@ -112,12 +111,19 @@ def attend(
     Raises:
         RuntimeError: on the device at hand the kernels of this form do not give what the formula does.
     """
+    # What a function with a gradient by hand returns has no type.
+    mixed: Any = _attend(q, k, v, attended, form)
+    return mixed
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _attend(q: Array, k: Array, v: Array, attended: Array | None, form: Form) -> Array:
     return _choose(form, _apply, q, k, v, attended)
 
 
 def _forward(q: Array, k: Array, v: Array, attended: Array | None, form: Form) -> tuple[Array, tuple]:
     """Returns the attention, and its arguments for the backward pass."""
-    return attend(q, k, v, attended, form), (q, k, v, attended)
+    return _choose(form, _apply, q, k, v, attended), (q, k, v, attended)
 
 
 def _backward(form: Form, arguments: tuple, g: Array) -> tuple:
@@ -126,7 +132,7 @@ def _backward(form: Form, arguments: tuple, g: Array) -> tuple:
     return *_choose(form, _differentiate, *arguments, g), None
 
 
-attend.defvjp(_forward, _backward)
+_attend.defvjp(_forward, _backward)
 
 # attention(q, k, v, attended)
 Attention = Callable[[Array, Array, Array, Any], Array]
@@ -244,7 +250,17 @@ def _use_kernels(form: Form, use: Callable[..., Any], *arrays: Array | None) -> 
         results = jax.tree.map(lambda y: y.reshape(size, -1, *y.shape[1:]), in_batches(*merged))
         return results, jax.tree.map(lambda _: True, results)
 
-    return in_batches(*given)
+    @jax.custom_jvp
+    def once(*given: Array) -> Any:
+        return in_batches(*given)
+
+    @once.defjvp
+    def _(primals: Any, tangents: Any) -> Any:
+        raise NotImplementedError(
+            f"attention = {form!r}: kernels of attention have no second derivative; pass attention='xla'"
+        )
+
+    return once(*given)
 
 
 def _over_devices(compute: Callable[..., Any]) -> Callable[..., Any]:
