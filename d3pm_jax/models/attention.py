@@ -213,7 +213,8 @@ def _attend_by_kernels(form: Form, q: Array, k: Array, v: Array, attended: Array
 def _call_library(form: Form, q: Array, k: Array, v: Array, attended: Array | None) -> Array:
     if form == "cudnn":
         return attend_by_jax(q, k, v, attended, "cudnn")
-    import tokamax  # it asks the default device what it is, once, when it is imported
+    # It asks the default device what it is when it is imported.
+    import tokamax  # pyright: ignore[reportMissingImports]
 
     L = q.shape[1]
     on_tpu = jax.extend.backend.get_default_device().platform == "tpu"

@@ -613,7 +613,7 @@ class Attention(nnx.Module):
             raise ValueError(
                 f"{channels} channels do not divide into {self.num_heads} heads: change ch or num_heads"
             )
-        self.form = choose_form(style.attention, style.dtype)
+        self.form: Form = choose_form(style.attention, style.dtype)
         self.norm = style.norm(channels, style.attention_eps)
         self.q = style.linear(channels, channels)
         self.k = style.linear(channels, channels)

@@ -122,7 +122,7 @@ class Transformer(Conditioned):
         self.remat = remat
         self.dtype = dtype
         self.tied = tied
-        self.attention = choose_form(attention, dtype)
+        self.attention: Form = choose_form(attention, dtype)
         conditioned = see_time or num_classes is not None or condition is not None
         # What places differ in, where that is known.
         self.places = None if shape is None else make_places(shape, K, sizes)

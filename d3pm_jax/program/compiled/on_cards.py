@@ -23,8 +23,8 @@ class CardCost(NamedTuple):
     program: programs.Program
     seconds: float  # that a step takes at least, if all arrays go through the memory of the card
     fallback: str  # of `cards.FALLBACKS`, that it was compiled with; "" of none
-    attention: str | None  # the form that the network takes, if it chooses one
     cycles: int  # of a TPU, as its compiler estimates them; 0 of a GPU
+    attention: str | None = None  # the form that the network takes, if it chooses one
 
     @property
     def most_mfu(self) -> float:
@@ -44,8 +44,8 @@ def measure_on_card(parts: build.Parts, card: cards.Card) -> CardCost:
         compiled.program,
         compiled.program.seconds(card.bandwidth, card.peaks),
         compiled.fallback,
-        parts.config.model.attention_form(),
         count_cycles(compiled.executable.as_text()),
+        parts.config.model.attention_form(),
     )
 
 

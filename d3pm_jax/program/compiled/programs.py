@@ -349,6 +349,9 @@ def _count_kernel(
     origin = _find(r'op_name="([^"]*)"', instruction.attributes)
     work = _classify(instruction, inner)
     if work == "Pallas":
+        # A loop over layers cuts its operands out of those of all layers in one fusion with the call.
+        call = next(part for part in inner.values() if part.opcode == "custom-call")
+        origin = _find(r'op_name="([^"]*)"', call.attributes) or origin
         # The operation of JAX is called jit(f)/.../NAME/pallas_call, or vmap(NAME).
         kernel_name = _find(r"([^/()]*)\)*/\w+$", origin)
         count = pallas_calls.get((kernel_name, moved)) or pallas_calls.get((kernel_name, 0))
