@@ -288,7 +288,7 @@ class TransformerFeatures(SequenceFeatures):
             attended = jnp.broadcast_to(jnp.tri(L, dtype=bool)[None], (B, L, L))
         angles = rotary_angles(L, self.width // self.num_heads)  # [L, width / heads / 2]
         for block, block_key in zip(self.blocks, split_by_layer(key), strict=False):
-            x = block(x, None, angles, attended, self.attention, block_key)
+            x = block(x, None, angles, attended, block_key, self.attention)
         scale, shift = self.modulation(None)
         return gelu(modulated_norm(x, scale, shift))
 

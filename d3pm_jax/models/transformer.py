@@ -223,7 +223,7 @@ class Transformer(Conditioned):
 
         def block(x: Array, layer: tuple) -> tuple[Array, None]:
             params, key = layer
-            return nnx.merge(graphdef, params)(x, embedded, angles, attended, self.attention, key), None
+            return nnx.merge(graphdef, params)(x, embedded, angles, attended, key, self.attention), None
 
         if self.remat:
             block = jax.checkpoint(block)
@@ -334,8 +334,8 @@ class Block(nnx.Module):
         condition: Float[Array, "#B n"] | None,
         angles: Float[Array, "L m"] | None,
         attended: Bool[Array, "B n_from L"] | None,
-        form: Form,
         key: Key[Array, ""] | None,
+        form: Form = "xla",
     ) -> Float[Array, "B L n"]:
         """Returns the output of the block; each place ignores those outside of its row of `attended`."""
         attention_key, mlp_key = (None, None) if key is None else jax.random.split(key)
