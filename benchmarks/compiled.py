@@ -42,7 +42,7 @@ from d3pm_jax import losses, sampling
 from d3pm_jax.config import LogisticHead, Transformer
 from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.losses import fused_logistic
-from d3pm_jax.program.compiled import cards, on_cards, pallas, programs
+from d3pm_jax.program.compiled import cards, on_cards, programs
 from d3pm_jax.program.loop import loop
 from d3pm_jax.program.machine.devices import make_mesh
 from d3pm_jax.projection import Projection
@@ -252,13 +252,15 @@ def step(args: argparse.Namespace, names: list[str], card: cards.Card, devices: 
     for name in configs or ("cifar10_uniform", "shakespeare_absorbing", "mnist_uniform", TEXT):
         title = f"step of {name}" + ", bfloat16" * args.bf16 + f", fsdp {args.fsdp}" * (args.fsdp > 1)
         try:
-            parts = loop.build_described_run(*open_config(name, args, devices))
-            measured = on_cards.measure_on_card(parts, card)
+            with cards.as_default(devices[0]):
+                parts = loop.build_described_run(*open_config(name, args, devices))
+                measured = on_cards.measure_on_card(parts, card)
         except (UserError, jax.errors.JaxRuntimeError) as error:
             print(line([title, f"FAILS: {one_line(error)}"]), flush=True)
             continue
         notes = f"; MFU at most {measured.most_mfu:.0%}; {measured.cost.memory / 1e9:.2f} GB a card"
-        notes += "; products left to cuBLAS" * measured.left_to_cublas
+        if measured.fallback:
+            notes += f"; {measured.fallback}"
         print_row(title, measured.program, card, measured.cost.added, None, "", notes)
         if args.kernels:
             print_kernels(measured.program)
@@ -342,19 +344,17 @@ def report(
         logits = max(jax.tree.leaves(form.args), key=lambda leaf: leaf.size * (leaf.shape[:1] != (T + 1,)))
     with tempfile.TemporaryDirectory() as folder:
         try:
-            with pallas.watch_calls() as calls:
-                trace = functools.partial(jax.jit(form.function).trace, *arguments)
-                compiled, _ = cards.compile_for(card, mesh, trace, {**DUMP, "xla_dump_to": folder})
+            trace = functools.partial(jax.jit(form.function).trace, *arguments)
+            compiled = cards.compile_for(card, mesh, trace, {**DUMP, "xla_dump_to": folder})
         except jax.errors.JaxRuntimeError as error:
             print(line([form.name, f"FAILS: {one_line(error)}"]), flush=True)
             return
         registers = count_registers(Path(folder), card)
-    program = programs.count_program(compiled.as_text(), pallas.count_ratios(calls))
     one_pass = logits.size * logits.dtype.itemsize / len(devices)
-    temporaries = compiled.memory_analysis().temp_size_in_bytes
-    print_row(form.name, program, card, temporaries, one_pass, registers)
+    temporaries = compiled.executable.memory_analysis().temp_size_in_bytes
+    print_row(form.name, compiled.program, card, temporaries, one_pass, registers)
     if args.kernels:
-        print_kernels(program)
+        print_kernels(compiled.program)
 
 
 def print_row(

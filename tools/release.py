@@ -47,6 +47,7 @@ IMPORTS = {
     "midi": "symusic",
     "tables": "pandas",
     "text": "tokenizers",
+    "attention": "d3pm_jax",  # below Python 3.12 it brings nothing
     "wandb": "wandb",
     "notebooks": "ipykernel, jupytext, matplotlib, nbclient, nbformat",
     "docs": "sphinx, furo, myst_nb, sphinx_copybutton, d3pm_jax.runs, torch_ref",

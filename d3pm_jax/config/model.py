@@ -20,6 +20,7 @@ from d3pm_jax.config.checks import (
     undefined_method,
 )
 from d3pm_jax.config.trained import CLASSIFIER, DIFFUSION, Trained
+from d3pm_jax.models.attention import Form, choose_form
 
 
 class Spec(NamedTuple):
@@ -75,6 +76,10 @@ class Model(CheckedPart):
         """Returns how many numbers a layer of the network holds for one element; 1 if that is not known."""
         return 1
 
+    def attention_form(self) -> Form | None:
+        """Returns the form of attention that the network takes on this device; None: no form is chosen."""
+        return None
+
 
 @dataclasses.dataclass(frozen=True)
 class Convolutional(Model):
@@ -97,9 +102,14 @@ class Convolutional(Model):
     """heads of every attention layer; must divide its width"""
     max_time: Count | None = dataclasses.field(default=None, kw_only=True)
     """the largest t that the network is made for; None: T of the process"""
+    attention: Form | None = dataclasses.field(default=None, kw_only=True)
+    """kernels of attention on a GPU or TPU; None: the best that it allows"""
 
     def layer_width(self) -> int:
         return self.ch
+
+    def attention_form(self) -> Form | None:
+        return choose_form(self.attention, _find_dtype(self.compute))
 
     def _options(self, spec: Spec) -> dict[str, Any]:
         """Returns the arguments of the network by name, from the fields and from what the network is for."""
@@ -185,9 +195,14 @@ class Transformer(Model):
     vector; "grid": along each axis of *S each place has a vector, and these are added"""
     tied: bool = dataclasses.field(default=False, kw_only=True)
     """take the embedding of categories, transposed, for the kernel of the last layer"""
+    attention: Form | None = dataclasses.field(default=None, kw_only=True)
+    """kernels of attention on a GPU or TPU; None: the best that it allows"""
 
     def layer_width(self) -> int:
         return self.mlp_ratio * self.width
+
+    def attention_form(self) -> Form | None:
+        return choose_form(self.attention, _find_dtype(self.compute))
 
     def build(self, spec: Spec, rngs: nnx.Rngs) -> nnx.Module:
         if self.positions == "rotary" and len(spec.shape) != 1:
@@ -284,10 +299,13 @@ def _options(model: Convolutional | Transformer | MLP, spec: Spec) -> dict[str, 
     options = _fields(model, spec)
     # Where a network has no classes, there are none in its spec: it ignores the labels of the data.
     del options["classes"]
-    compute = options.pop("compute")
-    # None stands for the type of the parameters, which is float32.
-    dtype = None if compute == "float32" else jnp.bfloat16
+    dtype = _find_dtype(options.pop("compute"))
     return options | {"num_classes": spec.classes, "dtype": dtype}
+
+
+def _find_dtype(compute: str) -> Any:
+    """Returns the type of activations; None stands for that of the parameters, which is float32."""
+    return None if compute == "float32" else jnp.bfloat16
 
 
 def _check_logits(name: str, spec: Spec) -> None:

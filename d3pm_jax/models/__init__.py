@@ -9,6 +9,7 @@ from d3pm_jax.extras import require
 require(__name__, "flax")
 
 from d3pm_jax.models.argmax_flows import ArgmaxAR, ArgmaxCoupling, ArgmaxFlow
+from d3pm_jax.models.attention import attend, choose_form
 from d3pm_jax.models.classifier import Classifier
 from d3pm_jax.models.features import (
     Features,
@@ -39,4 +40,6 @@ __all__ = [
     "TransformerFeatures",
     "UNet",
     "UNetFeatures",
+    "attend",
+    "choose_form",
 ]

@@ -11,6 +11,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Key
 
 from d3pm_jax.checks import NOT_EMPTY, Count, Natural, Size, UnitInterval, declared
+from d3pm_jax.models.attention import Form, choose_form
 from d3pm_jax.models.backbone import Backbone
 from d3pm_jax.models.layers import Style, apply_to_rows, split_by_layer
 from d3pm_jax.models.transformer import (
@@ -263,6 +264,7 @@ class TransformerFeatures(SequenceFeatures):
         self.causal = causal
         self.width = width
         self.num_heads = num_heads
+        self.attention: Form = choose_form(None, None)
         self.out_features = width
         # Blocks begin with a norm, which tells v from 2 v by a bias that is not 0 alone.
         self.embed = nnx.Linear(n_in, width, bias_init=nnx.initializers.normal(1.0), rngs=rngs)
@@ -286,7 +288,7 @@ class TransformerFeatures(SequenceFeatures):
             attended = jnp.broadcast_to(jnp.tri(L, dtype=bool)[None], (B, L, L))
         angles = rotary_angles(L, self.width // self.num_heads)  # [L, width / heads / 2]
         for block, block_key in zip(self.blocks, split_by_layer(key), strict=False):
-            x = block(x, None, angles, attended, block_key)
+            x = block(x, None, angles, attended, block_key, self.attention)
         scale, shift = self.modulation(None)
         return gelu(modulated_norm(x, scale, shift))
 

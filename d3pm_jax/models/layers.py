@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, Real
 
 from d3pm_jax.checks import AllowedRange
 from d3pm_jax.cpu.conv import conv, conv_of_flax
+from d3pm_jax.models.attention import Form, attend, choose_form
 from d3pm_jax.numerics.logspace import at_least_float32
 
 # What networks are called with.
@@ -309,6 +310,8 @@ class Style:
     """the minimum number of channels in a group, so that narrow layers have fewer groups"""
     attention_eps: float | None = None
     """of the GroupNorm of attention; None stands for `eps`"""
+    attention: Form | None = None
+    """of attention on a GPU or TPU, see `choose_form`; None: the best one"""
 
     def norm(self, channels: int, eps: float | None = None) -> GroupNorm:
         """Makes a GroupNorm; eps is that of the style by default."""
@@ -610,6 +613,7 @@ class Attention(nnx.Module):
             raise ValueError(
                 f"{channels} channels do not divide into {self.num_heads} heads: change ch or num_heads"
             )
+        self.form: Form = choose_form(style.attention, style.dtype)
         self.norm = style.norm(channels, style.attention_eps)
         self.q = style.linear(channels, channels)
         self.k = style.linear(channels, channels)
@@ -619,19 +623,10 @@ class Attention(nnx.Module):
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W C"]:
         B, H, W, C = x.shape
         h = self.norm(x).reshape(B, H * W, C)
-        # Each [B heads, H W, C / heads].
-        q, k, v = (self._split_heads(apply_to_rows(linear, h)) for linear in (self.q, self.k, self.v))
-        scores = at_least_float32(jnp.einsum("bqc,bkc->bqk", q, k)) * q.shape[-1] ** -0.5
-        weights = jax.nn.softmax(scores, axis=-1).astype(x.dtype)  # [B heads, H W, H W]
-        mixed = jnp.einsum("bqk,bkc->bqc", weights, v).reshape(B, self.num_heads, H * W, -1)
-        return x + apply_to_rows(self.proj_out, jnp.swapaxes(mixed, 1, 2).reshape(B, H, W, C))
-
-    def _split_heads(self, y: Float[Array, "B n C"]) -> Array:
-        """Splits the channels into heads, [B heads, n, C / heads].
-
-        A head is like one more image, so that attention with one head compiles to the same program as
-        attention without heads.
-        """
-        B, n, _ = y.shape
-        heads = jnp.swapaxes(y.reshape(B, n, self.num_heads, -1), 1, 2)
-        return heads.reshape(B * self.num_heads, n, -1)
+        # Each [B, H W, heads, C / heads].
+        q, k, v = (
+            apply_to_rows(linear, h).reshape(B, H * W, self.num_heads, -1)
+            for linear in (self.q, self.k, self.v)
+        )
+        mixed = attend(q, k, v, None, self.form)
+        return x + apply_to_rows(self.proj_out, mixed.reshape(B, H, W, C))

@@ -13,6 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, Key, Real
 
 from d3pm_jax.checks import NOT_EMPTY, Categories, Count, FloatType, Natural, Size, UnitInterval, declared
+from d3pm_jax.models.attention import Form
 from d3pm_jax.models.backbone import Backbone
 from d3pm_jax.models.layers import CATEGORIES, LABELS, TIMES, Style, check_channels, class_embedding
 
@@ -43,12 +44,13 @@ class ScoreNet(Backbone):
         num_classes: of the labels, if there are any, as in `UNet`; the original has none.
         num_heads: of every attention; divides the widths that have one. The original has 1.
         remat: keep only the input of each block for the backward pass, and compute the rest again.
+        attention: form of attention on a GPU or TPU, see `choose_form`; None: the best one.
         rngs: for the initial weights and for the frequencies of the time embedding, which are saved with
             the weights and never trained.
 
     Raises:
         ValueError: an argument is not what it may be; a width is not divisible by groups or num_heads; attn
-            holds no level; fewer than 2 weights.
+            holds no level; the device does not allow the form of attention; fewer than 2 weights.
     """
 
     @declared()
@@ -69,6 +71,7 @@ class ScoreNet(Backbone):
         num_heads: Count = 1,
         *,
         remat: bool = False,
+        attention: Form | None = None,
         rngs: nnx.Rngs,
     ):
         levels = len(ch_mult)
@@ -100,6 +103,7 @@ class ScoreNet(Backbone):
             n_embedding=4 * ch,
             labelled=num_classes is not None,
             dtype=dtype,
+            attention=attention,
         )
         self.frequencies = nnx.Param(FOURIER_SCALE * jax.random.normal(rngs(), (2 * ch,)))
         # The original leaves the weights of the embeddings as PyTorch makes them.

@@ -1,7 +1,6 @@
 """Defines a transformer: it maps categories to one vector for each place."""
 
 import math
-from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -26,6 +25,7 @@ from d3pm_jax.checks import (
     declared,
     shorten_value,
 )
+from d3pm_jax.models.attention import Form, attend, choose_form
 from d3pm_jax.models.layers import (
     CATEGORIES,
     LABELS,
@@ -79,11 +79,13 @@ class Transformer(Conditioned):
             places have these in common.
         tied: whether the kernel of the last layer is the embedding of categories, transposed; it still has a
             bias. Not with sizes.
+        attention: form of attention on a GPU or TPU, see `models.choose_form`; None: the best one.
         rngs: for the initial weights.
 
     Raises:
         ValueError: an argument is not what it may be; the width does not divide into heads of an even width,
-            or is below 4 where the network is told t; shape, positions and sizes do not fit each other.
+            or is below 4 where the network is told t; shape, positions and sizes do not fit each other; the
+            device does not allow the form of attention.
     """
 
     @declared()
@@ -106,6 +108,7 @@ class Transformer(Conditioned):
         condition: tuple[Size, ...] | None = None,
         sizes: tuple | None = None,
         tied: bool = False,
+        attention: Form | None = None,
         rngs: nnx.Rngs,
     ):
         check_heads(width, num_heads)
@@ -119,6 +122,7 @@ class Transformer(Conditioned):
         self.remat = remat
         self.dtype = dtype
         self.tied = tied
+        self.attention: Form = choose_form(attention, dtype)
         conditioned = see_time or num_classes is not None or condition is not None
         # What places differ in, where that is known.
         self.places = None if shape is None else make_places(shape, K, sizes)
@@ -219,7 +223,7 @@ class Transformer(Conditioned):
 
         def block(x: Array, layer: tuple) -> tuple[Array, None]:
             params, key = layer
-            return nnx.merge(graphdef, params)(x, embedded, angles, attended, key), None
+            return nnx.merge(graphdef, params)(x, embedded, angles, attended, key, self.attention), None
 
         if self.remat:
             block = jax.checkpoint(block)
@@ -331,6 +335,7 @@ class Block(nnx.Module):
         angles: Float[Array, "L m"] | None,
         attended: Bool[Array, "B n_from L"] | None,
         key: Key[Array, ""] | None,
+        form: Form = "xla",
     ) -> Float[Array, "B L n"]:
         """Returns the output of the block; each place ignores those outside of its row of `attended`."""
         attention_key, mlp_key = (None, None) if key is None else jax.random.split(key)
@@ -342,7 +347,7 @@ class Block(nnx.Module):
         if angles is not None:
             q = rotate_pairs(q, angles)
             k = rotate_pairs(k, angles)
-        mixed = attention(q, k, v, attended)
+        mixed = attend(q, k, v, attended, form)
         h = apply_to_rows(self.proj_out, mixed.reshape(B, L, -1))
         x = x + gate_a * dropout(h, self.dropout_rate, attention_key)
 
@@ -401,85 +406,6 @@ def modulated_norm(x: Array, scale: Array, shift: Array) -> Array:
     centred = wide - wide.mean(-1, keepdims=True)
     y = centred * jax.lax.rsqrt((centred**2).mean(-1, keepdims=True) + EPS)
     return (y * (1.0 + at_least_float32(scale)) + at_least_float32(shift)).astype(x.dtype)
-
-
-@jax.custom_vjp
-def attention(q: Array, k: Array, v: Array, attended: Array | None) -> Array:
-    """softmax(q k^T / sqrt(d)) v over the places that are attended to.
-
-    Accelerators call `jax.nn.dot_product_attention`, which in float64 is accurate to 1e-7 only, and is slower
-    on a CPU. In float64 and on a CPU the formula is computed directly. The backward pass computes the softmax
-    again. There is no forward mode.
-
-    Args:
-        q, k, v: [B, L, heads, d].
-        attended: bool [B, L, L], for each place those that it attends to, or [B, 1, L] where these are the
-            same for all places, or None for all.
-    """
-    return _on_this_platform(q.dtype, lambda f: f, q, k, v, attended)
-
-
-# Automatic differentiation would store the softmax [B, heads, L, L] of every layer. This rule stores q, k and
-# v, and the backward pass computes the softmax again.
-def _forward(q: Array, k: Array, v: Array, attended: Array | None) -> tuple[Array, tuple]:
-    """Returns the attention, and its arguments for the backward pass."""
-    return attention(q, k, v, attended), (q, k, v, attended)
-
-
-def _backward(residuals: tuple, g: Array) -> tuple:
-    """Returns the gradients by q, k and v, given the saved arguments and the gradient g of the result."""
-
-    # The gradient is taken of whichever implementation this platform takes, so it is a transform of both.
-    def make_gradient(implementation: Callable[..., Array]) -> Callable[..., tuple]:
-        def compute_gradients(g: Array, q: Array, k: Array, v: Array, attended: Array | None) -> tuple:
-            _, pull_back = jax.vjp(lambda q, k, v: implementation(q, k, v, attended), q, k, v)
-            return pull_back(g)
-
-        return compute_gradients
-
-    gradients = _on_this_platform(g.dtype, make_gradient, g, *residuals)
-    # `attended` is not differentiable: its gradient is None.
-    return *gradients, None
-
-
-attention.defvjp(_forward, _backward)
-
-
-def _on_this_platform(
-    dtype: DTypeLike, transform: Callable[[Callable[..., Array]], Callable], *arrays: Array | None
-) -> Any:
-    """Transforms and calls the formula on a CPU or in float64, and elsewhere the attention of JAX."""
-    formula = transform(_attention_formula)
-    other = transform(_attention_of_jax)
-    if dtype == jnp.float64:
-        return formula(*arrays)
-    return jax.lax.platform_dependent(*arrays, cpu=formula, default=other)
-
-
-def _attention_of_jax(q: Array, k: Array, v: Array, attended: Array | None) -> Array:
-    """Returns the attention of JAX, for arrays [B, L, heads, d]."""
-    if attended is None:
-        return jax.nn.dot_product_attention(q, k, v)
-    return jax.nn.dot_product_attention(q, k, v, mask=attended[:, None])
-
-
-def _attention_formula(q: Array, k: Array, v: Array, attended: Array | None) -> Array:
-    """Returns softmax(q k^T / sqrt(d)) v of arrays [B, L, heads, d], with the softmax in float32 or wider."""
-    B, L, heads, d = q.shape
-
-    def merge_heads(x: Array) -> Array:
-        return x.swapaxes(1, 2).reshape(B * heads, L, d)
-
-    q, k, v = map(merge_heads, (q, k, v))
-    wide = at_least_float32(q).dtype
-    scores = jnp.einsum("nqd,nkd->nqk", q, k, preferred_element_type=wide) * d**-0.5
-    if attended is not None:
-        # These scores get the smallest number, not -inf: the softmax of a row without attended places is then
-        # finite, not NaN.
-        scores = jnp.where(jnp.repeat(attended, heads, 0), scores, jnp.finfo(wide).min)
-    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)  # [B heads, L, L]
-    mixed = jnp.einsum("nqk,nkd->nqd", weights, v)
-    return mixed.reshape(B, heads, L, d).swapaxes(1, 2)
 
 
 def _find_axes(positions: str, shape: tuple[int, ...] | None, sizes: tuple | None) -> tuple[int, ...]:

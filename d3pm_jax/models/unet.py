@@ -21,6 +21,7 @@ from d3pm_jax.checks import (
     UnitInterval,
     declared,
 )
+from d3pm_jax.models.attention import Form
 from d3pm_jax.models.backbone import Backbone, padded_size
 from d3pm_jax.models.layers import (
     CATEGORIES,
@@ -74,6 +75,7 @@ class UNet(Backbone):
             channels of the input, after those of x_t; h divides H and w divides W. Numbers are taken as they
             are, integers too.
         remat: keep only the input of each block for the backward pass, and compute the rest again.
+        attention: form of attention on a GPU or TPU, see `choose_form`; None: the best one.
         dtype: of the computation, that of the parameters by default. In bfloat16 the parameters, the
             embeddings, the statistics of GroupNorm, the softmax and the last layer stay float32.
         rngs: for the initial weights.
@@ -81,7 +83,7 @@ class UNet(Backbone):
     Raises:
         ValueError: an argument is not what it may be; a width is not divisible by groups or num_heads; ch is
             odd or below 4; input_range does not grow; condition is neither a vector nor an image whose size
-            divides `size`.
+            divides `size`; the device does not allow the form of attention.
     """
 
     @declared()
@@ -108,6 +110,7 @@ class UNet(Backbone):
         input_range: Interval | None = None,
         condition: tuple[int, ...] | None = None,
         remat: bool = False,
+        attention: Form | None = None,
         rngs: nnx.Rngs,
     ):
         if isinstance(size, int):
@@ -146,6 +149,7 @@ class UNet(Backbone):
             dtype=dtype,
             channels_per_group=channels_per_group,
             attention_eps=attention_eps,
+            attention=attention,
         )
         self.temb1 = nnx.Linear(ch, 4 * ch, rngs=rngs)
         self.temb2 = nnx.Linear(4 * ch, 4 * ch, rngs=rngs)

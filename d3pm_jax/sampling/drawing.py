@@ -96,7 +96,7 @@ def draw_remasked(
         return drawn, read_drawn(answer.log_denoiser, drawn)
 
     def by_rows() -> tuple[Array, Array]:
-        shares = laws.remask_shares(answer.process, answer.x, answer.t, s, sigma)
+        shares = laws._remask_shares(answer.process, answer.x, answer.t, s, sigma)
         numbers = (answer.x, _mask_of_places(answer), shares, _noise(u))
         return map_rows(_draw_row_of_masks, None, _logits_of(answer), numbers)
 

@@ -158,14 +158,14 @@ def remask_logits(
     """
     mask = mask_of(require_absorbing(process, "remask"))
     assert mask is not None
-    log_to_x0, log_here, log_to_mask = remask_shares(process, xt, t, s, sigma)
+    log_to_x0, log_here, log_to_mask = _remask_shares(process, xt, t, s, sigma)
     is_masked = (xt == mask)[..., None]
     other = jnp.where(is_masked, log_to_x0[..., None] + log_denoiser, NEG_INF)
     law = _add_at(_add_at(other, xt, log_here), jnp.broadcast_to(mask, xt.shape), log_to_mask)
     return jnp.where(is_masked, _unless_ruled_out(log_denoiser, law), law)
 
 
-def remask_shares(
+def _remask_shares(
     process: Process, xt: Array, t: Array, s: Array, sigma: Array
 ) -> tuple[Array, Array, Array]:
     """Returns logs [*S] of the shares of `remask_logits`: to x_0, to what x_t is, and to the mask anew."""

@@ -10,8 +10,9 @@ from flax import nnx
 
 from d3pm_jax import config as configs
 from d3pm_jax.config import Spec
-from d3pm_jax.models import Transformer, transformer as transformer_module
-from d3pm_jax.models.transformer import attention, rotary_angles, rotate_pairs
+from d3pm_jax.models import Transformer, attend
+from d3pm_jax.models.attention import attend_by_jax
+from d3pm_jax.models.transformer import rotary_angles, rotate_pairs
 from tests.models.small import initial, randomised
 
 OPTIONS = {"K": 5, "max_time": 50, "width": 8, "num_layers": 2, "num_heads": 2}
@@ -123,10 +124,10 @@ def test_attention_and_positions_equal_their_formulas():
     run = jax.jit(
         lambda f, *qkv: jax.vjp(lambda *qkv: f(*qkv, jnp.asarray(seen)[:, None]), *qkv), static_argnums=0
     )
-    exact, gradients = run(attention, q, k, v)
+    exact, gradients = run(attend, q, k, v)
     np.testing.assert_allclose(exact, expected, rtol=1e-12)
     narrow = [jnp.asarray(x, jnp.float32) for x in (q, k, v)]
-    for f in (attention, transformer_module._attention_of_jax):
+    for f in (attend, attend_by_jax):
         actual, gradient = run(f, *narrow)
         np.testing.assert_allclose(actual, expected, rtol=2e-5, atol=1e-6)
         for a, b in zip(gradient(jnp.asarray(g, jnp.float32)), gradients(jnp.asarray(g)), strict=True):
@@ -141,7 +142,7 @@ def test_attention_and_positions_equal_their_formulas():
 def test_accelerators_take_the_attention_of_jax():
     """The formula for CPUs makes one axis of the examples and the heads, 6, and goes nowhere else."""
     shape = jax.ShapeDtypeStruct((2, 7, 3, 4), jnp.float32)
-    gradient = jax.jit(jax.grad(lambda q, k, v: attention(q, k, v, None).sum())).trace(shape, shape, shape)
+    gradient = jax.jit(jax.grad(lambda q, k, v: attend(q, k, v, None).sum())).trace(shape, shape, shape)
     merged = {
         platform: "tensor<6x7x" in gradient.lower(lowering_platforms=(platform,)).as_text()
         for platform in ("cpu", "cuda", "tpu")

@@ -40,7 +40,7 @@ def network(file: str | Path) -> nn.Module:
     options: dict[str, Any] = dict(config["model"])
     name = options.pop("class")
     # A module of PyTorch computes in the type of its weights, and keeps what its backward pass needs.
-    for only_in_jax in ("compute", "remat"):
+    for only_in_jax in ("attention", "compute", "remat"):
         options.pop(only_in_jax, None)
     if name not in models.__all__:
         raise ValueError(

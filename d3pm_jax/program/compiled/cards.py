@@ -4,21 +4,38 @@
 for them, with shapes as arguments, and never run.
 """
 
+import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax.experimental import topologies
+from jax.extend import backend
 from jax.sharding import Mesh, use_abstract_mesh
 
 from d3pm_jax.errors import UserError
 from d3pm_jax.extras import write_install
+from d3pm_jax.program.compiled import pallas, programs
 
 EXTRA = "compiled"
+
+# A card at hand tries out how to cut a product into tiles. Without one XLA takes the first way that it knows,
+# and for some products knows none: these parts of its errors say so.
+NO_TILES = ("tile sizes", "No supported config")
+# What is tried, one after the other: in the words of a note, and the options of XLA.
+FALLBACKS: Mapping[str, Mapping[str, Any]] = {
+    "": {},
+    "products are cut as with --xla_gpu_experimental_force_split_k=1": {
+        "xla_gpu_experimental_force_split_k": 1
+    },
+    "products are left to cuBLAS, as with --xla_gpu_enable_triton_gemm=false": {
+        "xla_gpu_enable_triton_gemm": False
+    },
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,13 +155,33 @@ def describe_devices(words: str) -> tuple[Card, list[Any]]:
     return card, list(topology.devices)
 
 
+class Compiled(NamedTuple):
+    """Holds a program that was compiled for a card, and what it moves and computes."""
+
+    executable: Any
+    program: programs.Program
+    fallback: str  # one of `FALLBACKS`, where XLA knew no tiles for a product; else ""
+
+
+@contextlib.contextmanager
+def as_default(device: Any) -> Iterator[None]:
+    """Makes `jax.extend.backend.get_default_device` return a described device in the block.
+
+    Libraries of kernels, such as tokamax, ask it which card they write for. JAX has no setting for this: its
+    default device has to be one that computes.
+    """
+    get_default_device = backend.get_default_device
+    backend.get_default_device = lambda: device
+    try:
+        yield
+    finally:
+        backend.get_default_device = get_default_device
+
+
 def compile_for(
     card: Card, mesh: Mesh, trace: Callable[[], Any], more_options: Mapping[str, Any] | None = None
-) -> tuple[Any, bool]:
-    """Traces, lowers and compiles a program for a card.
-
-    A card at hand tries out how to cut a product into tiles. Without one XLA takes the first way that it
-    knows, and finds none for some products: then they are left to cuBLAS.
+) -> Compiled:
+    """Traces, lowers and compiles a program for a card, and counts it.
 
     Args:
         card: that the devices of the mesh describe.
@@ -153,26 +190,39 @@ def compile_for(
         more_options: further options of XLA.
 
     Returns:
-        The program, and whether its products were left to cuBLAS.
+        The program, with the fallback that it was compiled with.
     """
     # JAX 0.12 lowers kernels for the card of this mesh, and would take the first device of the process. Where
     # rows are spread over cards it does so while XLA compiles.
-    with use_abstract_mesh(mesh.abstract_mesh):
-        lowered = trace().lower()
-        if card.cores is None:
-            return lowered.compile(compiler_options=dict(more_options or {})), False
-        options = {
-            "xla_gpu_cuda_data_dir": str(find_toolkit(card)),
-            "xla_gpu_autotune_level": 0,
-            **(more_options or {}),
-        }
+    with (
+        as_default(mesh.devices.flat[0]),
+        use_abstract_mesh(mesh.abstract_mesh),
+        pallas.watch_calls() as calls,
+    ):
+        traced = trace()
+        calls.append(traced.jaxpr)
+        executable, fallback = _compile(card, traced.lower(), more_options or {})
+    program = programs.count_program(executable.as_text(), pallas.count_calls(calls))
+    return Compiled(executable, program, fallback)
+
+
+def _compile(card: Card, lowered: Any, more_options: Mapping[str, Any]) -> tuple[Any, str]:
+    """Compiles a program for a card; returns the fallback too."""
+    if card.cores is None:
+        return lowered.compile(compiler_options=dict(more_options)), ""
+    options = {
+        "xla_gpu_cuda_data_dir": str(find_toolkit(card)),
+        "xla_gpu_autotune_level": 0,
+        **more_options,
+    }
+    *fallbacks, last = FALLBACKS
+    for fallback in fallbacks:
         try:
-            return lowered.compile(compiler_options=options), False
+            return lowered.compile(compiler_options={**options, **FALLBACKS[fallback]}), fallback
         except jax.errors.JaxRuntimeError as error:
-            if "tile sizes" not in str(error):
+            if not any(words in str(error) for words in NO_TILES):
                 raise
-        options["xla_gpu_enable_triton_gemm"] = False
-        return lowered.compile(compiler_options=options), True
+    return lowered.compile(compiler_options={**options, **FALLBACKS[last]}), last
 
 
 def find_toolkit(card: Card) -> Path:

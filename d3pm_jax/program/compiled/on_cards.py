@@ -7,7 +7,7 @@ import time
 from functools import partial
 from typing import NamedTuple
 
-from d3pm_jax.program.compiled import cards, cost, pallas, programs
+from d3pm_jax.program.compiled import cards, cost, programs
 from d3pm_jax.program.parts import build
 
 # JAX takes this part of a GPU's memory when it starts, and a program has to fit into that.
@@ -22,8 +22,9 @@ class CardCost(NamedTuple):
     cost: cost.Cost
     program: programs.Program
     seconds: float  # that a step takes at least, if all arrays go through the memory of the card
-    left_to_cublas: bool  # see `cards.compile_for`
+    fallback: str  # of `cards.FALLBACKS`, that it was compiled with; "" of none
     cycles: int  # of a TPU, as its compiler estimates them; 0 of a GPU
+    attention: str | None = None  # the form that the network takes, if it chooses one
 
     @property
     def most_mfu(self) -> float:
@@ -34,18 +35,17 @@ class CardCost(NamedTuple):
 def measure_on_card(parts: build.Parts, card: cards.Card) -> CardCost:
     """Compiles the step of a run, whose mesh is of described devices, and counts its program."""
     start = time.monotonic()
-    with pallas.watch_calls() as calls:
-        compiled, left_to_cublas = cards.compile_for(card, parts.mesh, partial(cost.trace_step, parts))
+    compiled = cards.compile_for(card, parts.mesh, partial(cost.trace_step, parts))
     seconds_to_compile = time.monotonic() - start
-    program = programs.count_program(compiled.as_text(), pallas.count_ratios(calls))
     return CardCost(
         card,
         parts.mesh.size,
-        cost.read_cost(parts, compiled, seconds_to_compile),
-        program,
-        program.seconds(card.bandwidth, card.peaks),
-        left_to_cublas,
-        count_cycles(compiled.as_text()),
+        cost.read_cost(parts, compiled.executable, seconds_to_compile),
+        compiled.program,
+        compiled.program.seconds(card.bandwidth, card.peaks),
+        compiled.fallback,
+        count_cycles(compiled.executable.as_text()),
+        parts.config.model.attention_form(),
     )
 
 
@@ -69,6 +69,7 @@ def describe_card_cost(measured: CardCost) -> str:
     lines = [
         f"compiled, not run: {measured.num_cards} x {card.label}; compiled in {step.seconds:.1f} s",
         f"parameters: {step.parameters:,}",
+        *([] if measured.attention is None else [f"attention: {measured.attention}"]),
         f"memory of a step: {cost.format_bytes(step.memory)} on each card, "
         f"{cost.format_bytes(step.arguments)} of arguments and {cost.format_bytes(step.added)} that it adds",
         _whether_it_fits(step.memory, card),
@@ -87,8 +88,8 @@ def describe_card_cost(measured: CardCost) -> str:
         lines.append(f"loops of unknown length: {program.loops_of_unknown_length}, each counted as one round")
     if measured.cycles:
         lines.append(f"its compiler estimates {measured.cycles:,} cycles")
-    if measured.left_to_cublas:
-        lines.append("products are left to cuBLAS, as with --xla_gpu_enable_triton_gemm=false: XLA knows no")
+    if measured.fallback:
+        lines.append(f"{measured.fallback}: XLA knows no")
         lines.append("  tiles for one of them, which it would try out on a card that is at hand")
     return "\n".join(lines)
 

@@ -1,7 +1,8 @@
-"""Counts what Pallas kernels move, from the jaxpr of a function that calls them.
+"""Counts what Pallas kernels move and multiply, from the jaxpr of a function that calls them.
 
-The text of a compiled program shows the operands of such a kernel once, however often it reads them. Its
-jaxpr shows each load and store, in the loops around them, and the grid over which the kernel runs.
+The text of a compiled program shows the operands of such a kernel once, however often it reads them, and no
+operation. Its jaxpr shows each load, store and product, in the loops around them, and the grid over which the
+kernel runs. `compiled.products` has the products.
 """
 
 import contextlib
@@ -16,31 +17,46 @@ from jax.experimental import pallas as pl
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from d3pm_jax.program.compiled.flops import inner_programs
-from d3pm_jax.program.compiled.programs import SECTOR
+from d3pm_jax.program.compiled.products import count_products
+from d3pm_jax.program.compiled.programs import SECTOR, CallCount
 
-# An array of at most so many bytes is read from the memory of a card once: all further reads are from caches.
+# An array, or a block of one, of at most so many bytes is read from the memory of a card once by each load:
+# all further reads are from caches.
 CACHED = 2**20
+# What calls a kernel: Triton's, and Mosaic GPU's.
+CALLS = frozenset(["pallas_call", "mpmd_map"])
 LOADS = frozenset(["get", "masked_load", "load"])
 STORES = frozenset(["swap", "masked_swap", "addupdate", "store"])
 
 
-def count_ratios(jaxprs: Iterable[ClosedJaxpr]) -> dict[str, float]:
-    """Returns how many bytes each Pallas kernel moves for each byte of its operands and results, by name.
+def count_calls(jaxprs: Iterable[ClosedJaxpr]) -> dict[tuple[str, int], CallCount]:
+    """Counts calls of Pallas kernels, by their name and the bytes of their operands and results.
 
-    What it moves are its loads and stores, times the trips of the loops inside and of the grid. Elements
-    beyond the end of an array, which a mask leaves out, do not count. Of branches the one that moves most
-    counts, of a loop of unknown length one round. Of elements that lie apart whole sectors are moved; loads
-    that follow each other share those that they are both in. A device that holds a part of the operands moves
-    a part of the bytes, in the same ratio.
+    Those of one name are summed under 0 bytes too: for a call in a program for several cards, whose operands
+    are a part of these. It moves a part of the bytes and does a part of the products, in the same ratio.
+
+    What a kernel moves are its loads and stores, times the trips of the loops inside and of the grid.
+    Elements beyond the end of an array, which a mask leaves out, do not count. Of branches the one that moves
+    most counts, of a loop of unknown length one round. Of elements that lie apart whole sectors are moved;
+    loads that follow each other share those that they are both in. What a load reads again of a block that
+    a cache holds, as of the keys and values of a head in attention, which many programs of the grid read,
+    does not count. Kernels for Mosaic GPU copy such blocks by hand: their operands and results count once.
     """
-    moved: Counter[str] = Counter()
-    operands: Counter[str] = Counter()
+    counts: dict[tuple[str, int], CallCount] = {}
     for jaxpr in jaxprs:
         for call in _find_calls(jaxpr.jaxpr):
+            shown = sum(_num_bytes(var.aval) for var in [*call.invars, *call.outvars])
+            moved = shown
+            if call.primitive.name == "pallas_call":
+                moved = _count_call(call)
+            count = CallCount(shown, moved, count_products(call))
             name = str(call.params["name"])
-            moved[name] += _count_call(call)
-            operands[name] += sum(_num_bytes(var.aval) for var in [*call.invars, *call.outvars])
-    return {name: moved[name] / max(operands[name], 1) for name in operands}
+            for key in ((name, shown), (name, 0)):
+                before = counts.get(key, CallCount(0, 0, Counter()))
+                counts[key] = CallCount(
+                    before.shown + count.shown, before.moved + count.moved, before.flops + count.flops
+                )
+    return counts
 
 
 @contextlib.contextmanager
@@ -48,7 +64,8 @@ def watch_calls() -> Iterator[list[ClosedJaxpr]]:
     """Collects the jaxprs of the Pallas calls that are traced in the block.
 
     A call that is made only when a program is lowered for a card, or spread over cards, stands in no jaxpr of
-    that program: the block has to hold the lowering and the compiling too.
+    that program: the block has to hold the lowering and the compiling too. Calls for Mosaic GPU are in the
+    jaxpr of the program alone.
     """
     jaxprs: list[ClosedJaxpr] = []
     pallas_call = pl.pallas_call
@@ -57,7 +74,8 @@ def watch_calls() -> Iterator[list[ClosedJaxpr]]:
         call = pallas_call(*args, **options)
 
         def watched_call(*operands: Any) -> Any:
-            shapes = [jax.ShapeDtypeStruct(operand.shape, operand.dtype) for operand in operands]
+            # An operand may be a tree of arrays, or None.
+            shapes = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), operands)
             jaxprs.append(jax.make_jaxpr(call)(*shapes))
             return call(*operands)
 
@@ -73,7 +91,7 @@ def watch_calls() -> Iterator[list[ClosedJaxpr]]:
 def _find_calls(jaxpr: Jaxpr) -> Iterator[Any]:
     """Yields the calls of Pallas kernels in a program, also those in functions, loops and branches."""
     for equation in jaxpr.eqns:
-        if equation.primitive.name == "pallas_call":
+        if equation.primitive.name in CALLS:
             yield equation
             continue
         for inner in inner_programs(equation.params):
@@ -120,7 +138,10 @@ def _count_kernel(kernel: Any, references: Mapping[Any, Any], trips: int) -> int
         else:
             total += sum(branches)
     for (_, reference, shape, distance), number in accesses.items():
-        total += _count_accesses(shape, references[reference], trips, number, distance)
+        array = references[reference]
+        # A reference of the kernel is to a block of the array.
+        is_cached = min(_num_bytes(array), _num_bytes(reference.aval)) <= CACHED
+        total += _count_accesses(shape, array, trips, number, distance, is_cached=is_cached)
     return total
 
 
@@ -182,7 +203,9 @@ def _count_inner(equation: Any, inner: Any, references: Mapping[Any, Any], trips
     return _count_kernel(inner, inner_references, trips)
 
 
-def _count_accesses(shape: Sequence[int], array: Any, trips: int, number: int, distance: int) -> int:
+def _count_accesses(
+    shape: Sequence[int], array: Any, trips: int, number: int, distance: int, *, is_cached: bool
+) -> int:
     """Counts the bytes of so many loads or stores of a block of an array, which run so often.
 
     Each element costs its sector, and all of them at most what lies between them, or what they are.
@@ -191,17 +214,17 @@ def _count_accesses(shape: Sequence[int], array: Any, trips: int, number: int, d
         shape = [min(sizes) for sizes in zip(shape, array.shape, strict=True)]
     elements = math.prod(shape) * trips
     apart = distance * array.dtype.itemsize
-    taken = _limit_to_array(elements * array.dtype.itemsize, array)
-    of_sectors = _limit_to_array(elements * min(number * min(apart, SECTOR), apart), array)
+    taken = _limit_to_array(elements * array.dtype.itemsize, array, is_cached)
+    of_sectors = _limit_to_array(elements * min(number * min(apart, SECTOR), apart), array, is_cached)
     return max(number * taken, of_sectors)
 
 
-def _limit_to_array(moved: int, array: Any) -> int:
+def _limit_to_array(moved: int, array: Any, is_cached: bool) -> int:
     """Returns how many of the bytes that are moved of an array come from memory, and belong to it."""
     whole = _num_bytes(array)
     # The lengths of blocks are powers of two, so that blocks which cover an array once reach less than twice
     # as far, and a mask leaves out what is beyond it.
-    if whole <= CACHED or moved < 2 * whole:
+    if is_cached or moved < 2 * whole:
         return min(moved, whole)
     return moved
 

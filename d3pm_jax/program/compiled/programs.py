@@ -9,8 +9,9 @@ operations. Rules that are not plain:
   out of the ordinary.
 - The body of a loop counts as often as it runs. Where XLA does not know how often, it counts once, and
   `Program.loops_of_unknown_length` says so.
-- A Pallas kernel shows its operands once in the text, however often it reads them: what it moves is counted
-  from its jaxpr, see `compiled.pallas`.
+- A Pallas kernel shows its operands once in the text, however often it reads them: what it moves, and its
+  products, are counted from its jaxpr, see `compiled.pallas`. What several of its programs read, as the keys
+  and values of a head, moves once where a cache holds it.
 
 Arrays that fit the cache of a card may never reach its memory between two kernels. No count here knows that.
 """
@@ -145,6 +146,18 @@ class Instruction(NamedTuple):
 Computation = dict[str, Instruction]  # by name, in the order of the text
 
 
+class CallCount(NamedTuple):
+    """Counts calls of a Pallas kernel."""
+
+    shown: int  # bytes of operands and results
+    moved: int  # bytes
+    flops: Counter[str]  # of products, by type
+
+
+# By the name of a kernel and the bytes that a call shows; all calls of a name are under 0 bytes.
+CallCounts = Mapping[tuple[str, int], CallCount]
+
+
 class Kernel(NamedTuple):
     """Counts a kernel of a compiled program."""
 
@@ -213,16 +226,16 @@ class Program:
         return total
 
 
-def count_program(text: str, pallas_ratios: Mapping[str, float] | None = None) -> Program:
+def count_program(text: str, pallas_calls: CallCounts | None = None) -> Program:
     """Counts the kernels of a compiled program.
 
     Args:
         text: what `compiled.as_text()` returns.
-        pallas_ratios: by name of a Pallas kernel, how many bytes it moves for each byte of its operands and
-            results, see `pallas.count_ratios`; 1 where it is not there.
+        pallas_calls: what Pallas kernels move and multiply, see `pallas.count_calls`. One that is not there
+            moves its operands and results, and has no products.
     """
     computations, entry = parse_computations(text)
-    return _count_computation(computations, entry, 1, pallas_ratios or {})
+    return _count_computation(computations, entry, 1, pallas_calls or {})
 
 
 def parse_computations(text: str) -> tuple[dict[str, Computation], str]:
@@ -285,7 +298,7 @@ def _end_of_brackets(text: str) -> int:
 
 
 def _count_computation(
-    computations: dict[str, Computation], name: str, runs: int, pallas_ratios: Mapping[str, float]
+    computations: dict[str, Computation], name: str, runs: int, pallas_calls: CallCounts
 ) -> Program:
     """Counts a computation that runs so often, with those that it calls."""
     kernels: list[Kernel] = []
@@ -309,14 +322,14 @@ def _count_computation(
             called = _called(attributes, "to_apply", "calls")
         if called:
             choices = [
-                _count_computation(computations, inner, runs * trips, pallas_ratios) for inner in called
+                _count_computation(computations, inner, runs * trips, pallas_calls) for inner in called
             ]
             program = min(choices, key=lambda choice: choice.bytes)
             kernels += program.kernels
             loops_of_unknown_length += program.loops_of_unknown_length
         else:
             operands = [computations[name][operand] for operand in instruction.operands]
-            kernels.append(_count_kernel(computations, instruction, operands, runs, pallas_ratios))
+            kernels.append(_count_kernel(computations, instruction, operands, runs, pallas_calls))
     return Program(tuple(kernels), loops_of_unknown_length)
 
 
@@ -325,22 +338,30 @@ def _count_kernel(
     instruction: Instruction,
     operands: Sequence[Instruction],
     runs: int,
-    pallas_ratios: Mapping[str, float],  # bytes moved for each byte of operands and results
+    pallas_calls: CallCounts,
 ) -> Kernel:
     """Counts an instruction that is a kernel of its own."""
     inner = _as_computation(instruction, operands)
-    if instruction.opcode == "fusion":
+    if instruction.opcode in ("fusion", "fusion-start"):
         inner = computations[_called(instruction.attributes, "calls")[0]]
     moved = _count_bytes(inner)
+    flops = _count_flops(inner)
     origin = _find(r'op_name="([^"]*)"', instruction.attributes)
     work = _classify(instruction, inner)
     if work == "Pallas":
-        # The operation of JAX is called jit(f)/.../NAME/pallas_call.
-        kernel_name = origin.removesuffix("/pallas_call").rpartition("/")[2]
-        moved = round(moved * pallas_ratios.get(kernel_name, 1))
+        # A loop over layers cuts its operands out of those of all layers in one fusion with the call.
+        call = next(part for part in inner.values() if part.opcode == "custom-call")
+        origin = _find(r'op_name="([^"]*)"', call.attributes) or origin
+        # The operation of JAX is called jit(f)/.../NAME/pallas_call, or vmap(NAME).
+        kernel_name = _find(r"([^/()]*)\)*/\w+$", origin)
+        count = pallas_calls.get((kernel_name, moved)) or pallas_calls.get((kernel_name, 0))
+        if count is not None and count.shown:
+            share = moved / count.shown
+            moved = round(share * count.moved)
+            flops = Counter({kind: round(share * number) for kind, number in count.flops.items()})
     collective = instruction.opcode.removesuffix("-start") if work == "collectives" else ""
     results = _find_root(inner).arrays
-    return Kernel(instruction.name, work, runs, moved, _count_flops(inner), origin, results, collective)
+    return Kernel(instruction.name, work, runs, moved, flops, origin, results, collective)
 
 
 def _called(attributes: str, *names: str) -> list[str]:

@@ -182,6 +182,9 @@ def build_run(config: Config, saved: SavedRun | None = None) -> tuple[build.Part
     if cluster.is_first():
         for line in parts.kind.describe_data():
             print(line, flush=True)
+        form = config.model.attention_form()
+        if form is not None:
+            print(f"attention: {form}", flush=True)
     data.check_batch_size(sources.train, config.train.batch_size)
     return parts, sources
 

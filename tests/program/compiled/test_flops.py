@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from d3pm_jax import projection
-from d3pm_jax.models.transformer import attention
+from d3pm_jax.models import attend
 from d3pm_jax.program.compiled import flops
 
 A = jax.ShapeDtypeStruct((4, 8, 16), np.float32)
@@ -135,9 +135,9 @@ def test_the_gradient_has_so_many():
 
 
 def test_a_rule_of_its_own_counts_as_what_it_stands_for():
-    """The backward pass of `attention` computes the softmax again."""
+    """The backward pass of `attend` computes the softmax again."""
     q = jax.ShapeDtypeStruct((2, 5, 3, 4), np.float32)
-    assert flops.count_flops(lambda qkv, seen: attention(*qkv, seen), (q, q, q), None) == 3 * 2 * 2 * (
+    assert flops.count_flops(lambda qkv, seen: attend(*qkv, seen), (q, q, q), None) == 3 * 2 * 2 * (
         2 * 3 * 5 * 5 * 4
     )
 

@@ -5,6 +5,7 @@ import re
 
 import jax
 import pytest
+from jax.extend import backend
 
 from d3pm_jax import placing
 from d3pm_jax.config import Absorbing, Importance, Reciprocal
@@ -15,6 +16,7 @@ from d3pm_jax.program.machine.devices import make_mesh
 from d3pm_jax.program.parts import build
 from tests import tiny
 from tests.cli.commands import CONFIG, error
+from tests.program.compiled.test_programs import CONDITIONAL
 
 REFUSALS = {
     "h10": "card 'h10' is not known: take one of a100, h100, h200, b200, v5e, as in h100 or h100:8",
@@ -58,6 +60,46 @@ def test_parts_on_described_devices_are_shapes(process, small_network, monkeypat
     assert parts.state.history.counts.shape == (parts.recipe.process.T,)
 
 
+def test_products_without_tiles(monkeypatch):
+    """XLA is asked again with each fallback until one compiles; other errors are the caller's."""
+    device = jax.devices()[0]
+    mesh = jax.sharding.Mesh([device], ("devices",))
+    monkeypatch.setattr(cards, "find_toolkit", lambda card: "folder")
+
+    class Lowered:
+        def __init__(self, *errors):
+            self.errors = list(errors)
+            self.tried = []
+            self.jaxpr = jax.make_jaxpr(lambda: 1)()
+
+        def lower(self):
+            assert backend.get_default_device() is device
+            return self
+
+        def compile(self, compiler_options):
+            self.tried.append(set(compiler_options))
+            if self.errors:
+                raise jax.errors.JaxRuntimeError(self.errors.pop(0))
+            return self
+
+        def as_text(self):
+            return CONDITIONAL
+
+    backend_default = backend.get_default_device
+    unknown, unsupported = "no tile sizes for dot", "No supported config for fusion"
+    _, first, second = cards.FALLBACKS
+    for errors, fallback in (((), ""), ((unsupported,), first), ((unknown, unsupported), second)):
+        lowered = Lowered(*errors)
+        compiled = cards.compile_for(cards.CARDS["h100"], mesh, lambda lowered=lowered: lowered)
+        assert compiled == (lowered, programs.count_program(CONDITIONAL), fallback)
+        assert lowered.tried[-1] >= set(cards.FALLBACKS[fallback])
+        assert len(lowered.tried) == len(errors) + 1
+    for errors in (("out of memory",), (unknown, "out of memory"), (unknown, unknown, unsupported)):
+        with pytest.raises(jax.errors.JaxRuntimeError, match=errors[-1]):
+            cards.compile_for(cards.CARDS["h100"], mesh, lambda errors=errors: Lowered(*errors))
+    assert backend.get_default_device is backend_default
+
+
 def make_cost(memory):
     flops = {"bf16": 10**12, "vector": 10**6}
     kernel = programs.Kernel("k", "convolutions", runs=2, bytes=3 * 10**9, flops=flops, origin="")
@@ -65,7 +107,7 @@ def make_cost(memory):
     card = cards.CARDS["h100"]
     step = cost.Cost(5, 10**12, memory - 10**9, 10**9, 3.0)
     seconds = program.seconds(card.bandwidth, card.peaks)
-    return on_cards.CardCost(card, 8, step, program, seconds, left_to_cublas=False, cycles=0)
+    return on_cards.CardCost(card, 8, step, program, seconds, fallback="", cycles=0)
 
 
 def test_what_is_said():
@@ -83,7 +125,7 @@ def test_what_is_said():
     assert all(len(line) <= 110 for line in lines)
     assert "it fits: 30.00 GB needed" in on_cards.describe_card_cost(make_cost(30 * 10**9))
     assert "it does not fit: 90.00 GB needed" in on_cards.describe_card_cost(make_cost(90 * 10**9))
-    odd = make_cost(10**10)._replace(left_to_cublas=True, cycles=1234)
+    odd = make_cost(10**10)._replace(fallback=[*cards.FALLBACKS][-1], cycles=1234)
     odd = odd._replace(program=programs.Program(odd.program.kernels, 1))
     printed = on_cards.describe_card_cost(odd)
     assert "loops of unknown length: 1, each counted as one round" in printed

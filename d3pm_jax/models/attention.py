@@ -1,0 +1,338 @@
+"""Attends: softmax(q k^T / sqrt(d)) v, in the form that suits the device.
+
+By the formula the scores [B, heads, L, L] of all places lie in memory. On GPUs and TPUs kernels of tokamax
+(the extra `attention`) keep a block of them at a time: of a text of 1,024 places they are most of what a step
+moves. A *form* is the name of such kernels, chosen when a network is built. CPUs take the formula, whatever
+the form.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial
+from importlib.util import find_spec
+from typing import Any, Literal, get_args
+
+import jax
+import jax.extend.backend
+import jax.numpy as jnp
+import numpy as np
+from jax.custom_batching import custom_vmap
+from jax.experimental.custom_partitioning import custom_partitioning
+from jax.sharding import NamedSharding, PartitionSpec
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float
+
+from d3pm_jax.extras import write_install
+from d3pm_jax.numerics.kernel_check import silence_deprecation
+from d3pm_jax.numerics.logspace import at_least_float32
+
+Form = Literal["mosaic", "triton", "cudnn", "xla"]
+# The first that a device and a type allow is the fastest.
+FORMS: tuple[Form, ...] = get_args(Form)
+# Blocks of Mosaic on TPUs have so many places.
+TPU_BLOCK = 128
+
+
+def choose_form(wanted: Form | None, dtype: DTypeLike | None) -> Form:
+    """Returns the form of attention for the default device of JAX and a type of activations.
+
+    Args:
+        wanted: the form that is asked for; None for the best one.
+        dtype: of q, k and v; None is that of parameters, float32.
+
+    Returns:
+        "mosaic", "triton": kernels of tokamax, of which the second serve float32 and cards before the H100.
+        "cudnn": attention of cuDNN, through JAX.
+        "xla": no kernel: the formula, through JAX. On a CPU it is always this one, and without tokamax,
+        unless another is asked for.
+
+    Raises:
+        ValueError: the device, the type or what is installed does not allow the form.
+    """
+    device = jax.extend.backend.get_default_device()
+    if device.platform == "cpu":
+        return "xla"
+    dtype = jnp.dtype(dtype or jnp.float32)
+    if wanted is not None:
+        obstacle = _find_obstacle(wanted, device, dtype)
+        if obstacle:
+            raise ValueError(f"attention = {wanted!r}, but {obstacle}; leave it out, or pass 'xla'")
+        return wanted
+    if not _has_tokamax():
+        return "xla"
+    return next(form for form in FORMS if not _find_obstacle(form, device, dtype))
+
+
+def _has_tokamax() -> bool:
+    return find_spec("tokamax") is not None
+
+
+def _find_obstacle(form: Form, device: Any, dtype: Any) -> str:
+    """Says what keeps a device from a form of attention; "" where nothing does."""
+    if form == "xla":
+        return ""
+    kind = device.device_kind
+    is_tpu = device.platform == "tpu"
+    capability = 0.0
+    if device.platform == "gpu":
+        capability = float(getattr(device, "compute_capability", 0.0))
+    if form == "mosaic":
+        serves = is_tpu or 9.0 <= capability < 11.0
+    else:
+        serves = capability >= 8.0
+    if not serves:
+        return f"it does not serve {kind}"
+    takes_float32 = form == "triton" or is_tpu
+    if dtype not in (jnp.bfloat16, jnp.float16) and not (takes_float32 and dtype == jnp.float32):
+        return f"on {kind} it takes no {dtype}: set compute='bfloat16'"
+    if form != "cudnn" and not _has_tokamax():
+        return f"tokamax is not installed: {write_install('attention')}, on Python 3.12 or newer"
+    return ""
+
+
+def attend(
+    q: Float[Array, "B L heads d"],
+    k: Float[Array, "B L heads d"],
+    v: Float[Array, "B L heads d"],
+    attended: Bool[Array, "B n_from L"] | None = None,
+    form: Form = "xla",
+) -> Float[Array, "B L heads d"]:
+    """softmax(q k^T / sqrt(d)) v over the places that are attended to.
+
+    A place that attends to none gets the mean of all v, and no gradient by its q. The gradient computes the
+    softmax again, of q, k and v. There is no forward mode, and with kernels no second derivative.
+
+    Args:
+        q, k, v: queries, keys and values of all heads.
+        attended: for each place those that it attends to, [B, L, L]; [B, 1, L] where these are the same for
+            all places; None for all.
+        form: see `choose_form`. In float64 and on a CPU it is the formula, whatever the form.
+
+    Raises:
+        RuntimeError: on the device at hand the kernels of this form do not give what the formula does.
+    """
+    # What a function with a gradient by hand returns has no type.
+    mixed: Any = _attend(q, k, v, attended, form)
+    return mixed
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _attend(q: Array, k: Array, v: Array, attended: Array | None, form: Form) -> Array:
+    return _choose(form, _apply, q, k, v, attended)
+
+
+def _forward(q: Array, k: Array, v: Array, attended: Array | None, form: Form) -> tuple[Array, tuple]:
+    """Returns the attention, and its arguments for the backward pass."""
+    return _choose(form, _apply, q, k, v, attended), (q, k, v, attended)
+
+
+def _backward(form: Form, arguments: tuple, g: Array) -> tuple:
+    """Returns the gradients by q, k and v, given the saved arguments and the gradient g of the result."""
+    # `attended` is not differentiable: its gradient is None.
+    return *_choose(form, _differentiate, *arguments, g), None
+
+
+_attend.defvjp(_forward, _backward)
+
+# attention(q, k, v, attended)
+Attention = Callable[[Array, Array, Array, Any], Array]
+
+
+def _apply(attention: Attention, q: Array, k: Array, v: Array, attended: Array | None) -> Array:
+    return attention(q, k, v, attended)
+
+
+def _differentiate(
+    attention: Attention, q: Array, k: Array, v: Array, attended: Array | None, g: Array
+) -> tuple[Array, ...]:
+    """Returns the gradients by q, k and v of the sum of g times the attention."""
+    _, pull_back = jax.vjp(lambda q, k, v: attention(q, k, v, attended), q, k, v)
+    return pull_back(g)
+
+
+def _choose(form: Form, use: Callable[..., Any], *arrays: Array | None) -> Any:
+    """Returns use(attention, *arrays): of the formula on a CPU or in float64, of a form elsewhere."""
+    of_formula = partial(use, attend_by_formula)
+    q = arrays[0]
+    assert q is not None
+    if q.dtype == jnp.float64:
+        return of_formula(*arrays)
+    if form == "xla":
+        elsewhere = partial(use, attend_by_jax)
+    else:
+        _check_form(form, q.dtype, q.shape[-1], arrays[3] is not None)
+        elsewhere = partial(_use_kernels, form, use)
+    return jax.lax.platform_dependent(*arrays, cpu=of_formula, default=elsewhere)
+
+
+def attend_by_jax(
+    q: Array,
+    k: Array,
+    v: Array,
+    attended: Array | None,
+    implementation: Literal["cudnn", "xla"] | None = None,
+) -> Array:
+    """Returns the attention of JAX, which in float64 is accurate to 1e-7 only, and is slower on a CPU."""
+    mask = None if attended is None else attended[:, None]
+    return jax.nn.dot_product_attention(q, k, v, mask=mask, implementation=implementation)
+
+
+def attend_by_formula(q: Array, k: Array, v: Array, attended: Array | None) -> Array:
+    """Returns the attention by its formula, with the softmax in float32 or wider."""
+    B, L, heads, d = q.shape
+
+    def merge_heads(x: Array) -> Array:
+        return x.swapaxes(1, 2).reshape(B * heads, L, d)
+
+    q, k, v = map(merge_heads, (q, k, v))
+    wide = at_least_float32(q).dtype
+    scores = jnp.einsum("nqd,nkd->nqk", q, k, preferred_element_type=wide) * d**-0.5
+    if attended is not None:
+        # These scores get the smallest number, not -inf: the softmax of a row without attended places is then
+        # finite, not NaN.
+        scores = jnp.where(jnp.repeat(attended, heads, 0), scores, jnp.finfo(wide).min)
+    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)  # [B heads, L, L]
+    mixed = jnp.einsum("nqk,nkd->nqd", weights, v)
+    return mixed.reshape(B, heads, L, d).swapaxes(1, 2)
+
+
+# ---- Kernels of a library ----
+
+
+def _attend_by_kernels(form: Form, q: Array, k: Array, v: Array, attended: Array | None) -> Array:
+    """Returns the attention of all arrays that one device holds."""
+    if attended is None:
+        return _call_library(form, q, k, v, None)
+    # Kernels leave out what no place attends to, so that a place without any would divide by 0. With q = 0
+    # it attends to all alike, as by the formula.
+    is_idle = ~attended.any(-1, keepdims=True)  # [B, 1 or L, 1]
+    q = jnp.where(is_idle[..., None], jnp.zeros_like(q), q)
+    return _call_library(form, q, k, v, attended | is_idle)
+
+
+def _call_library(form: Form, q: Array, k: Array, v: Array, attended: Array | None) -> Array:
+    if form == "cudnn":
+        return attend_by_jax(q, k, v, attended, "cudnn")
+    # It asks the default device what it is when it is imported.
+    import tokamax  # pyright: ignore[reportMissingImports]
+
+    L = q.shape[1]
+    on_tpu = jax.extend.backend.get_default_device().platform == "tpu"
+    if on_tpu and L % TPU_BLOCK:
+        return attend_by_jax(q, k, v, attended)
+    mask = None if attended is None else attended[:, None]  # [B, 1, 1 or L, L]
+    if on_tpu and mask is not None:
+        mask = jnp.broadcast_to(mask, (len(q), 1, L, L))
+    with silence_deprecation():
+        return tokamax.dot_product_attention(q, k, v, mask=mask, implementation=form)
+
+
+def _use_kernels(form: Form, use: Callable[..., Any], *arrays: Array | None) -> Any:
+    """Returns use(attention, *arrays) of the kernels of a form, with the rules of batches and of devices."""
+    given = [x for x in arrays if x is not None]
+    # q, k and v, what is attended to, and the gradient: None stands where an argument is.
+    is_given = [x is not None for x in arrays]
+
+    def compute(*given: Array) -> Any:
+        rest = iter(given)
+        return use(partial(_attend_by_kernels, form), *[next(rest) if there else None for there in is_given])
+
+    @custom_vmap
+    def in_batches(*given: Array) -> Any:
+        return _over_devices(compute)(*given)
+
+    @in_batches.def_vmap
+    def _(size: int, is_batched: Sequence[bool], *given: Array) -> tuple[Any, Any]:
+        # Examples of a batch are more examples.
+        merged = []
+        for x, batched in zip(given, is_batched, strict=True):
+            whole = x if batched else jnp.broadcast_to(x, (size, *x.shape))
+            merged.append(whole.reshape(-1, *whole.shape[2:]))
+        results = jax.tree.map(lambda y: y.reshape(size, -1, *y.shape[1:]), in_batches(*merged))
+        return results, jax.tree.map(lambda _: True, results)
+
+    @jax.custom_jvp
+    def once(*given: Array) -> Any:
+        return in_batches(*given)
+
+    @once.defjvp
+    def _(primals: Any, tangents: Any) -> Any:
+        raise NotImplementedError(
+            f"attention = {form!r}: kernels of attention have no second derivative; pass attention='xla'"
+        )
+
+    return once(*given)
+
+
+def _over_devices(compute: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a function of which each device computes the examples and the heads that it holds.
+
+    Without it XLA would gather the examples of all devices for a kernel. Arrays are [B, L, heads, d], or
+    [B, 1 or L, L] of what is attended to.
+    """
+    spread = custom_partitioning(compute)
+
+    def partition(mesh: Any, arguments: Any, results: Any) -> tuple:
+        sharding = arguments[0].sharding
+        batch_axis, _, head_axis, _ = (*sharding.spec, *(None,) * 4)[:4]
+
+        def place(x: Any) -> NamedSharding:
+            axes = [batch_axis, None, head_axis, None] if len(x.shape) == 4 else [batch_axis, None, None]
+            return NamedSharding(sharding.mesh, PartitionSpec(*axes))
+
+        of_results = jax.tree.map(place, results)
+        return sharding.mesh, compute, of_results, tuple(place(x) for x in arguments)
+
+    def write_rule(mesh: Any, arguments: Any, results: Any) -> tuple[str, dict[str, tuple]]:
+        words = ["b l h d" if len(x.shape) == 4 else "b m n" for x in arguments]
+        outputs = ["b l h d"] * len(jax.tree.leaves(results))
+        whole = ("l", "d", "m", "n") if "b m n" in words else ("l", "d")
+        return f"{', '.join(words)} -> {', '.join(outputs)}", {"need_replication_factors": whole}
+
+    spread.def_partition(partition=partition, sharding_rule=write_rule)
+    return spread
+
+
+@lru_cache(maxsize=64)
+def _check_form(form: Form, dtype: Any, d: int, has_mask: bool) -> None:
+    """Raises RuntimeError where kernels do not give what the formula does, on the device that is at hand.
+
+    Values and gradients are compared, of heads of width d. Where there is no such device, as where programs
+    are compiled for one that is only described, nothing is compared.
+    """
+    device = jax.local_devices()[0]
+    if device.platform == "cpu":
+        return
+    rng = np.random.default_rng(0)
+    B, L, heads = 2, 2 * TPU_BLOCK, 2
+    q, k, v, g = jnp.asarray(rng.normal(size=(4, B, L, heads, d)), dtype)
+    attended = None
+    if has_mask:
+        attended = jnp.asarray(rng.random((B, L, L)) < 0.5)
+        # One place attends to none.
+        attended = attended.at[0, 0].set(False)
+
+    def compute(attention: Attention, arrays: Any) -> list[np.ndarray]:
+        arrays = jax.device_put(arrays, device)
+        results = jax.jit(lambda *x: (attention(*x[:4]), *_differentiate(attention, *x)))(*arrays)
+        return [np.asarray(x, np.float64) for x in results]
+
+    # This is called while a program is traced. A thread of its own knows nothing of that, and computes.
+    with ThreadPoolExecutor(1) as thread:
+        actual = thread.submit(compute, partial(_attend_by_kernels, form), (q, k, v, attended, g)).result()
+        wide = [at_least_float32(x) for x in (q, k, v)]
+        desired = thread.submit(compute, _attend_exactly, (*wide, attended, at_least_float32(g))).result()
+    error = max(np.abs(a - b).max() / np.abs(b).max() for a, b in zip(actual, desired, strict=True))
+    # Products of float32 are of TF32 by default, which has 10 bits behind the point; bfloat16 has 7.
+    rounding = max(float(jnp.finfo(dtype).eps), 2.0**-10)
+    if not error <= 4 * rounding:
+        raise RuntimeError(
+            f"attention = {form!r} differs from its formula by {error:.2g} on {device.device_kind}, heads of "
+            f"{d} in {dtype}: set attention='xla', and please report this line, with the versions of jax "
+            f"({jax.__version__}) and of tokamax"
+        )
+
+
+def _attend_exactly(q: Array, k: Array, v: Array, attended: Array | None) -> Array:
+    with jax.default_matmul_precision("highest"):
+        return attend_by_formula(q, k, v, attended)

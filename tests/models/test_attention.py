@@ -1,0 +1,151 @@
+"""Forms of attention: which one is chosen, and that kernels are given what makes them the formula."""
+
+from functools import partial
+from types import SimpleNamespace
+
+import jax
+import jax.extend.backend
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from d3pm_jax.models import attend, attention, choose_form
+from d3pm_jax.program.machine.devices import make_mesh
+
+B, L, HEADS, D = 4, 6, 2, 8
+
+
+def kernels(form, q, k, v, attended):
+    """Attention that divides by 0 where a place attends to none, as kernels do, and takes no second axis."""
+    assert form == "mosaic"
+    scores = jnp.einsum("bqhd,bkhd->bhqk", q, k) * q.shape[-1] ** -0.5
+    if attended is not None:
+        scores = jnp.where(attended[:, None], scores, -jnp.inf)
+    weights = jnp.exp(scores - scores.max(-1, keepdims=True))
+    return jnp.einsum("bhqk,bkhd->bqhd", weights / weights.sum(-1, keepdims=True), v)
+
+
+@pytest.fixture(params=["all", "padding", "blocks"])
+def arrays(request):
+    rng = np.random.default_rng(3)
+    q, k, v, g = jnp.asarray(rng.normal(size=(4, B, L, HEADS, D)), jnp.float32)
+    attended = {
+        "all": None,
+        # The last example is padding alone.
+        "padding": jnp.arange(L)[None, None] < jnp.array([6, 3, 1, 0])[:, None, None],
+        # Causal in blocks of two, but for a place that attends to none.
+        "blocks": jnp.broadcast_to(
+            (jnp.arange(L)[:, None] // 2 >= jnp.arange(L)[None] // 2) & (jnp.arange(L) != 3)[:, None],
+            (B, L, L),
+        ),
+    }[request.param]
+    return q, k, v, attended, g
+
+
+def value_and_gradients(attend_to, q, k, v, attended, g):
+    value, pull_back = jax.vjp(lambda q, k, v: attend_to(q, k, v, attended), q, k, v)
+    return value, *pull_back(g)
+
+
+def by_kernels(*arrays):
+    return attention._use_kernels("mosaic", attention._differentiate, *arrays)
+
+
+def test_kernels_give_what_the_formula_does(monkeypatch, arrays):
+    """With their batches under vmap, too, where some arrays have no batch, and over devices."""
+    monkeypatch.setattr(attention, "_call_library", kernels)
+    expected = jax.jit(partial(value_and_gradients, attention.attend_by_formula))(*arrays)
+    value = jax.jit(partial(attention._use_kernels, "mosaic", attention._apply))(*arrays[:4])
+    gradients = jax.jit(by_kernels)(*arrays)
+    for actual, desired in zip((value, *gradients), expected, strict=True):
+        np.testing.assert_allclose(actual, desired, rtol=1e-5, atol=1e-6)
+
+    *others, g = arrays
+    batched = jax.jit(jax.vmap(by_kernels, (None,) * 4 + (0,)))(*others, jnp.stack([g, 2 * g]))
+    for actual, desired in zip(batched, gradients, strict=True):
+        np.testing.assert_allclose(actual, jnp.stack([desired, 2 * desired]), rtol=1e-5, atol=2e-6)
+
+    mesh = make_mesh(1, jax.devices()[:2])
+    spread = jax.device_put(arrays, NamedSharding(mesh, PartitionSpec(mesh.axis_names)))
+    program = jax.jit(by_kernels).lower(*spread).compile()
+    assert "all-gather" not in program.as_text()
+    for actual, desired in zip(program(*spread), gradients, strict=True):
+        np.testing.assert_allclose(actual, desired, rtol=1e-5, atol=1e-6)
+
+
+def test_cpus_take_the_formula_to_the_last_bit(arrays):
+    desired = jax.jit(partial(value_and_gradients, attention.attend_by_formula))(*arrays)
+    actual = jax.jit(partial(value_and_gradients, attend))(*arrays)
+    for a, b in zip(actual, desired, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_second_derivative_of_kernels_is_refused(monkeypatch):
+    monkeypatch.setattr(attention, "_call_library", kernels)
+    x = jnp.ones((1, L, HEADS, D))
+    with pytest.raises(NotImplementedError, match="no second derivative; pass attention='xla'"):
+        jax.grad(lambda q: by_kernels(q, x, x, None, x)[0].sum())(x)
+
+
+def device(platform, kind, capability=None):
+    return SimpleNamespace(platform=platform, device_kind=kind, compute_capability=capability)
+
+
+H100 = device("gpu", "NVIDIA H100 80GB HBM3", "9.0")
+A100 = device("gpu", "NVIDIA A100-SXM4-80GB", "8.0")
+T4 = device("gpu", "Tesla T4", "7.5")
+TPU = device("tpu", "TPU v5 lite")
+CPU = device("cpu", "cpu")
+
+
+def test_the_best_form_that_a_device_and_a_type_allow_is_chosen(monkeypatch):
+    def choose(device, wanted, dtype, has_tokamax=True):
+        monkeypatch.setattr(jax.extend.backend, "get_default_device", lambda: device)
+        monkeypatch.setattr(attention, "_has_tokamax", lambda: has_tokamax)
+        return choose_form(wanted, dtype)
+
+    for at, dtype, expected in (
+        (H100, jnp.bfloat16, "mosaic"),
+        (H100, None, "triton"),
+        (A100, jnp.bfloat16, "triton"),
+        (T4, jnp.bfloat16, "xla"),
+        (TPU, jnp.bfloat16, "mosaic"),
+        (TPU, jnp.float32, "mosaic"),
+        (H100, jnp.float64, "xla"),
+        (CPU, jnp.bfloat16, "xla"),
+    ):
+        assert choose(at, None, dtype) == expected, (at, dtype)
+        # Without the library it is what it was.
+        assert choose(at, None, dtype, has_tokamax=False) == "xla"
+        assert choose(at, "xla", dtype) == "xla"
+    assert choose(CPU, "mosaic", None, has_tokamax=False) == "xla"
+    assert choose(H100, "cudnn", jnp.bfloat16, has_tokamax=False) == "cudnn"
+    for at, wanted, dtype, has_tokamax, words in (
+        (A100, "mosaic", jnp.bfloat16, True, "it does not serve NVIDIA A100"),
+        (TPU, "triton", jnp.bfloat16, True, "it does not serve TPU v5 lite"),
+        (H100, "mosaic", None, True, "takes no float32: set compute='bfloat16'"),
+        (H100, "triton", None, False, r"tokamax is not installed: pip install -e '.\[attention\]'"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            choose(at, wanted, dtype, has_tokamax)
+
+
+def test_kernels_that_differ_on_the_device_at_hand_are_refused(monkeypatch):
+    """The device is the CPU in the place of a card."""
+    cpu = jax.devices()[0]
+    card = SimpleNamespace(platform="gpu", device_kind="a card")
+    monkeypatch.setattr(jax, "local_devices", lambda: [card])
+    monkeypatch.setattr(jax, "device_put", lambda x, _: jax.tree.map(jnp.asarray, x))
+    monkeypatch.setattr(attention, "_call_library", kernels)
+    check = attention._check_form.__wrapped__
+    for dtype in (jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)):
+        check("mosaic", dtype, D, True)
+    assert cpu.platform == "cpu"
+
+    def wrong(form, q, k, v, attended):
+        return kernels(form, q, k, v * 1.05, attended)
+
+    monkeypatch.setattr(attention, "_call_library", wrong)
+    with pytest.raises(RuntimeError, match=r"attention = 'mosaic' differs from its formula by 0\.05"):
+        check("mosaic", jnp.dtype(jnp.float32), D, False)
