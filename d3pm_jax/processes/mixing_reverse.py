@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from d3pm_jax.numerics import double_float, inverse_cdf, log_add
+from d3pm_jax.numerics.double_float import DoubleFloat
 from d3pm_jax.numerics.rows import map_rows
 from d3pm_jax.numerics.sliced_rows import RowPart, SlicedRow, reads_slices
 from d3pm_jax.processes.base import Process
@@ -37,6 +38,18 @@ class Levels(NamedTuple):
     move_xt: Array
 
 
+class NumbersOfRow(NamedTuple):
+    """Holds what a row is told besides its logits, [*S] or as t."""
+
+    xt: Array
+    t: Array
+    point: Array  # the category that pi is certain of, where it is certain
+    log_pi_t: Array  # log pi at x_t
+    mixing: Levels
+    masking: Levels | None  # of a mask on top
+    noise: DoubleFloat
+
+
 def draw_by_rows(
     process: Process,
     logits_x0: Array,
@@ -59,10 +72,15 @@ def draw_by_rows(
         steps = process.log_keep, process.log_mask
         masking = _levels(steps, (process.log_keep_bar, process.log_mask_bar), t)
     log_pi = mixing.log_pi
-    point = jnp.broadcast_to(jnp.argmax(log_pi).astype(jnp.int32), xt.shape)  # where pi is certain of it
-    levels = _levels((mixing.log_alpha, mixing.log_beta), (mixing.log_alpha_bar, mixing.log_beta_bar), t)
-    places = (xt, t, point, gather(log_pi, category), levels, masking)
-    numbers = (places, double_float.noise_from_words(u, u_low))
+    numbers = NumbersOfRow(
+        xt=xt,
+        t=t,
+        point=jnp.broadcast_to(jnp.argmax(log_pi).astype(jnp.int32), xt.shape),
+        log_pi_t=gather(log_pi, category),
+        mixing=_levels((mixing.log_alpha, mixing.log_beta), (mixing.log_alpha_bar, mixing.log_beta_bar), t),
+        masking=masking,
+        noise=double_float.noise_from_words(u, u_low),
+    )
     tables = []
     if mixing.pi_kind == "general":
         # A table has an entry for each category, and nothing is drawn anew as the mask.
@@ -77,10 +95,11 @@ def _levels(steps: tuple[Array, Array], bars: tuple[Array, Array], t: Array) -> 
 
 
 @reads_slices(per_warp=1024)
-def _draw_row_of_mixing(settings: tuple[PiKind, str], row: SlicedRow, numbers: Any, tables: Any) -> Array:
+def _draw_row_of_mixing(
+    settings: tuple[PiKind, str], row: SlicedRow, numbers: NumbersOfRow, tables: Any
+) -> Array:
     pi_kind, belief = settings
-    places, noise = numbers
-    xt, t, point, log_pi_t, mixing, masking = jax.tree.map(lambda x: x[..., None], places)
+    xt, t, point, log_pi_t, mixing, masking, _ = jax.tree.map(lambda x: x[..., None], numbers)
 
     # The columns of Q[t] and of Qbar[t] at x_t: an entry for x_t itself, and one for all others.
     back_other = mixing.move + log_pi_t
@@ -146,7 +165,7 @@ def _draw_row_of_mixing(settings: tuple[PiKind, str], row: SlicedRow, numbers: A
             return jnp.where(t == 1, log_p0, joint)
         return joint
 
-    return inverse_cdf.draw_row(row, log_p_of, noise)
+    return inverse_cdf.draw_row(row, log_p_of, numbers.noise)
 
 
 def _log_pi(pi_kind: PiKind, part: RowPart, point: Array, log_pi_t: Array) -> Array:
