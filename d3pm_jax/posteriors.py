@@ -12,10 +12,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from d3pm_jax.beliefs import Belief, to_leave_one_out
+from d3pm_jax.beliefs import WITHOUT_EVIDENCE, Belief, strip_evidence, to_leave_one_out
 from d3pm_jax.checks import CATEGORIES, NOISE, declared, steps
 from d3pm_jax.numerics import inverse_cdf, log_normalize
-from d3pm_jax.processes import Process, expand_trailing, for_each_place, mixing_reverse, promote
+from d3pm_jax.processes import (
+    Process,
+    dense_reverse,
+    expand_trailing,
+    for_each_place,
+    mixing_reverse,
+    promote,
+)
 
 
 @declared(x0=CATEGORIES, t=steps(0), u=NOISE, u_low=NOISE)
@@ -186,8 +193,9 @@ def p_sample(
     Returns:
         int32 categories; -1 where there is no distribution (NaN logits; a prediction that contradicts x_t).
     """
-    if mixing_reverse.draws_by_rows(process):
-        return _draw_previous_by_rows(process, logits_x0, xt, t, u, u_low, belief)
+    by_product = belief != "official" and dense_reverse.draws_by_product(process, xt, t)
+    if by_product or mixing_reverse.draws_by_rows(process):
+        return _draw_previous_by_platform(process, logits_x0, xt, t, u, u_low, belief)
     return _draw_previous(process, logits_x0, xt, t, u, u_low, belief)
 
 
@@ -198,11 +206,19 @@ def _draw_previous(
 
 
 @partial(jax.jit, static_argnames="belief")
-def _draw_previous_by_rows(
+def _draw_previous_by_platform(
     process: Process, logits_x0: Array, xt: Array, t: Array, u: Array, u_low: Array | None, belief: Belief
 ) -> Array:
     # A draw is an integer, which has no gradient.
     arguments = jax.lax.stop_gradient((process, logits_x0, xt, t, u, u_low))
+    by_rows = mixing_reverse.draw_by_rows if mixing_reverse.draws_by_rows(process) else _draw_by_product
     by_definition = partial(_draw_previous, belief=belief)
-    by_rows = partial(mixing_reverse.draw_by_rows, belief=belief)
-    return jax.lax.platform_dependent(*arguments, cpu=by_definition, default=by_rows)
+    return jax.lax.platform_dependent(*arguments, cpu=by_definition, default=partial(by_rows, belief=belief))
+
+
+def _draw_by_product(
+    process: Process, logits_x0: Array, xt: Array, t: Array, u: Array, u_low: Array | None, belief: Belief
+) -> Array:
+    logits_loo = strip_evidence(process, logits_x0, xt, t, belief)
+    definition = partial(_draw_previous, process, belief=WITHOUT_EVIDENCE.get(belief, belief))
+    return dense_reverse.draw_by_product(process, logits_loo, xt, t, (u, u_low), definition)

@@ -92,6 +92,21 @@ def test_passes_over_the_logits():
     assert rows["loss, uniform, d3pm"][7].endswith("; 0 B")  # spills
 
 
+def test_passes_of_rows_of_samplers():
+    rows = read_rows(run_python("benchmarks/compiled.py", "chain", "absorbing"))
+    leaps = rows.pop("tau_leaping, absorbing")
+    assert len(rows) == 6
+    for name, row in rows.items():
+        assert 1 <= float(row[3]) <= 1.3, (name, row)
+    assert float(leaps[3]) <= 15
+
+
+def test_passes_of_a_gaussian_reverse_step():
+    row = read_rows(run_python("benchmarks/compiled.py", "draw", "gaussian"))["p_sample, gaussian, d3pm"]
+    assert float(row[3]) <= 8
+    assert int(row[4]) <= 213
+
+
 def test_no_registers_are_an_error(tmp_path, version):
     """A program whose PTX was not written has none to read, which is no figure."""
     (tmp_path / "empty.ptx").touch()

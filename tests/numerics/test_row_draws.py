@@ -9,8 +9,9 @@ import pytest
 from jax import lax
 
 import d3pm_jax as d3pm
+from d3pm_jax import beliefs, posteriors
 from d3pm_jax.numerics import double_float, inverse_cdf, sliced_rows
-from d3pm_jax.processes import mixing_reverse
+from d3pm_jax.processes import dense_reverse, mixing_reverse
 from d3pm_jax.sampling.transitions import Bayes, OwnReverse
 from tests.numerics.row_forms import interpret, through_xla
 
@@ -114,7 +115,7 @@ def test_a_kernel_takes_the_same_reverse_step(kind, belief, K, monkeypatch):
     np.testing.assert_array_equal(drawn, expected)
 
 
-QUICK_MASKED = ("marginal", "denoiser", 34)
+QUICK_MASKED = ("marginal", "denoiser", 4)
 SLOW_MASKED = [
     ("uniform", "d3pm", 257),
     ("uniform", "official", 3),
@@ -123,6 +124,7 @@ SLOW_MASKED = [
     ("absorbing", "official", 256),
     ("marginal", "d3pm", 256),
     ("marginal", "denoiser", 257),
+    ("marginal", "denoiser", 34),
 ]
 
 
@@ -158,7 +160,50 @@ def test_a_chain_draws_from_logits_of_x0_in_one_read(reverse, reads_once):
         step = Bayes() if reverse is None else OwnReverse(reverse)
         return d3pm.sample(key, denoiser, (2, 4), d3pm.sampling.Sampler(step))
 
-    assert ("_draw_previous_by_rows" in str(jax.make_jaxpr(draw)(jax.random.key(0)))) == reads_once
+    assert ("_draw_previous_by_platform" in str(jax.make_jaxpr(draw)(jax.random.key(0)))) == reads_once
+
+
+MARK = 10_000
+QUICK_DENSE = ("denoiser", 2)
+SLOW_DENSE = [("d3pm", 27), ("denoiser", 34), ("leave_one_out", 256), ("denoiser", 257)]
+
+
+@pytest.mark.parametrize(
+    ("belief", "K"), [QUICK_DENSE] + [pytest.param(*case, marks=pytest.mark.slow) for case in SLOW_DENSE]
+)
+@pytest.mark.parametrize("is_reliable", [True, False])
+def test_a_product_draws_what_the_definition_does(belief, K, is_reliable):
+    process = d3pm.gaussian(d3pm.linear(T, 0.01, 0.5), K)
+    rng = np.random.default_rng(K)
+    t = jnp.asarray([1, 2, 5, T], jnp.int32)
+    shape = (len(t), 16, 16)
+    xt = rng.integers(0, K, shape)
+    # Logits of each x_0, also far below the largest, as a trained network has them: near x_t is likely.
+    distance = (np.arange(K) - xt[..., None]) / K
+    logits = rng.normal(size=(*shape, K)) * 3 - 300 * distance**2
+    if not is_reliable:
+        logits[0, 0] = -np.inf
+        logits[1, 0, 0, 0] = np.nan
+        logits[2, 1] = np.where(np.arange(K) == 0, 100.0, -np.arange(K))  # all but impossible of many x_t
+    arguments = process, jnp.asarray(logits, jnp.float32), jnp.asarray(xt, jnp.int32), t
+    u, u_low = jnp.asarray(rng.integers(0, 2**23, (2, *shape)) * 2.0**-23, jnp.float32)
+    drawn, marked = jax.jit(partial(draw_by_product, belief))(*arguments, u, u_low)
+    expected = jax.jit(partial(d3pm.p_sample, belief=belief))(*arguments, u, u_low=u_low)
+    np.testing.assert_array_equal(drawn, expected)
+    assert np.all(marked == MARK) == (not is_reliable)
+
+
+def draw_by_product(belief, process, logits, xt, t, *noise):
+    """Returns what is drawn, and the same with a definition that says that it was asked."""
+    loo = beliefs.strip_evidence(process, logits, xt, t, belief)
+
+    def definition(*part):
+        return posteriors._draw_previous(process, *part, "leave_one_out")
+
+    def mark(logits, xt, *rest):
+        return jnp.full(xt.shape, MARK, jnp.int32)
+
+    return [dense_reverse.draw_by_product(process, loo, xt, t, noise, f) for f in (definition, mark)]
 
 
 def test_halves_are_those_of_reduce_precision():
