@@ -7,7 +7,6 @@ the form.
 """
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from importlib.util import find_spec
 from typing import Any, Literal, get_args
@@ -23,7 +22,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from d3pm_jax.extras import write_install
-from d3pm_jax.numerics.kernel_check import silence_deprecation
+from d3pm_jax.numerics.kernel_check import compute_outside_a_trace, silence_deprecation
 from d3pm_jax.numerics.logspace import at_least_float32
 
 Form = Literal["mosaic", "triton", "cudnn", "xla"]
@@ -320,16 +319,16 @@ def _check_form(form: Form, dtype: Any, d: int, has_mask: bool) -> None:
         # A place may attend to none.
         attended = attended.at[0, 0].set(False)
 
-    def compute(attention: Attention, arrays: Any) -> list[np.ndarray]:
-        arrays = jax.device_put(arrays, device)
-        results = jax.jit(lambda *x: (attention(*x[:4]), *_differentiate(attention, *x)))(*arrays)
-        return [np.asarray(x, np.float64) for x in results]
+    def compute(attention: Attention, *arrays: Array | None) -> list[np.ndarray]:
+        def evaluate(*x: Any) -> tuple[Array, ...]:
+            return attention(*x[:4]), *_differentiate(attention, *x)
 
-    # This is called while a program is traced. A thread of its own knows nothing of that, and computes.
-    with ThreadPoolExecutor(1) as thread:
-        actual = thread.submit(compute, partial(_attend_by_kernels, form), (q, k, v, attended, g)).result()
-        wide = [at_least_float32(x) for x in (q, k, v)]
-        desired = thread.submit(compute, _attend_exactly, (*wide, attended, at_least_float32(g))).result()
+        results = compute_outside_a_trace(evaluate, arrays, device)
+        return [x.astype(np.float64) for x in results]
+
+    actual = compute(partial(_attend_by_kernels, form), q, k, v, attended, g)
+    wide_q, wide_k, wide_v, wide_g = map(at_least_float32, (q, k, v, g))
+    desired = compute(_attend_exactly, wide_q, wide_k, wide_v, attended, wide_g)
     error = max(np.abs(a - b).max() / np.abs(b).max() for a, b in zip(actual, desired, strict=True))
     # Products of float32 are of TF32 by default, which has 10 bits behind the point; bfloat16 has 7.
     rounding = max(float(jnp.finfo(dtype).eps), 2.0**-10)

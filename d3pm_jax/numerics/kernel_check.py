@@ -99,27 +99,33 @@ def agrees(name: str, kernel: Form, reference: Form, K: int, arguments: Sequence
     rng = np.random.default_rng(0)
     inputs = [_draw(rng, K, x) for x in arguments]
 
-    def compute(form: Form) -> list[np.ndarray]:
-        # Rows of all kinds make some results NaN, in both forms.
-        with jax.debug_nans(False), silence_deprecation():
-            return jax.device_get(jax.jit(form)(*jax.device_put(inputs, device)))
-
-    # This is called while a program is traced. A thread of its own knows nothing of that, and computes.
-    with ThreadPoolExecutor(1) as thread:
-        desired = thread.submit(compute, reference).result()
-        try:
-            actual = thread.submit(compute, kernel).result()
-        except Exception as error:  # of a compiler, whose errors have no type in common
-            failure = f"fails with {one_line(error)!r}"
-        else:
-            if all(_is_close(a, b) for a, b in zip(actual, desired, strict=True)):
-                return True
-            failure = "differs from XLA"
+    desired = compute_outside_a_trace(reference, inputs, device)
+    try:
+        actual = compute_outside_a_trace(kernel, inputs, device)
+    except Exception as error:  # of a compiler, whose errors have no type in common
+        failure = f"fails with {one_line(error)!r}"
+    else:
+        if all(_is_close(a, b) for a, b in zip(actual, desired, strict=True)):
+            return True
+        failure = "differs from XLA"
     give_up(
         f"the kernel {name} {failure} on {device.device_kind} for K = {K}: please report this line, with the "
         f"versions of jax ({jax.__version__}) and of the driver"
     )
     return False
+
+
+def compute_outside_a_trace(form: Form, inputs: Sequence[Any], device: Any) -> Sequence[np.ndarray]:
+    """Returns what a function of arrays gives on a device, also while a program is traced."""
+
+    def compute() -> Sequence[np.ndarray]:
+        # Rows of all kinds make some results NaN.
+        with jax.debug_nans(False), silence_deprecation():
+            return jax.device_get(jax.jit(form)(*jax.device_put(inputs, device)))
+
+    # A thread of its own knows nothing of a trace, and computes.
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(compute).result()
 
 
 def give_up(report: str) -> None:

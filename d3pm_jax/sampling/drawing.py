@@ -70,12 +70,11 @@ def draw_x0(
     def by_rows() -> tuple[Array, Measures | None, Array | None]:
         log_stay = gather(laws.require_absorbing(answer.process, "a mask").log_alpha_bar, answer.t)
         numbers = (answer.x, answer.t, _mask_of_places(answer), log_stay, _noise(u))
-        settings = (answer.belief, measures)
+        # What the network says of x_t is not shaped.
+        reads_kept = kept and not answer.is_shaped
+        settings = (answer.belief, measures, reads_kept)
         drawn, measured, log_kept = map_rows(_draw_row_of_x0, settings, _logits_of(answer), numbers)
-        if not kept:
-            return drawn, measured, None
-        if answer.is_shaped:
-            # What the network says of it is not shaped.
+        if kept and answer.is_shaped:
             log_kept = answer.log_kept
         return drawn, measured, log_kept
 
@@ -134,8 +133,8 @@ def _noise(u: Array) -> double_float.DoubleFloat:
 
 
 @reads_slices(per_warp=1024)
-def _draw_row_of_x0(settings: tuple[str, bool], row: SlicedRow, numbers: Any, tables: Any) -> Any:
-    belief, measures = settings
+def _draw_row_of_x0(settings: tuple[str, bool, bool], row: SlicedRow, numbers: Any, tables: Any) -> Any:
+    belief, measures, reads_kept = settings
     *places, noise = numbers
     xt, t, mask, log_stay = (x[..., None] for x in places)
     log_x0, _ = _read_x0(row, mask)
@@ -151,7 +150,8 @@ def _draw_row_of_x0(settings: tuple[str, bool], row: SlicedRow, numbers: Any, ta
 
     drawn = inverse_cdf.draw_row(row, log_p_of, noise)
     measured = _measure_row(row, log_p_of, drawn) if measures else None
-    return drawn, measured, _read_at(row, log_x0, xt)
+    log_kept = _read_at(row, log_x0, xt) if reads_kept else None
+    return drawn, measured, log_kept
 
 
 @reads_slices(per_warp=1024)
