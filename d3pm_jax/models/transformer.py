@@ -408,7 +408,7 @@ def modulated_norm(x: Array, scale: Array, shift: Array) -> Array:
     return (y * (1.0 + at_least_float32(scale)) + at_least_float32(shift)).astype(x.dtype)
 
 
-# For the gradient of its kernel a linear map keeps what it is given. Of these two the backward pass makes that
+# For the gradient of its kernel a linear map keeps what it is given. In these two the backward pass makes it
 # again, from x and from h, which it keeps in any case.
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax.experimental import topologies
 from jax.extend import backend
 from jax.sharding import Mesh, use_abstract_mesh
@@ -172,8 +173,11 @@ def as_default(device: Any) -> Iterator[None]:
     """
     get_default_device = backend.get_default_device
     backend.get_default_device = lambda: device
+    # Pallas asks the mesh of the context which TPU it writes for.
+    mesh = Mesh(np.array([device]), ("device",))
     try:
-        yield
+        with use_abstract_mesh(mesh.abstract_mesh):
+            yield
     finally:
         backend.get_default_device = get_default_device
 
