@@ -445,7 +445,8 @@ def convolve_in_one(x: Float[Array, "B H W n"], kernels: list[Array]) -> list[Ar
     zeros on both sides.
     """
     H, W = x.shape[1:3]
-    y = conv(x, jnp.concatenate(kernels, axis=-1), ((1, 1), (1, 1)))  # [B, H + 1, W + 1, 4 m]
+    # What a function with a gradient by hand returns has no type.
+    y: Any = conv(x, jnp.concatenate(kernels, axis=-1), ((1, 1), (1, 1)))  # [B, H + 1, W + 1, 4 m]
     pixels = []
     for (odd_row, odd_column), part in zip(CASES, jnp.split(y, len(CASES), axis=-1), strict=True):
         pixels.append(part[:, odd_row : odd_row + H, odd_column : odd_column + W])

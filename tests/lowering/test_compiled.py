@@ -138,7 +138,7 @@ import compiled
 from d3pm_jax.program.compiled import cost
 card, devices = compiled.cards.describe_devices("v5e")
 config, mesh = compiled.open_config(compiled.TEXT, argparse.Namespace(bf16=True, fsdp=1), devices)
-with compiled.cards.as_default(devices[0]):
+with compiled.cards.as_default(mesh):
     parts = compiled.loop.build_described_run(config, mesh)
 print(compiled.cards.compile_for(card, mesh, functools.partial(cost.trace_step, parts)).executable.as_text())
 """
