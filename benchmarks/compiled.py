@@ -252,8 +252,9 @@ def step(args: argparse.Namespace, names: list[str], card: cards.Card, devices: 
     for name in configs or ("cifar10_uniform", "shakespeare_absorbing", "mnist_uniform", TEXT):
         title = f"step of {name}" + ", bfloat16" * args.bf16 + f", fsdp {args.fsdp}" * (args.fsdp > 1)
         try:
-            with cards.as_default(devices[0]):
-                parts = loop.build_described_run(*open_config(name, args, devices))
+            config, mesh = open_config(name, args, devices)
+            with cards.as_default(mesh):
+                parts = loop.build_described_run(config, mesh)
                 measured = on_cards.measure_on_card(parts, card)
         except (UserError, jax.errors.JaxRuntimeError) as error:
             print(line([title, f"FAILS: {one_line(error)}"]), flush=True)

@@ -66,9 +66,10 @@ def execute(command: TrainCommand, words: list[str]) -> int:
             raise UserError(f"--on {command.on} compiles for cards that are not at hand: pass --dry-run too")
         card, devices = cards.describe_devices(command.on)
         print(_format_config(config), flush=True)
+        mesh = make_mesh(config.mesh.fsdp, devices)
         # What a network is built of may depend on the card too.
-        with cards.as_default(devices[0]):
-            parts = loop.build_described_run(config, make_mesh(config.mesh.fsdp, devices))
+        with cards.as_default(mesh):
+            parts = loop.build_described_run(config, mesh)
             measured = on_cards.measure_on_card(parts, card)
         print(on_cards.describe_card_cost(measured))
         return 0

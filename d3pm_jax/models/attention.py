@@ -76,7 +76,9 @@ def _find_obstacle(form: Form, device: Any, dtype: Any) -> str:
     if device.platform == "gpu":
         capability = float(getattr(device, "compute_capability", 0.0))
     if form == "mosaic":
-        serves = is_tpu or 9.0 <= capability < 11.0
+        # tokamax has none for TPUs before the fifth generation.
+        is_old_tpu = kind.startswith(("TPU v2", "TPU v3", "TPU v4"))
+        serves = (is_tpu and not is_old_tpu) or 9.0 <= capability < 11.0
     else:
         serves = capability >= 8.0
     if not serves:

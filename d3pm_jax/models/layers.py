@@ -77,15 +77,29 @@ def _group_mean(per_channel: Array, groups: int, pixels: int) -> Array:
 
 
 def _group_norm_fwd(x, scale, bias, groups, eps):
-    pixels = x.shape[1] * x.shape[2]
     wide = at_least_float32(x)
-    mean = _group_mean(jnp.sum(wide, axis=(1, 2)), groups, pixels)  # [B, C]
-    # The variance is taken of centred entries: the mean of squares minus the squared mean loses all digits by
-    # cancellation where the mean is large.
-    variance = _group_mean(jnp.sum((wide - _per_pixel(mean)) ** 2, axis=(1, 2)), groups, pixels)  # [B, C]
+    in_two_reads = partial(_measure_in_two_reads, groups=groups)
+    in_one_read = partial(_measure_in_one_read, groups=groups)
+    mean, variance = jax.lax.platform_dependent(wide, cpu=in_two_reads, default=in_one_read)  # [B, C]
     inverse = jax.lax.rsqrt(variance + eps)
     y = (wide - _per_pixel(mean)) * _per_pixel(inverse * scale[None]) + bias[None, None, None]
     return y.astype(x.dtype), (x, scale, mean, inverse)
+
+
+def _measure_in_two_reads(x: Array, groups: int) -> tuple[Array, Array]:
+    """Returns mean and variance of the groups, [B, C]."""
+    pixels = x.shape[1] * x.shape[2]
+    mean = _group_mean(jnp.sum(x, axis=(1, 2)), groups, pixels)
+    # The variance is taken of centred entries: the mean of squares minus the squared mean loses all digits by
+    # cancellation where the mean is large.
+    return mean, _group_mean(jnp.sum((x - _per_pixel(mean)) ** 2, axis=(1, 2)), groups, pixels)
+
+
+def _measure_in_one_read(x: Array, groups: int) -> tuple[Array, Array]:
+    """Equals `_measure_in_two_reads` up to rounding, for accelerators."""
+    channel_mean, channel_variance = _measure_channels(x)
+    mean, _, variance = _measure_groups(channel_mean, channel_variance, groups)
+    return mean, variance
 
 
 def _group_norm_bwd(groups, eps, residuals, g):
@@ -93,8 +107,8 @@ def _group_norm_bwd(groups, eps, residuals, g):
     pixels = x.shape[1] * x.shape[2]
     g = at_least_float32(g)
     centred = at_least_float32(x) - _per_pixel(mean)
-    sum_g = jnp.sum(g, axis=(1, 2))  # [B, C]
-    sum_gz = jnp.sum(g * centred, axis=(1, 2)) * inverse  # [B, C]
+    sum_g, sum_gz = jax.lax.platform_dependent(g, g * centred, cpu=_sum_one_by_one, default=_sum_pixels)
+    sum_gz = sum_gz * inverse  # [B, C]
     mean_g = _group_mean(sum_g * scale[None], groups, pixels)
     mean_gz = _group_mean(sum_gz * scale[None], groups, pixels)
     dx = _per_pixel(inverse) * (
@@ -181,27 +195,40 @@ def _sum_pixels(first: Array, second: Array) -> tuple[Array, Array]:
     return jax.lax.optimization_barrier(tuple(sums))
 
 
-def _norm_swish_fwd(x, shift, scale, bias, keep, groups, eps, rate):
-    pixels = x.shape[1] * x.shape[2]
-    wide = at_least_float32(x)
+def _sum_one_by_one(first: Array, second: Array) -> tuple[Array, Array]:
+    """Computes `_sum_pixels` for a CPU."""
+    return jnp.sum(first, axis=(1, 2)), jnp.sum(second, axis=(1, 2))
 
-    # Mean and variance come from one read of x: from the sums of d and d^2, where d is the distance to a
-    # pivot, the mean of the first row. The square of the distance between this pivot and the mean of the
-    # channel is at most H variances, by Cauchy and Schwarz, so that the difference of squares loses at most
-    # log2(H) bits, and mostly none.
-    pivot = at_least_float32(x[:, 0]).mean(1)  # [B, C]
-    distance = wide - _per_pixel(pivot)
+
+def _measure_channels(x: Array) -> tuple[Array, Array]:
+    """Returns mean and variance of each channel of images in float32 or wider, [B, C], from one read."""
+    pixels = x.shape[1] * x.shape[2]
+    # They come from the sums of d and d^2, where d is the distance to a pivot, the mean of the first row. The
+    # square of the distance between this pivot and the mean of the channel is at most H variances, by Cauchy
+    # and Schwarz, so that the difference of squares loses at most log2(H) bits, and mostly none.
+    pivot = x[:, 0].mean(1)  # [B, C]
+    distance = x - _per_pixel(pivot)
     sum_distance, sum_squares = _sum_pixels(distance, distance**2)
     distance = sum_distance / pixels
-    channel_mean = pivot + distance  # [B, C]
-    channel_variance = jnp.maximum(sum_squares / pixels - distance**2, 0.0)  # [B, C]
+    return pivot + distance, jnp.maximum(sum_squares / pixels - distance**2, 0.0)
+
+
+def _measure_groups(mean: Array, variance: Array, groups: int) -> tuple[Array, Array, Array]:
+    """Returns means of groups, how far means of channels are from them, and variances of groups, [B, C].
+
+    The variance of a group is the mean of the variances of its channels plus the variance of their means.
+    """
+    group_mean = _group_mean(mean, groups, 1)
+    off_centre = mean - group_mean
+    return group_mean, off_centre, _group_mean(variance + off_centre**2, groups, 1)
+
+
+def _norm_swish_fwd(x, shift, scale, bias, keep, groups, eps, rate):
+    wide = at_least_float32(x)
+    channel_mean, channel_variance = _measure_channels(wide)
     if shift is not None:
         channel_mean = channel_mean + shift
-
-    # The variance of a group is the mean of the variances of its channels plus the variance of their means.
-    mean = _group_mean(channel_mean, groups, 1)
-    off_centre = channel_mean - mean
-    variance = _group_mean(channel_variance + off_centre**2, groups, 1)
+    mean, off_centre, variance = _measure_groups(channel_mean, channel_variance, groups)
     inverse = jax.lax.rsqrt(variance + eps)
     if shift is not None:
         mean = mean - shift  # of x, which the shift is not yet added to
@@ -388,19 +415,42 @@ def conv_doubled(layer: nnx.Conv, x: Float[Array, "B H W n"]) -> Float[Array, "B
             return jnp.concatenate([first + middle, last], axis)
         return jnp.concatenate([first, middle + last], axis)
 
-    def compute_pixels(odd_row: int, odd_column: int) -> Array:
-        """Returns every second output pixel of every second row, [B, H, W, m]."""
+    kernels = []
+    for odd_row, odd_column in CASES:
         kernel = add_weights(layer.kernel[...], odd_row, 0)
-        kernel = add_weights(kernel, odd_column, 1).astype(x.dtype)  # [2, 2, n, m]
-        return conv(x, kernel, ((1 - odd_row, odd_row), (1 - odd_column, odd_column)))
-
-    rows = []
-    for odd_row in (0, 1):
-        columns = [compute_pixels(odd_row, odd_column) for odd_column in (0, 1)]
-        rows.append(jnp.stack(columns, axis=3))  # [B, H, W, 2, m]
+        kernels.append(add_weights(kernel, odd_column, 1).astype(x.dtype))  # [2, 2, n, m]
+    pixels = jax.lax.platform_dependent(x, kernels, cpu=convolve_one_by_one, default=convolve_in_one)
+    rows = [jnp.stack(columns, axis=3) for columns in (pixels[:2], pixels[2:])]  # [B, H, W, 2, m]
     B, H, W, _ = x.shape
     y = jnp.stack(rows, axis=2).reshape(B, 2 * H, 2 * W, -1)  # from [B, H, 2, W, 2, m]
     return y + layer.bias[...].astype(x.dtype)[None, None, None]
+
+
+# Whether the row and the column of an output pixel of `conv_doubled` are odd.
+CASES = ((0, 0), (0, 1), (1, 0), (1, 1))
+
+
+def convolve_one_by_one(x: Float[Array, "B H W n"], kernels: list[Array]) -> list[Array]:
+    """Returns the output pixels of each case of `conv_doubled`, [B, H, W, m], of kernels [2, 2, n, m]."""
+    pixels = []
+    for (odd_row, odd_column), kernel in zip(CASES, kernels, strict=True):
+        pixels.append(conv(x, kernel, ((1 - odd_row, odd_row), (1 - odd_column, odd_column))))
+    return pixels
+
+
+def convolve_in_one(x: Float[Array, "B H W n"], kernels: list[Array]) -> list[Array]:
+    """Computes `convolve_one_by_one` as a single convolution, for accelerators.
+
+    That reads x once. A GPU would also copy x for each case, since its convolutions take the same number of
+    zeros on both sides.
+    """
+    H, W = x.shape[1:3]
+    # What a function with a gradient by hand returns has no type.
+    y: Any = conv(x, jnp.concatenate(kernels, axis=-1), ((1, 1), (1, 1)))  # [B, H + 1, W + 1, 4 m]
+    pixels = []
+    for (odd_row, odd_column), part in zip(CASES, jnp.split(y, len(CASES), axis=-1), strict=True):
+        pixels.append(part[:, odd_row : odd_row + H, odd_column : odd_column + W])
+    return pixels
 
 
 def enlarge(x: Real[Array, "B h w c"], H: int, W: int) -> Real[Array, "B H W c"]:
@@ -441,6 +491,16 @@ def apply_to_rows(linear: nnx.Linear, x: Float[Array, "*S n"]) -> Float[Array, "
     """
     rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
     return linear(rows).reshape(*x.shape[:-1], linear.out_features)
+
+
+def product_and_bias(
+    linear: nnx.Linear, x: Float[Array, "*S n"]
+) -> tuple[Float[Array, "*S m"], Float[Array, "1 m"]]:
+    """Returns what `apply_to_rows` makes of x before the bias is added, and the bias."""
+    assert linear.bias is not None
+    x = x.astype(linear.dtype or jnp.result_type(x, linear.kernel[...]))
+    y = jnp.dot(x.reshape(-1, x.shape[-1]), linear.kernel[...].astype(x.dtype))
+    return y.reshape(*x.shape[:-1], -1), linear.bias[...].astype(x.dtype)[None]
 
 
 def dropout(x: Array, rate: float, key: Key[Array, ""] | None) -> Array:
@@ -594,10 +654,12 @@ class ResBlock(nnx.Module):
         if self.class_proj is not None and cemb is not None:
             shifts = (*shifts, self.class_proj(cemb))
         keep = draw_kept(key, self.dropout_rate, h.shape)
-        h = self.conv2(self.norm2.swish(h, shifts, keep, self.dropout_rate))
+        h, bias = conv_and_bias(self.conv2, self.norm2.swish(h, shifts, keep, self.dropout_rate))
         if self.shortcut is not None:
-            x = apply_to_rows(self.shortcut, x)
-        return h + x
+            x, shortcut_bias = product_and_bias(self.shortcut, x)
+            bias = bias + shortcut_bias
+        # A GPU adds one bias, and x, in the kernel of the convolution.
+        return h + bias[:, None, None] + x
 
 
 class Attention(nnx.Module):

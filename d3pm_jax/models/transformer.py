@@ -342,7 +342,7 @@ class Block(nnx.Module):
         scale_a, shift_a, gate_a, scale_m, shift_m, gate_m = self.modulation(condition)
 
         B, L, _ = x.shape
-        qkv = apply_to_rows(self.qkv, modulated_norm(x, scale_a, shift_a))  # [B, L, 3 n]
+        qkv = map_normed(self.qkv, x, scale_a, shift_a)  # [B, L, 3 n]
         q, k, v = (x.reshape(B, L, self.num_heads, -1) for x in jnp.split(qkv, 3, axis=-1))
         if angles is not None:
             q = rotate_pairs(q, angles)
@@ -351,8 +351,8 @@ class Block(nnx.Module):
         h = apply_to_rows(self.proj_out, mixed.reshape(B, L, -1))
         x = x + gate_a * dropout(h, self.dropout_rate, attention_key)
 
-        h = apply_to_rows(self.mlp1, modulated_norm(x, scale_m, shift_m))
-        h = apply_to_rows(self.mlp2, gelu(h))
+        h = map_normed(self.mlp1, x, scale_m, shift_m)
+        h = map_activated(self.mlp2, h)
         return x + gate_m * dropout(h, self.dropout_rate, mlp_key)
 
 
@@ -406,6 +406,22 @@ def modulated_norm(x: Array, scale: Array, shift: Array) -> Array:
     centred = wide - wide.mean(-1, keepdims=True)
     y = centred * jax.lax.rsqrt((centred**2).mean(-1, keepdims=True) + EPS)
     return (y * (1.0 + at_least_float32(scale)) + at_least_float32(shift)).astype(x.dtype)
+
+
+# For the gradient of its kernel a linear map keeps what it is given. In these two the backward pass makes it
+# again, from x and from h, which it keeps in any case.
+
+
+@computed_again
+def map_normed(linear: nnx.Linear, x: Array, scale: Array, shift: Array) -> Float[Array, "B L m"]:
+    """Returns linear(modulated_norm(x, scale, shift))."""
+    return apply_to_rows(linear, modulated_norm(x, scale, shift))
+
+
+@computed_again
+def map_activated(linear: nnx.Linear, h: Float[Array, "B L m"]) -> Float[Array, "B L n"]:
+    """Returns linear(gelu(h))."""
+    return apply_to_rows(linear, nnx.gelu(h))
 
 
 def _find_axes(positions: str, shape: tuple[int, ...] | None, sizes: tuple | None) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Array, Key
 
 from d3pm_jax.errors import wrong_return
@@ -65,6 +66,7 @@ def make_update(
         grads, metrics, costs, new_buffers = _gradient(
             loss, accumulate, params, buffers, process, batch, noise, key_dropout
         )
+        grads = jax.tree.map(_lay_out_by_rows, grads)
         metrics["grad_norm"] = optax.tree.norm(grads)
 
         # All metrics decide, not the gradient alone: an infinite loss can have a finite gradient, as where a
@@ -271,6 +273,19 @@ def _gradient(
 
     # Back in the order of the batch, the inverse of `split_rows`: the history pairs costs with t.
     return grads, metrics, costs.swapaxes(0, 1).reshape(-1), buffers
+
+
+def _lay_out_by_rows(gradient: Array) -> Array:
+    """Returns a gradient that lies in memory as the parameters do, the last axis first.
+
+    A GPU makes gradients of the kernels of convolutions in another order of axes, and XLA would bring the
+    parameters, their average and all moments to that order, and back again.
+    """
+
+    def lay_out(x: Array) -> Array:
+        return with_layout_constraint(x, Layout(tuple(range(x.ndim))))
+
+    return jax.lax.platform_dependent(gradient, cpu=lambda x: x, default=lay_out)
 
 
 def _move_average(average: Any, newest: Any, weight: Array) -> Any:

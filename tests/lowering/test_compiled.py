@@ -144,3 +144,28 @@ def test_the_step_of_a_network_with_skips():
     assert kernels <= MOST_KERNELS, row
     assert megabytes <= MOST_MB, row
     assert "left to cuBLAS" not in row[-1]
+
+
+# The step of the text network of benchmarks/compiled.py, for a TPU that is only described.
+STEP_ON_TPU = """
+import argparse, functools
+import compiled
+from d3pm_jax.program.compiled import cost
+card, devices = compiled.cards.describe_devices("v5e")
+config, mesh = compiled.open_config(compiled.TEXT, argparse.Namespace(bf16=True, fsdp=1), devices)
+with compiled.cards.as_default(mesh):
+    parts = compiled.loop.build_described_run(config, mesh)
+print(compiled.cards.compile_for(card, mesh, functools.partial(cost.trace_step, parts)).executable.as_text())
+"""
+
+
+def test_a_tpu_has_no_scores_of_attention_in_memory(tmp_path):
+    needed = run_python("-c", "import importlib.util as u; print(*map(u.find_spec, ('libtpu', 'tokamax')))")
+    if "None" in needed:
+        pytest.skip("needs libtpu and tokamax: pip install 'jax[tpu]' tokamax, on Python 3.12 or newer")
+    script = tmp_path / "step.py"
+    script.write_text(f"import sys\nsys.path.insert(0, {str(ROOT / 'benchmarks')!r})\n{STEP_ON_TPU}")
+    program = run_python(str(script))
+    assert "splash_mha" in program  # the kernel of attention
+    assert "[12,32,1024,768]" in program  # what all layers keep
+    assert ",1024,1024]" not in program

@@ -136,6 +136,28 @@ def test_conv_of_a_doubled_image_equals_that_of_the_copies():
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.usefixtures("x64")
+def test_forms_of_accelerators_equal_those_of_cpus():
+    """They convolve once for all cases of a doubled image, and measure groups in one read of an image."""
+    x = jax.random.normal(jax.random.key(0), (2, 3, 4, 6))
+    kernels = list(jax.random.normal(jax.random.key(1), (4, 2, 2, 6, 5)))
+    weights = jax.random.normal(jax.random.key(2), (4, 2, 3, 4, 5))
+    far = 100 + x  # the mean is large
+
+    @partial(jax.jit, static_argnums=(0, 1))
+    def compute(convolve, measure):
+        def value(x, kernels):
+            pixels = jnp.stack(convolve(x, kernels))
+            return (pixels * weights).sum(), pixels
+
+        return jax.grad(value, (0, 1), has_aux=True)(x, kernels), measure(far, 3)
+
+    of_accelerators = compute(layers.convolve_in_one, layers._measure_in_one_read)
+    of_cpus = compute(layers.convolve_one_by_one, layers._measure_in_two_reads)
+    for a, b in zip(*map(jax.tree.leaves, (of_accelerators, of_cpus)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-12)
+
+
 def plain_attention(x, params, groups, num_heads):
     """Each head by itself: softmax(q k^T / sqrt(c)) v of its c channels."""
     B = len(x)

@@ -16,7 +16,7 @@ from d3pm_jax.errors import UserError
 from d3pm_jax.program.storage import checkpoint
 from d3pm_jax.training.diffusion import DiffusionLoss, draw_noise, without_buffers
 from d3pm_jax.training.state import init_state
-from d3pm_jax.training.step import make_step, make_update
+from d3pm_jax.training.step import _lay_out_by_rows, make_step, make_update
 from tests import tiny
 
 W0 = np.array([0.3, -0.2, 0.5])
@@ -247,3 +247,10 @@ def test_what_parts_of_ones_own_return_to_a_step_is_checked():
 
         with pytest.raises(UserError, match=message):
             jax.eval_shape(partial(take_step, Times(drawn), step))
+
+
+def test_accelerators_lay_gradients_out_as_parameters():
+    traced = jax.jit(_lay_out_by_rows).trace(jnp.zeros((2, 3, 4)))
+    for platform, constraints in ("cuda", 1), ("cpu", 0):
+        text = traced.lower(lowering_platforms=(platform,)).as_text()
+        assert text.count("LayoutConstraint") == constraints

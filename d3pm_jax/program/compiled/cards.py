@@ -164,16 +164,18 @@ class Compiled(NamedTuple):
 
 
 @contextlib.contextmanager
-def as_default(device: Any) -> Iterator[None]:
-    """Makes `jax.extend.backend.get_default_device` return a described device in the block.
+def as_default(mesh: Mesh) -> Iterator[None]:
+    """Makes `jax.extend.backend.get_default_device` return the first device of a described mesh in the block.
 
     Libraries of kernels, such as tokamax, ask it which card they write for. JAX has no setting for this: its
-    default device has to be one that computes.
+    default device has to be one that computes. JAX 0.12 lowers kernels for the card of the mesh of the block,
+    and would take the first device of the process; Pallas asks it which TPU it writes for.
     """
     get_default_device = backend.get_default_device
-    backend.get_default_device = lambda: device
+    backend.get_default_device = lambda: mesh.devices.flat[0]
     try:
-        yield
+        with use_abstract_mesh(mesh.abstract_mesh):
+            yield
     finally:
         backend.get_default_device = get_default_device
 
@@ -192,13 +194,8 @@ def compile_for(
     Returns:
         The program, with the fallback that it was compiled with.
     """
-    # JAX 0.12 lowers kernels for the card of this mesh, and would take the first device of the process. Where
-    # rows are spread over cards it does so while XLA compiles.
-    with (
-        as_default(mesh.devices.flat[0]),
-        use_abstract_mesh(mesh.abstract_mesh),
-        pallas.watch_calls() as calls,
-    ):
+    # Where rows are spread over cards kernels are lowered while XLA compiles.
+    with as_default(mesh), pallas.watch_calls() as calls:
         traced = trace()
         calls.append(traced.jaxpr)
         executable, fallback = _compile(card, traced.lower(), more_options or {})
