@@ -141,7 +141,9 @@ def test_an_interrupt_of_a_cell_saves_and_returns_the_run(tmp_path):
     client.execute(env={**os.environ, "PYTHONPATH": str(execute.FOLDER.parent)})
     (saved,) = checkpoint.list_steps(tmp_path / "run/checkpoints")
     assert saved >= 3
-    progress, end, step, slept = outputs_of(notebook)
+    outputs = outputs_of(notebook)
+    (progress,) = (output for output in outputs if output.output_type == "display_data")
+    printed, step, slept = (output for output in outputs if output.get("name") == "stdout")
     assert progress.data["text/plain"].startswith(f"step {saved}/1000000  loss ")  # one line for all steps
-    assert end.text == f"stopped by SIGINT, saved step {saved}\n"
+    assert printed.text == f"attention: xla\nstopped by SIGINT, saved step {saved}\n"
     assert (step.text, slept.text) == (f"{saved}\n", "slept\n")

@@ -228,40 +228,47 @@ def _call_library(form: Form, q: Array, k: Array, v: Array, attended: Array | No
 
 
 def _use_kernels(form: Form, use: Callable[..., Any], *arrays: Array | None) -> Any:
-    """Returns use(attention, *arrays) of the kernels of a form, with the rules of batches and of devices."""
-    given = [x for x in arrays if x is not None]
-    # q, k and v, what is attended to, and the gradient: None stands where an argument is.
-    is_given = [x is not None for x in arrays]
+    """Returns use(attention, *arrays) of the kernels of a form, with the rules of batches and of devices.
 
-    def compute(*given: Array) -> Any:
-        rest = iter(given)
-        return use(partial(_attend_by_kernels, form), *[next(rest) if there else None for there in is_given])
+    Args:
+        form: of the kernels.
+        use: `_apply` or `_differentiate`.
+        arrays: what it takes behind the attention; what a place attends to may be None.
+    """
+    # The rules below are of functions of arrays alone: None is put back inside.
+    is_array = [x is not None for x in arrays]
+
+    def use_on_one_device(*present: Array) -> Any:
+        remaining = iter(present)
+        all_arrays = [next(remaining) if there else None for there in is_array]
+        return use(partial(_attend_by_kernels, form), *all_arrays)
 
     @custom_vmap
-    def in_batches(*given: Array) -> Any:
-        return _over_devices(compute)(*given)
+    def use_in_batches(*present: Array) -> Any:
+        return _over_devices(use_on_one_device)(*present)
 
-    @in_batches.def_vmap
-    def _(size: int, is_batched: Sequence[bool], *given: Array) -> tuple[Any, Any]:
+    @use_in_batches.def_vmap
+    def _(size: int, is_batched: Sequence[bool], *present: Array) -> tuple[Any, Any]:
         # Examples of a batch are more examples.
         merged = []
-        for x, batched in zip(given, is_batched, strict=True):
-            whole = x if batched else jnp.broadcast_to(x, (size, *x.shape))
-            merged.append(whole.reshape(-1, *whole.shape[2:]))
-        results = jax.tree.map(lambda y: y.reshape(size, -1, *y.shape[1:]), in_batches(*merged))
+        for x, batched in zip(present, is_batched, strict=True):
+            batch = x if batched else jnp.broadcast_to(x, (size, *x.shape))
+            merged.append(batch.reshape(-1, *batch.shape[2:]))
+        results = jax.tree.map(lambda y: y.reshape(size, -1, *y.shape[1:]), use_in_batches(*merged))
         return results, jax.tree.map(lambda _: True, results)
 
     @jax.custom_jvp
-    def once(*given: Array) -> Any:
-        return in_batches(*given)
+    def use_without_derivative(*present: Array) -> Any:
+        return use_in_batches(*present)
 
-    @once.defjvp
+    # The first derivative is a rule of `attend`, so that what comes here is the second.
+    @use_without_derivative.defjvp
     def _(primals: Any, tangents: Any) -> Any:
         raise NotImplementedError(
             f"attention = {form!r}: kernels of attention have no second derivative; pass attention='xla'"
         )
 
-    return once(*given)
+    return use_without_derivative(*[x for x in arrays if x is not None])
 
 
 def _over_devices(compute: Callable[..., Any]) -> Callable[..., Any]:
@@ -304,12 +311,13 @@ def _check_form(form: Form, dtype: Any, d: int, has_mask: bool) -> None:
     if device.platform == "cpu":
         return
     rng = np.random.default_rng(0)
-    B, L, heads = 2, 2 * TPU_BLOCK, 2
-    q, k, v, g = jnp.asarray(rng.normal(size=(4, B, L, heads, d)), dtype)
+    B = 2
+    L = 2 * TPU_BLOCK
+    q, k, v, g = jnp.asarray(rng.normal(size=(4, B, L, 2, d)), dtype)
     attended = None
     if has_mask:
         attended = jnp.asarray(rng.random((B, L, L)) < 0.5)
-        # One place attends to none.
+        # A place may attend to none.
         attended = attended.at[0, 0].set(False)
 
     def compute(attention: Attention, arrays: Any) -> list[np.ndarray]:

@@ -51,11 +51,11 @@ def read_drawn(log_p: Array, drawn: Array) -> Array:
 def draw_x0(
     answer: Answer, u: Array, measures: bool, kept: bool
 ) -> tuple[Array, Measures | None, Array | None]:
-    """Draws x_0 of the denoiser, -1 where there is none.
+    """Draws x_0 of the denoiser, [*S], -1 where there is none.
 
     Args:
         answer: of an absorbing process, where no x_0 is the mask.
-        u: uniform noise of each place.
+        u: uniform noise of each place, [*S].
         measures: whether to return the measures of the draw too.
         kept: whether to return `Answer.log_kept` too.
     """
@@ -63,17 +63,21 @@ def draw_x0(
     def by_definition() -> tuple[Array, Measures | None, Array | None]:
         log_p = answer.log_denoiser
         drawn = inverse_cdf.categorical(log_p, u)
-        return drawn, measure(log_p, drawn) if measures else None, answer.log_kept if kept else None
+        measured = measure(log_p, drawn) if measures else None
+        log_kept = answer.log_kept if kept else None
+        return drawn, measured, log_kept
 
     def by_rows() -> tuple[Array, Measures | None, Array | None]:
         log_stay = gather(laws.require_absorbing(answer.process, "a mask").log_alpha_bar, answer.t)
         numbers = (answer.x, answer.t, _mask_of_places(answer), log_stay, _noise(u))
         settings = (answer.belief, measures)
         drawn, measured, log_kept = map_rows(_draw_row_of_x0, settings, _logits_of(answer), numbers)
-        if answer.is_shaped and kept:
+        if not kept:
+            return drawn, measured, None
+        if answer.is_shaped:
             # What the network says of it is not shaped.
             log_kept = answer.log_kept
-        return drawn, measured, log_kept if kept else None
+        return drawn, measured, log_kept
 
     return _by_platform(answer, u, by_definition, by_rows)
 
@@ -85,10 +89,10 @@ def draw_remasked(
 
     Args:
         answer: of an absorbing process, where no x_0 is the mask.
-        s: the step of each example.
-        sigma: of each place.
-        u: uniform noise of each place.
-        law: makes the law.
+        s: the step of each example, [B].
+        sigma: of each place, [*S].
+        u: uniform noise of each place, [*S].
+        law: makes the log law [*S, K], which is the definition.
     """
 
     def by_definition() -> tuple[Array, Array]:

@@ -59,19 +59,19 @@ def test_kernels_give_what_the_formula_does(monkeypatch, arrays):
     value = jax.jit(partial(attention._use_kernels, "mosaic", attention._apply))(*arrays[:4])
     gradients = jax.jit(by_kernels)(*arrays)
     for actual, desired in zip((value, *gradients), expected, strict=True):
-        np.testing.assert_allclose(actual, desired, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(actual, desired, rtol=0, atol=1e-6)
 
     *others, g = arrays
     batched = jax.jit(jax.vmap(by_kernels, (None,) * 4 + (0,)))(*others, jnp.stack([g, 2 * g]))
     for actual, desired in zip(batched, gradients, strict=True):
-        np.testing.assert_allclose(actual, jnp.stack([desired, 2 * desired]), rtol=1e-5, atol=2e-6)
+        np.testing.assert_allclose(actual, jnp.stack([desired, 2 * desired]), rtol=0, atol=1e-6)
 
     mesh = make_mesh(1, jax.devices()[:2])
     spread = jax.device_put(arrays, NamedSharding(mesh, PartitionSpec(mesh.axis_names)))
     program = jax.jit(by_kernels).lower(*spread).compile()
     assert "all-gather" not in program.as_text()
     for actual, desired in zip(program(*spread), gradients, strict=True):
-        np.testing.assert_allclose(actual, desired, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(actual, desired, rtol=0, atol=1e-6)
 
 
 def test_cpus_take_the_formula_to_the_last_bit(arrays):
@@ -133,7 +133,6 @@ def test_the_best_form_that_a_device_and_a_type_allow_is_chosen(monkeypatch):
 
 def test_kernels_that_differ_on_the_device_at_hand_are_refused(monkeypatch):
     """The device is the CPU in the place of a card."""
-    cpu = jax.devices()[0]
     card = SimpleNamespace(platform="gpu", device_kind="a card")
     monkeypatch.setattr(jax, "local_devices", lambda: [card])
     monkeypatch.setattr(jax, "device_put", lambda x, _: jax.tree.map(jnp.asarray, x))
@@ -141,7 +140,6 @@ def test_kernels_that_differ_on_the_device_at_hand_are_refused(monkeypatch):
     check = attention._check_form.__wrapped__
     for dtype in (jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)):
         check("mosaic", dtype, D, True)
-    assert cpu.platform == "cpu"
 
     def wrong(form, q, k, v, attended):
         return kernels(form, q, k, v * 1.05, attended)
