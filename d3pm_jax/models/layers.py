@@ -16,7 +16,6 @@ from jaxtyping import Array, Bool, Float, Int, Key, Real
 from d3pm_jax.checks import AllowedRange
 from d3pm_jax.cpu.conv import conv, conv_of_flax
 from d3pm_jax.cpu.dot import dot_of_flax
-from d3pm_jax.cpu.loops import materialize
 from d3pm_jax.models.attention import Form, attend, choose_form
 from d3pm_jax.numerics.logspace import at_least_float32
 
@@ -102,10 +101,7 @@ def _group_norm_bwd(groups, eps, residuals, g):
     dx = _per_pixel(inverse) * (
         g * scale[None, None, None] - _per_pixel(mean_g) - centred * _per_pixel(inverse * mean_gz)
     )
-    # On a CPU XLA would compute dx once more in each of the loops that read a part of it: where skips are
-    # split off, and every second pixel for `conv_doubled`.
-    dx = materialize(dx.astype(x.dtype))
-    return dx, sum_gz.sum(0).astype(scale.dtype), sum_g.sum(0).astype(scale.dtype)
+    return dx.astype(x.dtype), sum_gz.sum(0).astype(scale.dtype), sum_g.sum(0).astype(scale.dtype)
 
 
 group_norm.defvjp(_group_norm_fwd, _group_norm_bwd)
