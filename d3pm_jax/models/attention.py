@@ -119,18 +119,18 @@ def attend(
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))
 def _attend(q: Array, k: Array, v: Array, attended: Array | None, form: Form) -> Array:
-    return _choose(form, _apply, q, k, v, attended)
+    return _choose(form, attend_by_formula, _apply, q, k, v, attended)
 
 
 def _forward(q: Array, k: Array, v: Array, attended: Array | None, form: Form) -> tuple[Array, tuple]:
     """Returns the attention, and its arguments for the backward pass."""
-    return _choose(form, _apply, q, k, v, attended), (q, k, v, attended)
+    return _choose(form, attend_by_formula, _apply, q, k, v, attended), (q, k, v, attended)
 
 
 def _backward(form: Form, arguments: tuple, g: Array) -> tuple:
     """Returns the gradients by q, k and v, given the saved arguments and the gradient g of the result."""
     # `attended` is not differentiable: its gradient is None.
-    return *_choose(form, _differentiate, *arguments, g), None
+    return *_choose(form, differentiate_formula, _differentiate, *arguments, g), None
 
 
 _attend.defvjp(_forward, _backward)
@@ -151,9 +151,10 @@ def _differentiate(
     return pull_back(g)
 
 
-def _choose(form: Form, use: Callable[..., Any], *arrays: Array | None) -> Any:
-    """Returns use(attention, *arrays): of the formula on a CPU or in float64, of a form elsewhere."""
-    of_formula = partial(use, attend_by_formula)
+def _choose(
+    form: Form, of_formula: Callable[..., Any], use: Callable[..., Any], *arrays: Array | None
+) -> Any:
+    """Returns of_formula(*arrays) on a CPU or in float64, elsewhere use(attention, *arrays) of a form."""
     q = arrays[0]
     assert q is not None
     if q.dtype == jnp.float64:
@@ -195,6 +196,43 @@ def attend_by_formula(q: Array, k: Array, v: Array, attended: Array | None) -> A
     weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)  # [B heads, L, L]
     mixed = jnp.einsum("nqk,nkd->nqd", weights, v)
     return mixed.reshape(B, heads, L, d).swapaxes(1, 2)
+
+
+# With p the softmax over keys, dv = p^T g, and the gradient by the scores is
+#
+#     ds = p (dp - sum over keys of dp p),    dp = g v^T,
+#
+# from which dq = ds k / sqrt(d) and dk = ds^T q / sqrt(d). Here [keys, queries] are the axes of all of them,
+# those of the transposes: of the three products that end in q, k and v one has to turn its scores first, with
+# [queries, keys] it would be two.
+def differentiate_formula(
+    q: Array, k: Array, v: Array, attended: Array | None, g: Array
+) -> tuple[Array, Array, Array]:
+    """Returns the gradients by q, k and v of the sum of g times `attend_by_formula`."""
+    B, L, heads, d = q.shape
+
+    def merge_heads(x: Array) -> Array:
+        return at_least_float32(x).swapaxes(1, 2).reshape(B * heads, L, d)
+
+    def split_heads(x: Array) -> Array:
+        return x.reshape(B, heads, L, d).swapaxes(1, 2).astype(q.dtype)
+
+    queries, keys, values, mixed_gradient = map(merge_heads, (q, k, v, g))
+    scores = jnp.einsum("nkd,nqd->nkq", keys, queries) * d**-0.5
+    is_used = None
+    if attended is not None:
+        is_used = jnp.repeat(attended.swapaxes(1, 2), heads, 0)  # [B heads, L, 1 or L]
+        scores = jnp.where(is_used, scores, jnp.finfo(scores.dtype).min)
+    weights = jax.nn.softmax(scores, axis=1)  # [B heads, keys, queries]
+    by_values = jnp.einsum("nkq,nqd->nkd", weights, mixed_gradient)
+    by_weights = jnp.einsum("nkd,nqd->nkq", values, mixed_gradient)
+    by_scores = weights * (by_weights - (by_weights * weights).sum(1, keepdims=True)) * d**-0.5
+    if is_used is not None:
+        # Of a place that attends to none the weights are not 0, but do not depend on its scores.
+        by_scores = jnp.where(is_used, by_scores, 0.0)
+    by_queries = jnp.einsum("nkq,nkd->nqd", by_scores, keys)
+    by_keys = jnp.einsum("nkq,nqd->nkd", by_scores, queries)
+    return split_heads(by_queries), split_heads(by_keys), split_heads(by_values)
 
 
 # ---- Kernels of a library ----

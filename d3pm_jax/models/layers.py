@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, Real
 
 from d3pm_jax.checks import AllowedRange
 from d3pm_jax.cpu.conv import conv, conv_of_flax
+from d3pm_jax.cpu.dot import dot_of_flax
 from d3pm_jax.models.attention import Form, attend, choose_form
 from d3pm_jax.numerics.logspace import at_least_float32
 
@@ -354,7 +355,14 @@ class Style:
 
     def linear(self, n_in: int, n_out: int, init: Init | None = None) -> nnx.Linear:
         """Makes a linear map of the last axis."""
-        return nnx.Linear(n_in, n_out, dtype=self.dtype, kernel_init=init or self.init, rngs=self.rngs)
+        return nnx.Linear(
+            n_in,
+            n_out,
+            dtype=self.dtype,
+            kernel_init=init or self.init,
+            dot_general=dot_of_flax,
+            rngs=self.rngs,
+        )
 
     def conv3(self, n_in: int, n_out: int, init: Init | None = None) -> nnx.Conv:
         """Makes a 3 x 3 convolution that keeps the size."""

@@ -74,11 +74,22 @@ def test_kernels_give_what_the_formula_does(monkeypatch, arrays):
         np.testing.assert_allclose(actual, desired, rtol=0, atol=1e-6)
 
 
-def test_cpus_take_the_formula_to_the_last_bit(arrays):
-    desired = jax.jit(partial(value_and_gradients, attention.attend_by_formula))(*arrays)
-    actual = jax.jit(partial(value_and_gradients, attend))(*arrays)
-    for a, b in zip(actual, desired, strict=True):
-        np.testing.assert_array_equal(a, b)
+def test_cpus_take_the_formula_to_the_last_bit_and_its_gradients(arrays):
+    """The gradients, which are written out, equal those of autodiff in float64 to the rounding of a type."""
+    formula = jax.jit(partial(value_and_gradients, attention.attend_by_formula))
+    ours = jax.jit(partial(value_and_gradients, attend))
+    np.testing.assert_array_equal(ours(*arrays)[0], formula(*arrays)[0])
+    q, k, v, attended, g = arrays
+
+    def of_type(dtype):
+        return *(x.astype(dtype) for x in (q, k, v)), attended, g.astype(dtype)
+
+    with jax.enable_x64(True):
+        expected = formula(*of_type(jnp.float64))
+        for dtype, tolerance in ((jnp.float64, 1e-13), (jnp.float32, 1e-6), (jnp.bfloat16, 2e-2)):
+            for actual, desired in zip(ours(*of_type(dtype)), expected, strict=True):
+                assert actual.dtype == dtype
+                np.testing.assert_allclose(actual.astype(float), desired, rtol=tolerance, atol=tolerance)
 
 
 def test_a_second_derivative_of_kernels_is_refused(monkeypatch):
