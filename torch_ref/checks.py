@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 Belief = Literal["d3pm", "official", "leave_one_out", "denoiser"]
+BELIEFS = get_args(Belief)
+NUMBERS = (Tensor, np.ndarray, np.generic, int, float)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -51,21 +53,26 @@ RANGES: dict[str, tuple[str, str, float, float | str, str]] = {
 
 def declared(**specs: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Makes a decorator that checks arguments by "axes range", such as "*S K floats"; "..." begins as *S."""
+    split_specs = {name: spec.split() for name, spec in specs.items()}
 
     def decorate(f: Callable[P, R]) -> Callable[P, R]:
         signature = inspect.signature(f)
+        # The function itself refuses a call that does not fit: `signature.bind` takes as long as a check.
+        names = list(signature.parameters)
+        may_be_none = {name for name in names if signature.parameters[name].default is None}
 
         @wraps(f)
         def checked(*args: P.args, **kwargs: P.kwargs) -> R:
-            values = signature.bind(*args, **kwargs).arguments
-            owner = values.get("process", values.get("self"))
+            given = dict(zip(names, args, strict=False)) | kwargs
+            values = {name: given[name] for name in names if name in given} | given
+            owner: Any = values.get("process", values.get("self"))
             sizes = {axis: getattr(owner, axis, values.get(axis)) for axis in "KT"}
             ends = values | {axis: (size,) for axis, size in sizes.items() if isinstance(size, int)}
             for name, x in values.items():
-                if name in specs and (x is not None or signature.parameters[name].default is not None):
-                    _check(name, x, specs[name].split(), ends)
-            if values.get("belief", "d3pm") not in get_args(Belief):
-                raise ValueError(f"belief = {values['belief']!r}: it must be one of {get_args(Belief)}")
+                if name in split_specs and (x is not None or name not in may_be_none):
+                    _check(name, x, split_specs[name], ends)
+            if values.get("belief", "d3pm") not in BELIEFS:
+                raise ValueError(f"belief = {values['belief']!r}: it must be one of {BELIEFS}")
             if owner is not None and hasattr(owner, "loop_over_places"):
                 axes = {
                     name: specs.get(name, "").rpartition(" ")[0]
@@ -87,7 +94,7 @@ def _check(name: str, x: Any, spec: list[str], ends: dict[str, Any]) -> None:
     """Raises TypeError, ValueError for what is no such array, or has other axes than those before."""
     *axes, word = spec
     kind, opens, low, high, closes = RANGES[word]
-    if not isinstance(x, Tensor | np.ndarray | np.generic | int | float) or isinstance(x, bool):
+    if not isinstance(x, NUMBERS) or isinstance(x, bool):
         raise TypeError(f"{name} is {x!r}, expected {kind}s")
     x = torch.as_tensor(x)
     is_whole = not (x.is_floating_point() or x.is_complex() or x.dtype == torch.bool)
@@ -102,8 +109,9 @@ def _check(name: str, x: Any, spec: list[str], ends: dict[str, Any]) -> None:
         return
     last = torch.as_tensor(ends.get(high, inf) if isinstance(high, str) else high, device=x.device)
     # Steps and those that they must not be after may have fewer axes than the other.
-    ndim = max(x.ndim, last.ndim)
-    x, last = (y.reshape(y.shape + (1,) * (ndim - y.ndim)) for y in (x, last))
+    if x.ndim < last.ndim:
+        x = x.reshape(x.shape + (1,) * (last.ndim - x.ndim))
+    last = last.reshape(last.shape + (1,) * (x.ndim - last.ndim))
     above = x > low if opens == "(" else x >= low
     inside = above & (x < last if closes == ")" else x <= last)
     if not _holds_everywhere(inside):

@@ -119,7 +119,9 @@ def load_module(path: Path) -> ModuleType:
     # Annotations of dataclasses are looked up in `sys.modules`, also later, when their fields are checked.
     sys.modules[spec.name] = module
     try:
-        spec.loader.exec_module(module)
+        # The loader of the spec would take what Python keeps compiled of a file of this second and size: of
+        # two files that a script writes under one name, one after the other, it could run the first twice.
+        exec(compile(path.read_bytes(), path.absolute(), "exec", dont_inherit=True), module.__dict__)
     except Exception as error:
         cure = ""
         if "non-frozen dataclass" in str(error):

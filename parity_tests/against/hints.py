@@ -3,7 +3,7 @@
 import dataclasses
 import inspect
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from itertools import product
 from typing import Any, NamedTuple
 from unittest.mock import patch
@@ -103,6 +103,8 @@ def _slips_of_draws(twin: Function, args: Arguments) -> Iterator[Slip]:
 
 
 def slips_of(twin: Function, args: Arguments, theirs: Tensor) -> Iterator[Slip]:
+    # Asked for by each slip that changes no more than the result, and computed by the first of them.
+    result = cache(partial(_first, twin, args))
     if "process" in args:
         yield from _shifted()
         yield from _turned()
@@ -110,10 +112,10 @@ def slips_of(twin: Function, args: Arguments, theirs: Tensor) -> Iterator[Slip]:
     if "T" in args:
         # alpha_bar of iDDPM is cos^2, with beta at most 0.999 as here.
         change = lambda beta: (1 - (1 - beta) ** 2).clamp(max=0.999)  # noqa: E731
-        yield _changed("with alpha_bar squared, as iDDPM has it", change)
+        yield _changed(result, "with alpha_bar squared, as iDDPM has it", change)
     yield from _options(twin, args)
     yield from _in_loss(twin, args)
-    yield from _of_result(theirs)
+    yield from _of_result(result, theirs)
 
 
 def _shifted() -> Iterator[Slip]:
@@ -199,20 +201,22 @@ def _options(twin: Function, args: Arguments) -> Iterator[Slip]:
             yield Slip(words, lambda twin, args, option=option: _first(twin, {**args, **option}))
 
 
-def _of_result(theirs: Tensor) -> Iterator[Slip]:
+def _of_result(result: Callable[[], Tensor], theirs: Tensor) -> Iterator[Slip]:
     """One thing done to our result."""
     for eps in EPSILONS:
         for sign in (1, -1):  # of a log, of minus a log
             change = lambda x, eps=eps, sign=sign: sign * torch.log(torch.exp(sign * x) + eps)  # noqa: E731
-            yield _changed(f"with {eps:g} added inside the last log", change)
-    yield _changed("with the other sign", torch.neg)
-    yield _changed("as a probability, not its log", torch.exp)
-    yield _changed("in bits, not nats", lambda x: x / np.log(2))
-    yield _changed("not normalised over the last axis", lambda x: x + theirs.logsumexp(-1, keepdim=True))
+            yield _changed(result, f"with {eps:g} added inside the last log", change)
+    yield _changed(result, "with the other sign", torch.neg)
+    yield _changed(result, "as a probability, not its log", torch.exp)
+    yield _changed(result, "in bits, not nats", lambda x: x / np.log(2))
+    yield _changed(
+        result, "not normalised over the last axis", lambda x: x + theirs.logsumexp(-1, keepdim=True)
+    )
 
 
-def _changed(words: str, change: Callable[[Tensor], Tensor]) -> Slip:
-    return Slip(words, lambda twin, args: change(_first(twin, args)))
+def _changed(result: Callable[[], Tensor], words: str, change: Callable[[Tensor], Tensor]) -> Slip:
+    return Slip(words, lambda twin, args: change(result()))
 
 
 def _first(twin: Function, args: Arguments) -> Tensor:

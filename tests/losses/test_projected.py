@@ -1,7 +1,6 @@
 """Weighted sums of losses without an array of logits, against the same sums of logits in memory."""
 
 import dataclasses
-import itertools
 import json
 import re
 from functools import partial
@@ -157,10 +156,14 @@ def test_a_cotangent_of_each_place_is_an_error():
     def looped(f):
         return lambda x: jax.lax.scan(lambda carry, _: (carry + f(x), None), 0.0, None, length=2)[0]
 
-    for which, wrap in itertools.product(("values", "both"), (lambda f: f, jax.jit, looped, jax.checkpoint)):
+    for which in ("values", "both"):
         sum_of, kernel = make_sum(which)
-        with pytest.raises(ValueError, match="their weighted sum has one: give each place its weight"):
-            jax.grad(wrap(sum_of))(kernel)
+        message = "their weighted sum has one: give each place its weight"
+        with pytest.raises(ValueError, match=message):
+            jax.grad(sum_of)(kernel)
+        for wrap in (jax.jit, looped, jax.checkpoint):
+            with pytest.raises(ValueError, match=message):
+                jax.eval_shape(jax.grad(wrap(sum_of)), kernel)
 
 
 def test_the_sum_has_its_gradient_under_transformations():
