@@ -164,6 +164,7 @@ _SUBPACKAGES = (
     "projection",
     "report",
     "runs",
+    "sampler_laws",
     "sampling",
     "schedules",
     "show",
