@@ -211,9 +211,11 @@ def _draw_previous_by_platform(
 ) -> Array:
     # A draw is an integer, which has no gradient.
     arguments = jax.lax.stop_gradient((process, logits_x0, xt, t, u, u_low))
-    by_rows = mixing_reverse.draw_by_rows if mixing_reverse.draws_by_rows(process) else _draw_by_product
     by_definition = partial(_draw_previous, belief=belief)
-    return jax.lax.platform_dependent(*arguments, cpu=by_definition, default=partial(by_rows, belief=belief))
+    elsewhere = partial(_draw_by_product, belief=belief)
+    if mixing_reverse.draws_by_rows(process):
+        elsewhere = partial(mixing_reverse.draw_by_rows, belief=belief)
+    return jax.lax.platform_dependent(*arguments, cpu=by_definition, default=elsewhere)
 
 
 def _draw_by_product(

@@ -214,8 +214,8 @@ def differentiate_formula(
     def merge_heads(x: Array) -> Array:
         return at_least_float32(x).swapaxes(1, 2).reshape(B * heads, L, d)
 
-    def split_heads(x: Array) -> Array:
-        return x.reshape(B, heads, L, d).swapaxes(1, 2).astype(q.dtype)
+    def split_heads(x: Array, like: Array) -> Array:
+        return x.reshape(B, heads, L, d).swapaxes(1, 2).astype(like.dtype)
 
     queries, keys, values, mixed_gradient = map(merge_heads, (q, k, v, g))
     scores = jnp.einsum("nkd,nqd->nkq", keys, queries) * d**-0.5
@@ -232,7 +232,7 @@ def differentiate_formula(
         by_scores = jnp.where(is_used, by_scores, 0.0)
     by_queries = jnp.einsum("nkq,nkd->nqd", by_scores, keys)
     by_keys = jnp.einsum("nkq,nqd->nkd", by_scores, queries)
-    return split_heads(by_queries), split_heads(by_keys), split_heads(by_values)
+    return split_heads(by_queries, q), split_heads(by_keys, k), split_heads(by_values, v)
 
 
 # ---- Kernels of a library ----
@@ -352,14 +352,15 @@ def _check_form(form: Form, dtype: Any, d: int, has_mask: bool) -> None:
     rng = np.random.default_rng(0)
     B = 2
     L = 2 * TPU_BLOCK
-    q, k, v, g = jnp.asarray(rng.normal(size=(4, B, L, 2, d)), dtype)
+    # Arrays of NumPy: under a trace those of JAX would be a part of it.
+    q, k, v, g = rng.normal(size=(4, B, L, 2, d)).astype(dtype)
     attended = None
     if has_mask:
-        attended = jnp.asarray(rng.random((B, L, L)) < 0.5)
+        attended = rng.random((B, L, L)) < 0.5
         # A place may attend to none.
-        attended = attended.at[0, 0].set(False)
+        attended[0, 0] = False
 
-    def compute(attention: Attention, *arrays: Array | None) -> list[np.ndarray]:
+    def compute(attention: Attention, *arrays: Any) -> list[np.ndarray]:
         def evaluate(*x: Any) -> tuple[Array, ...]:
             return attention(*x[:4]), *_differentiate(attention, *x)
 
@@ -367,7 +368,7 @@ def _check_form(form: Form, dtype: Any, d: int, has_mask: bool) -> None:
         return [x.astype(np.float64) for x in results]
 
     actual = compute(partial(_attend_by_kernels, form), q, k, v, attended, g)
-    wide_q, wide_k, wide_v, wide_g = map(at_least_float32, (q, k, v, g))
+    wide_q, wide_k, wide_v, wide_g = (x.astype(np.float32) for x in (q, k, v, g))
     desired = compute(_attend_exactly, wide_q, wide_k, wide_v, attended, wide_g)
     error = max(np.abs(a - b).max() / np.abs(b).max() for a, b in zip(actual, desired, strict=True))
     # Products of float32 are of TF32 by default, which has 10 bits behind the point; bfloat16 has 7.

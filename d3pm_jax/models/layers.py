@@ -15,7 +15,6 @@ from jaxtyping import Array, Bool, Float, Int, Key, Real
 
 from d3pm_jax.checks import AllowedRange
 from d3pm_jax.cpu.conv import conv, conv_of_flax
-from d3pm_jax.cpu.dot import dot_of_flax
 from d3pm_jax.models.attention import Form, attend, choose_form
 from d3pm_jax.numerics.logspace import at_least_float32
 
@@ -28,6 +27,9 @@ TIMES = AllowedRange(
 LABELS = AllowedRange(
     -1, "num_classes", "the network has num_classes = {num_classes}, and -1 stands for no label"
 )
+
+# Whether the row and the column of an output pixel of `conv_doubled` are odd.
+_PARITIES = ((0, 0), (0, 1), (1, 0), (1, 1))
 
 Init = nnx.initializers.Initializer
 
@@ -210,8 +212,8 @@ def _measure_channels(x: Array) -> tuple[Array, Array]:
     pivot = x[:, 0].mean(1)  # [B, C]
     distance = x - _per_pixel(pivot)
     sum_distance, sum_squares = _sum_pixels(distance, distance**2)
-    distance = sum_distance / pixels
-    return pivot + distance, jnp.maximum(sum_squares / pixels - distance**2, 0.0)
+    mean_distance = sum_distance / pixels
+    return pivot + mean_distance, jnp.maximum(sum_squares / pixels - mean_distance**2, 0.0)
 
 
 def _measure_groups(mean: Array, variance: Array, groups: int) -> tuple[Array, Array, Array]:
@@ -355,14 +357,7 @@ class Style:
 
     def linear(self, n_in: int, n_out: int, init: Init | None = None) -> nnx.Linear:
         """Makes a linear map of the last axis."""
-        return nnx.Linear(
-            n_in,
-            n_out,
-            dtype=self.dtype,
-            kernel_init=init or self.init,
-            dot_general=dot_of_flax,
-            rngs=self.rngs,
-        )
+        return nnx.Linear(n_in, n_out, dtype=self.dtype, kernel_init=init or self.init, rngs=self.rngs)
 
     def conv3(self, n_in: int, n_out: int, init: Init | None = None) -> nnx.Conv:
         """Makes a 3 x 3 convolution that keeps the size."""
@@ -424,30 +419,26 @@ def conv_doubled(layer: nnx.Conv, x: Float[Array, "B H W n"]) -> Float[Array, "B
         return jnp.concatenate([first, middle + last], axis)
 
     kernels = []
-    for odd_row, odd_column in CASES:
+    for odd_row, odd_column in _PARITIES:
         kernel = add_weights(layer.kernel[...], odd_row, 0)
         kernels.append(add_weights(kernel, odd_column, 1).astype(x.dtype))  # [2, 2, n, m]
-    pixels = jax.lax.platform_dependent(x, kernels, cpu=convolve_one_by_one, default=convolve_in_one)
+    pixels = jax.lax.platform_dependent(x, kernels, cpu=_convolve_one_by_one, default=_convolve_in_one)
     rows = [jnp.stack(columns, axis=3) for columns in (pixels[:2], pixels[2:])]  # [B, H, W, 2, m]
     B, H, W, _ = x.shape
     y = jnp.stack(rows, axis=2).reshape(B, 2 * H, 2 * W, -1)  # from [B, H, 2, W, 2, m]
     return y + layer.bias[...].astype(x.dtype)[None, None, None]
 
 
-# Whether the row and the column of an output pixel of `conv_doubled` are odd.
-CASES = ((0, 0), (0, 1), (1, 0), (1, 1))
-
-
-def convolve_one_by_one(x: Float[Array, "B H W n"], kernels: list[Array]) -> list[Array]:
+def _convolve_one_by_one(x: Float[Array, "B H W n"], kernels: list[Array]) -> list[Array]:
     """Returns the output pixels of each case of `conv_doubled`, [B, H, W, m], of kernels [2, 2, n, m]."""
     pixels = []
-    for (odd_row, odd_column), kernel in zip(CASES, kernels, strict=True):
+    for (odd_row, odd_column), kernel in zip(_PARITIES, kernels, strict=True):
         pixels.append(conv(x, kernel, ((1 - odd_row, odd_row), (1 - odd_column, odd_column))))
     return pixels
 
 
-def convolve_in_one(x: Float[Array, "B H W n"], kernels: list[Array]) -> list[Array]:
-    """Computes `convolve_one_by_one` as a single convolution, for accelerators.
+def _convolve_in_one(x: Float[Array, "B H W n"], kernels: list[Array]) -> list[Array]:
+    """Computes `_convolve_one_by_one` as a single convolution, for accelerators.
 
     That reads x once. A GPU would also copy x for each case, since its convolutions take the same number of
     zeros on both sides.
@@ -456,7 +447,7 @@ def convolve_in_one(x: Float[Array, "B H W n"], kernels: list[Array]) -> list[Ar
     # What a function with a gradient by hand returns has no type.
     y: Any = conv(x, jnp.concatenate(kernels, axis=-1), ((1, 1), (1, 1)))  # [B, H + 1, W + 1, 4 m]
     pixels = []
-    for (odd_row, odd_column), part in zip(CASES, jnp.split(y, len(CASES), axis=-1), strict=True):
+    for (odd_row, odd_column), part in zip(_PARITIES, jnp.split(y, len(_PARITIES), axis=-1), strict=True):
         pixels.append(part[:, odd_row : odd_row + H, odd_column : odd_column + W])
     return pixels
 
@@ -507,8 +498,9 @@ def product_and_bias(
     """Returns what `apply_to_rows` makes of x before the bias is added, and the bias."""
     assert linear.bias is not None
     x = x.astype(linear.dtype or jnp.result_type(x, linear.kernel[...]))
-    y = jnp.dot(x.reshape(-1, x.shape[-1]), linear.kernel[...].astype(x.dtype))
-    return y.reshape(*x.shape[:-1], -1), linear.bias[...].astype(x.dtype)[None]
+    rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+    y = jnp.dot(rows, linear.kernel[...].astype(x.dtype), precision=linear.precision)
+    return y.reshape(*x.shape[:-1], linear.out_features), linear.bias[...].astype(x.dtype)[None]
 
 
 def dropout(x: Array, rate: float, key: Key[Array, ""] | None) -> Array:

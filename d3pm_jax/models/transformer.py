@@ -25,7 +25,6 @@ from d3pm_jax.checks import (
     declared,
     shorten_value,
 )
-from d3pm_jax.cpu.dot import dot_of_flax
 from d3pm_jax.models.attention import Form, attend, choose_form
 from d3pm_jax.models.layers import (
     CATEGORIES,
@@ -320,7 +319,7 @@ class Block(nnx.Module):
         dtype: DTypeLike | None,
         rngs: nnx.Rngs,
     ):
-        linear = partial(nnx.Linear, dtype=dtype, dot_general=dot_of_flax, rngs=rngs)
+        linear = partial(nnx.Linear, dtype=dtype, rngs=rngs)
         self.num_heads = num_heads
         self.dropout_rate = dropout_rate
         self.modulation = Modulation(6, width, conditioned, dtype, rngs)

@@ -116,7 +116,7 @@ def agrees(name: str, kernel: Form, reference: Form, K: int, arguments: Sequence
 
 
 def compute_outside_a_trace(form: Form, inputs: Sequence[Any], device: Any) -> Sequence[np.ndarray]:
-    """Returns what a function of arrays gives on a device, also while a program is traced."""
+    """Returns what a function gives on a device for arrays of NumPy, also while a program is traced."""
 
     def compute() -> Sequence[np.ndarray]:
         # Rows of all kinds make some results NaN.

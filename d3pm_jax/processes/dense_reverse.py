@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
@@ -24,8 +25,11 @@ FLOATS = 64
 
 
 def draws_by_product(process: Process, xt: Array, t: Array) -> bool:
-    """Says whether `draw_by_product` is for a process and an array: elements of an example share one t."""
-    return type(process) is Dense and jnp.ndim(t) == 1 and xt.ndim > 1
+    """Says whether `draw_by_product` is for a process and an array.
+
+    Elements of an example share one t, and are no fewer than the rows of its matrix, which is read whole.
+    """
+    return type(process) is Dense and jnp.ndim(t) == 1 and math.prod(xt.shape[1:]) >= process.K
 
 
 def draw_by_product(
@@ -41,7 +45,8 @@ def draw_by_product(
     A product of probabilities, of which the largest is 1, loses terms below the smallest float. So an entry
     of p(x_{t-1}, x_t) is off by K such terms at most, and the draw is what it should be where the largest
     entry is so much larger that this is below the second word of noise. That is so unless the prediction
-    gives x_t less than some 1e-17 of it; then the definition draws all, in parts.
+    gives x_t less than some 1e-17 of it; then the definition draws all, in parts. Under vmap both are
+    computed.
 
     Args:
         process: the forward process.
@@ -60,8 +65,8 @@ def draw_by_product(
     # Columns are read of the matrices of B steps, which fit a cache where those of all steps may not, and are
     # taken after the product, in the memory of its matrices.
     pushed, t = lax.optimization_barrier((pushed, t))
-    examples = jnp.arange(len(logits), dtype=jnp.int32)[:, None]
-    back = gather(gather(process.Q_transposed, t), examples, xt.reshape(logits.shape[:-1]))
+    # Each example reads its own: nothing of the size of the logits passes between devices.
+    back = jax.vmap(gather)(gather(process.Q_transposed, t), xt.reshape(logits.shape[:-1]))
     joint = (jnp.log(back) + jnp.log(pushed)).reshape(logits_loo.shape)
     bits = jnp.finfo(logits.dtype)
     least = math.log(bits.tiny) + 2 * math.log(process.K) + 2 * (bits.nmant + 2) * math.log(2)

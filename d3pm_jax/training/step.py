@@ -66,7 +66,8 @@ def make_update(
         grads, metrics, costs, new_buffers = _gradient(
             loss, accumulate, params, buffers, process, batch, noise, key_dropout
         )
-        grads = jax.tree.map(_lay_out_by_rows, grads)
+        if layout is None or not _are_spread(layout.params):
+            grads = jax.tree.map(_lay_out_by_rows, grads)
         metrics["grad_norm"] = optax.tree.norm(grads)
 
         # All metrics decide, not the gradient alone: an infinite loss can have a finite gradient, as where a
@@ -273,6 +274,11 @@ def _gradient(
 
     # Back in the order of the batch, the inverse of `split_rows`: the history pairs costs with t.
     return grads, metrics, costs.swapaxes(0, 1).reshape(-1), buffers
+
+
+def _are_spread(shardings: Any) -> bool:
+    """Says whether devices hold parts of parameters, which `_lay_out_by_rows` would gather."""
+    return any(not sharding.is_fully_replicated for sharding in jax.tree.leaves(shardings))
 
 
 def _lay_out_by_rows(gradient: Array) -> Array:

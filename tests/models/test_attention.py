@@ -143,12 +143,15 @@ def test_the_best_form_that_a_device_and_a_type_allow_is_chosen(monkeypatch):
 
 
 def test_kernels_that_differ_on_the_device_at_hand_are_refused(monkeypatch):
-    """The device is the CPU in the place of a card."""
+    """The device is the CPU in the place of a card; a program that calls `attend` is traced meanwhile."""
     card = SimpleNamespace(platform="gpu", device_kind="a card")
     monkeypatch.setattr(jax, "local_devices", lambda: [card])
     monkeypatch.setattr(jax, "device_put", lambda x, _: jax.tree.map(jnp.asarray, x))
     monkeypatch.setattr(attention, "_call_library", kernels)
-    check = attention._check_form.__wrapped__
+
+    def check(form, dtype, d, has_mask):
+        jax.make_jaxpr(lambda x: (attention._check_form.__wrapped__(form, dtype, d, has_mask), x)[1])(0.0)
+
     for dtype in (jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)):
         check("mosaic", dtype, D, True)
 

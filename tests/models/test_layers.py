@@ -152,8 +152,8 @@ def test_forms_of_accelerators_equal_those_of_cpus():
 
         return jax.grad(value, (0, 1), has_aux=True)(x, kernels), measure(far, 3)
 
-    of_accelerators = compute(layers.convolve_in_one, layers._measure_in_one_read)
-    of_cpus = compute(layers.convolve_one_by_one, layers._measure_in_two_reads)
+    of_accelerators = compute(layers._convolve_in_one, layers._measure_in_one_read)
+    of_cpus = compute(layers._convolve_one_by_one, layers._measure_in_two_reads)
     for a, b in zip(*map(jax.tree.leaves, (of_accelerators, of_cpus)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-12)
 

@@ -1,5 +1,6 @@
 """Draws by a kernel of rows, interpreted: the integers of a CPU, for rows of any length and any logits."""
 
+import re
 from functools import partial
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import d3pm_jax as d3pm
 from d3pm_jax import beliefs, posteriors
@@ -161,6 +163,41 @@ def test_a_chain_draws_from_logits_of_x0_in_one_read(reverse, reads_once):
         return d3pm.sample(key, denoiser, (2, 4), d3pm.sampling.Sampler(step))
 
     assert ("_draw_previous_by_platform" in str(jax.make_jaxpr(draw)(jax.random.key(0)))) == reads_once
+
+
+def test_a_reverse_step_of_dense_tables_is_a_product_where_an_example_has_one_matrix():
+    process = d3pm.gaussian(d3pm.linear(T, 0.01, 0.5), 4)
+    logits = jnp.zeros((2, 4, 4))
+    xt = jnp.zeros((2, 4), jnp.int32)
+    t = jnp.ones(2, jnp.int32)
+    by_element = jnp.ones((2, 4), jnp.int32)
+
+    def is_product(logits, xt, t, belief):
+        draw = partial(d3pm.p_sample, belief=belief)
+        program = jax.make_jaxpr(draw)(process, logits, xt, t, jnp.full(xt.shape, 0.5))
+        return "_draw_previous_by_platform" in str(program)
+
+    assert is_product(logits, xt, t, "d3pm")
+    assert not is_product(logits, xt, t, "official")
+    assert not is_product(logits, xt, by_element, "d3pm")
+    assert not is_product(logits[:, :3], xt[:, :3], t, "d3pm")
+
+
+def test_devices_that_hold_examples_pass_none_of_their_arrays_on():
+    process = d3pm.gaussian(d3pm.linear(T, 0.01, 0.5), 4)
+    spread = NamedSharding(Mesh(np.array(jax.devices()), ("data",)), PartitionSpec("data"))
+    logits = jax.device_put(jnp.zeros((4, 16, 4)), spread)
+    xt = jax.device_put(jnp.zeros((4, 16), jnp.int32), spread)
+    t = jax.device_put(jnp.full(4, 2, jnp.int32), spread)
+    u = jax.device_put(jnp.full((4, 16), 0.5), spread)
+
+    def draw(process, logits, xt, t, u):
+        return draw_by_product("leave_one_out", process, logits, xt, t, u, None)[1]
+
+    program = jax.jit(draw).lower(process, logits, xt, t, u).compile().as_text()
+    exchanges = re.findall(r"= (\S+) (?:all-gather|all-reduce|all-to-all|collective-permute)\(", program)
+    # Whether all draws are reliable, which is of no shape.
+    assert {shape.split("[")[1].split("]")[0] for shape in exchanges} == {""}
 
 
 MARK = 10_000

@@ -41,8 +41,16 @@ def make_answer(belief, K, shaped):
 def draw_both(monkeypatch, draw):
     """Returns what is drawn by the definition, and by rows."""
     by_definition = jax.jit(draw)()
-    monkeypatch.setattr(drawing.lax, "platform_dependent", lambda cpu, default: default())
-    return by_definition, jax.jit(lambda: draw())()
+    choices = []
+
+    def choose_rows(cpu, default):
+        choices.append(default.__name__)
+        return default()
+
+    monkeypatch.setattr(drawing.lax, "platform_dependent", choose_rows)
+    by_rows = jax.jit(lambda: draw())()
+    assert choices == ["by_rows"]
+    return by_definition, by_rows
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import d3pm_jax as d3pm
 from d3pm_jax import config as configs
@@ -16,7 +17,7 @@ from d3pm_jax.errors import UserError
 from d3pm_jax.program.storage import checkpoint
 from d3pm_jax.training.diffusion import DiffusionLoss, draw_noise, without_buffers
 from d3pm_jax.training.state import init_state
-from d3pm_jax.training.step import _lay_out_by_rows, make_step, make_update
+from d3pm_jax.training.step import _are_spread, _lay_out_by_rows, make_step, make_update
 from tests import tiny
 
 W0 = np.array([0.3, -0.2, 0.5])
@@ -254,3 +255,11 @@ def test_accelerators_lay_gradients_out_as_parameters():
     for platform, constraints in ("cuda", 1), ("cpu", 0):
         text = traced.lower(lowering_platforms=(platform,)).as_text()
         assert text.count("LayoutConstraint") == constraints
+
+
+def test_parameters_that_are_spread_keep_the_order_of_their_gradients():
+    """A constraint would gather them."""
+    mesh = Mesh(np.array(jax.devices()), ("fsdp",))
+    whole, spread = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("fsdp",)))
+    for kernel, expected in ((whole, False), (spread, True)):
+        assert _are_spread({"bias": whole, "kernel": kernel}) == expected
