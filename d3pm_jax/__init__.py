@@ -164,7 +164,6 @@ _SUBPACKAGES = (
     "projection",
     "report",
     "runs",
-    "sampler_laws",
     "sampling",
     "schedules",
     "show",

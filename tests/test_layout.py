@@ -12,7 +12,7 @@ import pytest
 import d3pm_jax
 
 # What runs are made of, and what serves all rooms: no page imports it.
-INTERNAL = {"program", "extras", "files", "lazy", "placing"}
+INTERNAL = {"program", "extras", "files", "lazy", "placing", "sampler_laws"}
 
 
 def test_every_public_room_is_reached_through_the_package():
