@@ -8,14 +8,14 @@ def get_config() -> Config:
         data=Digits(),
         process=Gaussian(K=17, steps=200, beta=Linear(1e-4, 0.015)),
         model=UNet(ch=32, ch_mult=(1, 2), num_res_blocks=1, attn_resolutions=(), groups=8, onehot_input=True),
-        optimizer=Adam(lr=3e-3, warmup_steps=100, decay_steps=2400),
+        optimizer=Adam(lr=3e-3, warmup_steps=100, decay_steps=2200),
         loss=HybridLoss(ce_weight=0.01),
         train=Train(
-            steps=2400,
+            steps=2200,
             batch_size=64,
             ema_decay=0.99,
             log_every=100,
             checkpoint_every=400,
-            sample_every=300,
+            sample_every=275,
         ),
     )

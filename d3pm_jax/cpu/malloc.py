@@ -1,4 +1,4 @@
-"""Tells malloc of glibc to keep freed memory, before a training of a large network."""
+"""Tells malloc of glibc to keep freed memory, before a training of a network that is not tiny."""
 
 import contextlib
 import ctypes
@@ -17,22 +17,22 @@ _M_ARENA_MAX = -8
 # Never give the end of the heap back, and map no block. One arena for all threads, as large memory of any
 # arena but the first is mapped whatever M_MMAP_MAX says.
 _MALLOPT = ((_M_TRIM_THRESHOLD, -1), (_M_MMAP_MAX, 0), (_M_ARENA_MAX, 1))
-_LARGE = 2**20  # features
+_LARGE = 2**17  # features
 
 
 def keep_freed_memory(features: int) -> None:
-    """Tells malloc of glibc not to return memory to the system, for steps of large networks on CPUs.
+    """Tells malloc of glibc not to return memory to the system, for steps of networks on CPUs.
 
     XLA allocates all temporaries of a step at once and frees them after it. Large blocks are mapped anew by
-    default, so that the system zeroes every page in every step: a tenth of the time of a large step. Small
-    steps lose more by sharing one arena of malloc than they gain. It is set for the whole process, must come
+    default, so that the system zeroes every page in every step: a tenth of its time. Smaller steps may lose
+    more by sharing one arena of malloc than they gain. It is set for the whole process, must come
     before the first JAX computation, and leaves alone what the user has set.
 
     Threads of a backend take their arenas when it starts, and keep them: so this cannot wait for it. Where an
     accelerator could be used, nothing is done.
 
     Args:
-        features: numbers in a layer of the network for one batch; below 2^20 nothing is done.
+        features: numbers in a layer of the network for one batch; below 2^17 nothing is done.
     """
     if features < _LARGE or not _may_be_told() or _may_have_accelerators():
         return
