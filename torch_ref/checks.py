@@ -64,7 +64,8 @@ def declared(**specs: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
         @wraps(f)
         def checked(*args: P.args, **kwargs: P.kwargs) -> R:
             given = dict(zip(names, args, strict=False)) | kwargs
-            values = {name: given[name] for name in names if name in given} | given
+            # Checked in the order of the signature, whatever that of the call.
+            values = {name: given[name] for name in names if name in given}
             owner: Any = values.get("process", values.get("self"))
             sizes = {axis: getattr(owner, axis, values.get(axis)) for axis in "KT"}
             ends = values | {axis: (size,) for axis, size in sizes.items() if isinstance(size, int)}

@@ -24,8 +24,8 @@ def keep_freed_memory(features: int) -> None:
     """Tells malloc of glibc not to return memory to the system, for steps of networks on CPUs.
 
     XLA allocates all temporaries of a step at once and frees them after it. Large blocks are mapped anew by
-    default, so that the system zeroes every page in every step: a tenth of its time. Smaller steps may lose
-    more by sharing one arena of malloc than they gain. It is set for the whole process, must come
+    default, so that the system zeroes every page in every step: a tenth of the time of a step. Smaller steps
+    may lose more by sharing one arena of malloc than they gain. It is set for the whole process, must come
     before the first JAX computation, and leaves alone what the user has set.
 
     Threads of a backend take their arenas when it starts, and keep them: so this cannot wait for it. Where an

@@ -208,7 +208,13 @@ def attend_by_formula(q: Array, k: Array, v: Array, attended: Array | None) -> A
 def differentiate_formula(
     q: Array, k: Array, v: Array, attended: Array | None, g: Array
 ) -> tuple[Array, Array, Array]:
-    """Returns the gradients by q, k and v of the sum of g times `attend_by_formula`."""
+    """Returns the gradients by q, k and v of the sum of g times `attend_by_formula`, [B, L, heads, d] each.
+
+    Args:
+        q, k, v: its arguments, [B, L, heads, d].
+        attended: likewise, [B, 1 or L, L]; None for all places.
+        g: gradient of its result, [B, L, heads, d].
+    """
     B, L, heads, d = q.shape
 
     def merge_heads(x: Array) -> Array:

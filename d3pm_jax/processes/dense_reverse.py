@@ -50,11 +50,14 @@ def draw_by_product(
 
     Args:
         process: the forward process.
-        logits_loo: unnormalised logs of the prediction of x_0.
-        xt: categories.
-        t: steps 1..T.
-        noise: its words.
+        logits_loo: unnormalised logs of the prediction of x_0, [B, ..., K].
+        xt: categories, [B, ...].
+        t: steps 1..T, [B].
+        noise: its words, [B, ...] each; the second may be None.
         definition: (logits, xt, t, u, u_low) -> categories.
+
+    Returns:
+        int32 [B, ...]; -1 where there is no distribution.
     """
     logits = promote(process, logits_loo)
     logits = logits.reshape(len(logits), math.prod(xt.shape[1:]), process.K)  # [B, n, K]

@@ -17,7 +17,7 @@ from d3pm_jax.errors import UserError
 from d3pm_jax.program.storage import checkpoint
 from d3pm_jax.training.diffusion import DiffusionLoss, draw_noise, without_buffers
 from d3pm_jax.training.state import init_state
-from d3pm_jax.training.step import _are_spread, _lay_out_by_rows, make_step, make_update
+from d3pm_jax.training.step import make_step, make_update
 from tests import tiny
 
 W0 = np.array([0.3, -0.2, 0.5])
@@ -250,16 +250,27 @@ def test_what_parts_of_ones_own_return_to_a_step_is_checked():
             jax.eval_shape(partial(take_step, Times(drawn), step))
 
 
-def test_accelerators_lay_gradients_out_as_parameters():
-    traced = jax.jit(_lay_out_by_rows).trace(jnp.zeros((2, 3, 4)))
-    for platform, constraints in ("cuda", 1), ("cpu", 0):
+@pytest.mark.parametrize("axes", [(), ("fsdp",)])
+def test_accelerators_lay_gradients_out_as_parameters(axes):
+    """Where devices hold parts of them, a constraint would gather them."""
+    process = d3pm.uniform(d3pm.cosine(4), K=4)
+    x0 = jnp.zeros((2, 5), jnp.int32)
+    key = jax.random.key(0)
+    optimizer = optax.sgd(0.1)
+    state = init_state(jnp.zeros(4), optimizer, d3pm.timesteps.empty_history(4))
+    mesh = Mesh(np.array(jax.devices()), ("fsdp",))
+    whole = NamedSharding(mesh, PartitionSpec())
+    layout = jax.tree.map(lambda _: whole, state)
+    layout = dataclasses.replace(layout, params=NamedSharding(mesh, PartitionSpec(*axes)))
+
+    def predict(params, xt, time, key=None):
+        return jnp.broadcast_to(params, (*xt.shape, 4))
+
+    times = configs.LowDiscrepancy()
+    loss = DiffusionLoss(configs.HybridLoss(), times, without_buffers(predict))
+    step = make_update(loss, optimizer, ema_decay=0.9, layout=layout)
+    noise = draw_noise.__wrapped__(times, key, 0, None, x0.shape, 4)
+    traced = step.trace(state, process, {"x": x0}, noise, key)
+    for platform, constraints in ("cuda", int(not axes)), ("cpu", 0):
         text = traced.lower(lowering_platforms=(platform,)).as_text()
         assert text.count("LayoutConstraint") == constraints
-
-
-def test_parameters_that_are_spread_keep_the_order_of_their_gradients():
-    """A constraint would gather them."""
-    mesh = Mesh(np.array(jax.devices()), ("fsdp",))
-    whole, spread = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("fsdp",)))
-    for kernel, expected in ((whole, False), (spread, True)):
-        assert _are_spread({"bias": whole, "kernel": kernel}) == expected
