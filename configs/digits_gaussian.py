@@ -1,4 +1,4 @@
-"""8 x 8 digits, discretised Gaussian: the demo. It takes four to five minutes on two CPU cores."""
+"""8 x 8 digits, discretised Gaussian: the demo. It takes four to seven minutes on two CPU cores."""
 
 from d3pm_jax.config import Adam, Config, Digits, Gaussian, HybridLoss, Linear, Train, UNet
 
