@@ -16,6 +16,6 @@ def get_config() -> Config:
             ema_decay=0.99,
             log_every=100,
             checkpoint_every=400,
-            sample_every=275,
+            sample_every=440,
         ),
     )
