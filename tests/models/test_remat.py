@@ -61,20 +61,44 @@ def test_a_score_net_has_its_blocks_computed_again():
     assert len(again) == 5
 
 
+def gradient_step(remat):
+    """A loss of a network's parameters, and its arguments as shapes."""
+    model = configs.UNet(ch=16, ch_mult=(1,), num_res_blocks=1, groups=4, attn_resolutions=(16,))
+    spec = Spec((16, 16, 1), 5, None, None, 50, remat)
+    graphdef, params = nnx.split(nnx.eval_shape(lambda: model.build(spec, nnx.Rngs(0))))
+
+    def loss(params, xt, t, key):
+        return nnx.merge(graphdef, params)(xt, t, key=key).sum()
+
+    xt = jax.ShapeDtypeStruct((32, 16, 16, 1), jnp.int32)
+    t = jax.ShapeDtypeStruct((32,), jnp.int32)
+    return loss, (params, xt, t, jax.random.key(0))
+
+
+def test_a_step_that_computes_blocks_again_keeps_their_inputs_alone():
+    """What is kept for the backward pass, in bytes: 8.6 MB of 56.7."""
+
+    def kept(remat):
+        loss, (params, *others) = gradient_step(remat)
+        backward = jax.eval_shape(
+            lambda p, *others: jax.vjp(lambda p: loss(p, *others), p)[1], params, *others
+        )
+        return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(backward))
+
+    assert kept(remat=True) < 0.25 * kept(remat=False)
+
+
 @pytest.mark.slow
 @pytest.mark.optimised
 def test_a_step_that_computes_blocks_again_needs_less_memory():
-    model = configs.UNet(ch=16, ch_mult=(1,), num_res_blocks=1, groups=4, attn_resolutions=(16,))
+    """Not much less on a CPU, where most is taken by what one convolution and one attention are made of."""
 
     def temporary(remat):
-        spec = Spec((16, 16, 1), 5, None, None, 50, remat)
-        graphdef, params = nnx.split(nnx.eval_shape(lambda: model.build(spec, nnx.Rngs(0))))
-        gradient = jax.jit(jax.grad(lambda p, xt, t, key: nnx.merge(graphdef, p)(xt, t, key=key).sum()))
-        batch = jax.ShapeDtypeStruct((32, 16, 16, 1), jnp.int32), jax.ShapeDtypeStruct((32,), jnp.int32)
-        compiled = gradient.lower(params, *batch, jax.random.key(0)).compile(AS_LATE_AS_CAN_BE)
+        loss, arguments = gradient_step(remat)
+        compiled = jax.jit(jax.grad(loss)).lower(*arguments).compile(AS_LATE_AS_CAN_BE)
         return compiled.memory_analysis().temp_size_in_bytes
 
-    assert temporary(remat=True) < 0.75 * temporary(remat=False)
+    assert temporary(remat=True) < 0.9 * temporary(remat=False)
 
 
 def test_either_field_of_a_config_switches_it_on():
