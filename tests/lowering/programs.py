@@ -30,7 +30,7 @@ LOOP = re.compile(r"stablehlo\.while\b")
 CALL = re.compile(r"stablehlo\.custom_call @(\w+)")
 # A kernel of Pallas, __gpu$xla.gpu.triton, what says how its rows are spread over devices, and in what order
 # axes lie in memory.
-KERNELS = {"__gpu", "CustomSPMDPartitioning", "LayoutConstraint"}
+EXPECTED = {"__gpu", "CustomSPMDPartitioning", "LayoutConstraint"}
 ARRAY = re.compile(r"tensor<((?:\d+x)*)([a-z]+\d+)>")
 
 
@@ -65,7 +65,7 @@ def read_program(text: str) -> Program:
         bits = int(re.sub("[a-z]", "", dtype))
         shapes.add(shape)
         largest = max(largest, math.prod(shape) * bits // 8)
-    return Program(len(LOOP.findall(text)), set(CALL.findall(text)) - KERNELS, shapes, largest)
+    return Program(len(LOOP.findall(text)), set(CALL.findall(text)) - EXPECTED, shapes, largest)
 
 
 def gradient(f: Callable[..., Any]) -> Callable[..., Any]:

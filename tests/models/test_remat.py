@@ -61,16 +61,19 @@ def test_a_score_net_has_its_blocks_computed_again():
     assert len(again) == 5
 
 
-def gradient_step(remat):
+U_NET = configs.UNet(ch=16, ch_mult=(1,), num_res_blocks=1, groups=4, attn_resolutions=(16,))
+IMAGE = (16, 16, 1)
+
+
+def loss_and_arguments(model, shape, remat):
     """A loss of a network's parameters, and its arguments as shapes."""
-    model = configs.UNet(ch=16, ch_mult=(1,), num_res_blocks=1, groups=4, attn_resolutions=(16,))
-    spec = Spec((16, 16, 1), 5, None, None, 50, remat)
+    spec = Spec(shape, 5, None, None, 50, remat)
     graphdef, params = nnx.split(nnx.eval_shape(lambda: model.build(spec, nnx.Rngs(0))))
 
     def loss(params, xt, t, key):
         return nnx.merge(graphdef, params)(xt, t, key=key).sum()
 
-    xt = jax.ShapeDtypeStruct((32, 16, 16, 1), jnp.int32)
+    xt = jax.ShapeDtypeStruct((32, *shape), jnp.int32)
     t = jax.ShapeDtypeStruct((32,), jnp.int32)
     return loss, (params, xt, t, jax.random.key(0))
 
@@ -79,26 +82,32 @@ def test_a_step_that_computes_blocks_again_keeps_their_inputs_alone():
     """What is kept for the backward pass, in bytes: 8.6 MB of 56.7."""
 
     def kept(remat):
-        loss, (params, *others) = gradient_step(remat)
+        loss, (params, *others) = loss_and_arguments(U_NET, IMAGE, remat)
         backward = jax.eval_shape(
             lambda p, *others: jax.vjp(lambda p: loss(p, *others), p)[1], params, *others
         )
         return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(backward))
 
-    assert kept(remat=True) < 0.25 * kept(remat=False)
+    assert kept(remat=True) < 0.16 * kept(remat=False)
 
 
 @pytest.mark.slow
 @pytest.mark.optimised
-def test_a_step_that_computes_blocks_again_needs_less_memory():
-    """Not much less on a CPU, where most is taken by what one convolution and one attention are made of."""
-
+@pytest.mark.parametrize(
+    ("model", "shape", "share"),
+    [
+        # On a CPU its compiled step needs 64.6 MB of 75.5, though a seventh is kept (see above).
+        pytest.param(U_NET, IMAGE, 0.86, id="U-Net"),
+        pytest.param(configs.Transformer(width=32, num_layers=6, num_heads=2), (64,), 0.45, id="transformer"),
+    ],
+)
+def test_a_step_that_computes_blocks_again_needs_less_memory(model, shape, share):
     def temporary(remat):
-        loss, arguments = gradient_step(remat)
+        loss, arguments = loss_and_arguments(model, shape, remat)
         compiled = jax.jit(jax.grad(loss)).lower(*arguments).compile(AS_LATE_AS_CAN_BE)
         return compiled.memory_analysis().temp_size_in_bytes
 
-    assert temporary(remat=True) < 0.9 * temporary(remat=False)
+    assert temporary(remat=True) < share * temporary(remat=False)
 
 
 def test_either_field_of_a_config_switches_it_on():
