@@ -43,6 +43,8 @@ SMALLER = {
 # Networks of these are built, and replaced by a table: that of evaluate is called ten thousand times, and
 # with that of train_mnist all is done that is done with the other.
 WITH_A_TABLE = ("evaluate", "train_bin_mnist")
+# Its classifier takes minutes to train where little is optimised, and half a minute else.
+TRAINS_A_CLASSIFIER = ("evaluate",)
 TABLE = """
 from d3pm_jax.program.parts import network
 from tests import tiny
@@ -116,6 +118,8 @@ def small_source(name):
 @pytest.mark.parametrize("name", SMALL)
 def test_each_runs_small_in_an_empty_folder(name, tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # PyTorch's second thread mostly waits for the first
+    if name in TRAINS_A_CLASSIFIER:
+        monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "False")
     notebook = small_source(name)
     execute.execute(notebook, tmp_path, **SMALL[name])
     assert not any("Warning" in output.get("text", "") for output in outputs_of(notebook))
