@@ -42,7 +42,6 @@ FAMILIES: dict[str, Callable[[int, int], Process]] = {
     "uniform": lambda size, place: d3pm.uniform(BETA, size),
     "marginal": lambda size, place: d3pm.marginal(BETA, make_pi(size, place)),
     "absorbing": lambda size, place: d3pm.absorbing(BETA, size + 1, size),
-    "masked uniform": lambda size, place: d3pm.masked(d3pm.uniform(BETA, size), GAMMA),
     "masked marginal": lambda size, place: d3pm.masked(d3pm.marginal(BETA, make_pi(size, place)), GAMMA),
 }
 
@@ -339,8 +338,7 @@ def _flatten_places(x: Any, batch: tuple[int, ...], num_places: int) -> Any:
         ("marginal", get_args(beliefs.Belief), {"batch": (B,), "t_axes": 1, "differentiate": False}),
         ("uniform", ("d3pm",), {"batch": (B,), "t_axes": 2, "places": (2, 2)}),
         ("absorbing", ("denoiser",), {"batch": (), "t_axes": 0}),
-        ("masked uniform", ("official",), {"batch": (B,), "t_axes": 3, "places": (2, 2)}),
-        ("masked marginal", ("leave_one_out",), {"batch": (B,), "t_axes": 2}),
+        ("masked marginal", ("official",), {"batch": (B,), "t_axes": 3, "places": (2, 2)}),
     ],
 )
 def test_kernels_are_those_of_each_column(family, belief_names, arguments, x64):
