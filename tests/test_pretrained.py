@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import operator
 from functools import partial
 from pathlib import Path
 
@@ -27,6 +28,7 @@ LETTERS = FOLDER / "wiki27_absorbing.safetensors"
 BITS = FOLDER / "nltcs.safetensors"
 NOTES = FOLDER / "chorales.safetensors"
 SUDOKU = FOLDER / "sudoku.safetensors"
+STEM = operator.attrgetter("stem")
 STEPS = 10
 # Chords of soprano, alto, tenor and bass, a quarter each.
 CHORDS = [
@@ -171,7 +173,9 @@ def test_boards_of_sudoku_have_the_recorded_likelihood_and_shuffled_ones_a_worse
     assert actual[2:].min() > 2 * actual[:2].max()
 
 
-@pytest.mark.parametrize("file", IMAGES, ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    "file", [FILE, *(pytest.param(file, marks=pytest.mark.slow) for file in IMAGES if file != FILE)], ids=STEM
+)
 def test_two_drawn_digits_have_the_recorded_bound_and_shuffled_pixels_a_worse_one(file):
     categories = count_categories(file)
     digits = (categories - 1) * np.stack([drawn(SEVEN), drawn(TWO)])
@@ -193,7 +197,7 @@ def test_two_drawn_digits_have_the_recorded_bound_and_shuffled_pixels_a_worse_on
 
 
 @pytest.mark.slow  # networks and files of both have tests in parity_tests
-@pytest.mark.parametrize("file", [*IMAGES, LETTERS, BITS, SUDOKU], ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", [*IMAGES, LETTERS, BITS, SUDOKU], ids=STEM)
 def test_pytorch_has_the_same_logits(file):
     rng = np.random.default_rng(0)
     if file == LETTERS:

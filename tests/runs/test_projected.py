@@ -157,8 +157,7 @@ def test_a_training_is_that_of_logits_in_memory_and_goes_on_with_them(tmp_path, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fsdp", [1, 2])
-def test_a_run_on_two_devices_is_that_of_logits_in_memory(fsdp, tmp_path, monkeypatch):
+def test_a_run_on_two_devices_is_that_of_logits_in_memory(tmp_path, monkeypatch):
     """It trains 2 updates and 2 more, and leaves projected off when it is resumed at its end."""
     monkeypatch.setattr(devices, "WORTH_CUTTING", 1)
     files = [str(tmp_path / f"{split}.npy") for split in ("train", "test")]
@@ -174,7 +173,7 @@ def test_a_run_on_two_devices_is_that_of_logits_in_memory(fsdp, tmp_path, monkey
             loss=HybridLoss(),
             train=Train(steps=2, batch_size=8, log_every=1, ema_decay=0.5),
             optimizer=Adam(lr=0.02),
-            mesh=Mesh(fsdp=fsdp),
+            mesh=Mesh(fsdp=2),
         )
         workdir = tmp_path / f"{projected}"
         runs.train(config, workdir)
