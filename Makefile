@@ -27,7 +27,8 @@ test: $(VENV)/installed-dev
 # Two passes: what is marked optimised is compiled as users compile it, which takes twice as long (see conftest.py).
 slow: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q -m "slow and not optimised"
-	XLA_FLAGS= $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q -m optimised
+	XLA_FLAGS= $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q -m optimised \
+		$$(grep -rl --include='*.py' mark.optimised tests parity_tests)
 
 parity: $(VENV)/installed-dev
 	$(BIN)/python -m parity_tests
