@@ -266,7 +266,7 @@ def run(call: Arrays) -> list[np.ndarray]:
 @pytest.mark.slow
 def test_values_are_the_same_and_never_nan():
     """To the bit under all settings at once, of which each alone raises less; without jit to rounding."""
-    for call in functions(float, ONE_OF_EACH_CLASS):
+    for call in functions(float, (*ONE_OF_EACH_CLASS, "absorbing")):
         expected = run(call)
         with named(call):
             with strict():

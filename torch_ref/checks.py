@@ -63,9 +63,9 @@ def declared(**specs: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
         @wraps(f)
         def checked(*args: P.args, **kwargs: P.kwargs) -> R:
-            given = dict(zip(names, args, strict=False)) | kwargs
+            arguments = dict(zip(names, args, strict=False)) | kwargs
             # Checked in the order of the signature, whatever that of the call.
-            values = {name: given[name] for name in names if name in given}
+            values = {name: arguments[name] for name in names if name in arguments}
             owner: Any = values.get("process", values.get("self"))
             sizes = {axis: getattr(owner, axis, values.get(axis)) for axis in "KT"}
             ends = values | {axis: (size,) for axis, size in sizes.items() if isinstance(size, int)}

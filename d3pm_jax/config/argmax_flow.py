@@ -10,6 +10,7 @@ from d3pm_jax.config.checks import (
     NOT_EMPTY,
     CheckedPart,
     Count,
+    Free,
     Natural,
     Size,
     UnitInterval,
@@ -18,6 +19,7 @@ from d3pm_jax.config.checks import (
 )
 from d3pm_jax.config.model import Model, Spec
 from d3pm_jax.config.trained import FLOW, Trained
+from d3pm_jax.models.attention import Form, choose_form
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +43,10 @@ class Features(CheckedPart):
     def layer_width(self) -> int:
         """Returns how many numbers a layer of the network holds for one vector; 1 if that is not known."""
         return 1
+
+    def attention_form(self) -> Form | None:
+        """Returns the form of its attention on the default device; None where it has none."""
+        return None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,9 +81,14 @@ class TransformerFeatures(Features):
     """width of the hidden layer of a block as a multiple of width"""
     dropout: UnitInterval = 0.0
     """dropout rate in training"""
+    attention: Annotated[Form | None, Free] = dataclasses.field(default=None, kw_only=True)
+    """kernels of attention on a GPU or TPU; None: the best that it allows"""
 
     def layer_width(self) -> int:
         return self.mlp_ratio * self.width
+
+    def attention_form(self) -> Form | None:
+        return choose_form(self.attention, None)
 
     def build(self, places: Any, n_in: int, causal: bool, rngs: nnx.Rngs) -> models.Features:
         return models.TransformerFeatures(
@@ -101,9 +112,14 @@ class UNetFeatures(Features):
     """groups of every GroupNorm; must divide all widths"""
     num_heads: Count = 1
     """heads of the attention in the middle; must divide its width"""
+    attention: Annotated[Form | None, Free] = dataclasses.field(default=None, kw_only=True)
+    """kernels of attention on a GPU or TPU; None: the best that it allows"""
 
     def layer_width(self) -> int:
         return self.ch
+
+    def attention_form(self) -> Form | None:
+        return choose_form(self.attention, None)
 
     def build(self, places: Any, n_in: int, causal: bool, rngs: nnx.Rngs) -> models.Features:
         if not isinstance(places, tuple):
@@ -125,6 +141,9 @@ class _OfFeatures(Model):
 
     def layer_width(self) -> int:
         return self.features.layer_width()
+
+    def attention_form(self) -> Form | None:
+        return self.features.attention_form()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,6 +12,7 @@ from d3pm_jax.config.checks import (
     CheckedPart,
     Count,
     Epsilon,
+    Free,
     Interval,
     Natural,
     Size,
@@ -102,7 +103,7 @@ class Convolutional(Model):
     """heads of every attention layer; must divide its width"""
     max_time: Count | None = dataclasses.field(default=None, kw_only=True)
     """the largest t that the network is made for; None: T of the process"""
-    attention: Form | None = dataclasses.field(default=None, kw_only=True)
+    attention: Annotated[Form | None, Free] = dataclasses.field(default=None, kw_only=True)
     """kernels of attention on a GPU or TPU; None: the best that it allows"""
 
     def layer_width(self) -> int:
@@ -195,7 +196,7 @@ class Transformer(Model):
     vector; "grid": along each axis of *S each place has a vector, and these are added"""
     tied: bool = dataclasses.field(default=False, kw_only=True)
     """take the embedding of categories, transposed, for the kernel of the last layer"""
-    attention: Form | None = dataclasses.field(default=None, kw_only=True)
+    attention: Annotated[Form | None, Free] = dataclasses.field(default=None, kw_only=True)
     """kernels of attention on a GPU or TPU; None: the best that it allows"""
 
     def layer_width(self) -> int:

@@ -21,6 +21,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
+from d3pm_jax.errors import UserError, one_line
 from d3pm_jax.extras import write_install
 from d3pm_jax.numerics.kernel_check import compute_outside_a_trace, silence_deprecation
 from d3pm_jax.numerics.logspace import at_least_float32
@@ -30,6 +31,13 @@ Form = Literal["mosaic", "triton", "cudnn", "xla"]
 FORMS: tuple[Form, ...] = get_args(Form)
 # Blocks of Mosaic on TPUs have so many places.
 TPU_BLOCK = 128
+# Kernels on GPUs serve heads of up to so many numbers,
+WIDEST_HEAD = 256
+# and of up to so many bytes, from a compute capability on: blocks of them lie in memory that cores share.
+BYTES_OF_A_HEAD = ((12.0, 256), (9.0, 1024), (8.6, 256), (8.0, 512))
+# Kernels of up to so many places are compared with the formula at that length. Of more places fewer are: this
+# number and what the length is over a multiple of it, so that last blocks are as full.
+FEW_PLACES = 512
 
 
 def choose_form(wanted: Form | None, dtype: DTypeLike | None) -> Form:
@@ -72,13 +80,11 @@ def _find_obstacle(form: Form, device: Any, dtype: Any) -> str:
         return ""
     kind = device.device_kind
     is_tpu = device.platform == "tpu"
-    capability = 0.0
-    if device.platform == "gpu":
-        capability = float(getattr(device, "compute_capability", 0.0))
+    capability = _find_capability(device)
     if form == "mosaic":
-        # tokamax has none for TPUs before the fifth generation.
+        # tokamax has none for TPUs before the fifth generation, and those for the B200 return float32.
         is_old_tpu = kind.startswith(("TPU v2", "TPU v3", "TPU v4"))
-        serves = (is_tpu and not is_old_tpu) or 9.0 <= capability < 11.0
+        serves = (is_tpu and not is_old_tpu) or 9.0 <= capability < 10.0
     else:
         serves = capability >= 8.0
     if not serves:
@@ -89,6 +95,15 @@ def _find_obstacle(form: Form, device: Any, dtype: Any) -> str:
     if form != "cudnn" and not _has_tokamax():
         return f"tokamax is not installed: {write_install('attention')}, on Python 3.12 or newer"
     return ""
+
+
+def _find_capability(device: Any) -> float:
+    """Returns the compute capability of a device, 0 for others than NVIDIA's."""
+    try:
+        return float(getattr(device, "compute_capability", 0.0))
+    except (TypeError, ValueError):
+        # It is "gfx942" of an AMD MI300.
+        return 0.0
 
 
 def attend(
@@ -107,10 +122,11 @@ def attend(
         q, k, v: queries, keys and values of all heads.
         attended: for each place those that it attends to, [B, L, L]; [B, 1, L] where these are the same for
             all places; None for all.
-        form: see `choose_form`. In float64 and on a CPU it is the formula, whatever the form.
+        form: see `choose_form`. In float64 and on a CPU it is the formula, whatever the form; so it is for
+            heads that are too wide for the kernels.
 
     Raises:
-        RuntimeError: on the device at hand the kernels of this form do not give what the formula does.
+        UserError: on the device at hand the kernels of this form do not give what the formula does.
     """
     # What a function with a gradient by hand returns has no type.
     mixed: Any = _attend(q, k, v, attended, form)
@@ -155,16 +171,30 @@ def _choose(
     form: Form, of_formula: Callable[..., Any], use: Callable[..., Any], *arrays: Array | None
 ) -> Any:
     """Returns of_formula(*arrays) on a CPU or in float64, elsewhere use(attention, *arrays) of a form."""
-    q = arrays[0]
+    q, attended = arrays[0], arrays[3]
     assert q is not None
     if q.dtype == jnp.float64:
         return of_formula(*arrays)
-    if form == "xla":
+    L, d = q.shape[1], q.shape[3]
+    device = jax.extend.backend.get_default_device()
+    # Programs for a CPU alone are lowered for others, too, for which there are no kernels.
+    if form == "xla" or device.platform == "cpu" or not _fits(form, device, q.dtype, L, d):
         elsewhere = partial(use, attend_by_jax)
     else:
-        _check_form(form, q.dtype, q.shape[-1], arrays[3] is not None)
+        _check_form(form, q.dtype, L, d, attended if attended is None else attended.shape[1])
         elsewhere = partial(_use_kernels, form, use)
     return jax.lax.platform_dependent(*arrays, cpu=of_formula, default=elsewhere)
+
+
+def _fits(form: Form, device: Any, dtype: Any, L: int, d: int) -> bool:
+    """Says whether kernels of a form serve L places and heads of width d on a device."""
+    if device.platform == "tpu":
+        return L % TPU_BLOCK == 0
+    if form == "cudnn":
+        return True
+    capability = _find_capability(device)
+    most_bytes = next((most for least, most in BYTES_OF_A_HEAD if capability >= least), 0)
+    return d <= WIDEST_HEAD and d * dtype.itemsize <= most_bytes
 
 
 def attend_by_jax(
@@ -261,13 +291,10 @@ def _call_library(form: Form, q: Array, k: Array, v: Array, attended: Array | No
     # It asks the default device what it is when it is imported.
     import tokamax  # pyright: ignore[reportMissingImports]
 
-    L = q.shape[1]
-    on_tpu = jax.extend.backend.get_default_device().platform == "tpu"
-    if on_tpu and L % TPU_BLOCK:
-        return attend_by_jax(q, k, v, attended)
     mask = None if attended is None else attended[:, None]  # [B, 1, 1 or L, L]
-    if on_tpu and mask is not None:
-        mask = jnp.broadcast_to(mask, (len(q), 1, L, L))
+    if mask is not None and jax.extend.backend.get_default_device().platform == "tpu":
+        B, L = q.shape[:2]
+        mask = jnp.broadcast_to(mask, (B, 1, L, L))
     with silence_deprecation():
         return tokamax.dot_product_attention(q, k, v, mask=mask, implementation=form)
 
@@ -346,23 +373,31 @@ def _over_devices(compute: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @lru_cache(maxsize=64)
-def _check_form(form: Form, dtype: Any, d: int, has_mask: bool) -> None:
-    """Raises RuntimeError where kernels do not give what the formula does, on the device that is at hand.
+def _check_form(form: Form, dtype: Any, L: int, d: int, n_from: int | None) -> None:
+    """Raises UserError where kernels do not give what the formula does, on the device that is at hand.
 
-    Values and gradients are compared, of heads of width d. Where there is no such device, as where programs
-    are compiled for one that is only described, nothing is compared.
+    Values and gradients are compared. Where there is no such device, as where programs are compiled for one
+    that is only described, nothing is.
+
+    Args:
+        form: of the kernels.
+        dtype: of q, k and v.
+        L: places.
+        d: width of a head.
+        n_from: second axis of what is attended to, 1 or L; None where that is all.
     """
     device = jax.local_devices()[0]
     if device.platform == "cpu":
         return
     rng = np.random.default_rng(0)
     B = 2
-    L = 2 * TPU_BLOCK
+    if L > FEW_PLACES:
+        L = FEW_PLACES + L % FEW_PLACES
     # Arrays of NumPy: under a trace those of JAX would be a part of it.
     q, k, v, g = rng.normal(size=(4, B, L, 2, d)).astype(dtype)
     attended = None
-    if has_mask:
-        attended = rng.random((B, L, L)) < 0.5
+    if n_from is not None:
+        attended = rng.random((B, 1 if n_from == 1 else L, L)) < 0.5
         # A place may attend to none.
         attended[0, 0] = False
 
@@ -373,17 +408,23 @@ def _check_form(form: Form, dtype: Any, d: int, has_mask: bool) -> None:
         results = compute_outside_a_trace(evaluate, arrays, device)
         return [x.astype(np.float64) for x in results]
 
-    actual = compute(partial(_attend_by_kernels, form), q, k, v, attended, g)
+    try:
+        actual = compute(partial(_attend_by_kernels, form), q, k, v, attended, g)
+    except Exception as error:  # of a library or a compiler, whose errors have no type in common
+        raise UserError(
+            f"attention = {form!r} fails on {device.device_kind} for heads of {d} in {dtype}, {L} places "
+            f"({one_line(error)}): set attention='xla', and please report this line"
+        ) from error
     wide_q, wide_k, wide_v, wide_g = (x.astype(np.float32) for x in (q, k, v, g))
     desired = compute(_attend_exactly, wide_q, wide_k, wide_v, attended, wide_g)
     error = max(np.abs(a - b).max() / np.abs(b).max() for a, b in zip(actual, desired, strict=True))
     # Products of float32 are of TF32 by default, which has 10 bits behind the point; bfloat16 has 7.
     rounding = max(float(jnp.finfo(dtype).eps), 2.0**-10)
     if not error <= 4 * rounding:
-        raise RuntimeError(
+        raise UserError(
             f"attention = {form!r} differs from its formula by {error:.2g} on {device.device_kind}, heads of "
-            f"{d} in {dtype}: set attention='xla', and please report this line, with the versions of jax "
-            f"({jax.__version__}) and of tokamax"
+            f"{d} in {dtype}, {L} places: set attention='xla', and please report this line, with the "
+            f"versions of jax ({jax.__version__}) and of tokamax"
         )
 
 

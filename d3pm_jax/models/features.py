@@ -238,6 +238,7 @@ class TransformerFeatures(SequenceFeatures):
         num_heads: of every attention.
         mlp_ratio: width of the hidden layer of a block as a multiple of width.
         dropout: rate, of what a block adds, used when a key is passed.
+        attention: kernels of attention on a GPU or TPU; None for the best, see `choose_form`.
         rngs: for the initial weights.
 
     Raises:
@@ -256,6 +257,7 @@ class TransformerFeatures(SequenceFeatures):
         mlp_ratio: Size = 4,
         dropout: UnitInterval = 0.0,
         *,
+        attention: Form | None = None,
         rngs: nnx.Rngs,
     ):
         check_heads(width, num_heads)
@@ -264,7 +266,7 @@ class TransformerFeatures(SequenceFeatures):
         self.causal = causal
         self.width = width
         self.num_heads = num_heads
-        self.attention: Form = choose_form(None, None)
+        self.attention: Form = choose_form(attention, None)
         self.out_features = width
         # Blocks begin with a norm, which tells v from 2 v by a bias that is not 0 alone.
         self.embed = nnx.Linear(n_in, width, bias_init=nnx.initializers.normal(1.0), rngs=rngs)
@@ -308,6 +310,7 @@ class UNetFeatures(Features, Backbone):
         dropout: rate, used when a key is passed.
         groups: of every GroupNorm; divides all widths.
         num_heads: of the attention in the middle.
+        attention: kernels of attention on a GPU or TPU; None for the best, see `choose_form`.
         rngs: for the initial weights.
 
     Raises:
@@ -327,6 +330,7 @@ class UNetFeatures(Features, Backbone):
         groups: Size = 8,
         num_heads: Count = 1,
         *,
+        attention: Form | None = None,
         rngs: nnx.Rngs,
     ):
         if causal:
@@ -348,6 +352,7 @@ class UNetFeatures(Features, Backbone):
             n_embedding=1,
             labelled=False,
             dtype=None,
+            attention=attention,
         )
         self._build(style, n_in, ch, ch, ch_mult, num_res_blocks, attn_levels=())
 

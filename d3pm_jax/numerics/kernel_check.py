@@ -30,7 +30,7 @@ TOLERANCE = 1e-5
 # Triton has no code for older cards.
 LEAST_CAPABILITY = 8.0
 
-Form = Callable[..., Sequence[jax.Array]]
+Computation = Callable[..., Sequence[jax.Array]]
 
 _filters = threading.RLock()
 
@@ -81,7 +81,7 @@ def find_gpu() -> Any:
         return None
 
 
-def agrees(name: str, kernel: Form, reference: Form, K: int, arguments: Sequence[Any]) -> bool:
+def agrees(name: str, kernel: Computation, reference: Computation, K: int, arguments: Sequence[Any]) -> bool:
     """Says whether a kernel gives what the reference does for some rows; true where there is no GPU to ask.
 
     Args:
@@ -115,17 +115,17 @@ def agrees(name: str, kernel: Form, reference: Form, K: int, arguments: Sequence
     return False
 
 
-def compute_outside_a_trace(form: Form, inputs: Sequence[Any], device: Any) -> Sequence[np.ndarray]:
+def compute_outside_a_trace(compute: Computation, inputs: Sequence[Any], device: Any) -> Sequence[np.ndarray]:
     """Returns what a function gives on a device for arrays of NumPy, also while a program is traced."""
 
-    def compute() -> Sequence[np.ndarray]:
+    def run() -> Sequence[np.ndarray]:
         # Rows of all kinds make some results NaN.
         with jax.debug_nans(False), silence_deprecation():
-            return jax.device_get(jax.jit(form)(*jax.device_put(inputs, device)))
+            return jax.device_get(jax.jit(compute)(*jax.device_put(inputs, device)))
 
     # A thread of its own knows nothing of a trace, and computes.
     with ThreadPoolExecutor(1) as thread:
-        return thread.submit(compute).result()
+        return thread.submit(run).result()
 
 
 def give_up(report: str) -> None:

@@ -41,7 +41,8 @@ class Answer(NamedTuple):
     shaping: Callable[[Any], Any] | None = None
     # whether the logits are others than what the network said, but for the mask
     is_shaped: bool = False
-    log_drawn: Array | None = None  # log p(x_0 = what was drawn), where the draw gave it too
+    # log p(x_0 = what was drawn) of places that are masked, where the draw gave it too
+    log_drawn: Array | None = None
 
     @property
     def log_denoiser(self) -> Array:

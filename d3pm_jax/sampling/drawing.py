@@ -36,20 +36,20 @@ def measure(log_p: Array, drawn: Array) -> Measures:
     """Returns the numbers of laws [*S, K], of which these categories were drawn."""
     is_likeliest = is_category(jnp.argmax(log_p, axis=-1).astype(jnp.int32), log_p.shape[-1])
     return Measures(
-        read_drawn(log_p, drawn),
+        log_p_at(log_p, drawn),
         jnp.max(log_p, axis=-1),
         jnp.max(jnp.where(is_likeliest, NEG_INF, log_p), axis=-1),
         jnp.sum(entr(jnp.exp(log_p)), axis=-1),
     )
 
 
-def read_drawn(log_p: Array, drawn: Array) -> Array:
+def log_p_at(log_p: Array, drawn: Array) -> Array:
     """Returns the entries of laws [*S, K] at these categories; at 0 for -1, where nothing could be drawn."""
     return jnp.take_along_axis(log_p, jnp.maximum(drawn, 0)[..., None], axis=-1)[..., 0]
 
 
 def draw_x0(
-    answer: Answer, u: Array, measures: bool, kept: bool
+    answer: Answer, u: Array, measures: bool, with_log_kept: bool
 ) -> tuple[Array, Measures | None, Array | None]:
     """Draws x_0 of the denoiser, [*S], -1 where there is none.
 
@@ -57,24 +57,23 @@ def draw_x0(
         answer: of an absorbing process, where no x_0 is the mask.
         u: uniform noise of each place, [*S].
         measures: whether to return the measures of the draw too.
-        kept: whether to return `Answer.log_kept` too.
+        with_log_kept: whether to return `Answer.log_kept` too.
     """
 
     def by_definition() -> tuple[Array, Measures | None, Array | None]:
         log_p = answer.log_denoiser
         drawn = inverse_cdf.categorical(log_p, u)
         measured = measure(log_p, drawn) if measures else None
-        log_kept = answer.log_kept if kept else None
+        log_kept = answer.log_kept if with_log_kept else None
         return drawn, measured, log_kept
 
     def by_rows() -> tuple[Array, Measures | None, Array | None]:
         log_stay = gather(laws.require_absorbing(answer.process, "a mask").log_alpha_bar, answer.t)
         numbers = (answer.x, answer.t, _mask_of_places(answer), log_stay, _noise(u))
         # What the network says of x_t is not shaped.
-        reads_kept = kept and not answer.is_shaped
-        settings = (answer.belief, measures, reads_kept)
+        settings = (answer.belief, measures, with_log_kept and not answer.is_shaped)
         drawn, measured, log_kept = map_rows(_draw_row_of_x0, settings, _logits_of(answer), numbers)
-        if kept and answer.is_shaped:
+        if with_log_kept and answer.is_shaped:
             log_kept = answer.log_kept
         return drawn, measured, log_kept
 
@@ -84,7 +83,7 @@ def draw_x0(
 def draw_remasked(
     answer: Answer, s: Array, sigma: Array, u: Array, law: Callable[[], Array]
 ) -> tuple[Array, Array]:
-    """Draws x_s of `laws.remask_logits`, and returns log p(x_0 = x_s) of the denoiser with it.
+    """Draws x_s of `laws.remask_logits`, and returns log p(x_0 = x_s) of places that are masked with it.
 
     Args:
         answer: of an absorbing process, where no x_0 is the mask.
@@ -96,7 +95,7 @@ def draw_remasked(
 
     def by_definition() -> tuple[Array, Array]:
         drawn = inverse_cdf.categorical(law(), u)
-        return drawn, read_drawn(answer.log_denoiser, drawn)
+        return drawn, log_p_at(answer.log_denoiser, drawn)
 
     def by_rows() -> tuple[Array, Array]:
         shares = laws._remask_shares(answer.process, answer.x, answer.t, s, sigma)
@@ -134,7 +133,7 @@ def _noise(u: Array) -> double_float.DoubleFloat:
 
 @reads_slices(per_warp=1024)
 def _draw_row_of_x0(settings: tuple[str, bool, bool], row: SlicedRow, numbers: Any, tables: Any) -> Any:
-    belief, measures, reads_kept = settings
+    belief, measures, with_log_kept = settings
     *places, noise = numbers
     xt, t, mask, log_stay = (x[..., None] for x in places)
     log_x0, _ = _read_x0(row, mask)
@@ -150,7 +149,7 @@ def _draw_row_of_x0(settings: tuple[str, bool, bool], row: SlicedRow, numbers: A
 
     drawn = inverse_cdf.draw_row(row, log_p_of, noise)
     measured = _measure_row(row, log_p_of, drawn) if measures else None
-    log_kept = _read_at(row, log_x0, xt) if reads_kept else None
+    log_kept = _read_at(row, log_x0, xt) if with_log_kept else None
     return drawn, measured, log_kept
 
 

@@ -530,7 +530,7 @@ class Revealing(ByMasks):
         answer = view.ask(x, t, time)
 
         def draw(answer: Answer, u: Array) -> tuple[Array, Measures | None, Array | None]:
-            return drawing.draw_x0(answer, u, measures=self.looks_at_law, kept=self.remasks)
+            return drawing.draw_x0(answer, u, self.looks_at_law, self.remasks)
 
         drawn, measured, log_kept = answer.by_rows(draw, view.noise(noise.DRAW))
         shape = (*in_line(x).shape, view.process.K)

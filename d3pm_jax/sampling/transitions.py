@@ -168,7 +168,7 @@ class LeastConfident(Sigma):
 
 def _log_probability_of(answer: Answer, x: Array) -> Array:
     """Returns log p(x_0 = x) of each place."""
-    return drawing.read_drawn(answer.log_denoiser, x)
+    return drawing.log_p_at(answer.log_denoiser, x)
 
 
 class _Given(Sigma):
@@ -232,7 +232,7 @@ class Remask(LawStep):
 
     # sigma of a place may depend on all places, and is computed before some of them are drawn.
     def draw(self, view: View) -> Taken:
-        if type(self).law is not Remask.law:
+        if type(self).law is not Remask.law or type(self).choose is not Remask.choose:
             return super().draw(view)
 
         def draw(view: View, answer: Answer, u: Array, sigma: Array) -> tuple[Array, Array]:

@@ -7,20 +7,23 @@ from tests.checks.settings import SETTINGS, find_outcome, find_outcomes
 
 # What ends soon: a command that is refused before it computes.
 QUICK = {"resume": ["JAX_ENABLE_X64"]}
-# What decides the noise, which a run goes on with: else a resumed training is a training.
-OF_NOISE = (
+# What decides the noise, which a run goes on with, and what may be read from a checkpoint to a device: else a
+# resumed training is a training.
+OF_RESUMING = (
     "JAX_ENABLE_X64",
     "JAX_DEFAULT_PRNG_IMPL",
     "JAX_THREEFRY_PARTITIONABLE",
     "JAX_RANDOM_SEED_OFFSET",
     "JAX_HIGH_DYNAMIC_RANGE_GUMBEL",
+    "JAX_TRANSFER_GUARD",
+    "JAX_TRANSFER_GUARD_HOST_TO_DEVICE",
 )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "settings", "same"),
-    [("train", SETTINGS, 4), ("resume", OF_NOISE, 1), ("sample", SETTINGS, 4)],
+    [("train", SETTINGS, 4), ("resume", OF_RESUMING, 1), ("sample", SETTINGS, 4)],
 )
 def test_no_setting_changes_a_result_silently_or_ends_in_a_traceback(command, settings, same, tmp_path):
     counts = find_outcomes(settings, [command], tmp_path)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
+from d3pm_jax.errors import UserError
 from d3pm_jax.models import attend, attention, choose_form
 from d3pm_jax.program.machine.devices import make_mesh
 
@@ -92,6 +93,13 @@ def test_cpus_take_the_formula_to_the_last_bit_and_its_gradients(arrays):
                 np.testing.assert_allclose(actual.astype(float), desired, rtol=tolerance, atol=tolerance)
 
 
+def test_on_a_cpu_every_form_is_the_formula():
+    x = jnp.asarray(np.random.default_rng(4).normal(size=(1, L, HEADS, D)), jnp.float32)
+    expected = jax.jit(attend)(x, x, x)
+    for form in attention.FORMS:
+        np.testing.assert_array_equal(jax.jit(partial(attend, form=form))(x, x, x), expected)
+
+
 def test_a_second_derivative_of_kernels_is_refused(monkeypatch):
     monkeypatch.setattr(attention, "_call_library", kernels)
     x = jnp.ones((1, L, HEADS, D))
@@ -106,6 +114,9 @@ def device(platform, kind, capability=None):
 H100 = device("gpu", "NVIDIA H100 80GB HBM3", "9.0")
 A100 = device("gpu", "NVIDIA A100-SXM4-80GB", "8.0")
 T4 = device("gpu", "Tesla T4", "7.5")
+B200 = device("gpu", "NVIDIA B200", "10.0")
+RTX_5090 = device("gpu", "NVIDIA GeForce RTX 5090", "12.0")
+MI300 = device("gpu", "AMD Instinct MI300X", "gfx942")
 TPU = device("tpu", "TPU v5 lite")
 CPU = device("cpu", "cpu")
 
@@ -120,7 +131,9 @@ def test_the_best_form_that_a_device_and_a_type_allow_is_chosen(monkeypatch):
         (H100, jnp.bfloat16, "mosaic"),
         (H100, None, "triton"),
         (A100, jnp.bfloat16, "triton"),
+        (B200, jnp.bfloat16, "triton"),
         (T4, jnp.bfloat16, "xla"),
+        (MI300, jnp.bfloat16, "xla"),
         (TPU, jnp.bfloat16, "mosaic"),
         (TPU, jnp.float32, "mosaic"),
         (H100, jnp.float64, "xla"),
@@ -142,22 +155,85 @@ def test_the_best_form_that_a_device_and_a_type_allow_is_chosen(monkeypatch):
             choose(at, wanted, dtype, has_tokamax)
 
 
-def test_kernels_that_differ_on_the_device_at_hand_are_refused(monkeypatch):
-    """The device is the CPU in the place of a card; a program that calls `attend` is traced meanwhile."""
-    card = SimpleNamespace(platform="gpu", device_kind="a card")
+def test_kernels_serve_what_fits_into_the_memory_that_a_multiprocessor_shares():
+    """Widths of heads of which kernels compiled for described cards, and the next that did not."""
+    for at, dtype, widest, too_wide in (
+        (H100, jnp.bfloat16, 256, 264),
+        (H100, jnp.float32, 256, 264),
+        (B200, jnp.float32, 256, 264),
+        (A100, jnp.bfloat16, 256, 264),
+        (A100, jnp.float32, 128, 192),
+        (RTX_5090, jnp.bfloat16, 128, 192),
+        (RTX_5090, jnp.float32, 64, 96),
+    ):
+        fits = [attention._fits("triton", at, jnp.dtype(dtype), L, d) for d in (widest, too_wide)]
+        assert fits == [True, False], (at, dtype)
+    # Blocks on a TPU are of 128 places.
+    assert [attention._fits("mosaic", TPU, jnp.dtype(jnp.float32), n, 512) for n in (256, 200)] == [
+        True,
+        False,
+    ]
+
+
+@pytest.fixture
+def card(monkeypatch):
+    """The CPU in the place of a card, whose kernels are ours."""
+    card = device("gpu", "a card", "9.0")
     monkeypatch.setattr(jax, "local_devices", lambda: [card])
+    monkeypatch.setattr(jax.extend.backend, "get_default_device", lambda: card)
     monkeypatch.setattr(jax, "device_put", lambda x, _: jax.tree.map(jnp.asarray, x))
     monkeypatch.setattr(attention, "_call_library", kernels)
 
-    def check(form, dtype, d, has_mask):
-        jax.make_jaxpr(lambda x: (attention._check_form.__wrapped__(form, dtype, d, has_mask), x)[1])(0.0)
 
-    for dtype in (jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)):
-        check("mosaic", dtype, D, True)
+def check(dtype, n_from, d=D):
+    """Compares the kernels with the formula while a program that calls `attend` is traced."""
+    dtype = jnp.dtype(dtype)
+
+    def attend_and_check(x):
+        attention._check_form.__wrapped__("mosaic", dtype, 516, d, n_from)
+        return x
+
+    jax.make_jaxpr(attend_and_check)(0.0)
+
+
+@pytest.mark.usefixtures("card")
+def test_kernels_that_differ_on_the_device_at_hand_are_refused(monkeypatch):
+    """They are compared at lengths that leave as much over of a block, with masks of the same shape."""
+    lengths = []
+
+    def record(form, q, k, v, attended):
+        lengths.append((q.shape[1], attended.shape[1]))
+        return kernels(form, q, k, v, attended)
+
+    monkeypatch.setattr(attention, "_call_library", record)
+    for dtype, n_from in ((jnp.float32, 516), (jnp.bfloat16, 1)):
+        check(dtype, n_from)
+    assert set(lengths) == {(516, 516), (516, 1)}
 
     def wrong(form, q, k, v, attended):
         return kernels(form, q, k, v * 1.05, attended)
 
     monkeypatch.setattr(attention, "_call_library", wrong)
-    with pytest.raises(RuntimeError, match=r"attention = 'mosaic' differs from its formula by 0\.05"):
-        check("mosaic", jnp.dtype(jnp.float32), D, False)
+    with pytest.raises(UserError, match=r"attention = 'mosaic' differs from its formula by 0\.05"):
+        check(jnp.float32, None)
+
+    def fail(*arrays):
+        raise NotImplementedError("no block of this size")
+
+    monkeypatch.setattr(attention, "_call_library", fail)
+    with pytest.raises(UserError, match=r"'mosaic' fails on a card .*no block of this size.*attention='xla'"):
+        check(jnp.float32, None)
+
+
+@pytest.mark.usefixtures("card")
+def test_heads_that_are_too_wide_for_kernels_take_no_kernel(monkeypatch):
+    def fail(*arrays):
+        raise AssertionError("a kernel was called")
+
+    monkeypatch.setattr(attention, "_call_library", fail)
+    monkeypatch.setattr(attention, "_check_form", fail)
+    x = jnp.ones((1, L, 1, 264))
+    jax.make_jaxpr(partial(attend, form="mosaic"))(x, x, x)
+    x = x[..., :256]
+    with pytest.raises(AssertionError):
+        jax.make_jaxpr(partial(attend, form="mosaic"))(x, x, x)

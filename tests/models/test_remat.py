@@ -93,21 +93,15 @@ def test_a_step_that_computes_blocks_again_keeps_their_inputs_alone():
 
 @pytest.mark.slow
 @pytest.mark.optimised
-@pytest.mark.parametrize(
-    ("model", "shape", "share"),
-    [
-        # On a CPU its compiled step needs 64.6 MB of 75.5, though a seventh is kept (see above).
-        pytest.param(U_NET, IMAGE, 0.86, id="U-Net"),
-        pytest.param(configs.Transformer(width=32, num_layers=6, num_heads=2), (64,), 0.45, id="transformer"),
-    ],
-)
-def test_a_step_that_computes_blocks_again_needs_less_memory(model, shape, share):
+def test_a_step_that_computes_blocks_again_needs_less_memory():
+    model = configs.Transformer(width=32, num_layers=6, num_heads=2)
+
     def temporary(remat):
-        loss, arguments = loss_and_arguments(model, shape, remat)
+        loss, arguments = loss_and_arguments(model, (64,), remat)
         compiled = jax.jit(jax.grad(loss)).lower(*arguments).compile(AS_LATE_AS_CAN_BE)
         return compiled.memory_analysis().temp_size_in_bytes
 
-    assert temporary(remat=True) < share * temporary(remat=False)
+    assert temporary(remat=True) < 0.45 * temporary(remat=False)
 
 
 def test_either_field_of_a_config_switches_it_on():

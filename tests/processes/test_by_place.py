@@ -338,7 +338,7 @@ def _flatten_places(x: Any, batch: tuple[int, ...], num_places: int) -> Any:
         ("marginal", get_args(beliefs.Belief), {"batch": (B,), "t_axes": 1, "differentiate": False}),
         ("uniform", ("d3pm",), {"batch": (B,), "t_axes": 2, "places": (2, 2)}),
         ("absorbing", ("denoiser",), {"batch": (), "t_axes": 0}),
-        ("masked marginal", ("official",), {"batch": (B,), "t_axes": 3, "places": (2, 2)}),
+        ("masked marginal", ("official", "leave_one_out"), {"batch": (B,), "t_axes": 3, "places": (2, 2)}),
     ],
 )
 def test_kernels_are_those_of_each_column(family, belief_names, arguments, x64):

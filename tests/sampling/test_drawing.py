@@ -61,7 +61,7 @@ def test_rows_reveal_what_the_definition_does(belief, K, shaped, monkeypatch):
 
     def draw():
         answer = make_answer(belief, K, shaped)
-        return drawing.draw_x0(answer, u, measures=True, kept=True), answer.x == K // 2
+        return drawing.draw_x0(answer, u, measures=True, with_log_kept=True), answer.x == K // 2
 
     (expected, is_masked), (actual, _) = draw_both(monkeypatch, draw)
     drawn, measures, log_kept = actual

@@ -276,6 +276,17 @@ def test_a_law_of_ones_own_may_be_corrected_and_taken_in_blocks():
         np.testing.assert_array_equal(chain.calls, expected.calls)
 
 
+def test_a_step_that_masks_again_may_choose_by_itself():
+    @dataclasses.dataclass(frozen=True)
+    class Zero(transitions.Remask):
+        def choose(self, view, answer):
+            return jnp.zeros_like(view.x)
+
+    chain = Problem("absorbing").run(Sampler(Zero()))
+    problem = Problem("absorbing")
+    np.testing.assert_array_equal(chain.states[-1], np.where(problem.known, problem.x0, 0))
+
+
 def test_an_order_of_ones_own_reveals_places_from_the_middle_outwards():
     problem = Problem("absorbing", rows=L)
     from_middle = -np.abs(np.arange(L) - L // 2)

@@ -107,11 +107,11 @@ def test_jax_has_the_number_of_devices_that_the_user_set(tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only malloc of glibc can be told")
 def test_a_device_for_each_core_and_memory_of_large_steps_is_kept(tmp_path):
-    num_devices, large = devices_and_faults(tmp_path, 2**20)
+    num_devices, large = devices_and_faults(tmp_path, 2**17)
     assert num_devices == max(n for n in (1, 2, 4) if n <= len(os.sched_getaffinity(0)))
-    _, small = devices_and_faults(tmp_path, 2**20 - 1)
+    _, small = devices_and_faults(tmp_path, 2**17 - 1)
     if small < 10_000:
         pytest.skip(f"{small} page faults without: large pages")
     assert large < small / 20
-    _, with_user_choice = devices_and_faults(tmp_path, 2**20, MALLOC_ARENA_MAX="8")  # the user's choice
+    _, with_user_choice = devices_and_faults(tmp_path, 2**17, MALLOC_ARENA_MAX="8")  # the user's choice
     assert with_user_choice > small / 2
