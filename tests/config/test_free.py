@@ -60,6 +60,9 @@ FREE = {
         "steps",
     },
     "UpsampledDigits": {"dir"},
+    **dict.fromkeys(
+        ("ScoreNet", "Transformer", "TransformerFeatures", "UNet", "UNetFeatures"), {"attention"}
+    ),
 }
 
 
@@ -99,7 +102,13 @@ def test_a_class_of_ones_own_is_believed_over_what_it_inherits():
     assert Elsewhere.places == ("name",)
     config = dataclasses.replace(tiny.get_config(), data=Elsewhere(), optimizer=SetsItsOwn())
     expected = {f"train.{name}" for name in FREE["Train"]} | {f"mesh.{name}" for name in FREE["Mesh"]}
-    assert may_change(config) == expected | {"data.name", "head.projected", "optimizer.b1", "sampler"}
+    assert may_change(config) == expected | {
+        "data.name",
+        "head.projected",
+        "model.attention",
+        "optimizer.b1",
+        "sampler",
+    }
     check_resume(config, dataclasses.replace(config, optimizer=SetsItsOwn(b1=0.5)))
     with pytest.raises(UserError, match=r"optimizer.lr was 0.0002, is 0.5"):
         check_resume(config, dataclasses.replace(config, optimizer=SetsItsOwn(lr=0.5)))
