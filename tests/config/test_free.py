@@ -22,6 +22,7 @@ from tests import tiny
 
 SHIPPED = [x for x in map(configs.__dict__.get, configs.__all__) if dataclasses.is_dataclass(x)]
 RATED = {"lr", "rate"}
+OF_ATTENTION = ("ScoreNet", "Transformer", "TransformerFeatures", "UNet", "UNetFeatures")
 FREE = {
     "Adafactor": RATED,
     "Adam": {"lr", "decay_steps"},
@@ -60,9 +61,7 @@ FREE = {
         "steps",
     },
     "UpsampledDigits": {"dir"},
-    **dict.fromkeys(
-        ("ScoreNet", "Transformer", "TransformerFeatures", "UNet", "UNetFeatures"), {"attention"}
-    ),
+    **{name: {"attention"} for name in OF_ATTENTION},
 }
 
 
