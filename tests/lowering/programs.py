@@ -6,6 +6,7 @@ prints how many loops there are in losses with their gradients, draws and revers
 how large the largest array in between is, at batch 128 of 32 x 32 x 3, K = 256, in float32.
 """
 
+import importlib
 import math
 import re
 from collections.abc import Callable
@@ -20,9 +21,8 @@ from tests.families import FAMILIES
 
 if jax.__version_info__ >= (0, 12):
     # It lowers a kernel for the card of the process, and knows no other door for a CPU that stands for one
-    # where nothing says on what mesh arguments are.
-    from jax._src.pallas.triton import gpu_info
-
+    # where nothing says on what mesh arguments are. Its module is another one since 0.12.1.
+    gpu_info = importlib.import_module(triton.GpuInfo.__module__)
     gpu_info.registry["cpu"] = lambda: triton.get_gpu_info_from_version(triton.GpuVersion.H100)
 
 PLATFORMS = ("cuda", "tpu")
