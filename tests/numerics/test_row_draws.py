@@ -117,27 +117,30 @@ def test_a_kernel_takes_the_same_reverse_step(kind, belief, K, monkeypatch):
     np.testing.assert_array_equal(drawn, expected)
 
 
-QUICK_MASKED = ("marginal", "denoiser", 4)
-SLOW_MASKED = [
-    ("uniform", "d3pm", 257),
-    ("uniform", "official", 3),
+QUICK_ROWS = [("masked marginal", "denoiser", 4), ("absorbing", "denoiser", 3)]
+SLOW_ROWS = [
     ("uniform", "denoiser", 27),
-    ("absorbing", "denoiser", 3),
     ("absorbing", "official", 256),
-    ("marginal", "d3pm", 256),
-    ("marginal", "denoiser", 257),
-    ("marginal", "denoiser", 34),
+    ("marginal", "d3pm", 34),
+    ("masked uniform", "d3pm", 257),
+    ("masked uniform", "official", 3),
+    ("masked uniform", "denoiser", 27),
+    ("masked absorbing", "denoiser", 3),
+    ("masked absorbing", "official", 256),
+    ("masked marginal", "d3pm", 256),
+    ("masked marginal", "denoiser", 257),
+    ("masked marginal", "denoiser", 34),
 ]
 
 
 @pytest.mark.parametrize(
-    ("inner", "belief", "K"),
-    [QUICK_MASKED] + [pytest.param(*case, marks=pytest.mark.slow) for case in SLOW_MASKED],
+    ("kind", "belief", "K"), QUICK_ROWS + [pytest.param(*case, marks=pytest.mark.slow) for case in SLOW_ROWS]
 )
-def test_rows_of_a_mask_on_top_draw_what_the_definition_does(inner, belief, K):
-    process = make_process(f"masked {inner}", K)
+def test_rows_draw_what_the_definition_does(kind, belief, K):
+    process = make_process(kind, K)
     rng = np.random.default_rng(K)
-    t = jnp.asarray([1, 1, 2, 3, 5, 8, T - 1, T], jnp.int32)
+    # In both halves from the first step to the last, as the mask is forbidden in one of them.
+    t = jnp.asarray([1, 2, 5, T, 1, 3, 8, T - 1], jnp.int32)
     shape = (len(t), 5 * N)
     logits = np.array(jnp.tile(make_logits(K), (len(t), 5, 1))) + rng.normal(size=(*shape, 1))
     logits[:, N:, :] = rng.normal(size=(len(t), 4 * N, K)) * 4
@@ -228,6 +231,22 @@ def test_a_product_draws_what_the_definition_does(belief, K, is_reliable):
     expected = jax.jit(partial(d3pm.p_sample, belief=belief))(*arguments, u, u_low=u_low)
     np.testing.assert_array_equal(drawn, expected)
     assert np.all(marked == MARK) == (not is_reliable)
+
+
+def test_a_product_is_relied_upon_where_what_it_loses_is_below_the_noise():
+    """By hand: each of K entries may lose K terms below the smallest float, and the noise has 50 bits at most."""
+    K = 3
+    lost = K**2 * 2.0**-126
+    xt = jnp.ones((1, 4), jnp.int32)
+    logits = jnp.full((1, 4, K), -jnp.inf).at[..., 0].set(0.0)  # x_0, which is x_{t-1} at t = 1
+    u = jnp.full(xt.shape, 0.5)
+    for share, is_reliable in ((1.1, True), (0.9, False)):
+        moved = share * lost * 2.0**50
+        Q = np.array([[1 - moved, moved, 0], [0, 1, 0], [0, 0, 1]])
+        arguments = d3pm.dense([Q, np.full((K, K), 1 / K)]), logits, xt, jnp.ones(1, jnp.int32), u, u
+        drawn, marked = jax.jit(partial(draw_by_product, "leave_one_out"))(*arguments)
+        assert np.all(drawn == 0)
+        assert np.all(marked == (0 if is_reliable else MARK))
 
 
 def draw_by_product(belief, process, logits, xt, t, *noise):
