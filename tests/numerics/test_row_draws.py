@@ -234,7 +234,7 @@ def test_a_product_draws_what_the_definition_does(belief, K, is_reliable):
 
 
 def test_a_product_is_relied_upon_where_what_it_loses_is_below_the_noise():
-    """By hand: each of K entries may lose K terms below the smallest float, and the noise has 50 bits at most."""
+    """By hand: each of K entries may lose K terms below the smallest float, and noise has 50 bits at most."""
     K = 3
     lost = K**2 * 2.0**-126
     xt = jnp.ones((1, 4), jnp.int32)
