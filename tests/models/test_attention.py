@@ -1,5 +1,6 @@
 """Forms of attention: which one is chosen, and that kernels are given what makes them the formula."""
 
+import sys
 from functools import partial
 from types import SimpleNamespace
 
@@ -183,6 +184,26 @@ def card(monkeypatch):
     monkeypatch.setattr(jax.extend.backend, "get_default_device", lambda: card)
     monkeypatch.setattr(jax, "device_put", lambda x, _: jax.tree.map(jnp.asarray, x))
     monkeypatch.setattr(attention, "_call_library", kernels)
+
+
+def test_the_library_is_given_a_mask_of_an_axis_for_heads(monkeypatch):
+    """On a TPU the mask has all places: its kernels read it as it is."""
+    masks = []
+
+    def record(q, k, v, mask, implementation):
+        masks.append(mask)
+        return q
+
+    monkeypatch.setitem(sys.modules, "tokamax", SimpleNamespace(dot_product_attention=record))
+    x = jnp.ones((B, L, HEADS, D))
+    attended = jnp.arange(B * L).reshape(B, 1, L) % 3 > 0
+    for at in (H100, TPU):
+        monkeypatch.setattr(jax.extend.backend, "get_default_device", lambda at=at: at)
+        for mask in (None, attended):
+            attention._call_library("mosaic", x, x, x, mask)
+    assert masks[0] is masks[2] is None
+    np.testing.assert_array_equal(masks[1], attended[:, None], strict=True)
+    np.testing.assert_array_equal(masks[3], np.repeat(attended[:, None], L, axis=2), strict=True)
 
 
 def check(dtype, n_from, d=D):

@@ -13,9 +13,8 @@ pytestmark = pytest.mark.optimised
 
 T = 10
 SHAPE = (4, 60)
-QUICK = ("official", 3, False)
-SLOW = [("denoiser", 2, True), ("official", 27, False), ("d3pm", 34, True), ("denoiser", 256, False)]
-SLOW += [("leave_one_out", 257, True)]
+QUICK = [("official", 3, False), ("denoiser", 2, True)]
+SLOW = [("official", 27, False), ("d3pm", 34, True), ("denoiser", 256, False), ("leave_one_out", 257, True)]
 
 
 def make_answer(belief, K, shaped):
@@ -54,7 +53,7 @@ def draw_both(monkeypatch, draw):
 
 
 @pytest.mark.parametrize(
-    ("belief", "K", "shaped"), [QUICK] + [pytest.param(*case, marks=pytest.mark.slow) for case in SLOW]
+    ("belief", "K", "shaped"), QUICK + [pytest.param(*case, marks=pytest.mark.slow) for case in SLOW]
 )
 def test_rows_reveal_what_the_definition_does(belief, K, shaped, monkeypatch):
     u = jnp.asarray(np.random.default_rng(1).integers(0, 2**23, SHAPE) * 2.0**-23, jnp.float32)
@@ -75,7 +74,7 @@ def test_rows_reveal_what_the_definition_does(belief, K, shaped, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("belief", "K", "shaped"), [QUICK] + [pytest.param(*case, marks=pytest.mark.slow) for case in SLOW]
+    ("belief", "K", "shaped"), QUICK + [pytest.param(*case, marks=pytest.mark.slow) for case in SLOW]
 )
 def test_rows_mask_again_as_the_definition_does(belief, K, shaped, monkeypatch):
     u = jnp.asarray(np.random.default_rng(1).integers(0, 2**23, SHAPE) * 2.0**-23, jnp.float32)

@@ -5,11 +5,12 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu, triton
 
-from d3pm_jax.program.compiled import pallas, programs
+from d3pm_jax.program.compiled import pallas, products, programs
 
 CONDITIONAL = """\
 HloModule jit_f, is_scheduled=true, entry_computation_layout={(pred[], f32[64,32]{1,0})->f32[64,32]{1,0}}
@@ -393,6 +394,25 @@ def test_products_of_attention_in_a_pallas_kernel():
     scores = 2 * product * B * heads * blocks**2
     others = scores + square * B * heads * (2 * blocks**2 + 3 * blocks)
     assert counts["attend_back", shown].flops == {"f32": scores, "tf32": others}
+
+
+def test_numbers_of_a_kernel_are_those_that_xla_computes():
+    """Of all pairs of small numbers, of both signs."""
+    small = range(-4, 5)
+    pairs = np.array([(x, y) for x in small for y in small if y], np.int32).T
+    arrays_of = {
+        1: [pairs[0]],
+        2: pairs,
+        3: [np.minimum(*pairs), pairs[0], np.maximum(*pairs)],
+    }
+    num_operands = dict.fromkeys(("neg", "sign", "not"), 1) | {"clamp": 3}
+    for name in products.NUMBERS.keys() - {"select_n", "convert_element_type"}:
+        arrays = arrays_of[num_operands.get(name, 2)]
+        expected = getattr(jax.lax, f"{name}_p").bind(*map(jnp.asarray, arrays))
+        np.testing.assert_array_equal(products.NUMBERS[name](*arrays), expected, err_msg=name)
+    which, cases = pairs[0] > 0, (pairs[0], pairs[1])
+    expected = jax.lax.select_n(jnp.asarray(which), *cases)
+    np.testing.assert_array_equal(products.NUMBERS["select_n"](which, *cases), expected)
 
 
 def test_products_of_a_kernel_for_mosaic():
